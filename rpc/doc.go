@@ -1,0 +1,17 @@
+// Package rpc is every byte in or out of a node except gossip: the server, the streams of producers and consumers, the
+// lanes between nodes, and the administrative calls.
+//
+// Everything runs on drpc, which carries one stream at a time on a connection. So a stream here is a TCP connection with
+// a name, long-lived, and drpc's unit of cost is the message, not the byte: all the traffic of a stream is packed into
+// frames of ours, many to a drpc message of up to 256 KiB. Protobuf is for administrative calls only (rpc/pb).
+//
+//	/quorumlog.Peer/Lane     node to node; one control lane and a few bulk lanes each way   peers.go, lane.go, inbound.go
+//	/quorumlog.Log/Produce   pipelined batches in, answers out                              produce.go
+//	/quorumlog.Log/Fetch     subscriptions and byte credit in, batches pushed out           fetch.go
+//	/quorumlog.Admin/…       protobuf, unary                                                admin.go
+//
+// Rules that hold for all of them: one goroutine per stream does nothing but receive, and never sends on it (two sides
+// that both send from their receive goroutine wait for each other for ever; and with a message unread drpc does not see
+// a broken connection). Lengths are checked before anything is allocated for them. What a callback is given aliases the
+// receive buffer and ends with the callback. Every queue has a bound in bytes. A silent connection is closed.
+package rpc

@@ -1,0 +1,34 @@
+package rpc
+
+import "time"
+
+// Protocol is the version of everything that this package puts on the wire, exchanged at the start of each stream.
+const Protocol uint16 = 1
+
+const (
+	// MaxBatchBytes is the largest record batch that a produce stream or a lane carries: 1 MiB of records, headers aside.
+	MaxBatchBytes = 1<<20 + 64<<10
+	// trainBytes is how much is packed into one drpc message when there is more to send. A frame that is larger goes alone.
+	trainBytes = 256 << 10
+	// maxMessage bounds a drpc message in both directions: a train, or the largest single frame.
+	maxMessage = 2 << 20
+	// maxWireFrame bounds one frame of drpc, which splits messages at 64 KiB.
+	maxWireFrame = 128 << 10
+	// maxPrelude bounds what a connection may say before its first stream is open: metadata and a name.
+	maxPrelude = 8 << 10
+
+	// produceWindow is the number of unanswered batch bytes that a server lets a producer have on one stream.
+	produceWindow = 32 << 20
+	// answersBound is the number of answer bytes that a server holds for a producer that does not read.
+	answersBound = 4 << 20
+)
+
+const (
+	dialTimeout    = time.Second
+	preludeTimeout = 5 * time.Second  // from accept to an open stream
+	pooledTimeout  = 30 * time.Second // between two administrative calls on a connection; the client's pool gives up sooner
+	unaryTimeout   = 60 * time.Second // an administrative call that names no deadline
+	streamPing     = 3 * time.Second  // the client's side of a produce or fetch stream says at least this often that it lives
+	streamTimeout  = 12 * time.Second // a stream without any byte for this long is broken
+	userTimeout    = 5 * time.Second  // TCP_USER_TIMEOUT: unacknowledged or unread for this long
+)

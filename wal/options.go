@@ -1,0 +1,86 @@
+package wal
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+)
+
+// Options configure a Store. The zero value of each field but Dir takes its default.
+type Options struct {
+	// Dir is the data directory: journal/, logs/ and meta/ (Pebble) are below it.
+	Dir string
+	// FS is what the journal and the segments are written through; nil takes disk.NewOS(Dir).
+	FS disk.FS
+	// PebbleFS is what Pebble is written through; nil takes the operating system's.
+	PebbleFS vfs.FS
+	// Logger takes few lines: what was recovered, refused, or failed. nil drops them.
+	Logger *slog.Logger
+
+	// CacheBytes bounds the memory of all tails. Flushed, committed and oldest bytes are dropped to keep it. Default 512 MiB.
+	CacheBytes int64
+	// DirectAppendBytes is the number of new bytes of a log in one round from which they are written to the segment at once.
+	// Default 48 KiB.
+	DirectAppendBytes int64
+	// JournalFileBytes is the size of a journal file. Default 64 MiB.
+	JournalFileBytes int64
+	// CheckpointBytes is how many bytes in the journal start a checkpoint. Default 4 journal files.
+	CheckpointBytes int64
+	// CheckpointInterval is the longest time between checkpoints of a store that is written to. Default 60 s.
+	CheckpointInterval time.Duration
+	// SegmentBytes is the size at which segments roll. Default 1 GiB.
+	SegmentBytes int64
+	// ReserveBytes of free disk are kept for votes, hard states and Pebble: below it producers are to be refused.
+	// Default 256 MiB.
+	ReserveBytes int64
+
+	// OnFatal is called once, when a write or a sync failed: nothing is acknowledged from then on, and the process must exit.
+	OnFatal func(error)
+
+	// off switches rules of durability off, so that tests can show that each is needed.
+	off rules
+}
+
+// rules are the switches of Options.off. All false in every store but those of tests.
+type rules struct {
+	truncateFragment bool // §2.4: journal the kept bytes of the block that a truncation cuts
+	truncateWaits    bool // §2.4: truncate only after writes and flushes of the log returned
+	referenceWhole   bool // §4.2: check everything that the reference's write covered
+	recoverySync     bool // §4.3: sync what the unvouched frame references
+	recoveryCopy     bool // §4.3: copy the unvouched frame to a fresh file
+	cutUncommitted   bool // §3: a cut holds uncommitted entries too
+	cutWaits         bool // §3: no cut while a truncation is in flight
+	reuseSealed      bool // §2.5: never write a sealed segment again
+}
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+func (o Options) withDefaults() Options {
+	set := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&o.CacheBytes, 512*mib)
+	set(&o.DirectAppendBytes, 48*kib)
+	set(&o.JournalFileBytes, 64*mib)
+	set(&o.CheckpointBytes, 4*o.JournalFileBytes)
+	set(&o.SegmentBytes, 1<<30)
+	set(&o.ReserveBytes, 256*mib)
+	if o.CheckpointInterval == 0 {
+		o.CheckpointInterval = time.Minute
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OnFatal == nil {
+		o.OnFatal = func(error) {}
+	}
+	return o
+}

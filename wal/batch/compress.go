@@ -1,9 +1,6 @@
 package batch
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Compression is a codec for the records of a batch, by Kafka's number.
 type Compression uint8
@@ -49,14 +46,4 @@ func (c *Compression) UnmarshalText(text []byte) error {
 		*c = parsed
 	}
 	return err
-}
-
-// appendCompressed appends src to dst, compressed if that makes it smaller, and returns the codec that was used.
-func appendCompressed(dst, src []byte, c Compression) ([]byte, Compression, error) {
-	return append(dst, src...), None, nil
-}
-
-// decompress appends src, uncompressed, to dst; limit is the most bytes it may append.
-func decompress(dst, src []byte, c Compression, limit int) ([]byte, error) {
-	return dst, errors.ErrUnsupported
 }

@@ -1,0 +1,37 @@
+// Package raftgroup runs many thousands of Raft groups on a few shard workers and turns proposals into committed entries.
+//
+// # Life of a proposal
+//
+// [Group.Propose] puts a batch into the inbox of the worker that owns the group. In its next turn the worker gathers every
+// batch that waits for the group, stamps base offset and leader epoch into each, asks the group's [Machine] whether to admit
+// it, and steps what was admitted into Raft as one message. Raft answers with a Ready: messages for the followers leave at
+// once, before the leader's own write is durable, and the entries go to the log store together with those of all other groups
+// of the turn. The producer is answered when the commit index passes the entry, not when it was applied.
+//
+// # Turns
+//
+// A worker owns its groups alone: a group's RawNode, its waiters, its Machine and the owner's side of its log are touched by
+// no other goroutine. A turn is: drain the inbox, step everything, then for each group that was touched propose what waits,
+// take one Ready and work it off, then hand all appends to the store in one [LogStore] submission. A turn ends when no
+// touched group has anything left to do. There is no goroutine, timer or lock per group.
+//
+// Within a Ready the order is: cut at the first new entry and fail the waiters at and above it; role and term; note the new
+// entries; move the commit index, high watermark and answers; apply. Answering before cutting would acknowledge the entry
+// that the same Ready replaces.
+//
+// # What waits for the disk
+//
+// Votes and acknowledgements are attached by Raft to an append and leave when the store says that it, and everything
+// submitted for the group before it, is durable: on the store's goroutine, straight into the transport. Responses of a
+// replica to itself go back to its worker, in order.
+//
+// # Failure
+//
+// A panic in Raft's code, or a message that only a replica which lost data can receive, stops that one replica: its waiters
+// fail, it takes part in nothing any more, and [Options].OnGroupFailed is told. The process goes on.
+//
+// # Snapshots
+//
+// Log starts do not move yet: every replica is created at a start that its leader's log still has, so a follower can always
+// be served entries and no snapshot is ever sent. A received one is dropped and counted.
+package raftgroup

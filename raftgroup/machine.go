@@ -1,0 +1,94 @@
+package raftgroup
+
+import (
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Machine is what a group's log is for. Every method is called on the group's worker, never two at once, and must not block.
+// For one entry the order is Admit (on the leader that takes it) or Append (everywhere else, and when a replica is opened,
+// for what is above State.Applied), then Committed, then Apply; Truncate may take back anything that was not applied.
+//
+// Batches and data alias memory of the log or of the proposal: they are valid until the call returns.
+type Machine interface {
+	// Admit decides about a batch that is about to be proposed, stamped with the offset it will get at index. Accept also
+	// notes it in the overlay: a Truncate follows if it is not proposed after all.
+	Admit(index id.Index, term id.Term, b batch.Batch) Admission
+	// Append tells of a batch that entered the log without Admit.
+	Append(index id.Index, term id.Term, b batch.Batch)
+	// Truncate tells that entries at from and above left the log.
+	Truncate(from id.Index)
+	// Apply takes the next committed entry: every one, control entries included, in order, once for each time the view was
+	// restored. The result is given to a proposal that waits for it.
+	Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any
+	// Committed tells that the high watermark moved.
+	Committed(hw id.Offset)
+	// Leader tells that leader, term or role changed. It is called once when the replica is opened.
+	Leader(l LeaderChange)
+	// View returns the state as of the last Apply, to be kept in the log's cut. The result belongs to the caller.
+	View() []byte
+}
+
+// Admission is a Machine's decision about a batch: Accept, Refuse(err) or Duplicate(...).
+type Admission struct {
+	verdict verdict
+	err     error
+	index   id.Index
+	term    id.Term
+	offset  id.Offset
+}
+
+type verdict uint8
+
+const (
+	accept verdict = iota
+	refuse
+	duplicate
+)
+
+// Accept admits a batch.
+func Accept() Admission { return Admission{} }
+
+// Refuse refuses a batch; its proposal ends with err.
+func Refuse(err error) Admission { return Admission{verdict: refuse, err: err} }
+
+// Duplicate says that the batch is in the log already, at (index, term) with base offset. Its proposal waits for that entry
+// and ends with its offset. Index 0 says that the entry is known to be committed.
+func Duplicate(index id.Index, term id.Term, offset id.Offset) Admission {
+	return Admission{verdict: duplicate, index: index, term: term, offset: offset}
+}
+
+// LeaderChange tells who leads a group.
+type LeaderChange struct {
+	Term   id.Term
+	Leader id.Replica // NoReplica while none is known
+	Node   id.Node    // of Leader, or NoNode
+	Role   Role       // of this replica
+}
+
+// Role is the part a replica plays in the Raft paper's sense. A learner's is Follower.
+type Role uint8
+
+// The roles.
+const (
+	Follower Role = iota
+	PreCandidate
+	Candidate
+	Leader
+)
+
+// String names the role.
+func (r Role) String() string {
+	switch r {
+	case Follower:
+		return "follower"
+	case PreCandidate:
+		return "pre-candidate"
+	case Candidate:
+		return "candidate"
+	case Leader:
+		return "leader"
+	}
+	return "unknown role"
+}

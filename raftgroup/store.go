@@ -1,0 +1,37 @@
+package raftgroup
+
+import (
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Log is what a group asks of its log. *wal.Log is one; its documentation says what each method promises.
+type Log interface {
+	Group() id.Group
+	Replica() id.Replica
+	FirstIndex() id.Index
+	LastIndex() id.Index
+	Term(i id.Index) (id.Term, bool)
+	NextOffset() id.Offset
+	OffsetAt(i id.Index) id.Offset
+	Start() wal.Start
+	HardState() wal.HardState
+	State() wal.State
+	Entries(dst []wal.Entry, lo, hi id.Index, maxBytes int) ([]wal.Entry, bool)
+	ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error)
+	SetCommit(i id.Index)
+	TakeCut(st wal.State)
+}
+
+// LogStore is what a host asks of the store behind its logs. *wal.Store is one.
+//
+// A store that is not wal's finds the log of an append with TargetOf: Append.Log is nil then.
+type LogStore interface {
+	Submit(appends []*wal.Append)
+	SetCutTaker(func(*wal.Log))
+}
+
+var (
+	_ Log      = (*wal.Log)(nil)
+	_ LogStore = (*wal.Store)(nil)
+)

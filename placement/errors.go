@@ -1,0 +1,90 @@
+package placement
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Reasons for which a command is refused. An error of Apply, Check or of the validating functions matches exactly one of
+// them with errors.Is; its text is the sentence for the user and stands alone.
+var (
+	ErrTopicExists              = errors.New("topic already exists")
+	ErrUnknownTopic             = errors.New("unknown topic")
+	ErrInvalidTopic             = errors.New("invalid topic name")
+	ErrInvalidPartitions        = errors.New("invalid number of partitions")
+	ErrInvalidReplicationFactor = errors.New("invalid replication factor")
+	ErrInvalidConfig            = errors.New("invalid topic config")
+	ErrInvalidRequest           = errors.New("invalid request")
+	ErrDuplicateNode            = errors.New("node id is taken")
+	ErrStaleNode                = errors.New("a newer start of this node is registered")
+	ErrUnknownNode              = errors.New("unknown node")
+	ErrNodeInUse                = errors.New("node still holds replicas")
+	ErrFounded                  = errors.New("cluster is already founded")
+	ErrNotFounded               = errors.New("cluster is not founded")
+	ErrFeatureLevel             = errors.New("feature level does not fit")
+)
+
+// Refusal is the error of a command that was not carried out: it changed nothing. Reason is one of the sentinels above.
+type Refusal struct {
+	Reason  error
+	Message string
+}
+
+// Error returns the message alone: it says the cause and, where there is one, the remedy.
+func (r *Refusal) Error() string { return r.Message }
+
+// Unwrap returns the reason.
+func (r *Refusal) Unwrap() error { return r.Reason }
+
+func refuse(reason error, format string, args ...any) error {
+	return &Refusal{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// DuplicateNodeError is the refusal of a registration under a node id that belongs to another store. It matches
+// ErrDuplicateNode.
+type DuplicateNodeError struct {
+	Node                     id.Node
+	StoreID, OtherStoreID    string // of the one that was refused; of the one that is registered
+	RPCAddress, OtherAddress string
+}
+
+// Error names both stores and what to do about them.
+func (e *DuplicateNodeError) Error() string {
+	return fmt.Sprintf("node id %d at %s with store %s is refused: the id belongs to store %s, last seen at %s; "+
+		"give this node an unused node id, or, when its disk was lost, start it with an empty data directory and an unused node id: "+
+		"a wiped disk must not come back as the replicas it used to hold",
+		e.Node, e.RPCAddress, e.StoreID, e.OtherStoreID, e.OtherAddress)
+}
+
+// Unwrap returns ErrDuplicateNode.
+func (e *DuplicateNodeError) Unwrap() error { return ErrDuplicateNode }
+
+// UnsupportedError says that a command or a snapshot was written by a release that this one cannot follow. A node that gets
+// it from its metadata log must stop: what it would build from the rest of the log is not what the others have.
+type UnsupportedError struct {
+	What      string       // "command MoveReplica", "snapshot"
+	Level     FeatureLevel // that it needs
+	Supported FeatureLevel // the highest that this release knows
+}
+
+// Error names both levels.
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("placement: metadata %s needs feature level %d, this release knows levels up to %d: upgrade this node",
+		e.What, e.Level, e.Supported)
+}
+
+// UnknownCommandError says that a command has a name that this release does not know although its level should be known: the log
+// is damaged or was written by something else.
+type UnknownCommandError struct {
+	Name      string
+	Level     FeatureLevel
+	Supported FeatureLevel
+}
+
+// Error names the command and both levels.
+func (e *UnknownCommandError) Error() string {
+	return fmt.Sprintf("placement: unknown metadata command %q of feature level %d (this release knows levels up to %d): "+
+		"the record is damaged or was not written by quorumlog", e.Name, e.Level, e.Supported)
+}

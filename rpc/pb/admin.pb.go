@@ -114,8 +114,12 @@ func (x *Node) GetVersion() string {
 type MetadataRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Topics by name; none: all, unless nodes_only is set.
-	Topics        []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
-	NodesOnly     bool     `protobuf:"varint,2,opt,name=nodes_only,json=nodesOnly,proto3" json:"nodes_only,omitempty"`
+	Topics    []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	NodesOnly bool     `protobuf:"varint,2,opt,name=nodes_only,json=nodesOnly,proto3" json:"nodes_only,omitempty"`
+	// Fill in each partition's isr, which only its leader knows: the node asks the leaders first.
+	WithIsr bool `protobuf:"varint,3,opt,name=with_isr,json=withIsr,proto3" json:"with_isr,omitempty"`
+	// Asked by another node: answer only from what this node knows itself.
+	LocalOnly     bool `protobuf:"varint,4,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +164,20 @@ func (x *MetadataRequest) GetTopics() []string {
 func (x *MetadataRequest) GetNodesOnly() bool {
 	if x != nil {
 		return x.NodesOnly
+	}
+	return false
+}
+
+func (x *MetadataRequest) GetWithIsr() bool {
+	if x != nil {
+		return x.WithIsr
+	}
+	return false
+}
+
+func (x *MetadataRequest) GetLocalOnly() bool {
+	if x != nil {
+		return x.LocalOnly
 	}
 	return false
 }
@@ -2211,11 +2229,14 @@ const file_admin_proto_rawDesc = "" +
 	"\x0egossip_address\x18\x03 \x01(\tR\rgossipAddress\x12\x12\n" +
 	"\x04rack\x18\x04 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05alive\x18\x05 \x01(\bR\x05alive\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"H\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\x82\x01\n" +
 	"\x0fMetadataRequest\x12\x16\n" +
 	"\x06topics\x18\x01 \x03(\tR\x06topics\x12\x1d\n" +
 	"\n" +
-	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\"\xc9\x01\n" +
+	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\x12\x19\n" +
+	"\bwith_isr\x18\x03 \x01(\bR\awithIsr\x12\x1d\n" +
+	"\n" +
+	"local_only\x18\x04 \x01(\bR\tlocalOnly\"\xc9\x01\n" +
 	"\x10MetadataResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +

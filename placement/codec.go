@@ -36,6 +36,9 @@ type decoder func(value []byte) (Command, error)
 
 func decodeAs[C Command](value []byte) (Command, error) {
 	var c C
+	if len(value) > maxCommandBytes {
+		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(value), maxCommandBytes)
+	}
 	if err := unmarshalStrict(value, &c); err != nil {
 		return nil, err
 	}
@@ -108,9 +111,6 @@ func isCommandName(s string) bool {
 
 // unmarshalStrict decodes exactly one JSON object without unknown fields and with nothing behind it.
 func unmarshalStrict(data []byte, into any) error {
-	if len(data) > maxCommandBytes {
-		return fmt.Errorf("%d bytes, at most %d are allowed", len(data), maxCommandBytes)
-	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if !bytes.HasPrefix(data, []byte("{")) {

@@ -26,10 +26,9 @@ const (
 
 // QuorumChange is the next change of the metadata group's configuration. All of it is one (joint) configuration change.
 type QuorumChange struct {
-	Add     []Member // as learners
-	Promote []Member // learners to voters
-	Demote  []Member // voters to learners
-	Remove  []Member
+	Add             []Member // as learners
+	Promote, Demote []Member // learners to voters, voters to learners
+	Remove          []Member
 }
 
 // Empty tells whether nothing has to change.
@@ -53,64 +52,68 @@ func VotersFor(nodes int) int {
 // PlanQuorum says what to change next in the metadata group so that every registered node has a replica and the right number of them
 // votes. It asks for one kind of change at a time and is called again when that is done; the leader of the group calls it.
 //
-//  1. replicas of nodes that are not registered (any more) leave, and learners come for those that are new;
-//  2. when enough learners are alive and caught up, voters go from 1 to 3 and from 3 to 5 in one step, never through an even number;
-//  3. a voter that is gone swaps places with a learner that is alive and caught up.
+//  1. replicas of nodes that are not registered any more leave, a voter only in exchange for a learner that is ready, or when voters
+//     remain; "ready" is alive and caught up;
+//  2. learners come for nodes that have no replica in the group, neither theirs nor one from before they were unregistered;
+//  3. when enough learners are ready, voters go from 1 to 3 and from 3 to 5 in one step, never through an even number;
+//  4. a voter that is gone swaps places with a learner that is ready.
 //
 // The number of voters never goes down because nodes die: that would let the rest of a split cluster decide alone.
 func PlanQuorum(v *View, members []QuorumMember) QuorumChange {
-	var c QuorumChange
 	registered := v.MetadataMembers()
-	for _, m := range members {
-		if !slices.Contains(registered, m.Member) {
-			c.Remove = append(c.Remove, m.Member)
-		}
-	}
-	for _, m := range registered {
-		if !slices.ContainsFunc(members, func(q QuorumMember) bool { return q.Replica == m.Replica }) {
-			c.Add = append(c.Add, m)
-		}
-	}
-	if len(c.Remove) > 0 {
-		return removeOnce(c, members)
-	}
-	if len(c.Add) > 0 {
-		return c
-	}
-	return planVoters(v, members)
-}
-
-// removeOnce keeps of the removals those that go together safely: any learners, or else one voter.
-func removeOnce(c QuorumChange, members []QuorumMember) QuorumChange {
-	votes := func(m Member) bool {
-		return slices.ContainsFunc(members, func(q QuorumMember) bool { return q.Member == m && q.Role == Voter })
-	}
-	learners := slices.DeleteFunc(slices.Clone(c.Remove), votes)
-	if len(learners) > 0 {
-		return QuorumChange{Remove: learners}
-	}
-	return QuorumChange{Remove: c.Remove[:1]}
-}
-
-func planVoters(v *View, members []QuorumMember) QuorumChange {
-	var voters, ready []QuorumMember
+	var voters, ready, gone []QuorumMember
 	for _, m := range members {
 		switch {
-		case m.Role == Voter:
-			voters = append(voters, m)
-		case m.Alive && m.CaughtUp:
+		case !slices.Contains(registered, m.Member):
+			gone = append(gone, m)
+		case m.Role == Learner && m.Alive && m.CaughtUp:
 			ready = append(ready, m)
+		}
+		if m.Role == Voter {
+			voters = append(voters, m)
 		}
 	}
 	ready = byRackNeed(v, voters, ready)
-	target := VotersFor(len(members))
-	for ; target > len(voters); target -= 2 {
-		if need := target - len(voters); need <= len(ready) {
+	if c := planRemoval(gone, voters, ready); !c.Empty() {
+		return c
+	}
+	var c QuorumChange
+	for _, m := range registered {
+		if !slices.ContainsFunc(members, func(q QuorumMember) bool { return q.Node == m.Node }) {
+			c.Add = append(c.Add, m)
+		}
+	}
+	if !c.Empty() {
+		return c
+	}
+	return planVoters(VotersFor(len(registered)), voters, ready)
+}
+
+func planRemoval(gone, voters, ready []QuorumMember) QuorumChange {
+	learners := slices.DeleteFunc(slices.Clone(gone), func(m QuorumMember) bool { return m.Role == Voter })
+	switch {
+	case len(learners) > 0:
+		return QuorumChange{Remove: membersOf(learners)}
+	case len(gone) > 0 && len(ready) > 0:
+		return QuorumChange{Promote: membersOf(ready[:1]), Remove: membersOf(gone[:1])}
+	case len(gone) > 0 && len(voters) > 1:
+		return QuorumChange{Remove: membersOf(gone[:1])}
+	}
+	return QuorumChange{}
+}
+
+func planVoters(target int, voters, ready []QuorumMember) QuorumChange {
+	for t := target; t > len(voters); t -= 2 {
+		if need := t - len(voters); need <= len(ready) {
 			return QuorumChange{Promote: membersOf(ready[:need])}
 		}
 	}
-	if i := slices.IndexFunc(voters, func(m QuorumMember) bool { return !m.Alive }); i >= 0 && len(ready) > 0 {
-		return QuorumChange{Promote: membersOf(ready[:1]), Demote: []Member{voters[i].Member}}
+	dead := slices.IndexFunc(voters, func(m QuorumMember) bool { return !m.Alive })
+	switch {
+	case len(voters) > target && len(voters) == 4: // the fifth node was unregistered
+		return QuorumChange{Demote: membersOf(voters[max(dead, 0):][:1])}
+	case dead >= 0 && len(ready) > 0:
+		return QuorumChange{Promote: membersOf(ready[:1]), Demote: membersOf(voters[dead : dead+1])}
 	}
 	return QuorumChange{}
 }

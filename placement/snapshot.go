@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -138,7 +140,7 @@ func decodeView(b []byte) (*View, error) {
 		return nil, fmt.Errorf("placement: snapshot of the metadata table is damaged: checksum is %08x, should be %08x", have, want)
 	}
 	var s savedTable
-	if err := json.Unmarshal(b[snapshotHeader:], &s); err != nil {
+	if err := unmarshalStrict(b[snapshotHeader:], &s); err != nil {
 		return nil, fmt.Errorf("placement: snapshot of the metadata table: %w", err)
 	}
 	v, err := s.view()
@@ -170,7 +172,42 @@ func (s *savedTable) view() (*View, error) {
 	v.topicsByID = slices.Clone(v.topics)
 	slices.SortFunc(v.topicsByID, func(a, b *Topic) int { return compareTopicID(a.ID, b.ID) })
 	slices.SortFunc(v.groups, func(a, b groupSpan) int { return cmp.Compare(a.first, b.first) })
-	return v, nil
+	return v, v.valid()
+}
+
+// valid checks what every search in a view relies on.
+func (v *View) valid() error {
+	switch {
+	case v.level < FirstLevel || v.level > SupportedLevel:
+		return &UnsupportedError{What: "table", Level: v.level, Supported: SupportedLevel}
+	case !ascending(v.nodes, func(a, b *Node) int { return cmp.Compare(a.ID, b.ID) }):
+		return errors.New("nodes are not sorted by id")
+	case !ascending(v.topics, func(a, b *Topic) int { return cmp.Compare(a.Name, b.Name) }):
+		return errors.New("topics are not sorted by name")
+	case !ascending(v.topicsByID, func(a, b *Topic) int { return compareTopicID(a.ID, b.ID) }):
+		return errors.New("two topics have one id")
+	}
+	next := id.MetadataGroup + 1
+	for _, span := range v.groups {
+		if span.first < next {
+			return fmt.Errorf("topic %s shares groups with another one", span.topic.Name)
+		}
+		next = span.first + id.Group(len(span.topic.Partitions))
+	}
+	if next > v.nextGroup {
+		return fmt.Errorf("group %d is in use, the next one to allocate is %d", next-1, v.nextGroup)
+	}
+	return nil
+}
+
+// ascending tells whether s is sorted without equal elements.
+func ascending[E any](s []E, compare func(a, b E) int) bool {
+	for i := 1; i < len(s); i++ {
+		if compare(s[i-1], s[i]) >= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *savedTopic) topic() (*Topic, error) {
@@ -191,6 +228,9 @@ func (s *savedTopic) topic() (*Topic, error) {
 		}
 		members := make([]Member, len(row)/2)
 		for j := range members {
+			if row[2*j+1] > math.MaxInt32 {
+				return nil, fmt.Errorf("topic %s: partition %d is on node %d", s.Name, i, row[2*j+1])
+			}
 			members[j] = Member{Replica: id.Replica(row[2*j]), Node: id.Node(row[2*j+1])}
 		}
 		t.Partitions[i] = Partition{ID: id.Partition(i), Group: s.FirstGroup + id.Group(i), Members: members}

@@ -174,18 +174,36 @@ func (v *View) Fate(g id.Group, r id.Replica) Fate {
 		return FateUnknown
 	}
 	if g == id.MetadataGroup {
-		if slices.ContainsFunc(v.nodes, func(n *Node) bool { return n.MetadataReplica == r }) {
-			return FateLive
-		}
-		if v.clusterID == "" {
-			return FateUnknown
-		}
-		return FateDeleted
+		return v.metadataFate(r)
 	}
 	if _, p := v.Partition(g); p != nil && slices.ContainsFunc(p.Members, func(m Member) bool { return m.Replica == r }) {
 		return FateLive
 	}
 	return FateDeleted
+}
+
+func (v *View) metadataFate(r id.Replica) Fate {
+	switch {
+	case v.clusterID == "":
+		return FateUnknown
+	case r == FoundingReplica && v.founder != id.NoNode:
+		return FateLive // founded, not registered yet
+	case slices.ContainsFunc(v.nodes, func(n *Node) bool { return n.MetadataReplica == r }):
+		return FateLive
+	default:
+		return FateDeleted
+	}
+}
+
+// Candidates lists the registered nodes that are alive, for CreateTopic.
+func (v *View) Candidates(alive func(id.Node) bool) []Candidate {
+	var c []Candidate
+	for _, n := range v.nodes {
+		if alive(n.ID) {
+			c = append(c, Candidate{Node: n.ID, Rack: n.Rack})
+		}
+	}
+	return c
 }
 
 func (v *View) findNode(n id.Node) (int, bool) {

@@ -1,0 +1,106 @@
+package placement
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// Commands are kept for years: these bytes must always decode to the same commands.
+var golden = []struct {
+	key, value string
+	command    Command
+}{
+	{"FoundCluster/1", `{"cluster_id":"c","name":"n","founder":1}`, FoundCluster{ClusterID: "c", Name: "n", Founder: 1}},
+	{"RegisterNode/1", `{"node":2,"store_id":"s","boot_epoch":7,"rpc_address":"a:1","gossip_address":"a:2","rack":"r","version":"v","level":1}`,
+		RegisterNode{Node: 2, StoreID: "s", BootEpoch: 7, RPCAddress: "a:1", GossipAddress: "a:2", Rack: "r", Version: "v", Level: 1}},
+	{"UnregisterNode/1", `{"node":2}`, UnregisterNode{Node: 2}},
+	{"CreateTopic/1", `{"name":"a","id":"YQAAAAAAAAAAAAAAAAAAAQ","partitions":3,"replication_factor":2,"configs":{"retention.ms":"1"},"nodes":[{"node":1},{"node":2,"rack":"r"}]}`,
+		CreateTopic{Name: "a", ID: topicID("a"), Partitions: 3, ReplicationFactor: 2, Configs: map[string]string{"retention.ms": "1"}, Nodes: []Candidate{{Node: 1}, {Node: 2, Rack: "r"}}}},
+	{"DeleteTopic/1", `{"name":"a","id":"YQAAAAAAAAAAAAAAAAAAAQ"}`, DeleteTopic{Name: "a", ID: topicID("a")}},
+	{"DeleteTopic/1", `{"name":"a"}`, DeleteTopic{Name: "a"}},
+	{"AlterTopicConfig/1", `{"name":"a","set":{"retention.ms":"1"},"remove":["segment.bytes"]}`,
+		AlterTopicConfig{Name: "a", Set: map[string]string{"retention.ms": "1"}, Remove: []string{"segment.bytes"}}},
+	{"AllocateProducerIDs/1", `{"node":2,"count":1000}`, AllocateProducerIDs{Node: 2, Count: 1000}},
+	{"SetFeatureLevel/1", `{"level":1}`, SetFeatureLevel{Level: 1}},
+}
+
+func TestCodecGolden(t *testing.T) {
+	seen := map[string]bool{}
+	for _, g := range golden {
+		seen[g.key] = true
+		key, value, err := Encode(g.command)
+		if err != nil || string(key) != g.key || string(value) != g.value {
+			t.Errorf("encoded %s %s %v\nwant    %s %s", key, value, err, g.key, g.value)
+		}
+		c, err := Decode([]byte(g.key), []byte(g.value))
+		if err != nil || !reflect.DeepEqual(c, g.command) {
+			t.Errorf("%s decoded to %+v, %v", g.key, c, err)
+		}
+	}
+	for key := range decoders {
+		if !seen[key] {
+			t.Errorf("%s has no golden form", key)
+		}
+	}
+}
+
+func TestDecodeIsStrict(t *testing.T) {
+	for _, tc := range []struct{ key, value, want string }{
+		{"MoveReplica/2", `{}`, "metadata command MoveReplica needs feature level 2, this release knows levels up to 1: upgrade this node"},
+		{"CreateTopic/3", `{}`, "command CreateTopic needs feature level 3, this release knows levels up to 1"},
+		{"MoveReplica/1", `{}`, `unknown metadata command "MoveReplica" of feature level 1 (this release knows levels up to 1)`},
+		{"CreateTopic", `{}`, "is not the key of a metadata command"},
+		{"CreateTopic/01", `{}`, "is not the key of a metadata command"},
+		{"/1", `{}`, "is not the key of a metadata command"},
+		{"", ``, "is not the key of a metadata command"},
+		{strings.Repeat("k", 10000), ``, `k…" is not the key`},
+		{"UnregisterNode/1", `{"node":1,"force":true}`, "unknown field"},
+		{"UnregisterNode/1", `{"node":1}{}`, "bytes after"},
+		{"UnregisterNode/1", `{"node":"1"}`, "cannot unmarshal"},
+		{"UnregisterNode/1", `{"node":99999999999}`, "cannot unmarshal"},
+		{"UnregisterNode/1", `null`, "not a JSON object"},
+		{"UnregisterNode/1", ``, "not a JSON object"},
+		{"UnregisterNode/1", `{` + strings.Repeat(" ", maxCommandBytes), "at most"},
+		{"DeleteTopic/1", `{"name":"a","id":"short"}`, "is not a topic id"},
+	} {
+		c, err := Decode([]byte(tc.key), []byte(tc.value))
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%q %.50q: got %v, %v\nwant %s", tc.key, tc.value, c, err, tc.want)
+		}
+	}
+	var unsupported *UnsupportedError
+	if _, err := Decode([]byte("X/9"), nil); !errors.As(err, &unsupported) || unsupported.Level != 9 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, g := range golden {
+		f.Add([]byte(g.key), []byte(g.value))
+	}
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		c, err := Decode(key, value)
+		if err != nil {
+			return
+		}
+		k, v, err := Encode(c)
+		if err != nil || string(k) != string(key) {
+			t.Fatalf("%s %s does not encode: %s, %v", key, value, k, err)
+		}
+		again, err := Decode(k, v)
+		if err != nil {
+			t.Fatalf("%s decoded once: %v", v, err)
+		}
+		if _, w, _ := Encode(again); string(w) != string(v) {
+			t.Fatalf("unstable: %s, then %s", v, w)
+		}
+		tab := clusterOf(t, 3)
+		tab.Apply(100, c) // must not panic
+		restored := NewTable()
+		if err := restored.Restore(tab.Snapshot(nil)); err != nil {
+			t.Fatalf("after %s %s: %v", k, v, err)
+		}
+	})
+}

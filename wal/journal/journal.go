@@ -1,7 +1,11 @@
 package journal
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
@@ -17,67 +21,306 @@ type Options struct {
 	// PooledFiles is how many retired files are kept for recycling; default 6. The rest is deleted.
 	PooledFiles int
 	// Register stores a FileInfo in Pebble, synced, before the first frame goes into the file. It is called from a goroutine
-	// of the journal and, for frames larger than a file, from inside Write; it must not call the journal. An error that
-	// wraps disk.ErrNoSpace is tried again later, any other fails the journal.
+	// of the journal and, for frames larger than a file, from inside Write; one call at a time. It must not call the
+	// journal. An error that wraps disk.ErrNoSpace is tried again later, any other fails the journal.
 	Register func(FileInfo) error
 	Logger   *slog.Logger // default: discards
 }
 
-// Recovery is a journal that is being opened. Its methods are called in the order Replay, Restart, Start, by one goroutine.
-type Recovery struct{}
-
-// Open looks at the directory and the live files, which Pebble knows, and makes the directory if there is none. It changes
-// nothing else.
-func Open(fs disk.FS, dir string, live []FileInfo, opts Options) (*Recovery, error) {
-	return nil, ErrClosed
-}
-
-// Replay reads the live files and calls visit for each vouched frame, in order, and for each Damage in its place. completed
-// is the last sequence that Pebble vouches for. The records passed to visit alias a buffer and are valid until it returns; an
-// error of visit ends Replay. A read error of the disk is returned as it is, not taken for a torn frame.
-func (r *Recovery) Replay(completed Seq, visit func(*StoredFrame) error) (Replayed, error) {
-	return Replayed{}, ErrClosed
-}
-
-// Restart takes a fresh file, writes f to it (what is kept of Replayed.Unvouched; nil or without records: nothing), and
-// syncs it. All older files end before the first unvouched frame. This counts once the owner has stored the result.
-func (r *Recovery) Restart(f *Frame) (Restarted, error) { return Restarted{}, ErrClosed }
-
-// Start returns the journal. The owner has stored what Restart returned.
-func (r *Recovery) Start() (*Journal, error) { return nil, ErrClosed }
-
-// Close gives up a recovery that was not started.
-func (r *Recovery) Close() error { return nil }
-
 // Journal takes rounds. Write and Sync are called by the one committer (from any goroutine, but one call at a time), the
 // other methods by anyone.
-type Journal struct{}
+type Journal struct {
+	opts Options
+	dir  *directory
+
+	// The committer's. Invariant: prevDurable <= durable <= seq.
+	cur         *file
+	end         int64 // position after the last frame in cur
+	seq         Seq   // of the last frame
+	prevDurable Seq   // as in the last frame
+	dirty       []*file
+
+	durable atomic.Uint64 // last sequence that was synced
+	failure atomic.Pointer[error]
+	frames  atomic.Uint64
+	bytes   atomic.Uint64
+	syncs   atomic.Uint64
+
+	// registering makes numbers grow in the order in which files are registered and used. Lock order: registering, mu.
+	registering sync.Mutex
+
+	mu struct {
+		sync.Mutex // held for no I/O
+		live       []*liveFile
+		ready      []*file // registered, in the order of their numbers
+		number     uint64  // of the last registered file
+		attempts   uint64  // to add a ready file
+		noSpace    error   // result of the last attempt
+		closed     bool
+	}
+	changed sync.Cond     // ready, attempts, closed or failure changed
+	wake    chan struct{} // tells the preparer to look
+	stop    chan struct{}
+	done    chan struct{} // the preparer is gone
+}
+
+// liveFile is a file that holds frames, or is about to.
+type liveFile struct {
+	info FileInfo
+	file *file // nil if it is not open: it was written before the start
+	last Seq
+	used int64
+}
+
+func newJournal(opts Options, dir *directory) *Journal {
+	j := &Journal{opts: opts, dir: dir, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	j.changed.L = &j.mu.Mutex
+	return j
+}
+
+// begin makes f, which holds frames up to end, the current file. seq is the last sequence; all frames are durable.
+func (j *Journal) begin(f *file, end int64, seq Seq) {
+	j.cur, j.end, j.seq = f, end, seq
+	j.durable.Store(uint64(seq))
+	l := &liveFile{info: f.info, file: f, used: end}
+	if end > 0 {
+		l.last = seq
+	}
+	j.mu.live = append(j.mu.live, l)
+	j.mu.number = f.info.Number
+}
 
 // Write writes a frame. prevDurable is the last sequence whose round is complete: the frame synced, and what its references
 // name. The frame is durable after the next Sync; until then it may be lost, also if later frames are not.
 //
 // It may wait for the next file to be prepared. If there is no space for one, the error wraps disk.ErrNoSpace, nothing was
-// written and the journal goes on: watch Room. Any other error is final.
-func (j *Journal) Write(f *Frame, prevDurable Seq) (Written, error) { return Written{}, ErrClosed }
+// written and the journal goes on: watch Room. So it does after ErrFrameTooLarge. Any other error is final.
+func (j *Journal) Write(f *Frame, prevDurable Seq) (Written, error) {
+	if err := j.err(); err != nil {
+		return Written{}, err
+	}
+	if prevDurable > Seq(j.durable.Load()) || prevDurable < j.prevDurable {
+		return Written{}, fmt.Errorf("%w: prevDurable %d: the last one was %d, and frames up to %d are synced",
+			ErrInvalid, prevDurable, j.prevDurable, j.durable.Load())
+	}
+	if err := f.Build(); err != nil {
+		return Written{}, err
+	}
+	if j.end+f.Size() > j.cur.info.Bytes {
+		if err := j.roll(f.Size()); err != nil {
+			return Written{}, err
+		}
+	}
+	b := f.finish(j.cur.info.Epoch, j.seq+1, prevDurable)
+	if len(j.dirty) == 0 || j.dirty[len(j.dirty)-1] != j.cur {
+		j.dirty = append(j.dirty, j.cur)
+	}
+	if _, err := j.cur.WriteAt(b, j.end); err != nil {
+		return Written{}, j.fail(fmt.Errorf("write %s: %w", j.cur.info.Name, err))
+	}
+	j.seq++
+	j.end += int64(len(b))
+	j.prevDurable = prevDurable
+	j.frames.Add(1)
+	j.bytes.Add(uint64(len(b)))
+
+	j.mu.Lock()
+	l := j.mu.live[len(j.mu.live)-1]
+	l.last, l.used = j.seq, j.end
+	j.mu.Unlock()
+	return Written{Seq: j.seq, File: j.cur.info.Number, Bytes: len(b)}, nil
+}
 
 // Sync makes all written frames durable. An error is final.
-func (j *Journal) Sync() error { return ErrClosed }
+func (j *Journal) Sync() error {
+	if err := j.err(); err != nil {
+		return err
+	}
+	for _, f := range j.dirty {
+		if err := f.Sync(); err != nil {
+			return j.fail(fmt.Errorf("sync %s: %w", f.info.Name, err))
+		}
+	}
+	clear(j.dirty)
+	j.dirty = j.dirty[:0]
+	j.durable.Store(uint64(j.seq))
+	j.syncs.Add(1)
+	return nil
+}
+
+// roll makes another file with room for a frame the current one.
+func (j *Journal) roll(frame int64) error {
+	var next *file
+	var err error
+	if frame <= j.opts.FileBytes {
+		next, err = j.awaitReady()
+	} else {
+		next, err = j.oversize(frame)
+	}
+	if err != nil {
+		return err
+	}
+	next.info.First = j.seq + 1
+	j.cur, j.end = next, 0
+	j.mu.Lock()
+	j.mu.live = append(j.mu.live, &liveFile{info: next.info, file: next})
+	j.mu.Unlock()
+	j.kick()
+	return nil
+}
+
+// awaitReady takes the next ready file. If there is none it waits for the preparer to add one or to have tried and failed.
+func (j *Journal) awaitReady() (*file, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for attempts := j.mu.attempts; len(j.mu.ready) == 0; {
+		if j.mu.closed {
+			return nil, ErrClosed
+		}
+		if err := j.failed(); err != nil {
+			return nil, err
+		}
+		if j.mu.noSpace != nil && j.mu.attempts > attempts {
+			return nil, j.mu.noSpace
+		}
+		j.kick()
+		j.changed.Wait()
+	}
+	f := j.mu.ready[0]
+	j.mu.ready = j.mu.ready[1:]
+	return f, nil
+}
+
+// oversize makes a file for one large frame. Its number must be the next one, so the files that are ready go back to the
+// pool; they will be registered anew.
+func (j *Journal) oversize(frame int64) (*file, error) {
+	f, err := j.dir.create(frame, j.stop)
+	if err != nil {
+		return nil, j.noSpaceOrFail(err)
+	}
+	j.registering.Lock()
+	defer j.registering.Unlock()
+	j.mu.Lock()
+	unready := j.mu.ready
+	j.mu.ready = nil
+	j.mu.Unlock()
+	for _, r := range unready {
+		err = errors.Join(err, r.Close())
+		j.dir.put(r.info.Name, r.info.Bytes)
+	}
+	if err == nil {
+		err = j.register(f)
+	}
+	if err != nil {
+		f.Close()
+		j.dir.put(f.info.Name, f.info.Bytes)
+		return nil, j.noSpaceOrFail(err)
+	}
+	return f, nil
+}
+
+// register gives f the next number and has the owner record it. j.registering is held.
+func (j *Journal) register(f *file) error {
+	j.mu.Lock()
+	j.mu.number++
+	f.info.Number = j.mu.number
+	j.mu.Unlock()
+	if err := j.opts.Register(f.info); err != nil {
+		return fmt.Errorf("register %s: %w", f.info.Name, err)
+	}
+	return nil
+}
 
 // Room is the number of bytes that can be written for certain, that is to say into files that are there already: what is
-// left of the current file, and the spare ones.
-func (j *Journal) Room() int64 { return 0 }
+// left of the current file, and the spare ones. It is a lower bound while a round is being written.
+func (j *Journal) Room() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	room := int64(len(j.mu.ready)) * j.opts.FileBytes
+	if n := len(j.mu.live); n > 0 {
+		room += j.mu.live[n-1].info.Bytes - j.mu.live[n-1].used
+	}
+	return room
+}
 
-// Files returns the live files that have been written to, oldest first.
-func (j *Journal) Files() []FileState { return nil }
+// Err returns why the journal failed, nil as long as it has not.
+func (j *Journal) Err() error { return j.failed() }
 
-// Retirable returns the oldest files in which no frame is above covered. The current file is never among them.
-func (j *Journal) Retirable(covered Seq) Retirement { return Retirement{} }
+func (j *Journal) err() error {
+	if err := j.failed(); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.mu.closed {
+		return ErrClosed
+	}
+	return nil
+}
 
-// Retire takes files out of use, after the owner stored that they are retired. They are recycled or deleted.
-func (j *Journal) Retire(r Retirement) error { return ErrClosed }
+func (j *Journal) failed() error {
+	if err := j.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail is final: the first failure is what every later call returns.
+func (j *Journal) fail(err error) error {
+	err = fmt.Errorf("%w: %w", ErrFailed, err)
+	if j.failure.CompareAndSwap(nil, &err) {
+		j.opts.Logger.Error("journal failed", "error", err)
+	}
+	return j.failed()
+}
+
+// noSpaceOrFail lets errors through that leave the journal as it was.
+func (j *Journal) noSpaceOrFail(err error) error {
+	if errors.Is(err, disk.ErrNoSpace) || errors.Is(err, ErrClosed) {
+		return err
+	}
+	return j.fail(err)
+}
 
 // Metrics returns counters and gauges.
-func (j *Journal) Metrics() Metrics { return Metrics{} }
+func (j *Journal) Metrics() Metrics {
+	m := Metrics{Frames: j.frames.Load(), Bytes: j.bytes.Load(), Syncs: j.syncs.Load(), PooledFiles: j.dir.pooled()}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	m.LiveFiles, m.SpareFiles = len(j.mu.live), len(j.mu.ready)
+	for _, l := range j.mu.live {
+		m.LiveBytes += l.used
+	}
+	return m
+}
 
-// Close waits for the goroutine and closes the files. It syncs nothing.
-func (j *Journal) Close() error { return nil }
+// Close waits for the preparer and closes the files. It syncs nothing. Write and Sync must not be running, except for a
+// Write that waits for a file.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	if j.mu.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.mu.closed = true
+	close(j.stop)
+	j.changed.Broadcast()
+	j.mu.Unlock()
+	<-j.done
+
+	j.mu.Lock()
+	files := j.mu.ready
+	for _, l := range j.mu.live {
+		if l.file != nil {
+			files = append(files, l.file)
+			l.file = nil
+		}
+	}
+	j.mu.ready = nil
+	j.mu.Unlock()
+	var err error
+	for _, f := range files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}

@@ -229,6 +229,9 @@ func (d *Disk) count() {
 func (d *Disk) Flip(name string, off int64, mask byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.root == nil {
+		return ErrHalted // the content has moved to the next boot
+	}
 	n, err := d.find("flip", name)
 	if err != nil {
 		return err

@@ -1,0 +1,240 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// replace sets a system call for the time of the test.
+func replace[T any](t *testing.T, call *T, with T) {
+	old := *call
+	*call = with
+	t.Cleanup(func() { *call = old })
+}
+
+func newFile(t *testing.T) File {
+	t.Helper()
+	f, err := NewBuffered().Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func numbered(n int) []byte {
+	p := AlignedBytes(n)
+	for i := range p {
+		p[i] = byte(i/512) + 1
+	}
+	return p
+}
+
+// TestInterruptedCalls lets every call be interrupted or come up short, at any byte, and expects whole results.
+func TestInterruptedCalls(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	interrupted := func() bool { return rng.IntN(2) == 0 }
+	short := func(n int) int { return 1 + rng.IntN(n) }
+	replace(t, &pwrite, func(fd int, p []byte, off int64) (int, error) {
+		if interrupted() {
+			return -1, unix.EINTR
+		}
+		return unix.Pwrite(fd, p[:max(short(len(p)), BlockSize)], off)
+	})
+	replace(t, &pread, func(fd int, p []byte, off int64) (int, error) {
+		if interrupted() {
+			return -1, unix.EINTR
+		}
+		return unix.Pread(fd, p[:max(short(len(p))&^(BlockSize-1), BlockSize)], off)
+	})
+	replace(t, &pwritev, func(fd int, v []unix.Iovec, off int64) (int, error) {
+		if interrupted() {
+			return -1, unix.EINTR
+		}
+		v = v[:short(len(v))]
+		return rawPwritev(fd, v, off)
+	})
+	replace(t, &fdatasync, func(fd int) error {
+		if interrupted() {
+			return unix.EINTR
+		}
+		return unix.Fdatasync(fd)
+	})
+	replace(t, &fallocate, func(fd int, mode uint32, off, n int64) error {
+		if interrupted() {
+			return unix.EINTR
+		}
+		return unix.Fallocate(fd, mode, off, n)
+	})
+
+	f := newFile(t)
+	data := numbered(40 * BlockSize)
+	if err := f.Preallocate(100 * BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		cut := rng.IntN(40) * BlockSize
+		if _, err := f.WriteAt(data[:cut], 0); err != nil {
+			t.Fatal(err)
+		}
+		var bufs [][]byte
+		for rest := data[cut:]; len(rest) > 0; {
+			n := min((1+rng.IntN(5))*BlockSize, len(rest))
+			bufs, rest = append(bufs, rest[:n]), rest[n:]
+		}
+		if err := f.WritevAt(bufs, int64(cut)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		got := AlignedBytes(len(data))
+		if _, err := f.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, data) {
+			t.Fatal("wrong bytes")
+		}
+		if err := f.WritevAt([][]byte{AlignedBytes(len(data))}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestShortPieces lets pwritev stop inside a piece, at bytes that are no block's end.
+func TestShortPieces(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	replace(t, &pwritev, func(fd int, v []unix.Iovec, off int64) (int, error) {
+		total := 0
+		for i := range v {
+			total += int(v[i].Len)
+		}
+		n, err := rawPwritev(fd, v, off)
+		if err != nil || n != total {
+			return n, err
+		}
+		return BlockSize + rng.IntN(total-BlockSize+1), nil
+	})
+	f := newFile(t)
+	data := numbered(3000 * BlockSize)
+	var bufs [][]byte
+	for i := 0; i < len(data); i += 2 * BlockSize {
+		bufs = append(bufs, data[i:i+2*BlockSize])
+	}
+	if err := f.WritevAt(bufs, 0); err != nil {
+		t.Fatal(err)
+	}
+	got := AlignedBytes(len(data))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("wrong bytes, %v", err)
+	}
+
+	replace(t, &pwritev, func(int, []unix.Iovec, int64) (int, error) { return 0, nil })
+	if err := f.WritevAt(bufs, 0); !errors.Is(err, io.ErrShortWrite) {
+		t.Fatalf("a write of nothing says %v", err)
+	}
+}
+
+// TestPreallocateWithoutFallocate checks the way of file systems that cannot reserve space.
+func TestPreallocateWithoutFallocate(t *testing.T) {
+	replace(t, &fallocate, func(int, uint32, int64, int64) error { return unix.EOPNOTSUPP })
+	f := newFile(t)
+	data := numbered(BlockSize)
+	if _, err := f.WriteAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(1000); err != nil {
+		t.Fatal(err)
+	}
+	const size = 3<<20 + 77
+	if err := f.Preallocate(size); err != nil {
+		t.Fatal(err)
+	}
+	got := AlignedBytes(4 << 20)
+	n, err := f.ReadAt(got, 0)
+	if n != size || err != io.EOF {
+		t.Fatalf("read %d, %v", n, err)
+	}
+	want := make([]byte, size)
+	copy(want, data[:1000])
+	if !bytes.Equal(got[:n], want) {
+		t.Fatal("wrong bytes")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(f.(*osFile).fd, &st); err != nil || st.Blocks*512 < 3<<20-BlockSize {
+		t.Fatalf("%d bytes are allocated, %v", st.Blocks*512, err)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	f := newFile(t)
+	replace(t, &fallocate, func(fd int, _ uint32, off, n int64) error {
+		if err := unix.Ftruncate(fd, off+n/2); err != nil { // a part was taken
+			return err
+		}
+		return unix.ENOSPC
+	})
+	if err := f.Preallocate(1 << 20); !errors.Is(err, ErrNoSpace) || !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("error is %v", err)
+	}
+	if n, err := f.Size(); n != 0 || err != nil {
+		t.Fatalf("%d bytes are left behind, %v", n, err)
+	}
+	replace(t, &pwritev, func(int, []unix.Iovec, int64) (int, error) { return -1, unix.EDQUOT })
+	if err := f.WritevAt([][]byte{numbered(BlockSize)}, 0); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("error is %v", err)
+	}
+	replace(t, &fdatasync, func(int) error { return unix.EIO })
+	if err := f.Sync(); !errors.Is(err, unix.EIO) {
+		t.Fatalf("error is %v", err)
+	}
+}
+
+// TestCloseWaits checks that the descriptor lives until the last call is done with it.
+func TestCloseWaits(t *testing.T) {
+	f := newFile(t).(*osFile)
+	in, out := make(chan struct{}), make(chan struct{})
+	replace(t, &fdatasync, func(fd int) error {
+		close(in)
+		<-out
+		return unix.Fdatasync(fd)
+	})
+	synced := make(chan error)
+	go func() { synced <- f.Sync() }()
+	<-in
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Size(); err == nil {
+		t.Fatal("a closed file has a size")
+	}
+	close(out)
+	if err := <-synced; err != nil {
+		t.Fatalf("sync under way: %v", err)
+	}
+	if err := unix.Fdatasync(f.fd); err != unix.EBADF {
+		t.Fatalf("the descriptor is still open: %v", err)
+	}
+}
+
+// TestFileSystemWithoutDirect checks the fallback on tmpfs, which has refused O_DIRECT for most of its life.
+func TestFileSystemWithoutDirect(t *testing.T) {
+	fsys, err := NewOS("/dev/shm/" + "quorumlog-disk-test")
+	if err != nil {
+		t.Skipf("no tmpfs: %v", err)
+	}
+	defer fsys.RemoveAll("/dev/shm/quorumlog-disk-test")
+	name := "/dev/shm/quorumlog-disk-test/f"
+	if err := fsys.WriteFile(name, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fsys.ReadFile(name); err != nil || string(got) != "hello" {
+		t.Fatalf("read %q, %v", got, err)
+	}
+}

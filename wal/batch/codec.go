@@ -12,7 +12,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
-	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 )
 
@@ -50,8 +49,9 @@ func appendCompressed(dst, src []byte, c Compression) ([]byte, Compression, erro
 	return dst, c, nil
 }
 
-// decompress returns src, decompressed into the room of buffer, which grows as bytes come out and not because a length field
-// asks for it, and never beyond limit. The buffer comes back even with an error, to be used again.
+// decompress returns src, decompressed into the room of buffer, which comes back even with an error, to be used again. It grows
+// as bytes come out and not because a length field asks for it, and never beyond twice the limit and a
+// block.
 func decompress(buffer, src []byte, c Compression, limit int) ([]byte, error) {
 	limit = min(max(limit, 0), math.MaxInt32)
 	buffer = buffer[:0]
@@ -263,45 +263,4 @@ func decodeLZ4(buffer, src []byte, limit int) ([]byte, error) {
 	d.in.Reset(src)
 	d.r.Reset(&d.in)
 	return readInto(buffer, d.r, 4*len(src), limit)
-}
-
-// zstdEncoder is shared: EncodeAll may be called by many at once. It starts no goroutines.
-var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithWindowSize(1<<20), zstd.WithEncoderCRC(false))
-	if err != nil {
-		panic(fmt.Sprintf("batch: zstd encoder: %v", err))
-	}
-	return e
-})
-
-// zstdDecoder is shared likewise. It decodes into the room it is given and never allocates more.
-var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true))
-	if err != nil {
-		panic(fmt.Sprintf("batch: zstd decoder: %v", err))
-	}
-	return d
-})
-
-// decodeZstd tries with growing room, because the Java client does not say how much there is. A reader keeps its buffer, so
-// that in the long run the first try is the only one.
-func decodeZstd(buffer, src []byte, limit int) ([]byte, error) {
-	if len(src) == 0 {
-		return buffer, io.ErrUnexpectedEOF
-	}
-	room := max(4*len(src), 64<<10)
-	for {
-		room = min(max(room, cap(buffer)), limit)
-		buffer = slices.Grow(buffer[:0], room)
-		out, err := zstdDecoder().DecodeAll(src, buffer[:0:room])
-		switch {
-		case err == nil:
-			return out, nil
-		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			return buffer, err
-		case room >= limit:
-			return buffer, tooLarge(limit)
-		}
-		room *= 2
-	}
 }

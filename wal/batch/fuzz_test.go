@@ -1,0 +1,122 @@
+package batch
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func seeds(f *testing.F) {
+	f.Add(goldenBytes(f))
+	f.Add(append(goldenBytes(f), goldenBytes(f)...))
+	var b Builder
+	textRecords(&b, 20)
+	for _, c := range allCodecs {
+		got, err := b.Finish(nil, Plain(c))
+		require.NoError(f, err)
+		f.Add([]byte(got))
+		if c == None {
+			f.Add([]byte(reframe(got, xerial(got.Payload(), 100), Snappy)))
+			f.Add([]byte(reframe(got, zstdStream(f, got.Payload()), Zstd)))
+		}
+	}
+}
+
+// FuzzNext: whatever the bytes, walking them ends, and takes each byte once.
+func FuzzNext(f *testing.F) {
+	seeds(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		taken := 0
+		for rest := b; len(rest) > 0; {
+			first, next, err := Next(rest)
+			if err != nil {
+				require.ErrorIs(t, err, ErrInvalid)
+				break
+			}
+			require.GreaterOrEqual(t, len(first), HeaderSize)
+			require.Equal(t, len(rest), len(first)+len(next))
+			require.Equal(t, b[taken:taken+len(first)], []byte(first))
+			taken += len(first)
+			_ = first.String()
+			rest = next
+		}
+	})
+}
+
+// FuzzCheck: no panic, one of the known errors, and what is good for a producer is good to be stored and to be read.
+func FuzzCheck(f *testing.F) {
+	seeds(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, fix := range []bool{false, true} {
+			if fix && len(b) >= HeaderSize {
+				b = bytes.Clone(b)
+				fixCRC(b) // or few inputs would get past it
+			}
+			stored, produced := Check(b), CheckProduce(b, 1<<20)
+			for _, err := range []error{stored, produced} {
+				known := err == nil || errors.Is(err, ErrInvalid) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrInvalidTimestamp)
+				require.True(t, known || errors.As(err, new(*TooLargeError)), "%v", err)
+			}
+			if produced != nil {
+				continue
+			}
+			require.NoError(t, stored)
+			if b := Batch(b); b.Compression() == None {
+				r := b.Records()
+				n := int32(0)
+				for r.Next() {
+					n++
+				}
+				require.NoError(t, r.Err())
+				require.Equal(t, b.Count(), n)
+			}
+		}
+	})
+}
+
+// FuzzReader: no panic, no more memory than the limit, no record outside the batch's offsets; and the pooled decompressors
+// work as before, whatever they were fed.
+func FuzzReader(f *testing.F) {
+	seeds(f)
+	var b Builder
+	textRecords(&b, 20)
+	var good []Batch
+	for _, c := range allCodecs {
+		g, err := b.Finish(nil, Plain(c))
+		require.NoError(f, err)
+		good = append(good, g)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		const limit = 1 << 16
+		var r Reader
+		for c := range Compression(8) {
+			if len(in) >= HeaderSize {
+				in = bytes.Clone(in)
+				in[offAttributes+1] = in[offAttributes+1]&^byte(attrCodec) | byte(c)
+			}
+			r.Reset(Batch(in), limit)
+			last := int32(-1)
+			for r.Next() {
+				delta := r.Record().OffsetDelta
+				require.Greater(t, delta, last)
+				require.LessOrEqual(t, delta, Batch(in).LastOffsetDelta())
+				last = delta
+			}
+			if err := r.Err(); err != nil {
+				require.True(t, errors.Is(err, ErrInvalid) || errors.As(err, new(*TooLargeError)), "%v", err)
+			}
+			require.LessOrEqual(t, cap(r.buffer), 2*limit+2*zstdSlack)
+		}
+		for _, g := range good {
+			r.Reset(g, limit)
+			n := 0
+			for r.Next() {
+				n++
+			}
+			require.NoError(t, r.Err())
+			require.Equal(t, 20, n)
+		}
+	})
+}

@@ -16,7 +16,7 @@ type Options struct {
 	// its own size. Files of another length, from before the option was changed, are used up and then deleted.
 	FileBytes int64
 	// SpareFiles is how many files are kept registered and ready ahead of the current one; default 2. They are what is left
-	// to write to on a full disk.
+	// to write to on a full disk. A start takes one of them until files are retired, if something was written since the last.
 	SpareFiles int
 	// PooledFiles is how many retired files are kept for recycling; default 6. The rest is deleted.
 	PooledFiles int

@@ -1,0 +1,232 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Cluster is a cluster of quorumlog nodes, each a process of its own, on loopback.
+type Cluster struct {
+	binary string
+	dir    string
+	args   []string
+	nodes  []*Process
+}
+
+// Process is one node of a Cluster. Its addresses are the same after every restart.
+type Process struct {
+	ID     id.Node
+	Dir    string // data directory
+	RPC    string
+	Gossip string
+
+	binary string
+	args   []string
+	log    string // file of its standard error
+
+	mu      sync.Mutex
+	command *exec.Cmd
+	exited  chan struct{} // closed when the process is gone
+	err     error         // how it ended
+}
+
+// StartCluster starts nodes 1..n with binary (a quorumlog executable) and returns when all of them serve. Data and logs are kept
+// below dir. args are added to each node's command line.
+func StartCluster(ctx context.Context, binary, dir string, n int, args ...string) (*Cluster, error) {
+	addresses, err := freeAddresses(2 * n)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{binary: binary, dir: dir, args: args}
+	for i := range n {
+		number := strconv.Itoa(i + 1)
+		p := &Process{
+			ID: id.Node(i + 1), Dir: filepath.Join(dir, "node-"+number), RPC: addresses[2*i], Gossip: addresses[2*i+1],
+			binary: binary, log: filepath.Join(dir, "node-"+number+".log"),
+		}
+		p.args = append([]string{
+			"node", "--node-id", number, "--data-dir", p.Dir, "--rpc-address", p.RPC, "--gossip-address", p.Gossip,
+			"--cluster-name", "bench-" + filepath.Base(dir),
+		}, args...)
+		if i == 0 {
+			p.args = append(p.args, "--bootstrap")
+		}
+		c.nodes = append(c.nodes, p)
+	}
+	for i, p := range c.nodes {
+		if i > 0 {
+			p.args = append(p.args, "--join", c.nodes[0].Gossip)
+		} else if n > 1 {
+			p.args = append(p.args, "--join", c.nodes[1].Gossip) // used after a restart
+		}
+	}
+	var starting sync.WaitGroup
+	errs := make([]error, n)
+	for i, p := range c.nodes {
+		starting.Go(func() { errs[i] = p.Start(ctx) })
+	}
+	starting.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// freeAddresses returns loopback addresses whose ports nobody uses, TCP or UDP, at the moment.
+func freeAddresses(n int) ([]string, error) {
+	var addresses []string
+	for len(addresses) < n {
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("cannot find a free port: %w", err)
+		}
+		defer tcp.Close() // all of them at the end, so that no port is found twice
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err != nil {
+			continue
+		}
+		udp.Close()
+		addresses = append(addresses, tcp.Addr().String())
+	}
+	return addresses, nil
+}
+
+// Servers returns the addresses for clients.
+func (c *Cluster) Servers() []string {
+	var servers []string
+	for _, p := range c.nodes {
+		servers = append(servers, p.RPC)
+	}
+	return servers
+}
+
+// Nodes returns the nodes.
+func (c *Cluster) Nodes() []*Process { return c.nodes }
+
+// Node returns the node of that id, or nil.
+func (c *Cluster) Node(n id.Node) *Process {
+	for _, p := range c.nodes {
+		if p.ID == n {
+			return p
+		}
+	}
+	return nil
+}
+
+// Close kills what still runs. Data stays.
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, p := range c.nodes {
+		errs = append(errs, p.Kill())
+	}
+	return errors.Join(errs...)
+}
+
+// Start starts the process and returns when it serves: when it has printed its line of addresses.
+func (p *Process) Start(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.command != nil {
+		return fmt.Errorf("node %d runs already", p.ID)
+	}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("cannot open the log of node %d: %w", p.ID, err)
+	}
+	defer log.Close() // the child has its own copy
+	command := exec.Command(p.binary, p.args...)
+	command.Stderr = log
+	command.SysProcAttr = childAttributes()
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := command.Start(); err != nil {
+		return fmt.Errorf("cannot start node %d: %w", p.ID, err)
+	}
+	p.command, p.exited = command, make(chan struct{})
+	serving := make(chan struct{})
+	go p.wait(command, stdout, serving, p.exited)
+	select {
+	case <-serving:
+		return nil
+	case <-p.exited:
+		p.command = nil
+		return fmt.Errorf("node %d ended before it served: %w; its last words: %s", p.ID, p.err, lastLine(p.log))
+	case <-ctx.Done():
+		return fmt.Errorf("node %d did not serve in time: %w; its last words: %s", p.ID, ctx.Err(), lastLine(p.log))
+	}
+}
+
+// wait owns the process: it reads its output to the end and collects it.
+func (p *Process) wait(command *exec.Cmd, stdout io.Reader, serving, exited chan struct{}) {
+	said := false
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		if !said && strings.Contains(lines.Text(), " serves: ") {
+			said = true
+			close(serving)
+		}
+	}
+	p.err = command.Wait()
+	close(exited)
+}
+
+// Kill ends the process with SIGKILL and waits until it is gone.
+func (p *Process) Kill() error { return p.signal(context.Background(), syscall.SIGKILL) }
+
+// Terminate asks the process to stop, with SIGTERM, and waits until it is gone.
+func (p *Process) Terminate(ctx context.Context) error { return p.signal(ctx, syscall.SIGTERM) }
+
+func (p *Process) signal(ctx context.Context, s syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.command == nil {
+		return nil
+	}
+	if err := p.command.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("cannot signal node %d: %w", p.ID, err)
+	}
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		return fmt.Errorf("node %d did not stop: %w", p.ID, ctx.Err())
+	}
+	p.command = nil
+	if s != syscall.SIGKILL && p.err != nil {
+		return fmt.Errorf("node %d ended with %w; its last words: %s", p.ID, p.err, lastLine(p.log))
+	}
+	return nil
+}
+
+// PID returns the process's id, 0 when it does not run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.command == nil {
+		return 0
+	}
+	return p.command.Process.Pid
+}
+
+// lastLine returns the last line of a log file, for error messages.
+func lastLine(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	text := strings.TrimSpace(string(data))
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}

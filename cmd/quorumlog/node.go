@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"gopkg.in/yaml.v3"
+
+	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// drainTimeout bounds how long a node that was asked to stop hands its leaderships over before it closes all the same.
+const drainTimeout = 10 * time.Second
+
+func newNodeCommand() *cobra.Command {
+	var config string
+	var o nodeFlags
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run one node of a cluster in the foreground",
+		Long: `Run one node of a cluster in the foreground. All its state is kept below --data-dir.
+
+The first node of a new cluster is started with --bootstrap, every other one with --join and the gossip address of any
+node of the cluster. Nodes may start in any order. SIGTERM hands the node's leaderships over and stops it.
+
+Every flag may stand in a YAML file (--config) under its own name, for example
+  node-id: 1
+  data-dir: /var/lib/quorumlog
+  join: [host2:7946, host3:7946]
+A flag on the command line wins over the file.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config != "" {
+				if err := applyConfigFile(cmd.Flags(), config); err != nil {
+					return err
+				}
+			}
+			options, err := o.options()
+			if err != nil {
+				return err
+			}
+			return runNode(cmd.Context(), options)
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "YAML `file` with the values of flags")
+	o.register(cmd.Flags())
+	return cmd
+}
+
+// nodeFlags are the flags of the node command as typed.
+type nodeFlags struct {
+	nodeID                                                                            int
+	dataDir, cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
+	join                                                                              []string
+	bootstrap                                                                         bool
+	cacheMB, checkpointMB, reserveMB, segmentMB                                       int64
+}
+
+func (f *nodeFlags) register(flags *pflag.FlagSet) {
+	flags.IntVar(&f.nodeID, "node-id", -1, "`number` of the node: 0 or more, unique in the cluster, fixed for the life of the data directory (required)")
+	flags.StringVar(&f.dataDir, "data-dir", "", "`directory` of all state, created when missing (required)")
+	flags.StringVar(&f.cluster, "cluster-name", "quorumlog", "`name` that keeps apart clusters whose networks touch")
+	flags.StringVar(&f.rpc, "rpc-address", "127.0.0.1:9192", "`host:port` to serve peers and clients on; port 0 picks one")
+	flags.StringVar(&f.advertised, "advertised-address", "", "`host:port` that peers and clients are told to dial (default: the bound rpc address)")
+	flags.StringVar(&f.gossip, "gossip-address", "127.0.0.1:7946", "`host:port` of gossip, TCP and UDP; port 0 picks one")
+	flags.StringVar(&f.metrics, "metrics", "", "`host:port` of /metrics, /healthz and /readyz; none when empty")
+	flags.StringSliceVar(&f.join, "join", nil, "gossip `addresses` of nodes of the cluster; any one that is alive suffices")
+	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless the data directory belongs to one")
+	flags.StringVar(&f.rack, "rack", "", "`name` of the rack: replicas are spread over racks")
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&f.io, "disk-io", "auto", "auto: direct I/O where the file system allows it; buffered: through the page cache")
+	flags.Int64Var(&f.cacheMB, "cache-mb", 0, "memory for the newest records, in `MiB` (default 256)")
+	flags.Int64Var(&f.checkpointMB, "checkpoint-mb", 0, "journal bytes between checkpoints, in `MiB` (default: the storage's)")
+	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "free disk below which records are refused, in `MiB` (default: the storage's)")
+	flags.Int64Var(&f.segmentMB, "segment-mb", 0, "default segment size, in `MiB` (default 1024)")
+}
+
+func (f *nodeFlags) options() (node.Options, error) {
+	if f.nodeID < 0 || f.nodeID > math.MaxInt32 {
+		return node.Options{}, fmt.Errorf("--node-id %d: must be given, 0 or more and unique in the cluster", f.nodeID)
+	}
+	logger, err := newLogger(f.logLevel, f.logFormat)
+	if err != nil {
+		return node.Options{}, err
+	}
+	o := node.Options{
+		NodeID: id.Node(f.nodeID), DataDir: f.dataDir, ClusterName: f.cluster, RPCAddress: f.rpc, AdvertisedAddress: f.advertised,
+		GossipAddress: f.gossip, MetricsAddress: f.metrics, Join: f.join, Rack: f.rack, Logger: logger,
+		Storage: node.StorageOptions{
+			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,
+		},
+	}
+	if f.bootstrap {
+		o.Founding = node.Bootstrap
+	}
+	switch f.io {
+	case "auto":
+	case "buffered":
+		o.Storage.Disk = node.DiskBuffered
+	default:
+		return node.Options{}, fmt.Errorf("--disk-io %q: must be auto or buffered", f.io)
+	}
+	return o, nil
+}
+
+func newLogger(level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: must be debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: must be text or json", format)
+}
+
+// applyConfigFile sets the flags that the file names and the command line does not.
+func applyConfigFile(flags *pflag.FlagSet, path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	var values map[string]any
+	if err := yaml.Unmarshal(data, &values); err != nil {
+		return fmt.Errorf("%s is not valid YAML: %w", path, err)
+	}
+	for key, value := range values {
+		flag := flags.Lookup(key)
+		if flag == nil || key == "config" || key == "help" {
+			return fmt.Errorf("%s: unknown key %q; did you mean %q?", path, key, nearestFlag(flags, key))
+		}
+		if flag.Changed {
+			continue
+		}
+		if err := flags.Set(key, yamlText(value)); err != nil {
+			return fmt.Errorf("%s: %s: %w", path, key, err)
+		}
+	}
+	return nil
+}
+
+func yamlText(value any) string {
+	list, ok := value.([]any)
+	if !ok {
+		return fmt.Sprint(value)
+	}
+	items := make([]string, len(list))
+	for i, item := range list {
+		items[i] = fmt.Sprint(item)
+	}
+	return strings.Join(items, ",")
+}
+
+func nearestFlag(flags *pflag.FlagSet, key string) string {
+	best, distance := "", math.MaxInt
+	flags.VisitAll(func(f *pflag.Flag) {
+		if d := levenshtein.ComputeDistance(key, f.Name); d < distance && f.Name != "config" && f.Name != "help" {
+			best, distance = f.Name, d
+		}
+	})
+	return best
+}
+
+// runNode runs a node until a signal or a fatal error. The second signal does not wait for the first one's drain.
+func runNode(ctx context.Context, options node.Options) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	n, err := node.Start(ctx, options)
+	if err != nil {
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return nil // asked to stop while it waited for its cluster
+		}
+		return err
+	}
+	fmt.Println(n.Addresses())
+	select {
+	case err := <-n.Fatal():
+		// The disk failed a write or a sync: nothing that is still open may be flushed "a last time", so no orderly close.
+		return fmt.Errorf("node %d stopped: %w", options.NodeID, err)
+	case <-ctx.Done():
+	}
+	stop()
+	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	return n.Stop(drain)
+}

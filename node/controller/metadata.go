@@ -1,0 +1,127 @@
+package controller
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Topic is the name of the internal topic that is the metadata log.
+const Topic = "__cluster_metadata"
+
+// Start is where the log of every replica of the metadata group begins. It is not 0: a replica that begins at the very
+// beginning of a Raft log would take the founder's configuration from conf changes that are not in the log.
+var Start = wal.Start{Index: 1, Term: 1}
+
+// Metadata is the machine of the metadata group: it applies committed commands to the table. The methods of raftgroup.Machine
+// run on the group's worker; Current and Changed may be called by anyone.
+type Metadata struct {
+	table  *placement.Table
+	logger *slog.Logger
+	// fatal is told of a log that this release cannot follow. What it would build from the rest is not what the others have.
+	fatal func(error)
+
+	changed struct {
+		sync.Mutex
+		c chan struct{} // closed at the next change
+	}
+}
+
+// outcome is what Apply returns to the proposer of a command.
+type outcome struct {
+	result any
+	err    error
+}
+
+// newMetadata returns the machine with the table as the log's last cut has it.
+func newMetadata(log *wal.Log, logger *slog.Logger, fatal func(error)) (*Metadata, error) {
+	m := &Metadata{table: placement.NewTable(), logger: logger, fatal: fatal}
+	m.changed.c = make(chan struct{})
+	if view := log.State().View; len(view) > 0 {
+		if err := m.table.Restore(view); err != nil {
+			return nil, fmt.Errorf("cannot restore the metadata of the last checkpoint: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Current returns the metadata as of the last applied command.
+func (m *Metadata) Current() *placement.View { return m.table.View() }
+
+// Changed returns a channel that is closed when the view changes after the call. Take it before the view: a change in between
+// is then noticed, not missed.
+func (m *Metadata) Changed() <-chan struct{} {
+	m.changed.Lock()
+	defer m.changed.Unlock()
+	return m.changed.c
+}
+
+func (m *Metadata) announce() {
+	m.changed.Lock()
+	defer m.changed.Unlock()
+	close(m.changed.c)
+	m.changed.c = make(chan struct{})
+}
+
+// Admit implements raftgroup.Machine: the proposer has asked View.Check already, and Apply has the last word.
+func (m *Metadata) Admit(id.Index, id.Term, batch.Batch) raftgroup.Admission {
+	return raftgroup.Accept()
+}
+
+// Append implements raftgroup.Machine.
+func (m *Metadata) Append(id.Index, id.Term, batch.Batch) {}
+
+// Truncate implements raftgroup.Machine.
+func (m *Metadata) Truncate(id.Index) {}
+
+// Apply implements raftgroup.Machine. The answer to the proposer is that of the batch's last command: a proposal has one.
+func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []byte) any {
+	if kind != wal.KindBatch {
+		return nil
+	}
+	var out outcome
+	for _, record := range m.records(index, batch.Batch(data)) {
+		command, err := placement.Decode(record.Key, record.Value)
+		if err != nil {
+			m.fatal(fmt.Errorf("metadata log, entry %d: %w", index, err))
+			return outcome{err: err}
+		}
+		out.result, out.err = m.table.Apply(index, command)
+		if out.err != nil {
+			m.logger.Info("metadata command refused", "index", index, "command", string(record.Key), "reason", out.err)
+		}
+	}
+	m.announce()
+	return out
+}
+
+func (m *Metadata) records(index id.Index, b batch.Batch) []batch.Record {
+	var records []batch.Record
+	r := b.Records()
+	for _, record := range r.All() {
+		records = append(records, record)
+	}
+	if err := r.Err(); err != nil {
+		m.fatal(fmt.Errorf("metadata log, entry %d: %w", index, err))
+		return nil
+	}
+	return records
+}
+
+// Committed implements raftgroup.Machine. The table moves with Apply.
+func (m *Metadata) Committed(id.Offset) {}
+
+// Leader implements raftgroup.Machine.
+func (m *Metadata) Leader(l raftgroup.LeaderChange) {
+	m.logger.Info("metadata leader", "node", l.Leader, "term", l.Term)
+	m.announce()
+}
+
+// View implements raftgroup.Machine.
+func (m *Metadata) View() []byte { return m.table.Snapshot(nil) }

@@ -1,0 +1,112 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// formatVersion is the version of everything below the data directory. A directory of a later one is refused.
+const formatVersion = 1
+
+// identityFile holds the identity of a data directory, in the format and under the name that Kafka's users know.
+const identityFile = "meta.properties"
+
+// identity says whose data a directory holds. It is checked before anything else is read: a copied or mounted-over directory
+// under the wrong node would break every promise that its replicas made.
+type identity struct {
+	ClusterID string  // empty until the node belongs to a cluster
+	NodeID    id.Node // the operator's
+	StoreID   string  // made with the directory: tells a wiped disk from the one before
+	Founder   bool    // this directory's node founded the cluster: it may create the metadata log
+	Boot      uint64  // counts starts; fences messages of earlier ones
+}
+
+// openIdentity reads the identity of dir, or makes one, and counts this start.
+func openIdentity(files disk.FS, dir string, node id.Node) (identity, error) {
+	path := filepath.Join(dir, identityFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		ident := identity{NodeID: node, StoreID: uuid.NewString(), Boot: 1}
+		return ident, ident.store(files, dir)
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("cannot read the identity of the data directory: %w", err)
+	}
+	ident, err := parseIdentity(data)
+	if err != nil {
+		return identity{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if ident.NodeID != node {
+		return identity{}, fmt.Errorf("%s belongs to node %d, this is node %d: start it with --node-id %d, or give this node a data directory of its own",
+			dir, ident.NodeID, node, ident.NodeID)
+	}
+	ident.Boot++
+	return ident, ident.store(files, dir)
+}
+
+// store makes the identity durable.
+func (i identity) store(files disk.FS, dir string) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
+		formatVersion, i.ClusterID, i.NodeID, i.StoreID, i.Founder, i.Boot)
+	if err := files.WriteFile(filepath.Join(dir, identityFile), b.Bytes()); err != nil {
+		return fmt.Errorf("cannot write the identity of the data directory: %w", err)
+	}
+	return nil
+}
+
+func parseIdentity(data []byte) (identity, error) {
+	values := map[string]string{}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return identity{}, fmt.Errorf("line %q is not key=value", line)
+		}
+		values[key] = value
+	}
+	version, err := strconv.Atoi(values["version"])
+	if err != nil {
+		return identity{}, fmt.Errorf("no readable version (%q)", values["version"])
+	}
+	if version > formatVersion {
+		return identity{}, fmt.Errorf("data format %d, this release reads up to %d: start the release that wrote it, or a later one", version, formatVersion)
+	}
+	ident := identity{ClusterID: values["cluster.id"], StoreID: values["store.id"], Founder: values["founder"] == "true"}
+	node, err := strconv.ParseInt(values["node.id"], 10, 32)
+	if err != nil {
+		return identity{}, fmt.Errorf("node.id %q is not a number", values["node.id"])
+	}
+	ident.NodeID = id.Node(node)
+	if ident.Boot, err = strconv.ParseUint(values["boot"], 10, 64); err != nil {
+		return identity{}, fmt.Errorf("boot %q is not a number", values["boot"])
+	}
+	if ident.StoreID == "" {
+		return identity{}, errors.New("store.id is missing")
+	}
+	return ident, nil
+}
+
+// newClusterID returns a fresh cluster id: 22 characters of URL-safe base64, as Kafka's.
+func newClusterID() string {
+	var b id.Topic
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return b.String()
+}

@@ -1,0 +1,261 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+const (
+	joinInterval    = 200 * time.Millisecond
+	registerTimeout = 5 * time.Second
+	registerRetry   = 200 * time.Millisecond
+)
+
+// openGossip starts membership: discovery, address table, hints.
+func (n *Node) openGossip(context.Context) error {
+	profile := membership.Production
+	if n.options.Timing.Gossip == GossipTest {
+		profile = membership.Test
+	}
+	m, err := membership.Start(membership.Options{
+		Cluster: n.options.ClusterName, BindAddress: n.options.GossipAddress, Seeds: n.options.Join, Known: n.knownGossip,
+		Self: membership.Self{
+			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
+			RPCAddress: n.advertised(), Rack: n.options.Rack,
+		},
+		OnChange: n.memberChanged, Profile: profile, Logger: n.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot start gossip on %s: %w", n.options.GossipAddress, err)
+	}
+	n.membership = m
+	n.opened("gossip", ignoreContext(m.Close))
+	return nil
+}
+
+// joinCluster gives the data directory a cluster if it has none: by founding one, or by asking a member for a place.
+func (n *Node) joinCluster(ctx context.Context) error {
+	switch {
+	case n.identity.ClusterID != "":
+		return nil
+	case n.options.Founding == Bootstrap:
+		n.identity.ClusterID, n.identity.Founder = newClusterID(), true
+		n.logger.Info("founding a cluster", "cluster", n.identity.ClusterID)
+	case len(n.options.Join) == 0:
+		return fmt.Errorf("data directory %s belongs to no cluster: start the first node of a new cluster with --bootstrap, others with --join HOST:GOSSIPPORT of any node",
+			n.options.DataDir)
+	default:
+		if err := n.askForPlace(ctx); err != nil {
+			return err
+		}
+	}
+	if err := n.identity.store(n.files, n.options.DataDir); err != nil {
+		return err
+	}
+	return n.membership.SetClusterID(n.identity.ClusterID)
+}
+
+// metadataReplicaKey holds the replica of the metadata group that this node was given, from when it got its place until the
+// replica's log exists.
+const metadataReplicaKey = "node/metadata-replica"
+
+// askForPlace registers with the cluster through any member that gossip knows, until one answers.
+func (n *Node) askForPlace(ctx context.Context) error {
+	said := ""
+	say := func(format string, args ...any) {
+		if s := fmt.Sprintf(format, args...); s != said {
+			said = s
+			n.logger.Info(s)
+		}
+	}
+	tick := time.NewTicker(joinInterval)
+	defer tick.Stop()
+	for {
+		asked := false
+		for _, m := range n.membership.Members() {
+			if m.Node == n.options.NodeID || m.ClusterID == "" {
+				continue
+			}
+			asked = true
+			response, err := n.register(ctx, m.RPCAddress)
+			if err == nil {
+				n.identity.ClusterID = response.GetClusterId()
+				return n.store.Set(metadataReplicaKey, fmt.Appendf(nil, "%d", response.GetMetadataReplica()))
+			}
+			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest {
+				return err
+			}
+			say("waiting for a place in the cluster: node %d at %s says: %v", m.Node, m.RPCAddress, err)
+		}
+		if !asked {
+			say("waiting for a member of cluster %q to answer at %s", n.options.ClusterName, strings.Join(n.options.Join, ", "))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("gave up joining a cluster: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) register(ctx context.Context, address string) (*pb.RegisterNodeResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	return n.dialer.Admin(address).RegisterNode(ctx, n.registration())
+}
+
+func (n *Node) registration() *pb.RegisterNodeRequest {
+	return &pb.RegisterNodeRequest{
+		ClusterName: n.options.ClusterName, NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, BootEpoch: n.identity.Boot,
+		RpcAddress: n.advertised(), GossipAddress: n.membership.Address(), Rack: n.options.Rack, Version: Version,
+		ClusterId: n.identity.ClusterID, Protocol: uint32(rpc.Protocol),
+	}
+}
+
+// openController opens the metadata replica, creating its log the first time.
+func (n *Node) openController(ctx context.Context) error {
+	log, err := n.metadataLog(ctx)
+	if err != nil {
+		return err
+	}
+	var found *placement.FoundCluster
+	if n.identity.Founder {
+		found = &placement.FoundCluster{ClusterID: n.identity.ClusterID, Name: n.options.ClusterName, Founder: n.options.NodeID}
+	}
+	n.controller, err = controller.Open(controller.Options{
+		Node: n.options.NodeID, Host: n.host, Log: log, Members: []raftgroup.Member{{Replica: log.Replica(), Node: n.options.NodeID}},
+		Replicas: n.replicas, Logger: n.logger, Found: found, Fatal: n.fail,
+	})
+	if err != nil {
+		return err
+	}
+	n.running.Store(n.controller)
+	n.opened("controller", func(context.Context) error { n.controller.Close(); return nil })
+	return nil
+}
+
+func (n *Node) metadataLog(ctx context.Context) (*wal.Log, error) {
+	for _, l := range n.store.Logs() {
+		if l.Group() == id.MetadataGroup {
+			return l, nil
+		}
+	}
+	for _, r := range n.store.Refused() {
+		if r.Group == id.MetadataGroup {
+			return nil, fmt.Errorf("the metadata replica lost what it had acknowledged (%s): this node must come back with an empty data directory and an unused node id", r.Reason)
+		}
+	}
+	replica := placement.FoundingReplica
+	if !n.identity.Founder {
+		text, err := n.store.Get(metadataReplicaKey)
+		if err != nil {
+			return nil, fmt.Errorf("the data directory belongs to cluster %s and has no metadata replica: it is damaged; start this node with an empty one and an unused node id: %w",
+				n.identity.ClusterID, err)
+		}
+		if _, err := fmt.Sscan(string(text), &replica); err != nil {
+			return nil, fmt.Errorf("the number of the metadata replica cannot be read: %w", err)
+		}
+	}
+	return controller.CreateLog(ctx, n.store, replica)
+}
+
+// keepRegistered tells the cluster this start's addresses, and then moves the node to ready: once it has applied its own
+// registration it knows what it should hold.
+func (n *Node) keepRegistered(ctx context.Context) {
+	for {
+		err := n.registerSelf(ctx)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, placement.ErrDuplicateNode) || rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration {
+			n.fail(err)
+			return
+		}
+		n.logger.Debug("registration is tried again", "reason", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(registerRetry):
+		}
+	}
+	current := func(v *placement.View) bool {
+		self := v.Node(n.options.NodeID)
+		if self == nil || self.BootEpoch < n.identity.Boot {
+			return false
+		}
+		for _, p := range v.ReplicasOn(n.options.NodeID) {
+			if n.replicas.group(p.Group) == nil && !n.replicas.isRefused(p.Group) {
+				return false
+			}
+		}
+		return true
+	}
+	for !current(n.controller.View()) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(joinInterval):
+		}
+	}
+	if n.state.CompareAndSwap(int32(Starting), int32(Ready)) {
+		n.logger.Info("node ready", "replicas", len(n.replicas.all()))
+	}
+}
+
+func (n *Node) registerSelf(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	_, err := (&admin{node: n}).RegisterNode(ctx, n.registration())
+	return err
+}
+
+// knownGossip are the gossip addresses of all nodes in the metadata: a partition that outlasts gossip's memory heals only if
+// somebody dials across it again.
+func (n *Node) knownGossip() []string {
+	running := n.running.Load()
+	if running == nil {
+		return nil
+	}
+	var addresses []string
+	for _, node := range running.View().Nodes() {
+		if node.ID != n.options.NodeID {
+			addresses = append(addresses, node.GossipAddress)
+		}
+	}
+	return addresses
+}
+
+// memberChanged takes gossip's hints. They make things quicker, never right or wrong.
+func (n *Node) memberChanged(e membership.Event) {
+	switch {
+	case e.Err != nil:
+		n.logger.Error("gossip", "reason", e.Err)
+	case e.Kind == membership.Up && n.running.Load() != nil:
+		n.peers.Reset(e.Node)
+	}
+}
+
+// resolve finds the address of a peer: what gossip heard last, else what the metadata says.
+func (n *Node) resolve(peer id.Node) (string, bool) {
+	if m, ok := n.membership.Member(peer); ok && m.RPCAddress != "" {
+		return m.RPCAddress, true
+	}
+	if running := n.running.Load(); running != nil {
+		if node := running.View().Node(peer); node != nil {
+			return node.RPCAddress, true
+		}
+	}
+	return "", false
+}

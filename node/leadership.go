@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// balanceInterval is how often a node looks whether it leads partitions that prefer another node.
+	balanceInterval = 30 * time.Second
+	// balanceLimit is how many leaderships one look hands over.
+	balanceLimit = 50
+	// transferTimeout bounds one transfer.
+	transferTimeout = 3 * time.Second
+	// transferParallel is how many leaderships are handed over at once.
+	transferParallel = 16
+)
+
+// drain hands over every leadership, in parallel, for as long as ctx allows. What could not be handed over is taken over by the
+// others' failure detection, a little later.
+func (n *Node) drain(ctx context.Context) {
+	if n.replicas == nil {
+		return
+	}
+	var work errgroup.Group
+	work.SetLimit(transferParallel)
+	groups := []*raftgroup.Group{n.controller.Group()}
+	for _, p := range n.replicas.all() {
+		groups = append(groups, p.Group())
+	}
+	for _, g := range groups {
+		if g.IsLeader() {
+			work.Go(func() error {
+				n.handOver(ctx, g, id.NoReplica)
+				return nil
+			})
+		}
+	}
+	_ = work.Wait()
+}
+
+func (n *Node) handOver(ctx context.Context, g *raftgroup.Group, to id.Replica) {
+	status, err := g.Status(ctx)
+	if err != nil || len(status.Members) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	if err := g.TransferLeader(ctx, to); err != nil {
+		n.logger.Info("a leadership was not handed over", "group", g.ID(), "reason", err)
+	}
+}
+
+// balanceLeaders hands leaderships back to the nodes that the assignment prefers, some time after they return: each node does so for
+// what it leads itself.
+func (n *Node) balanceLeaders(ctx context.Context) {
+	tick := time.NewTicker(balanceInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var states []placement.LeaderState
+		open := make(map[id.Group]*partition.Partition)
+		for _, p := range n.replicas.all() {
+			if state, ok := leaderState(ctx, p); ok {
+				states = append(states, state)
+				open[state.Group] = p
+			}
+		}
+		for _, t := range placement.PlanLeaders(n.controller.View(), states, n.alive, balanceLimit) {
+			if ctx.Err() == nil {
+				n.handOver(ctx, open[t.Group].Group(), t.To.Replica)
+			}
+		}
+	}
+}
+
+// leaderState is what the leader of a group knows for the plan; false elsewhere.
+func leaderState(ctx context.Context, p *partition.Partition) (placement.LeaderState, bool) {
+	if !p.Group().IsLeader() {
+		return placement.LeaderState{}, false
+	}
+	status, err := p.Group().Status(ctx)
+	if err != nil || status.Role != raftgroup.Leader {
+		return placement.LeaderState{}, false
+	}
+	state := placement.LeaderState{Group: status.Group, Leader: status.Replica}
+	for _, m := range status.Members {
+		if m.InSync && m.Match >= status.Commit {
+			state.CaughtUp = append(state.CaughtUp, m.Replica)
+		}
+	}
+	return state, true
+}

@@ -1,0 +1,117 @@
+package node
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal"
+)
+
+// namespace is the prefix of every metric.
+const namespace = "quorumlog"
+
+// metrics returns what /metrics shows. The parts count for themselves, in plain structs; they are read when somebody asks.
+func (n *Node) metrics() prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	register(registry, storeSamples, n.store.Metrics)
+	register(registry, raftSamples, n.host.Metrics)
+	register(registry, peerSamples, n.peers.Metrics)
+	gauge := func(name, help string, value func() float64) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
+	}
+	gauge("wal_pressure", "0: none, 1: producers are throttled, 2: no space.", func() float64 { return float64(n.store.Pressure()) })
+	gauge("disk_free_bytes", "Free space where the data directory is.", func() float64 {
+		free, _ := n.files.FreeBytes(n.options.DataDir)
+		return float64(free)
+	})
+	gauge("ready", "1 when the node holds what the metadata wants it to hold.", func() float64 { return boolean(n.readiness() == nil) })
+	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
+	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.all())) })
+	gauge("partitions_led", "Partitions that this node leads.", func() float64 {
+		led := 0
+		for _, p := range n.replicas.all() {
+			if p.Group().IsLeader() {
+				led++
+			}
+		}
+		return float64(led)
+	})
+	return registry
+}
+
+// sample is one number of a part, and where in the part's Metrics it is.
+type sample[M any] struct {
+	name, help string
+	value      func(M) uint64
+}
+
+var storeSamples = []sample[wal.Metrics]{
+	{"wal_rounds_total", "Commit rounds that wrote something.", func(m wal.Metrics) uint64 { return m.Rounds }},
+	{"wal_appends_total", "Appends completed.", func(m wal.Metrics) uint64 { return m.Appends }},
+	{"wal_appended_bytes_total", "Bytes of entries submitted.", func(m wal.Metrics) uint64 { return m.AppendedBytes }},
+	{"wal_journal_bytes_total", "Bytes written to the journal, padding included.", func(m wal.Metrics) uint64 { return m.JournalBytes }},
+	{"wal_segment_bytes_total", "Bytes written to segments, by rounds and flushes.", func(m wal.Metrics) uint64 { return m.SegmentBytes }},
+	{"wal_direct_bytes_total", "Of the bytes written to segments: by rounds.", func(m wal.Metrics) uint64 { return m.DirectBytes }},
+	{"wal_index_bytes_total", "Bytes written to indexes.", func(m wal.Metrics) uint64 { return m.IndexBytes }},
+	{"wal_read_bytes_total", "Bytes read from segments.", func(m wal.Metrics) uint64 { return m.ReadDiskBytes }},
+	{"wal_checkpoints_total", "Checkpoints completed.", func(m wal.Metrics) uint64 { return m.Checkpoints }},
+	{"wal_tail_bytes", "Memory of all tails.", func(m wal.Metrics) uint64 { return uint64(m.TailBytes) }},
+	{"wal_uncut_bytes", "Bytes in the journal since the last checkpoint.", func(m wal.Metrics) uint64 { return uint64(m.UncutBytes) }},
+}
+
+var raftSamples = []sample[raftgroup.Metrics]{
+	{"raft_proposals_total", "Batches proposed.", func(m raftgroup.Metrics) uint64 { return m.Proposals }},
+	{"raft_proposal_steps_total", "Messages into which batches were gathered to be proposed.", func(m raftgroup.Metrics) uint64 { return m.ProposalSteps }},
+	{"raft_proposed_bytes_total", "Bytes of proposed batches.", func(m raftgroup.Metrics) uint64 { return m.ProposedBytes }},
+	{"raft_refused_total", "Batches refused before they were proposed.", func(m raftgroup.Metrics) uint64 { return m.Refused }},
+	{"raft_committed_total", "Entries committed.", func(m raftgroup.Metrics) uint64 { return m.Committed }},
+	{"raft_received_total", "Messages from other nodes.", func(m raftgroup.Metrics) uint64 { return m.Received }},
+	{"raft_sent_total", "Messages to other nodes.", func(m raftgroup.Metrics) uint64 { return m.Sent }},
+	{"raft_turns_total", "Turns of the workers.", func(m raftgroup.Metrics) uint64 { return m.Turns }},
+	{"raft_elections_total", "Campaigns started by hints, calls and failed nodes.", func(m raftgroup.Metrics) uint64 { return m.Elections }},
+	{"raft_leader_changes_total", "Changes of leader, term or role.", func(m raftgroup.Metrics) uint64 { return m.LeaderChanges }},
+	{"raft_failed_total", "Replicas that stopped for good.", func(m raftgroup.Metrics) uint64 { return m.Failed }},
+	{"raft_uncommitted_bytes", "Bytes proposed and not committed.", func(m raftgroup.Metrics) uint64 { return uint64(m.UncommittedBytes) }},
+}
+
+var peerSamples = []sample[rpc.PeerMetrics]{
+	{"peer_messages_total", "Raft messages written to lanes.", func(m rpc.PeerMetrics) uint64 { return m.Messages }},
+	{"peer_bytes_total", "Bytes written to lanes.", func(m rpc.PeerMetrics) uint64 { return m.Bytes }},
+	{"peer_trains_total", "Writes to lanes.", func(m rpc.PeerMetrics) uint64 { return m.Trains }},
+	{"peer_dropped_total", "Raft messages dropped by full or broken lanes.", func(m rpc.PeerMetrics) uint64 { return m.Dropped }},
+	{"peer_breaks_total", "Lanes that broke.", func(m rpc.PeerMetrics) uint64 { return m.Breaks }},
+}
+
+// register adds a part's samples: a name that ends in _total is a counter, any other a gauge.
+func register[M any](registry *prometheus.Registry, samples []sample[M], read func() M) {
+	for _, s := range samples {
+		value := func() float64 { return float64(s.value(read())) }
+		if strings.HasSuffix(s.name, "_total") {
+			registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: s.name, Help: s.help}, value))
+		} else {
+			registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: s.name, Help: s.help}, value))
+		}
+	}
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (n *Node) metricsAddress() string {
+	if n.console == nil {
+		return ""
+	}
+	return n.console.Addr().String()
+}
+
+// acceptsProduce tells whether there is room for records.
+func (n *Node) acceptsProduce() bool { return n.store.Pressure() != wal.PressureNoSpace }

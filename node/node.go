@@ -1,0 +1,323 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/console"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Node is a running node. Its parts are opened in the order of the fields and closed in the opposite one.
+type Node struct {
+	options Options
+	logger  *slog.Logger
+
+	lock       io.Closer // of the data directory
+	identity   identity
+	store      *wal.Store
+	listener   net.Listener
+	dialer     *rpc.Dialer
+	membership *membership.Membership
+	peers      *rpc.Peers
+	host       *raftgroup.Host
+	replicas   *replicas
+	controller *controller.Controller
+	server     *rpc.Server
+	console    *console.Server // nil without a metrics address
+	leaders    leaderCache
+	registrar  background
+	balancer   background
+
+	// running is the controller once it is open: gossip and the lanes ask for it from before that.
+	running atomic.Pointer[controller.Controller]
+
+	files    disk.FS
+	state    atomic.Int32 // a State
+	fatal    chan error   // capacity 1: the first one counts
+	closers  []closer     // what is open, in the order of opening
+	stopOnce sync.Once
+}
+
+// State is a node's own word for how far it is.
+type State int32
+
+// The states, in order.
+const (
+	Starting State = iota // not all replicas are open, or the metadata is behind
+	Ready
+	Draining // hands its leaderships over
+)
+
+// String names the state.
+func (s State) String() string { return [...]string{"starting", "ready", "draining"}[s] }
+
+type closer struct {
+	what  string
+	close func(context.Context) error
+}
+
+// background is a goroutine with its owner's means to end it.
+type background struct {
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+func (b *background) start(run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	b.done.Go(func() { run(ctx) })
+}
+
+func (b *background) close(context.Context) error {
+	b.stop()
+	b.done.Wait()
+	return nil
+}
+
+// Start opens a node and returns once it serves. A node that belongs to no cluster yet waits for one until ctx ends, and says in
+// one line what it waits for.
+func Start(ctx context.Context, o Options) (*Node, error) {
+	o = o.withDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1)}
+	for _, open := range []func(context.Context) error{
+		n.openDirectory, n.openStore, n.openListener, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
+	} {
+		if err := open(ctx); err != nil {
+			n.closeParts(context.WithoutCancel(ctx))
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// opened notes a part to be closed.
+func (n *Node) opened(what string, close func(context.Context) error) {
+	n.closers = append(n.closers, closer{what, close})
+}
+
+func ignoreContext(close func() error) func(context.Context) error {
+	return func(context.Context) error { return close() }
+}
+
+func (n *Node) openDirectory(context.Context) error {
+	dir := n.options.DataDir
+	if err := disk.NewBuffered().MkdirAll(dir); err != nil {
+		return fmt.Errorf("cannot create the data directory: %w", err)
+	}
+	files, err := n.options.Storage.Disk.open(dir)
+	if err != nil {
+		return fmt.Errorf("cannot use the data directory: %w", err)
+	}
+	n.files = files
+	if n.lock, err = files.Lock(filepath.Join(dir, ".lock")); err != nil {
+		return fmt.Errorf("data directory %s is in use: %w", dir, err)
+	}
+	n.opened("lock", ignoreContext(n.lock.Close))
+	n.identity, err = openIdentity(files, dir, n.options.NodeID)
+	return err
+}
+
+func (n *Node) openStore(ctx context.Context) error {
+	begin := time.Now()
+	s := n.options.Storage
+	store, err := wal.Open(ctx, wal.Options{
+		Dir: n.options.DataDir, FS: n.files, Logger: n.logger, OnFatal: n.fail,
+		CacheBytes: s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
+		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
+		SegmentBytes: s.DefaultSegmentBytes,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot open the data in %s: %w", n.options.DataDir, err)
+	}
+	n.store = store
+	n.opened("store", ignoreContext(store.Close))
+	for _, r := range store.Refused() {
+		n.logger.Error("a replica is refused: its disk lost what it had acknowledged", "partition", r.Name, "replica", r.Replica, "reason", r.Reason)
+	}
+	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+func (n *Node) openListener(ctx context.Context) error {
+	listener, err := rpc.Listen(ctx, n.options.RPCAddress)
+	if err != nil {
+		return fmt.Errorf("cannot listen on the rpc address %s: %w", n.options.RPCAddress, err)
+	}
+	n.listener = listener
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	n.opened("dialer", ignoreContext(n.dialer.Close))
+	n.opened("listener", func(context.Context) error {
+		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil // the server has closed it
+	})
+	return nil
+}
+
+// advertised is the address that peers and clients are told to dial.
+func (n *Node) advertised() string {
+	if n.options.AdvertisedAddress != "" {
+		return n.options.AdvertisedAddress
+	}
+	return n.listener.Addr().String()
+}
+
+// openGroups opens everything that needs a cluster id: the lanes, the Raft host, the replicas and the metadata.
+func (n *Node) openGroups(ctx context.Context) error {
+	hello := rpc.PeerHello{Version: rpc.Protocol, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
+	in := &inbound{self: hello, newest: make(map[id.Node]uint64)}
+	peers, err := rpc.NewPeers(rpc.PeerOptions{
+		Self: hello, Resolve: n.resolve, Dialer: n.dialer, Logger: n.logger,
+		Down: func(peer id.Node) {
+			n.logger.Info("peer lost", "peer", peer)
+			in.host.NodeDown(peer)
+		},
+		Up: func(peer id.Node) {
+			n.logger.Info("peer connected", "peer", peer)
+			in.host.NodeUp(peer)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.peers, in.peers = peers, peers
+	n.opened("peers", ignoreContext(peers.Close))
+	t := n.options.Timing
+	host, err := raftgroup.New(raftgroup.Options{
+		Node: n.options.NodeID, Store: n.store, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
+		ElectionTicks: t.ElectionTicks, Logger: n.logger,
+		OnGroupFailed: func(g *raftgroup.Group, err error) {
+			n.logger.Error("a replica stopped for good", "group", g.ID(), "reason", err)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.host, in.host = host, host
+	n.opened("raft groups", ignoreContext(host.Close))
+	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.logger)
+	if err := n.openController(ctx); err != nil {
+		return err
+	}
+	return n.openServer(in)
+}
+
+func (n *Node) openServer(in *inbound) error {
+	server, err := rpc.NewServer(rpc.ServerOptions{
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger,
+		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
+	})
+	if err != nil {
+		return err
+	}
+	n.server = server
+	n.opened("rpc server", server.Close)
+	return nil
+}
+
+// openServices starts what is not needed to serve: registration, balancing, the console.
+func (n *Node) openServices(ctx context.Context) error {
+	n.registrar.start(n.keepRegistered)
+	n.opened("registrar", n.registrar.close)
+	n.balancer.start(n.balanceLeaders)
+	n.opened("balancer", n.balancer.close)
+	if n.options.MetricsAddress == "" {
+		return nil
+	}
+	server, err := console.Serve(ctx, n.options.MetricsAddress, console.Options{
+		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot listen on the metrics address %s: %w", n.options.MetricsAddress, err)
+	}
+	n.console = server
+	n.opened("console", server.Close)
+	return nil
+}
+
+// fail is told of an error after which nothing may be acknowledged any more.
+func (n *Node) fail(err error) {
+	n.logger.Error("the node cannot go on", "reason", err)
+	select {
+	case n.fatal <- err:
+	default:
+	}
+}
+
+// Fatal delivers the error after which the process must exit, if one occurs: a failed write or sync, or metadata that this
+// release cannot follow. Nothing is acknowledged after it.
+func (n *Node) Fatal() <-chan error { return n.fatal }
+
+// State returns how far the node is.
+func (n *Node) State() State { return State(n.state.Load()) }
+
+// readiness returns nil when the node holds what the metadata wants it to hold.
+func (n *Node) readiness() error {
+	if s := n.State(); s != Ready {
+		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
+	}
+	return nil
+}
+
+// RPCAddress returns the address that the node serves.
+func (n *Node) RPCAddress() string { return n.listener.Addr().String() }
+
+// Addresses returns one line with every port that the node listens on.
+func (n *Node) Addresses() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "node %d of cluster %s serves: rpc tcp %s (advertised %s), gossip tcp+udp %s", n.options.NodeID, n.identity.ClusterID,
+		n.listener.Addr(), n.advertised(), n.membership.Address())
+	if n.console != nil {
+		fmt.Fprintf(&b, ", metrics tcp %s", n.console.Addr())
+	}
+	return b.String()
+}
+
+// Stop hands the node's leaderships over for as long as ctx allows, closes everything in order and returns the first error.
+func (n *Node) Stop(ctx context.Context) error {
+	var err error
+	n.stopOnce.Do(func() {
+		n.state.Store(int32(Draining))
+		n.drain(ctx)
+		err = n.closeParts(context.WithoutCancel(ctx))
+		n.logger.Info("node stopped")
+	})
+	return err
+}
+
+// closeTimeout bounds the closing of one part that waits for others, such as administrative calls in progress.
+const closeTimeout = 5 * time.Second
+
+func (n *Node) closeParts(ctx context.Context) error {
+	var first error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		part := n.closers[i]
+		bounded, cancel := context.WithTimeout(ctx, closeTimeout)
+		if err := part.close(bounded); err != nil && first == nil {
+			first = fmt.Errorf("closing the %s: %w", part.what, err)
+		}
+		cancel()
+	}
+	n.closers = nil
+	return first
+}

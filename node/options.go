@@ -1,0 +1,166 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Founding says what a node does when its data directory belongs to no cluster yet.
+type Founding int
+
+const (
+	// JoinCluster waits for a cluster to be found through the addresses of Options.Join.
+	JoinCluster Founding = iota
+	// Bootstrap founds a new cluster with this node as its first member. It is ignored once the data directory belongs to a
+	// cluster, so that a start script may always pass it.
+	Bootstrap
+)
+
+// Options are all settings of a node. The zero value is not usable: NodeID and DataDir must be given.
+type Options struct {
+	// NodeID is the operator's number for the node, unique in the cluster, >= 0, fixed for the life of the data directory.
+	NodeID id.Node
+	// DataDir holds all state. It is created when missing.
+	DataDir string
+	// ClusterName separates clusters whose networks touch: it is the label of every gossip packet. Default "quorumlog".
+	ClusterName string
+	// RPCAddress is the host:port on which peers and clients are served. Default 127.0.0.1:9192; port 0 picks one.
+	RPCAddress string
+	// AdvertisedAddress is the host:port that peers and clients are told to dial. Default: the bound RPC address.
+	AdvertisedAddress string
+	// GossipAddress is the host:port of gossip, TCP and UDP. Default 127.0.0.1:7946; port 0 picks one.
+	GossipAddress string
+	// MetricsAddress is the host:port of /metrics, /healthz and /readyz. Empty: not served.
+	MetricsAddress string
+	// Join are gossip addresses of nodes of the cluster. Any one that is alive suffices.
+	Join []string
+	// Rack is where the node stands; placement spreads replicas over racks.
+	Rack string
+	// Founding says whether this node may found a cluster.
+	Founding Founding
+	// Storage tunes the wal. The zero value takes its defaults.
+	Storage StorageOptions
+	// Timing tunes elections and failure detection. The zero value takes the defaults.
+	Timing TimingOptions
+	// Logger receives the node's log. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// StorageOptions tune the node's wal. All sizes are bytes; zero takes the wal's default.
+type StorageOptions struct {
+	Disk                DiskMode
+	CacheBytes          int64
+	DirectAppendBytes   int64
+	JournalFileBytes    int64
+	CheckpointBytes     int64
+	ReserveBytes        int64
+	CheckpointInterval  time.Duration
+	DefaultSegmentBytes int64
+}
+
+// DiskMode selects how segment files are written.
+type DiskMode int
+
+const (
+	// DiskAuto uses direct I/O where the file system of the data directory allows it.
+	DiskAuto DiskMode = iota
+	// DiskBuffered always writes through the page cache.
+	DiskBuffered
+)
+
+func (m DiskMode) open(dir string) (disk.FS, error) {
+	if m == DiskBuffered {
+		return disk.NewBuffered(), nil
+	}
+	return disk.NewOS(dir)
+}
+
+// TimingOptions tune elections. Zero values take the defaults.
+type TimingOptions struct {
+	// TickInterval is the length of a Raft tick (default 100 ms); heartbeats are sent every HeartbeatTicks (5), a follower
+	// that hears nothing for ElectionTicks (30) to twice as many campaigns. Failover does not wait for that: a broken peer
+	// lane starts it at once.
+	TickInterval                  time.Duration
+	HeartbeatTicks, ElectionTicks int
+	// Gossip selects the timings of failure hints; GossipTest uses gossip timings for tests: detection within a second at the price of false alarms on loaded machines.
+	Gossip Gossip
+}
+
+// Gossip names a set of gossip timings.
+type Gossip int
+
+const (
+	// GossipProduction detects a crash within 3-4 s and survives process pauses of 2 s.
+	GossipProduction Gossip = iota
+	// GossipTest detects within about a second; for tests on loopback.
+	GossipTest
+)
+
+func (o Options) withDefaults() Options {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&o.ClusterName, "quorumlog")
+	def(&o.RPCAddress, "127.0.0.1:9192")
+	def(&o.GossipAddress, "127.0.0.1:7946")
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Storage.DefaultSegmentBytes == 0 {
+		o.Storage.DefaultSegmentBytes = 1 << 30
+	}
+	return o
+}
+
+// Validate returns the first thing that is wrong with o, in words that name the option and the fix.
+func (o Options) Validate() error {
+	switch {
+	case o.NodeID < 0:
+		return fmt.Errorf("node id %d: must be 0 or more and unique in the cluster (--node-id)", o.NodeID)
+	case o.DataDir == "":
+		return errors.New("no data directory: name one with --data-dir")
+	case len(o.ClusterName) > 200:
+		return fmt.Errorf("cluster name of %d bytes: at most 200", len(o.ClusterName))
+	case len(o.Rack) > 64:
+		return fmt.Errorf("rack of %d bytes: at most 64", len(o.Rack))
+	}
+	addresses := map[string]string{"rpc": o.RPCAddress, "gossip": o.GossipAddress}
+	if o.MetricsAddress != "" {
+		addresses["metrics"] = o.MetricsAddress
+	}
+	if o.AdvertisedAddress != "" {
+		addresses["advertised"] = o.AdvertisedAddress
+	}
+	for what, a := range addresses {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("%s address %q is not host:port: %w", what, a, err)
+		}
+	}
+	for _, a := range o.Join {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("join address %q is not host:port: %w", a, err)
+		}
+	}
+	return o.validateAdvertised()
+}
+
+// validateAdvertised refuses to hand out an address that no other host can dial: the wildcard of a bind address.
+func (o Options) validateAdvertised() error {
+	a, from := o.AdvertisedAddress, "--advertised-address"
+	if a == "" {
+		a, from = o.RPCAddress, "--rpc-address"
+	}
+	host, _, _ := net.SplitHostPort(a)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("%s %q cannot be dialled by other hosts: pass --advertised-address HOST:PORT with a name or address that they reach", from, a)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// ErrOutOfRange says that an offset is not, and in this history of the log was never, part of the partition.
+type ErrOutOfRange struct {
+	Offset     id.Offset
+	Start, End id.Offset // what the partition has: [Start, End)
+}
+
+// Error implements error.
+func (e *ErrOutOfRange) Error() string {
+	return fmt.Sprintf("offset %d is outside of the partition, which has [%d, %d)", e.Offset, e.Start, e.End)
+}
+
+// Check says whether b may be proposed: everything about a batch that can be known without the log.
+func (p *Partition) Check(b []byte) error {
+	return batch.CheckProduce(b, p.config.Load().MaxMessageBytes)
+}
+
+// Read appends to dst committed batches from the one that holds offset from on, as many as maxBytes allow but at least one, and
+// returns the high watermark that bounded it. It appends nothing when from is at or above the high watermark.
+func (p *Partition) Read(dst []byte, from id.Offset, maxBytes int) ([]byte, id.Offset, error) {
+	hw := p.HighWatermark()
+	if from >= hw {
+		return dst, hw, nil
+	}
+	out, err := p.log.Read(dst, from, hw, maxBytes)
+	if errors.Is(err, wal.ErrOutOfRange) {
+		return dst, hw, &ErrOutOfRange{Offset: from, Start: p.log.StartOffset(), End: hw}
+	}
+	return out, hw, err
+}
+
+// Confirm returns nil when a consumer may wait for offset from: it is at or below a high watermark that a quorum vouches for. A
+// new leader's high watermark may for a moment lie below what its predecessor has shown; answering "out of range" from it would
+// send consumers back to where they began. So only a leader that has confirmed its term (ReadIndex) says so.
+func (p *Partition) Confirm(ctx context.Context, from id.Offset) error {
+	hw, err := p.ConfirmedHighWatermark(ctx)
+	if err != nil {
+		return err
+	}
+	if start := p.log.StartOffset(); from < start || from > hw {
+		return &ErrOutOfRange{Offset: from, Start: start, End: hw}
+	}
+	return nil
+}
+
+// ConfirmedHighWatermark returns a high watermark that is at least every one that was shown before the call, by any leader.
+func (p *Partition) ConfirmedHighWatermark(ctx context.Context) (id.Offset, error) {
+	index, err := p.group.ReadIndex(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return max(p.log.OffsetAt(index+1), p.HighWatermark()), nil
+}
+
+// NextOffset returns the offset after the last record of the batches, which stand one behind the other.
+func NextOffset(batches []byte) (id.Offset, error) {
+	next := id.NoOffset
+	for len(batches) > 0 {
+		b, rest, err := batch.Next(batches)
+		if err != nil {
+			return id.NoOffset, fmt.Errorf("stored batches cannot be read: %w", err)
+		}
+		next, batches = b.NextOffset(), rest
+	}
+	return next, nil
+}

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// maxProduceInFlight bounds the bytes of unanswered batches of one produce stream. It is what clients are told; a client that
+// sends more all the same is answered with THROTTLING_QUOTA_EXCEEDED, never by not reading: a stream that is not read does not
+// even notice that its client is gone.
+const maxProduceInFlight = 32 << 20
+
+// produceStream is one producer's connection.
+type produceStream struct {
+	node     *Node
+	stream   *rpc.ProduceStream
+	inFlight atomic.Int64 // bytes
+}
+
+// pending is a produced batch on its way through a partition. The batch is copied out of the receive buffer once, here; buffers
+// go round through a pool, so a batch in flight costs no allocation in the long run.
+type pending struct {
+	raftgroup.Proposal
+	stream      *produceStream
+	correlation uint64
+	acks        rpc.Acks
+	buffer      []byte
+}
+
+var pendings = sync.Pool{New: func() any { return new(pending) }}
+
+// produce serves one producer until its stream ends.
+func (n *Node) produce(stream *rpc.ProduceStream) error {
+	s := &produceStream{node: n, stream: stream}
+	return stream.Recv(s.receive)
+}
+
+// receive takes one request off the wire. It must not block: the partition answers through answered, on its worker.
+func (s *produceStream) receive(r rpc.ProduceRequest) {
+	p, err := s.admit(r)
+	if err != nil {
+		s.refuse(r.Correlation, r.Acks, err)
+		return
+	}
+	w := pendings.Get().(*pending)
+	w.buffer = append(w.buffer[:0], r.Batch...)
+	w.stream, w.correlation, w.acks = s, r.Correlation, r.Acks
+	w.Proposal = raftgroup.Proposal{Batch: w.buffer, Acks: raftgroup.AcksAll, Done: answered, Owner: w}
+	if r.Acks != rpc.AcksAll {
+		w.Proposal.Acks = raftgroup.AcksLeader
+	}
+	s.inFlight.Add(int64(len(r.Batch)))
+	p.Group().Propose(&w.Proposal)
+}
+
+// admit makes the checks that need no log and finds the partition.
+func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error) {
+	switch p := s.node.replicas.find(r.Topic, r.Partition); {
+	case p == nil:
+		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "node %d has no replica of partition %d of topic %v", s.node.options.NodeID, r.Partition, r.Topic)
+	case s.inFlight.Load()+int64(len(r.Batch)) > maxProduceInFlight:
+		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "more than %d bytes of batches of this connection wait for an answer", maxProduceInFlight)
+	case s.node.store.Pressure() == wal.PressureNoSpace:
+		return nil, rpc.Errorf(rpc.CodeStorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
+	default:
+		if err := p.Check(r.Batch); err != nil {
+			return nil, err
+		}
+		if r.Acks != rpc.AcksAll && batch.Batch(r.Batch).Producer() != id.NoProducer {
+			return nil, rpc.Errorf(rpc.CodeInvalidRequiredAcks, "an idempotent producer needs acks=all, not %d", r.Acks)
+		}
+		return p, nil
+	}
+}
+
+// answered is the end of every proposal; it runs on the partition's worker, or on the caller's goroutine when the proposal was
+// refused at once.
+func answered(p *raftgroup.Proposal) {
+	w := p.Owner.(*pending)
+	s, size := w.stream, int64(len(w.buffer))
+	switch {
+	case p.Result.Err != nil:
+		s.refuse(w.correlation, w.acks, p.Result.Err)
+	case w.acks != rpc.AcksNone:
+		s.stream.Send(rpc.ProduceResponse{
+			Correlation: w.correlation, Code: rpc.CodeNone, BaseOffset: p.Result.Offset,
+			Leader: s.node.options.NodeID, Epoch: id.EpochOf(p.Result.Term),
+		})
+	}
+	s.inFlight.Add(-size)
+	w.stream, w.Proposal = nil, raftgroup.Proposal{}
+	pendings.Put(w)
+}
+
+// refuse answers a batch that did not get in. With acks=0 nobody waits for an answer: the stream is closed, so that the producer
+// looks for the leader again instead of sending into the void.
+func (s *produceStream) refuse(correlation uint64, acks rpc.Acks, err error) {
+	e := toRPC(err)
+	if acks == rpc.AcksNone {
+		s.stream.Fail(e)
+		return
+	}
+	s.stream.Send(rpc.ProduceResponse{Correlation: correlation, Code: e.Code, BaseOffset: id.NoOffset, Leader: e.Leader, Message: e.Message})
+}
+
+// toRPC gives an error of the layers below its code on the wire.
+func toRPC(err error) *rpc.Error {
+	var (
+		e         *rpc.Error
+		notLeader *raftgroup.NotLeaderError
+		tooLarge  *batch.TooLargeError
+		outside   *partition.ErrOutOfRange
+	)
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &notLeader):
+		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: notLeader.Leader}
+	case errors.As(err, &tooLarge):
+		return rpc.Errorf(rpc.CodeMessageTooLarge, "%v", err)
+	case errors.As(err, &outside):
+		return rpc.Errorf(rpc.CodeOffsetOutOfRange, "%v", err)
+	}
+	for _, m := range errorCodes {
+		if errors.Is(err, m.err) {
+			return rpc.Errorf(m.code, "%v", err)
+		}
+	}
+	return rpc.Errorf(rpc.CodeUnknown, "%v", err)
+}
+
+// errorCodes maps the sentinels of the layers below to what clients know; the first that matches counts.
+var errorCodes = []struct {
+	err  error
+	code rpc.Code
+}{
+	{raftgroup.ErrOverloaded, rpc.CodeThrottlingQuotaExceeded},
+	{raftgroup.ErrNotEnoughReplicasAfterAppend, rpc.CodeNotEnoughReplicasAfter},
+	{raftgroup.ErrNotEnoughReplicas, rpc.CodeNotEnoughReplicas},
+	{raftgroup.ErrProposalDropped, rpc.CodeNotLeaderOrFollower},
+	{raftgroup.ErrClosed, rpc.CodeNotLeaderOrFollower},
+	{partition.ErrOutOfOrderSequence, rpc.CodeOutOfOrderSequence},
+	{partition.ErrDuplicateSequence, rpc.CodeDuplicateSequence},
+	{partition.ErrInvalidProducerEpoch, rpc.CodeInvalidProducerEpoch},
+	{batch.ErrCorrupt, rpc.CodeCorruptMessage},
+	{batch.ErrInvalidTimestamp, rpc.CodeInvalidTimestamp},
+	{batch.ErrInvalid, rpc.CodeInvalidRecord},
+	{wal.ErrCorrupt, rpc.CodeStorageError},
+	{wal.ErrClosed, rpc.CodeBrokerNotAvailable},
+	{wal.ErrDeleted, rpc.CodeUnknownTopicOrPartition},
+}

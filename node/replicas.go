@@ -1,0 +1,222 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// replicas are the partitions that this node holds, for the services to find and for the controller's reconciler to open and
+// delete (controller.Replicas).
+type replicas struct {
+	node   id.Node
+	store  *wal.Store
+	host   *raftgroup.Host
+	logger *slog.Logger
+
+	logs map[id.Group]*wal.Log // the reconciler's goroutine's: what is on the disk
+
+	mu          sync.RWMutex
+	refused     map[id.Group]wal.Refusal
+	byPartition map[partitionKey]*partition.Partition
+	byGroup     map[id.Group]*partition.Partition
+}
+
+type partitionKey struct {
+	topic     id.Topic
+	partition id.Partition
+}
+
+func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, logger *slog.Logger) *replicas {
+	r := &replicas{
+		node: node, store: store, host: host, logger: logger,
+		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
+		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
+	}
+	for _, l := range store.Logs() {
+		if l.Group() != id.MetadataGroup {
+			r.logs[l.Group()] = l
+		}
+	}
+	for _, refusal := range store.Refused() {
+		r.refused[refusal.Group] = refusal
+	}
+	return r
+}
+
+// find returns the open replica of a partition, or nil.
+func (r *replicas) find(topic id.Topic, p id.Partition) *partition.Partition {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byPartition[partitionKey{topic, p}]
+}
+
+// group returns the open replica of a group, or nil.
+func (r *replicas) group(g id.Group) *partition.Partition {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byGroup[g]
+}
+
+// all returns the open replicas, in no order.
+func (r *replicas) all() []*partition.Partition {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	list := make([]*partition.Partition, 0, len(r.byGroup))
+	for _, p := range r.byGroup {
+		list = append(list, p)
+	}
+	return list
+}
+
+// Held implements controller.Replicas.
+func (r *replicas) Held() map[id.Group]id.Replica {
+	held := make(map[id.Group]id.Replica, len(r.logs))
+	for g, l := range r.logs {
+		held[g] = l.Replica()
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for g, refusal := range r.refused {
+		held[g] = refusal.Replica
+	}
+	return held
+}
+
+// isRefused tells whether recovery refused this node's replica of a group.
+func (r *replicas) isRefused(g id.Group) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.refused[g]
+	return ok
+}
+
+// Open implements controller.Replicas.
+func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
+	if open := r.group(p.Group); open != nil {
+		return r.Change(ctx, p)
+	}
+	if r.isRefused(p.Group) {
+		return nil // said at start; it must not come back under this replica id
+	}
+	log, err := r.log(ctx, p)
+	if err != nil {
+		return err
+	}
+	opened, err := partition.New(log, p.TopicPartition(), configOf(p))
+	if err != nil {
+		return err
+	}
+	hint := raftgroup.CampaignByTimer
+	if p.Members[0].Node == r.node {
+		hint = raftgroup.CampaignPreferred
+	}
+	group, err := r.host.Open(raftgroup.Spec{
+		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: opened,
+		MinInSync: p.Config.MinInSyncReplicas, Campaign: hint,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot open the Raft group: %w", err)
+	}
+	opened.Attach(group)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byPartition[partitionKey{p.Topic, p.Partition}] = opened
+	r.byGroup[p.Group] = opened
+	return nil
+}
+
+// log returns the replica's log, created if it is new.
+func (r *replicas) log(ctx context.Context, p placement.Placement) (*wal.Log, error) {
+	if log := r.logs[p.Group]; log != nil {
+		if log.Replica() != p.Replica {
+			return nil, fmt.Errorf("the data directory has replica %d of group %d, the metadata wants replica %d", log.Replica(), p.Group, p.Replica)
+		}
+		return log, nil
+	}
+	voters := make([]id.Replica, len(p.Members))
+	for i, m := range p.Members {
+		voters[i] = m.Replica
+	}
+	// Not from 0: see controller.Start. All members of a new group begin with the same entry, as if it had been a snapshot.
+	start := wal.Start{Index: 1, Term: 1}
+	log, err := r.store.Create(ctx, wal.Spec{
+		Group: p.Group, Replica: p.Replica, Name: p.TopicPartition().String(), Topic: p.Topic, Start: start,
+		HardState:    wal.HardState{Term: start.Term, Commit: start.Index},
+		State:        wal.State{Applied: start.Index, ConfState: raftgroup.EncodeConfState(voters, nil)},
+		SegmentBytes: p.Config.SegmentBytes,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot create the log: %w", err)
+	}
+	r.logs[p.Group] = log
+	return log, nil
+}
+
+// Change implements controller.Replicas.
+func (r *replicas) Change(_ context.Context, p placement.Placement) error {
+	open := r.group(p.Group)
+	if open == nil {
+		return nil
+	}
+	open.SetConfig(configOf(p))
+	open.Group().AddMembers(membersOf(p.Members)...)
+	return nil
+}
+
+// Delete implements controller.Replicas.
+func (r *replicas) Delete(ctx context.Context, g id.Group, replica id.Replica) error {
+	if open := r.group(g); open != nil {
+		r.mu.Lock()
+		delete(r.byGroup, g)
+		delete(r.byPartition, partitionKey{open.Topic, open.Partition})
+		r.mu.Unlock()
+		open.Close()
+		if err := r.host.CloseGroup(ctx, open.Group()); err != nil {
+			return fmt.Errorf("cannot close the Raft group: %w", err)
+		}
+	}
+	if log := r.logs[g]; log != nil && log.Replica() == replica {
+		if err := r.store.Delete(ctx, log); err != nil {
+			return fmt.Errorf("cannot delete the log: %w", err)
+		}
+		delete(r.logs, g)
+		r.logger.Info("replica deleted", "partition", log.Name(), "replica", replica)
+	}
+	return r.deleteRefused(ctx, g, replica)
+}
+
+func (r *replicas) deleteRefused(ctx context.Context, g id.Group, replica id.Replica) error {
+	r.mu.RLock()
+	refusal, ok := r.refused[g]
+	r.mu.RUnlock()
+	if !ok || refusal.Replica != replica {
+		return nil
+	}
+	if err := r.store.DeleteRefused(ctx, refusal); err != nil {
+		return fmt.Errorf("cannot delete a refused replica: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.refused, g)
+	return nil
+}
+
+func configOf(p placement.Placement) partition.Config {
+	return partition.Config{MaxMessageBytes: p.Config.MaxMessageBytes, MinInSync: p.Config.MinInSyncReplicas}
+}
+
+func membersOf(members []placement.Member) []raftgroup.Member {
+	list := make([]raftgroup.Member, len(members))
+	for i, m := range members {
+		list[i] = raftgroup.Member(m)
+	}
+	return list
+}

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"fmt"
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// transport carries Raft messages out: it is raftgroup's Transport over rpc's peer lanes.
+type transport struct{ peers *rpc.Peers }
+
+var _ raftgroup.Transport = transport{}
+
+// Send implements raftgroup.Transport.
+func (t transport) Send(to id.Node, g id.Group, m *raftpb.Message) { t.peers.Send(to, g, m) }
+
+// Flush implements raftgroup.Transport.
+func (t transport) Flush() { t.peers.Flush() }
+
+// inbound is the receiving end: what the lanes of other nodes bring goes to the host.
+type inbound struct {
+	self  rpc.PeerHello
+	peers *rpc.Peers
+	host  *raftgroup.Host
+
+	mu     sync.Mutex
+	newest map[id.Node]uint64 // the latest boot epoch that each node has shown: an older one is a ghost
+}
+
+// Hello implements rpc.PeerHandler.
+func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
+	self := in.self
+	self.Lane = peer.Lane
+	if peer.Node == self.Node {
+		return self, rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
+			"a peer says that it is node %d, which is this node: give it a node id and a data directory of its own", peer.Node)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := rpc.CheckHello(self, peer, in.newest[peer.Node]); err != nil {
+		return self, fmt.Errorf("node %d refuses a peer: %w", self.Node, err)
+	}
+	in.newest[peer.Node] = peer.Boot
+	if peer.Lane == rpc.LaneCtl {
+		in.peers.Reset(peer.Node)
+	}
+	return self, nil
+}
+
+// Step implements rpc.PeerHandler.
+func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message) { in.host.Step(from, g, m) }
+
+// PeerClosed implements rpc.PeerHandler.
+func (in *inbound) PeerClosed(from id.Node) { in.peers.Lost(from) }

@@ -1,0 +1,81 @@
+// Package console serves a node's HTTP port: /metrics for Prometheus, /healthz and /readyz for whoever keeps the process running
+// and sends it traffic.
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Options are what a console shows. All are required.
+type Options struct {
+	Gatherer prometheus.Gatherer
+	// Ready returns nil when the node should be sent traffic, else why not.
+	Ready  func() error
+	Logger *slog.Logger
+}
+
+// Server serves one address until it is closed.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+	done     sync.WaitGroup
+}
+
+// Limits of a connection: nothing that is asked here is large or slow, and silent connections must not pile up.
+const (
+	headerTimeout  = 5 * time.Second
+	idleTimeout    = 30 * time.Second
+	writeTimeout   = 30 * time.Second
+	maxHeaderBytes = 16 << 10
+)
+
+// Serve listens on address and serves in the background.
+func Serve(ctx context.Context, address string, o Options) (*Server, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := o.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	s := &Server{listener: listener, http: &http.Server{
+		Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}}
+	s.done.Go(func() {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			o.Logger.Error("the metrics port failed", "reason", err)
+		}
+	})
+	return s, nil
+}
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close lets requests in progress finish until ctx ends.
+func (s *Server) Close(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close()
+	}
+	s.done.Wait()
+	return err
+}

@@ -3,9 +3,11 @@ package rpc
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc/pb"
+	"storj.io/drpc/drpcconn"
+	"storj.io/drpc/drpcpool"
 )
 
 // Dialer opens the client's ends of streams. The zero value works. It owns the pool of administrative connections.
@@ -13,19 +15,41 @@ type Dialer struct {
 	Timeout  time.Duration                    // of a dial and the stream's hello, 1 s by default; the context may be shorter
 	ClientID string                           // told to servers for their logs
 	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written (TLS)
+
+	mu   sync.Mutex
+	pool *drpcpool.Pool[string, *drpcconn.Conn]
 }
 
 // DialProduce opens a produce stream. ctx bounds the opening, not the stream.
 func (d *Dialer) DialProduce(ctx context.Context, addr string) (*ProduceConn, error) {
-	return nil, errStub
+	c := &ProduceConn{}
+	var err error
+	c.client, err = d.openClient(ctx, addr, rpcProduce, &c.limits)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // DialFetch opens a fetch stream. ctx bounds the opening, not the stream.
-func (d *Dialer) DialFetch(ctx context.Context, addr string) (*FetchConn, error) { return nil, errStub }
-
-// Admin returns a client for the administrative calls of the node at addr. It dials when it is called, keeps a few
-// connections, sends the context's deadline along and returns refusals as *Error.
-func (d *Dialer) Admin(addr string) pb.DRPCAdminClient { return nil }
+func (d *Dialer) DialFetch(ctx context.Context, addr string) (*FetchConn, error) {
+	c := &FetchConn{}
+	var err error
+	c.client, err = d.openClient(ctx, addr, rpcFetch, &c.limits)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
 
 // Close closes the pooled connections. Streams are closed by their own Close.
-func (d *Dialer) Close() error { return nil }
+func (d *Dialer) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pool == nil {
+		return nil
+	}
+	err := d.pool.Close()
+	d.pool = nil
+	return err
+}

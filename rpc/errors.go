@@ -68,14 +68,14 @@ func toWire(err error) error {
 	return drpcerr.WithCode(errors.New(err.Error()), uint64(uint32(leader+1))<<32|ownCode|uint64(uint16(code)))
 }
 
-// fromWire turns an error that drpc received back into an *Error; other errors pass unchanged.
-func fromWire(err error) error {
+// fromWire turns an error that drpc received from the other side back into an *Error. False: err is something else.
+func fromWire(err error) (*Error, bool) {
 	code := drpcerr.Code(err)
 	switch {
 	case code&ownCode != 0:
-		return &Error{Code: Code(uint16(code)), Message: err.Error(), Leader: id.Node(uint32(code>>32)) - 1}
+		return &Error{Code: Code(uint16(code)), Message: err.Error(), Leader: id.Node(uint32(code>>32)) - 1}, true
 	case code == drpcerr.Unimplemented:
-		return &Error{Code: CodeUnsupportedVersion, Message: err.Error(), Leader: id.NoNode}
+		return &Error{Code: CodeUnsupportedVersion, Message: err.Error(), Leader: id.NoNode}, true
 	}
-	return err
+	return nil, false
 }

@@ -2,6 +2,11 @@ package rpc
 
 import (
 	"context"
+	"encoding/binary"
+	"sync"
+
+	"storj.io/drpc/drpcstream"
+	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -39,46 +44,266 @@ type FetchEvent struct {
 	Batches       []byte // whole batches as stored; received: aliases the receive buffer until the callback returns
 }
 
-// FetchStream is the server's side of a consumer's stream.
-type FetchStream struct{}
+// Kinds of frames on a fetch stream, little-endian:
+//
+//	command                              event
+//	0   u32   length                     0   u32  length
+//	4   u8    kind: a FetchKind          4   u8   kind
+//	5   u8 0, u16 0                      5   u8   0
+//	8   u32   subscription               6   i16  code
+//	12  i32   partition                  8   u32  subscription
+//	16  16 B  topic                      12  i32  leader
+//	32  i64   offset                     16  i64  high watermark
+//	40  i64   credit                     24  i64  log start
+//	                                     32  u32  length of message
+//	                                     36       message, batches
+const (
+	frameEvent = 1
+
+	commandSize = 48
+	eventHead   = 36
+)
+
+func appendCommand(dst []byte, f FetchCommand) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, byte(f.Kind), commandSize)
+	h := dst[at:]
+	binary.LittleEndian.PutUint32(h[8:], f.Subscription)
+	binary.LittleEndian.PutUint32(h[12:], uint32(f.Partition))
+	copy(h[16:], f.Topic[:])
+	binary.LittleEndian.PutUint64(h[32:], uint64(f.Offset))
+	binary.LittleEndian.PutUint64(h[40:], uint64(f.Credit))
+	endFrame(dst, at)
+	return dst
+}
+
+func decodeCommand(frame []byte) (FetchCommand, error) {
+	kind := FetchKind(frame[4])
+	if len(frame) != commandSize || kind < Subscribe || kind > Credit {
+		return FetchCommand{}, Errorf(CodeInvalidRequest, "frame of kind %d with %d bytes on a fetch stream", kind, len(frame))
+	}
+	return FetchCommand{
+		Kind:         kind,
+		Subscription: binary.LittleEndian.Uint32(frame[8:]),
+		Partition:    id.Partition(binary.LittleEndian.Uint32(frame[12:])),
+		Topic:        id.Topic(frame[16:32]),
+		Offset:       id.Offset(binary.LittleEndian.Uint64(frame[32:])),
+		Credit:       int64(binary.LittleEndian.Uint64(frame[40:])),
+	}, nil
+}
+
+// appendEventHead encodes an event up to its batches; endFrame is called once these follow.
+func appendEventHead(dst []byte, e FetchEvent) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, frameEvent, eventHead)
+	h := dst[at:]
+	binary.LittleEndian.PutUint16(h[6:], uint16(e.Code))
+	binary.LittleEndian.PutUint32(h[8:], e.Subscription)
+	binary.LittleEndian.PutUint32(h[12:], uint32(e.Leader))
+	binary.LittleEndian.PutUint64(h[16:], uint64(e.HighWatermark))
+	binary.LittleEndian.PutUint64(h[24:], uint64(e.LogStart))
+	binary.LittleEndian.PutUint32(h[32:], uint32(len(e.Message)))
+	return append(dst, e.Message...)
+}
+
+// decodeEvent reads an event frame; the batches alias it.
+func decodeEvent(frame []byte) (FetchEvent, error) {
+	if len(frame) < eventHead {
+		return FetchEvent{}, Errorf(CodeInvalidRequest, "fetch event of %d bytes: too short for its header", len(frame))
+	}
+	rest := frame[eventHead:]
+	text := uint64(binary.LittleEndian.Uint32(frame[32:]))
+	if text > uint64(len(rest)) {
+		return FetchEvent{}, Errorf(CodeInvalidRequest, "fetch event with a message of %d bytes in %d", text, len(rest))
+	}
+	return FetchEvent{
+		Code:          Code(binary.LittleEndian.Uint16(frame[6:])),
+		Subscription:  binary.LittleEndian.Uint32(frame[8:]),
+		Leader:        id.Node(binary.LittleEndian.Uint32(frame[12:])),
+		HighWatermark: id.Offset(binary.LittleEndian.Uint64(frame[16:])),
+		LogStart:      id.Offset(binary.LittleEndian.Uint64(frame[24:])),
+		Message:       string(rest[:text]),
+		Batches:       rest[text:],
+	}, nil
+}
+
+// FetchStream is the server's side of a consumer's stream: the handler's goroutine receives; one that the handler owns sends.
+type FetchStream struct {
+	conn *conn
+	st   *drpcstream.Stream
+	echo *echo
+	bad  error // what was wrong with what the client sent; Recv's goroutine
+
+	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
+	queued []byte
+}
+
+// serveFetch runs the handler on a stream.
+func (s *Server) serveFetch(c *conn, st *drpcstream.Stream) error {
+	if err := acceptHello(c, st, Limits{Node: s.o.Node, MaxBatchBytes: MaxBatchBytes}); err != nil {
+		return err
+	}
+	f := &FetchStream{conn: c, st: st, echo: newEcho(st, frameOf(framePong))}
+	defer func() {
+		c.hurry()
+		f.echo.close()
+	}()
+	err := s.o.Services.Fetch(f)
+	switch {
+	case f.bad != nil:
+		s.log.Info("closed a fetch stream that carried what it should not", "remote", f.Remote(), "reason", f.bad.Error())
+		return f.bad
+	case hungUp(err):
+		return nil
+	}
+	return err
+}
 
 // Context ends when the stream does.
-func (s *FetchStream) Context() context.Context { return context.Background() }
+func (s *FetchStream) Context() context.Context { return s.st.Context() }
 
 // Remote is the address of the consumer.
-func (s *FetchStream) Remote() string { return "" }
+func (s *FetchStream) Remote() string { return s.conn.RemoteAddr().String() }
 
 // Recv calls f for each command until the stream ends; nil when the client closed it. f must not block and not send.
-func (s *FetchStream) Recv(f func(FetchCommand)) error { return errStub }
+func (s *FetchStream) Recv(f func(FetchCommand)) error {
+	err := receive(s.st, func(message []byte) error {
+		s.bad = frames(message, func(kind byte, frame []byte) error {
+			if kind == framePing {
+				s.echo.send()
+				return nil
+			}
+			command, err := decodeCommand(frame)
+			if err == nil {
+				f(command)
+			}
+			return err
+		})
+		return s.bad
+	})
+	if hungUp(err) {
+		return nil
+	}
+	return err
+}
 
 // Send writes one event, and what Append has queued before it, and blocks while TCP does. Not on Recv's goroutine. Several
 // goroutines may call it.
-func (s *FetchStream) Send(e FetchEvent) error { return errStub }
+func (s *FetchStream) Send(e FetchEvent) error {
+	if err := s.Append(e); err != nil {
+		return err
+	}
+	return s.Flush()
+}
 
 // Append queues an event and writes the queue only when it holds a full message.
-func (s *FetchStream) Append(e FetchEvent) error { return errStub }
+func (s *FetchStream) Append(e FetchEvent) error {
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	if n := len(s.queued); n > 0 && n+eventHead+len(e.Message)+len(e.Batches) > trainBytes {
+		if err := s.writeLocked(); err != nil {
+			return err
+		}
+	}
+	at := len(s.queued)
+	s.queued = append(appendEventHead(s.queued, e), e.Batches...)
+	return s.endLocked(at)
+}
 
 // AppendRead is Append with batches that read appends to the stream's own buffer, which saves a copy. e.Batches is ignored;
 // read returns its argument extended, as wal's Read does. An error of read queues nothing and is returned as it is.
 func (s *FetchStream) AppendRead(e FetchEvent, read func(dst []byte) ([]byte, error)) error {
-	return errStub
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	at := len(s.queued)
+	s.queued = appendEventHead(s.queued, e)
+	extended, err := read(s.queued)
+	if err != nil {
+		s.queued = s.queued[:at]
+		return err
+	}
+	s.queued = extended
+	return s.endLocked(at)
+}
+
+// endLocked completes the event that begins at at, and writes the queue if it is a full message.
+func (s *FetchStream) endLocked(at int) error {
+	if n := len(s.queued) - at; n > maxMessage {
+		s.queued = s.queued[:at]
+		return Errorf(CodeMessageTooLarge, "fetch event of %d bytes, the limit is %d", n, maxMessage)
+	}
+	endFrame(s.queued, at)
+	if len(s.queued) < trainBytes {
+		return nil
+	}
+	if at > 0 { // a large event goes alone: together they might be more than a message may have
+		if err := s.st.RawWrite(drpcwire.KindMessage, s.queued[:at]); err != nil {
+			s.queued = s.queued[:0]
+			return err
+		}
+	}
+	err := s.st.RawWrite(drpcwire.KindMessage, s.queued[at:])
+	s.queued = s.queued[:0]
+	return err
 }
 
 // Flush writes what Append has queued.
-func (s *FetchStream) Flush() error { return errStub }
+func (s *FetchStream) Flush() error {
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	if len(s.queued) > 0 {
+		if err := s.writeLocked(); err != nil {
+			return err
+		}
+	}
+	return s.st.RawFlush()
+}
+
+// writeLocked writes the queue as one message.
+func (s *FetchStream) writeLocked() error {
+	err := s.st.RawWrite(drpcwire.KindMessage, s.queued)
+	s.queued = s.queued[:0]
+	return err
+}
 
 // FetchConn is the client's side of a fetch stream: one TCP connection to one node.
-type FetchConn struct{}
+type FetchConn struct {
+	*client
+	limits Limits
+}
 
-// Send sends commands in one message.
-func (c *FetchConn) Send(cmds ...FetchCommand) error { return errStub }
+// Limits returns what the server said when the stream opened.
+func (c *FetchConn) Limits() Limits { return c.limits }
 
-// Recv calls f for each event until the stream ends, and returns why: an *Error if the server said so. Call it once, on a
-// goroutine of its own. f must not send, and should not block for long: the credit is what holds the server back.
-func (c *FetchConn) Recv(f func(FetchEvent)) error { return errStub }
+// Send sends commands in one message. Several goroutines may call it.
+func (c *FetchConn) Send(commands ...FetchCommand) error {
+	for len(commands) > 0 {
+		n := min(len(commands), trainBytes/commandSize)
+		message := make([]byte, 0, n*commandSize)
+		for _, f := range commands[:n] {
+			message = appendCommand(message, f)
+		}
+		if err := transmit(c.st, message); err != nil {
+			return lost(c.addr, err)
+		}
+		commands = commands[n:]
+	}
+	return nil
+}
 
-// Done is closed when the connection is broken or closed.
-func (c *FetchConn) Done() <-chan struct{} { return nil }
-
-// Close closes the connection.
-func (c *FetchConn) Close() error { return nil }
+// Recv calls f for each event until the stream ends, and returns why: an *Error. Call it once, on a goroutine of its own. f
+// must not send, and should not block for long: the credit is what holds the server back.
+func (c *FetchConn) Recv(f func(FetchEvent)) error {
+	return c.recv(func(message []byte) error {
+		return frames(message, func(kind byte, frame []byte) error {
+			if kind != frameEvent {
+				return nil // a pong, or news of a later version
+			}
+			e, err := decodeEvent(frame)
+			if err == nil {
+				f(e)
+			}
+			return err
+		})
+	})
+}

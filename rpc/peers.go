@@ -1,7 +1,11 @@
 package rpc
 
 import (
+	"context"
 	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -12,7 +16,7 @@ import (
 // Lane is the number of a lane between two nodes: LaneCtl, or a bulk lane from 1 up.
 type Lane uint8
 
-// LaneCtl carries everything but entries: heartbeats, votes, responses. It never waits behind data.
+// LaneCtl carries heartbeats, votes, responses and reads. It never waits behind data.
 const LaneCtl Lane = 0
 
 // PeerHello is the first thing said on a lane, in both directions.
@@ -23,10 +27,6 @@ type PeerHello struct {
 	Boot      uint64 // grows with every start of the node
 	Lane      Lane
 }
-
-// CheckHello is what a node checks of a peer's hello: version, cluster id, and that its boot epoch is not older than newest, the
-// newest seen of that node (0: none). The error names both values.
-func CheckHello(self, peer PeerHello, newest uint64) error { return errStub }
 
 // PeerOptions are the settings of Peers.
 type PeerOptions struct {
@@ -43,44 +43,206 @@ type PeerOptions struct {
 
 	BulkLanes           int           // 2
 	CtlBytes, BulkBytes int           // bounds of a lane's queue: 1 MiB, 16 MiB
-	Ping, Timeout       time.Duration // of the control lane: 300 ms, 1.5 s
+	Ping                time.Duration // of the control lane, 300 ms. Five of them without a sign of life break it
 }
 
-// Peers holds the lanes from this node to all others.
-type Peers struct{}
+func (o PeerOptions) withDefaults() PeerOptions {
+	if o.Self.Version == 0 {
+		o.Self.Version = Protocol
+	}
+	if o.Dialer == nil {
+		o.Dialer = &Dialer{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.BulkLanes <= 0 {
+		o.BulkLanes = 2
+	}
+	if o.CtlBytes <= 0 {
+		o.CtlBytes = 1 << 20
+	}
+	if o.BulkBytes <= 0 {
+		o.BulkBytes = 16 << 20
+	}
+	if o.Ping <= 0 {
+		o.Ping = 300 * time.Millisecond
+	}
+	return o
+}
+
+// Peers holds the lanes from this node to all others: for each one control lane, and a few bulk lanes among which the groups
+// are divided.
+//
+//	ctl    heartbeats, votes, read-index, responses to appends
+//	bulk   MsgApp and MsgSnap of the groups with group % BulkLanes == lane-1
+//
+// An empty MsgApp, which only moves the commit index, goes with the full ones: ahead of them it would be refused for the gap
+// that they are about to fill, and the leader would send everything in flight again.
+type Peers struct {
+	o      PeerOptions
+	byNode atomic.Pointer[map[id.Node]*peer] // replaced under mu, never changed
+	wg     sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		closed bool
+	}
+	counts struct {
+		messages, bytes, trains, dropped, unencodable, connects, breaks atomic.Uint64
+	}
+	complain sync.Once
+}
 
 // NewPeers returns Peers without any lane: lanes are opened by the first Send or Reset of a node.
-func NewPeers(o PeerOptions) (*Peers, error) { return nil, errStub }
+func NewPeers(o PeerOptions) (*Peers, error) {
+	if o.Resolve == nil {
+		return nil, Errorf(CodeInvalidRequest, "rpc: PeerOptions.Resolve is missing")
+	}
+	p := &Peers{o: o.withDefaults()}
+	p.byNode.Store(&map[id.Node]*peer{})
+	return p, nil
+}
 
-// Send encodes m into the queue of its lane before it returns: MsgApp with entries to the bulk lane of the group, all else to
-// the control lane. It never blocks; beyond the queue's bound, or while the node cannot be reached, m is dropped and counted.
-// Nothing leaves before Flush. Any goroutine.
-func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message) {}
+// peer returns the lanes to a node and opens them the first time; nil after Close, and for this node itself.
+func (p *Peers) peer(n id.Node) *peer {
+	if found := (*p.byNode.Load())[n]; found != nil {
+		return found
+	}
+	if n == p.o.Self.Node {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found := (*p.byNode.Load())[n]; found != nil || p.mu.closed {
+		return found
+	}
+	fresh := &peer{peers: p, node: n}
+	fresh.ctx, fresh.cancel = context.WithCancel(context.Background())
+	fresh.ctl = newLane(fresh, LaneCtl, p.o.CtlBytes, p.o.Ping)
+	for i := range p.o.BulkLanes {
+		fresh.bulk = append(fresh.bulk, newLane(fresh, Lane(i+1), p.o.BulkBytes, bulkPing*p.o.Ping))
+	}
+	next := maps.Clone(*p.byNode.Load())
+	next[n] = fresh
+	p.byNode.Store(&next)
+	p.wg.Go(fresh.ctl.run)
+	for _, b := range fresh.bulk {
+		p.wg.Go(b.run)
+	}
+	return fresh
+}
+
+// Send encodes m into the queue of its lane before it returns. It never blocks; beyond the queue's bound, or while the node
+// cannot be reached, m is dropped and counted. Nothing leaves before Flush. Any goroutine.
+func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message) {
+	size, ok := messageSize(m)
+	if !ok {
+		p.counts.unencodable.Add(1)
+		p.complain.Do(func() {
+			p.o.Logger.Error("a Raft message has no place on the wire: too large, or of a local type; dropped, as will be others of its kind",
+				"type", m.GetType().String(), "bytes", size, "group", uint64(g))
+		})
+		return
+	}
+	target := p.peer(to)
+	if target == nil {
+		return
+	}
+	l := target.ctl
+	if t := m.GetType(); t == raftpb.MsgApp || t == raftpb.MsgSnap {
+		l = target.bulk[uint64(g)%uint64(len(target.bulk))]
+	}
+	if !l.out.begin(size) {
+		p.counts.dropped.Add(1)
+		if p.o.Dropped != nil {
+			p.o.Dropped(to, g, m)
+		}
+		return
+	}
+	l.out.end(appendMessage(l.out.train(), g, m))
+	p.counts.messages.Add(1)
+}
 
 // Flush wakes the writers of the lanes that got messages since the last Flush. Any goroutine.
-func (p *Peers) Flush() {}
+func (p *Peers) Flush() {
+	for _, target := range *p.byNode.Load() {
+		target.ctl.out.flush()
+		for _, b := range target.bulk {
+			b.out.flush()
+		}
+	}
+}
 
 // Reset opens the lanes to a node, at once if they were waiting to try again. For when gossip says that it lives, or it has
 // dialed us.
-func (p *Peers) Reset(n id.Node) {}
+func (p *Peers) Reset(n id.Node) {
+	target := p.peer(n)
+	if target == nil {
+		return
+	}
+	target.ctl.kickNow()
+	for _, b := range target.bulk {
+		b.kickNow()
+	}
+}
 
-// Lost says that the node's own control lane to us broke: ours are closed, Down is reported unless it was already, and
-// reconnecting begins.
-func (p *Peers) Lost(n id.Node) {}
+// Lost says that the node's own control lane to us broke. A node that died closes both lanes at the same moment, so ours
+// mostly knows; where it was never open, Down is reported now, and otherwise the node is asked for a sign of life. It is not
+// closed for that: each side would take the other's closing for a reason to close again.
+func (p *Peers) Lost(n id.Node) {
+	target := p.peer(n)
+	if target == nil {
+		return
+	}
+	select {
+	case target.ctl.notice <- struct{}{}:
+	default:
+	}
+}
 
 // Remove closes the lanes to a node that has left the cluster, without a report.
-func (p *Peers) Remove(n id.Node) {}
+func (p *Peers) Remove(n id.Node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := (*p.byNode.Load())[n]
+	if old == nil {
+		return
+	}
+	next := maps.Clone(*p.byNode.Load())
+	delete(next, n)
+	p.byNode.Store(&next)
+	old.close()
+}
 
 // Close closes all lanes and waits for their goroutines. What is queued is dropped.
-func (p *Peers) Close() error { return nil }
+func (p *Peers) Close() error {
+	p.mu.Lock()
+	p.mu.closed = true
+	all := *p.byNode.Load()
+	p.byNode.Store(&map[id.Node]*peer{})
+	p.mu.Unlock()
+	for _, target := range all {
+		target.close()
+	}
+	p.wg.Wait()
+	return nil
+}
 
 // PeerMetrics counts what the lanes have done since the start.
 type PeerMetrics struct {
-	Messages, Bytes, Trains uint64 // Raft messages, bytes and drpc messages written
+	Messages, Bytes, Trains uint64 // Raft messages queued; bytes and drpc messages written
 	Dropped                 uint64 // Raft messages that found a full queue or a lane that was down
 	Unencodable             uint64 // Raft messages that have no place on the wire (a bug above)
 	Connects, Breaks        uint64
 }
 
 // Metrics returns the counts.
-func (p *Peers) Metrics() PeerMetrics { return PeerMetrics{} }
+func (p *Peers) Metrics() PeerMetrics {
+	c := &p.counts
+	return PeerMetrics{
+		Messages: c.messages.Load(), Bytes: c.bytes.Load(), Trains: c.trains.Load(),
+		Dropped: c.dropped.Load(), Unencodable: c.unencodable.Load(),
+		Connects: c.connects.Load(), Breaks: c.breaks.Load(),
+	}
+}

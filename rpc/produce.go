@@ -2,13 +2,15 @@ package rpc
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
+	"sync"
 	"time"
+
+	"storj.io/drpc/drpcstream"
+	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-var errStub = errors.New("rpc: stub")
 
 // Acks says what a producer waits for.
 type Acks int8
@@ -40,52 +42,302 @@ type ProduceResponse struct {
 	Message     string // empty on success
 }
 
-// Limits is what a server tells a producer when the stream opens.
+// Limits is what a server tells a client when a stream opens.
 type Limits struct {
 	Node          id.Node // who answers at this address
 	MaxBatchBytes int     // a larger batch is refused with CodeMessageTooLarge
 	InFlightBytes int     // bytes of unanswered batches; beyond it requests may be refused with CodeThrottlingQuotaExceeded
 }
 
-// ProduceStream is the server's side of a producer's stream.
-type ProduceStream struct{}
+// Kinds of frames on a produce stream, little-endian:
+//
+//	request                        answer
+//	0   u32   length               0   u32   length
+//	4   u8    kind                 4   u8    kind
+//	5   i8    acks                 5   u8    0
+//	6   u16   0                    6   i16   code
+//	8   u64   correlation          8   u64   correlation
+//	16  16 B  topic                16  i64   base offset
+//	32  i32   partition            24  i32   leader
+//	36  u32   timeout, ms          28  i32   epoch
+//	40        batch                32        message
+const (
+	frameRequest = 1
+	frameAnswer  = 1
+
+	requestHead = 40
+	answerHead  = 32
+)
+
+func appendRequest(dst []byte, r ProduceRequest) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, frameRequest, requestHead)
+	h := dst[at:]
+	h[5] = byte(r.Acks)
+	binary.LittleEndian.PutUint64(h[8:], r.Correlation)
+	copy(h[16:], r.Topic[:])
+	binary.LittleEndian.PutUint32(h[32:], uint32(r.Partition))
+	binary.LittleEndian.PutUint32(h[36:], uint32(min(max(r.Timeout.Milliseconds(), 0), 1<<31-1)))
+	dst = append(dst, r.Batch...)
+	endFrame(dst, at)
+	return dst
+}
+
+// decodeRequest reads a request frame; the batch aliases it.
+func decodeRequest(frame []byte) (ProduceRequest, error) {
+	if len(frame) < requestHead {
+		return ProduceRequest{}, Errorf(CodeInvalidRequest, "produce request of %d bytes: too short for its header", len(frame))
+	}
+	return ProduceRequest{
+		Acks:        Acks(frame[5]),
+		Correlation: binary.LittleEndian.Uint64(frame[8:]),
+		Topic:       id.Topic(frame[16:32]),
+		Partition:   id.Partition(binary.LittleEndian.Uint32(frame[32:])),
+		Timeout:     time.Duration(binary.LittleEndian.Uint32(frame[36:])) * time.Millisecond,
+		Batch:       frame[requestHead:],
+	}, nil
+}
+
+func appendAnswer(dst []byte, r ProduceResponse) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, frameAnswer, answerHead)
+	h := dst[at:]
+	binary.LittleEndian.PutUint16(h[6:], uint16(r.Code))
+	binary.LittleEndian.PutUint64(h[8:], r.Correlation)
+	binary.LittleEndian.PutUint64(h[16:], uint64(r.BaseOffset))
+	binary.LittleEndian.PutUint32(h[24:], uint32(r.Leader))
+	binary.LittleEndian.PutUint32(h[28:], uint32(r.Epoch))
+	dst = append(dst, r.Message...)
+	endFrame(dst, at)
+	return dst
+}
+
+func decodeAnswer(frame []byte) (ProduceResponse, error) {
+	if len(frame) < answerHead {
+		return ProduceResponse{}, Errorf(CodeInvalidRequest, "produce answer of %d bytes: too short for its header", len(frame))
+	}
+	return ProduceResponse{
+		Code:        Code(binary.LittleEndian.Uint16(frame[6:])),
+		Correlation: binary.LittleEndian.Uint64(frame[8:]),
+		BaseOffset:  id.Offset(binary.LittleEndian.Uint64(frame[16:])),
+		Leader:      id.Node(binary.LittleEndian.Uint32(frame[24:])),
+		Epoch:       id.Epoch(binary.LittleEndian.Uint32(frame[28:])),
+		Message:     string(frame[answerHead:]),
+	}, nil
+}
+
+// ProduceStream is the server's side of a producer's stream: the handler's goroutine receives, one more sends.
+type ProduceStream struct {
+	conn *conn
+	st   *drpcstream.Stream
+	out  *outbox
+
+	failing chan struct{} // closed by the first Fail, after failure is set
+	once    sync.Once
+	failure error
+	bad     error // what was wrong with what the client sent; Recv's goroutine
+}
+
+// serveProduce runs the handler on a stream.
+func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
+	limits := Limits{Node: s.o.Node, MaxBatchBytes: MaxBatchBytes, InFlightBytes: produceWindow}
+	if err := acceptHello(c, st, limits); err != nil {
+		return err
+	}
+	p := &ProduceStream{conn: c, st: st, out: newOutbox(0, answersBound), failing: make(chan struct{})}
+	stop, written := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(written)
+		p.write(stop)
+	}()
+	defer func() { // also when the handler panics
+		p.out.close()
+		close(stop)
+		c.hurry()
+		<-written
+	}()
+	err := s.o.Services.Produce(p)
+	switch {
+	case p.bad != nil:
+		s.log.Info("closed a produce stream that carried what it should not", "remote", p.Remote(), "reason", p.bad.Error())
+		return p.bad
+	case hungUp(err):
+		return nil
+	}
+	return err
+}
+
+// write is the sending goroutine: it packs what has been answered meanwhile into one message.
+func (p *ProduceStream) write(stop chan struct{}) {
+	for {
+		select {
+		case <-p.out.wake:
+			if p.drain() != nil {
+				return // the receiving side will learn why
+			}
+		case <-p.failing:
+			p.conn.hurry()
+			_ = p.drain()
+			_ = p.st.SendError(toWire(p.failure))
+			return
+		case <-stop:
+			return
+		}
+	}
+}
+
+func (p *ProduceStream) drain() error {
+	for {
+		answers := p.out.take()
+		if answers == nil {
+			return p.st.RawFlush()
+		}
+		err := p.st.RawWrite(drpcwire.KindMessage, answers)
+		p.out.done(answers)
+		if err != nil {
+			return err
+		}
+	}
+}
 
 // Context ends when the stream does.
-func (s *ProduceStream) Context() context.Context { return context.Background() }
+func (p *ProduceStream) Context() context.Context { return p.st.Context() }
 
 // Remote is the address of the producer.
-func (s *ProduceStream) Remote() string { return "" }
+func (p *ProduceStream) Remote() string { return p.conn.RemoteAddr().String() }
 
 // Recv calls f for each request, in the order in which the client sent them, until the stream ends. It returns nil when
 // the client closed it. f must not block: while it runs nothing is read, and a broken connection goes unnoticed.
-func (s *ProduceStream) Recv(f func(ProduceRequest)) error { return errStub }
+func (p *ProduceStream) Recv(f func(ProduceRequest)) error {
+	err := receive(p.st, func(message []byte) error {
+		p.bad = frames(message, func(kind byte, frame []byte) error { return p.frame(kind, frame, f) })
+		return p.bad
+	})
+	if hungUp(err) {
+		return nil
+	}
+	return err
+}
+
+func (p *ProduceStream) frame(kind byte, frame []byte, f func(ProduceRequest)) error {
+	switch kind {
+	case framePing:
+		p.put(frameOf(framePong))
+		return nil
+	case frameRequest:
+	default:
+		return Errorf(CodeInvalidRequest, "frame of kind %d on a produce stream", kind)
+	}
+	r, err := decodeRequest(frame)
+	if err != nil {
+		return err
+	}
+	if len(r.Batch) > MaxBatchBytes {
+		p.Send(ProduceResponse{Correlation: r.Correlation, Code: CodeMessageTooLarge, BaseOffset: id.NoOffset, Leader: id.NoNode,
+			Message: tooLarge(len(r.Batch)).Message})
+		return nil
+	}
+	f(r)
+	return nil
+}
+
+func tooLarge(n int) *Error {
+	return Errorf(CodeMessageTooLarge, "batch of %d bytes, the limit is %d: send smaller batches", n, MaxBatchBytes)
+}
 
 // Send queues an answer. It never blocks; any goroutine may call it, also after the stream has ended. A client that lets
 // answers pile up beyond a bound loses its stream.
-func (s *ProduceStream) Send(r ProduceResponse) {}
+func (p *ProduceStream) Send(r ProduceResponse) {
+	if p.out.begin(answerHead + len(r.Message)) {
+		p.out.end(appendAnswer(p.out.train(), r))
+		p.out.flush()
+	} else if p.out.overflows() {
+		p.Fail(Errorf(CodePolicyViolation, "%d bytes of answers were not read: the stream is closed", answersBound))
+	}
+}
 
-// Fail ends the stream with err: Recv returns, and the client sees err's code and text.
-func (s *ProduceStream) Fail(err error) {}
+func (p *ProduceStream) put(frame []byte) {
+	if p.out.begin(len(frame)) {
+		p.out.end(append(p.out.train(), frame...))
+		p.out.flush()
+	}
+}
+
+// Fail ends the stream with err: Recv returns, and the client sees err's code and text. It does not wait, and may be called
+// from Recv's callback.
+func (p *ProduceStream) Fail(err error) {
+	p.once.Do(func() {
+		p.failure = err
+		close(p.failing)
+	})
+}
 
 // ProduceConn is the client's side of a produce stream: one TCP connection to one node.
-type ProduceConn struct{}
+type ProduceConn struct {
+	*client
+	limits Limits
+
+	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
+	queued []byte
+}
 
 // Limits returns what the server said when the stream opened.
-func (c *ProduceConn) Limits() Limits { return Limits{} }
+func (c *ProduceConn) Limits() Limits { return c.limits }
 
 // Send queues a request in the connection's own buffer and writes that out when it is full; the batch is copied. It blocks
 // while TCP does. Call Flush when there is nothing more to send right now. Several goroutines may call Send.
-func (c *ProduceConn) Send(r ProduceRequest) error { return errStub }
+func (c *ProduceConn) Send(r ProduceRequest) error {
+	if len(r.Batch) > c.limits.MaxBatchBytes {
+		return tooLarge(len(r.Batch))
+	}
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if n := len(c.queued); n > 0 && n+requestHead+len(r.Batch) > trainBytes {
+		if err := c.writeLocked(); err != nil {
+			return err
+		}
+	}
+	c.queued = appendRequest(c.queued, r)
+	return nil
+}
 
 // Flush writes out what Send has queued.
-func (c *ProduceConn) Flush() error { return errStub }
+func (c *ProduceConn) Flush() error {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if len(c.queued) > 0 {
+		if err := c.writeLocked(); err != nil {
+			return err
+		}
+	}
+	if err := c.st.RawFlush(); err != nil {
+		return lost(c.addr, err)
+	}
+	return nil
+}
 
-// Recv calls f for each answer until the stream ends, and returns why: an *Error if the server said so. Call it once, on
-// a goroutine of its own that does not send. Message is the only part of the answer that is allocated.
-func (c *ProduceConn) Recv(f func(ProduceResponse)) error { return errStub }
+func (c *ProduceConn) writeLocked() error {
+	err := c.st.RawWrite(drpcwire.KindMessage, c.queued)
+	c.queued = c.queued[:0]
+	if err != nil {
+		return lost(c.addr, err)
+	}
+	return nil
+}
 
-// Done is closed when the connection is broken or closed.
-func (c *ProduceConn) Done() <-chan struct{} { return nil }
-
-// Close closes the connection; requests that are not answered yet never will be.
-func (c *ProduceConn) Close() error { return nil }
+// Recv calls f for each answer until the stream ends, and returns why: an *Error. Call it once, on a goroutine of its own
+// that does not send. Message is the only part of the answer that is allocated.
+func (c *ProduceConn) Recv(f func(ProduceResponse)) error {
+	return c.recv(func(message []byte) error {
+		return frames(message, func(kind byte, frame []byte) error {
+			if kind != frameAnswer {
+				return nil // a pong, or news of a later version
+			}
+			r, err := decodeAnswer(frame)
+			if err == nil {
+				f(r)
+			}
+			return err
+		})
+	})
+}

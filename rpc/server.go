@@ -2,10 +2,19 @@ package rpc
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"storj.io/drpc/drpcmanager"
+	"storj.io/drpc/drpcmux"
+	"storj.io/drpc/drpcstream"
 
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -35,26 +44,307 @@ type PeerHandler interface {
 type ServerOptions struct {
 	Listener net.Listener // the server closes it. Make it with Listen, so that the sockets have their timeouts
 	Services Services
-	Node     id.Node // told to producers
+	Node     id.Node // told to clients
 	Logger   *slog.Logger
 	// MaxConnections, 4096 by default: more are closed at once.
 	MaxConnections int
-	// WrapConn, when not nil, is applied to each accepted connection before anything is read (TLS).
-	WrapConn func(net.Conn) (net.Conn, error)
+	// WrapConn, when not nil, is applied to each accepted connection. It must not do I/O; tls.Server does not, the handshake
+	// comes with the first read.
+	WrapConn func(net.Conn) net.Conn
 }
 
-// Server serves one listener.
-type Server struct{}
+// Server serves one listener. One goroutine accepts; each connection has one that runs its calls one after the other, and
+// drpc's two.
+type Server struct {
+	o   ServerOptions
+	log *slog.Logger
+	mux *drpcmux.Mux
 
-// Listen opens a TCP listener whose connections have keepalive and TCP_USER_TIMEOUT set.
-func Listen(ctx context.Context, addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	closing, hard     context.Context // no new call; every call is cut off
+	close, cut        context.CancelFunc
+	wg                sync.WaitGroup
+	drops, complaints limiter
+
+	mu struct {
+		sync.Mutex
+		conns map[*conn]bool // true: between calls, or before the first
+		lanes map[laneKey]*inbound
+	}
+	counts struct {
+		accepted, refused, dropped, panics atomic.Uint64
+	}
+}
 
 // NewServer starts to serve.
-func NewServer(o ServerOptions) (*Server, error) { return nil, errStub }
+func NewServer(o ServerOptions) (*Server, error) {
+	if o.Listener == nil {
+		return nil, errors.New("rpc: ServerOptions.Listener is missing")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = 4096
+	}
+	s := &Server{o: o, log: o.Logger, mux: drpcmux.New()}
+	if o.Services.Admin != nil {
+		if err := pb.DRPCRegisterAdmin(s.mux, o.Services.Admin); err != nil {
+			return nil, fmt.Errorf("rpc: register the administrative calls: %w", err)
+		}
+	}
+	s.closing, s.close = context.WithCancel(context.Background())
+	s.hard, s.cut = context.WithCancel(context.Background())
+	s.mu.conns = make(map[*conn]bool)
+	s.mu.lanes = make(map[laneKey]*inbound)
+	s.wg.Go(s.accept)
+	return s, nil
+}
 
 // Addr is the address the server listens on.
-func (s *Server) Addr() net.Addr { return nil }
+func (s *Server) Addr() net.Addr { return s.o.Listener.Addr() }
+
+// accept takes connections until the listener is closed. Running out of file descriptors is no reason to end.
+func (s *Server) accept() {
+	backoff := 5 * time.Millisecond
+	for {
+		raw, err := s.o.Listener.Accept()
+		switch {
+		case s.closing.Err() != nil:
+			if err == nil {
+				_ = raw.Close()
+			}
+			return
+		case errors.Is(err, net.ErrClosed):
+			s.log.Error("the rpc listener was closed by someone else; this node takes no more connections", "address", s.Addr().String())
+			return
+		case err != nil:
+			if n, ok := s.complaints.allow(); ok {
+				s.log.Warn("cannot accept a connection", "reason", err.Error(), "suppressed", n)
+			}
+			select {
+			case <-time.After(backoff):
+			case <-s.closing.Done():
+			}
+			backoff = min(2*backoff, time.Second)
+			continue
+		}
+		backoff = 5 * time.Millisecond
+		s.counts.accepted.Add(1)
+		if s.o.WrapConn != nil {
+			raw = s.o.WrapConn(raw)
+		}
+		c := newConn(raw)
+		if !s.admit(c) {
+			s.counts.refused.Add(1)
+			_ = raw.Close()
+			if n, ok := s.complaints.allow(); ok {
+				s.log.Warn("connection refused: too many", "remote", raw.RemoteAddr().String(), "limit", s.o.MaxConnections, "suppressed", n)
+			}
+			continue
+		}
+		s.wg.Go(func() { s.serve(c) })
+	}
+}
+
+// admit counts a connection in; false when there are too many.
+func (s *Server) admit(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.mu.conns) >= s.o.MaxConnections || s.closing.Err() != nil {
+		return false
+	}
+	s.mu.conns[c] = true
+	return true
+}
+
+// waiting notes that a connection is between calls (true) or in one. False when it should end instead.
+func (s *Server) waiting(c *conn, between bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.conns[c] = between
+	return !between || s.closing.Err() == nil
+}
+
+// serve runs the calls of one connection in sequence, as drpc has it.
+func (s *Server) serve(c *conn) {
+	defer func() {
+		_ = c.Close()
+		s.mu.Lock()
+		delete(s.mu.conns, c)
+		s.mu.Unlock()
+	}()
+	m := drpcmanager.NewWithOptions(c, managerOptions())
+	defer func() { _ = m.Close() }()
+	for first := true; ; first = false {
+		st, name, err := m.NewServerStream(s.hard)
+		if err != nil {
+			if bad := (*malformed)(nil); first || errors.As(err, &bad) {
+				s.drop(c, err)
+			}
+			return
+		}
+		s.waiting(c, false)
+		again := s.call(c, st, name)
+		if !again {
+			linger(c, m)
+			return
+		}
+		c.setDeadline(pooledTimeout)
+		if !s.waiting(c, true) {
+			return
+		}
+	}
+}
+
+// drop notes a connection that never got as far as a call. One that said nothing and closed is no news: port checks do so.
+func (s *Server) drop(c *conn, err error) {
+	s.counts.dropped.Add(1)
+	if s.closing.Err() != nil || (c.received.Load() == 0 && (errors.Is(err, io.EOF) || errors.Is(err, context.Canceled))) {
+		return
+	}
+	if n, ok := s.drops.allow(); ok {
+		s.log.Info("dropped a connection that made no call", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
+			"reason", dropReason(err), "suppressed", n)
+	}
+}
+
+func dropReason(err error) string {
+	var bad *malformed
+	var timeout net.Error
+	switch {
+	case errors.As(err, &bad):
+		return bad.reason
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "silent for " + preludeTimeout.String()
+	case errors.Is(err, io.EOF), errors.Is(err, context.Canceled):
+		return "closed in the middle of it"
+	}
+	return err.Error()
+}
+
+// call runs one call and ends its stream. It returns whether another may follow on the connection.
+func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) {
+	unary := name != rpcLane && name != rpcProduce && name != rpcFetch
+	if !unary {
+		// A stream ends when the server closes; a call is given time to finish.
+		ended := make(chan struct{})
+		stop := context.AfterFunc(s.closing, func() {
+			defer close(ended)
+			c.hurry()
+			_ = st.SendError(toWire(errShutdown))
+		})
+		defer func() {
+			if !stop() {
+				<-ended
+			}
+		}()
+	}
+	err := s.dispatch(c, st, name)
+	if err == nil {
+		return st.CloseSend() == nil && unary
+	}
+	s.log.Debug("call ended", "call", shorten(name), "remote", c.RemoteAddr().String(), "reason", err.Error())
+	if !unary {
+		c.hurry()
+	}
+	return st.SendError(toWire(err)) == nil && unary
+}
+
+var errShutdown = Errorf(CodeBrokerNotAvailable, "the node is shutting down: another one leads its partitions in a moment")
+
+// dispatch runs the handler of a call. A panic ends this call only: logged here, with a bare code for the client.
+func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.counts.panics.Add(1)
+			value, stack := panicDetails(p)
+			s.log.Error("panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
+				"panic", value, "stack", stack)
+			err = Errorf(CodeUnknown, "internal error: see the log of node %d", s.o.Node)
+		}
+	}()
+	v := &s.o.Services
+	switch {
+	case name == rpcLane && v.Peer != nil:
+		return s.serveLane(c, st)
+	case name == rpcProduce && v.Produce != nil:
+		return s.serveProduce(c, st)
+	case name == rpcFetch && v.Fetch != nil:
+		return s.serveFetch(c, st)
+	case v.Admin != nil:
+		return s.serveAdmin(c, st, name)
+	}
+	return Errorf(CodeUnsupportedVersion, "unknown call %q: this node speaks protocol %d", shorten(name), Protocol)
+}
+
+// linger lets the client read the last word: closing a socket that holds unread bytes resets it, and takes the word away.
+func linger(c *conn, m *drpcmanager.Manager) {
+	if !c.closeWrite() {
+		return
+	}
+	timer := time.NewTimer(lingerTimeout)
+	defer timer.Stop()
+	select {
+	case <-m.Closed():
+	case <-timer.C:
+	}
+}
 
 // Close stops accepting, ends the streams with CodeBrokerNotAvailable, lets administrative calls finish until ctx ends, and
-// waits for every goroutine.
-func (s *Server) Close(ctx context.Context) error { return nil }
+// waits for every goroutine. An error means that a handler did not return even then.
+func (s *Server) Close(ctx context.Context) error {
+	s.close()
+	_ = s.o.Listener.Close()
+	s.mu.Lock()
+	for c, between := range s.mu.conns {
+		if between {
+			_ = c.Close()
+		}
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	defer s.cut()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.cut()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(unaryGrace):
+		return fmt.Errorf("rpc: closing the server: %d connections still have a handler that does not return", s.Metrics().Connections)
+	}
+}
+
+// ServerMetrics counts what a server has seen since its start.
+type ServerMetrics struct {
+	Connections               int // now
+	Accepted, Refused         uint64
+	Dropped                   uint64 // connections that made no valid call
+	Panics                    uint64
+	ControlLanes, BulkInbound int // lanes of other nodes, now
+}
+
+// Metrics returns the counts.
+func (s *Server) Metrics() ServerMetrics {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := ServerMetrics{
+		Connections: len(s.mu.conns), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(),
+		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(),
+	}
+	for k := range s.mu.lanes {
+		if k.lane == LaneCtl {
+			m.ControlLanes++
+		} else {
+			m.BulkInbound++
+		}
+	}
+	return m
+}

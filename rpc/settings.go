@@ -17,6 +17,10 @@ const (
 	// maxPrelude bounds what a connection may say before its first stream is open: metadata and a name.
 	maxPrelude = 8 << 10
 
+	// maxAdminRequest and maxAdminResponse bound the messages of administrative calls; a metadata view can be large.
+	maxAdminRequest  = 1 << 20
+	maxAdminResponse = 12 << 20
+
 	// produceWindow is the number of unanswered batch bytes that a server lets a producer have on one stream.
 	produceWindow = 32 << 20
 	// answersBound is the number of answer bytes that a server holds for a producer that does not read.
@@ -31,4 +35,6 @@ const (
 	streamPing     = 3 * time.Second  // the client's side of a produce or fetch stream says at least this often that it lives
 	streamTimeout  = 12 * time.Second // a stream without any byte for this long is broken
 	userTimeout    = 5 * time.Second  // TCP_USER_TIMEOUT: unacknowledged or unread for this long
+	lingerTimeout  = time.Second      // for a client to read the error that ended its stream
+	unaryGrace     = 5 * time.Second  // for handlers to return once they are cut off
 )

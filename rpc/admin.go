@@ -1,0 +1,128 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"storj.io/drpc"
+	"storj.io/drpc/drpcconn"
+	"storj.io/drpc/drpcerr"
+	"storj.io/drpc/drpcmetadata"
+	"storj.io/drpc/drpcpool"
+	"storj.io/drpc/drpcstream"
+
+	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// timeoutKey is the metadata that carries a call's remaining time in milliseconds: drpc does not send deadlines, and a server
+// would go on working for a client that has long given up.
+const timeoutKey = "timeout-ms"
+
+// adminStream gives drpcmux the deadline of the call, and lifts the limit on silence once the request is there.
+type adminStream struct {
+	drpc.Stream
+	ctx  context.Context
+	conn *conn
+}
+
+func (s *adminStream) Context() context.Context { return s.ctx }
+
+func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
+	err := s.Stream.MsgRecv(m, e)
+	s.conn.setDeadline(unaryTimeout + unaryGrace)
+	return err
+}
+
+// serveAdmin runs one administrative call.
+func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
+	timeout := unaryTimeout
+	if meta, ok := drpcmetadata.Get(st.Context()); ok {
+		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
+			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
+		}
+	}
+	c.guard.maxMessage.Store(maxAdminRequest)
+	c.setDeadline(preludeTimeout)
+	ctx, cancel := context.WithTimeout(st.Context(), timeout)
+	defer cancel()
+	err := s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
+	if err == nil {
+		return nil
+	}
+	var known *Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return Errorf(CodeRequestTimedOut, "%s took longer than the %s it was given: %v", shorten(name), timeout, err)
+	case drpc.ProtocolError.Has(err), drpcerr.Code(err) == drpcerr.Unimplemented:
+		return Errorf(CodeUnsupportedVersion, "unknown call %q: this node speaks protocol %d", shorten(name), Protocol)
+	}
+	return err
+}
+
+// Admin returns a client for the administrative calls of the node at addr. It dials when it is called, keeps a few
+// connections, sends the context's deadline along and returns refusals as *Error.
+func (d *Dialer) Admin(addr string) pb.DRPCAdminClient {
+	d.mu.Lock()
+	if d.pool == nil {
+		d.pool = drpcpool.New[string, *drpcconn.Conn](drpcpool.Options{
+			KeyCapacity: 4, Capacity: 256, Expiration: pooledTimeout / 2, // well before the server tires of it
+		})
+	}
+	pool := d.pool
+	d.mu.Unlock()
+	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr})
+}
+
+// dialAdmin opens a connection for calls one after the other. A cancelled call leaves it open.
+func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, error) {
+	timeout := d.Timeout
+	if timeout <= 0 {
+		timeout = dialTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c, err := d.dial(ctx, addr)
+	if err != nil {
+		return nil, Errorf(CodeNetworkException, "cannot reach %s: %v", addr, err)
+	}
+	c.established(maxAdminResponse, 0) // the calls have their own deadlines
+	o := managerOptions()
+	o.SoftCancel = true
+	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: o}), nil
+}
+
+// adminConn adds to a pooled connection what drpc does not do.
+type adminConn struct {
+	drpc.Conn
+	addr string
+}
+
+func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in, out drpc.Message) error {
+	timeout := unaryTimeout
+	if due, ok := ctx.Deadline(); ok {
+		timeout = time.Until(due)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
+	err := c.Conn.Invoke(drpcmetadata.Add(ctx, timeoutKey, meta), rpc, e, in, out)
+	if err == nil {
+		return nil
+	}
+	var known *Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &Error{Code: CodeRequestTimedOut, Message: fmt.Sprintf("no answer from %s within %s", c.addr, timeout.Round(time.Millisecond)), Leader: id.NoNode}
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return lost(c.addr, err)
+}

@@ -1,0 +1,132 @@
+package rpc
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeTimeout is how long a write may wait for a peer that does not read; TCP_USER_TIMEOUT usually says so before.
+const writeTimeout = 10 * time.Second
+
+// conn is a connection with what drpc lacks: the guard on all that is read, a limit on silence, and a limit on writes to a
+// peer that does not read. drpc reads from one goroutine and writes under a mutex of its own.
+type conn struct {
+	net.Conn
+	guard    guard // reader only
+	received atomic.Uint64
+	writeDue atomic.Int64 // unix nanoseconds of the present write deadline
+
+	mu struct { // held for a moment, never across I/O
+		sync.Mutex
+		idle time.Duration // silence allowed; 0: the deadline stands as it is
+		due  time.Time     // present read deadline
+	}
+}
+
+// newConn wraps a connection whose peer must finish its prelude before preludeTimeout has passed.
+func newConn(c net.Conn) *conn {
+	w := &conn{Conn: c}
+	w.guard.maxMessage.Store(maxPrelude)
+	w.setDeadline(preludeTimeout)
+	return w
+}
+
+// established ends the prelude: messages may have up to maxMessage bytes, and silence may last for idle.
+func (c *conn) established(maxMessage uint64, idle time.Duration) {
+	c.guard.maxMessage.Store(maxMessage)
+	c.setIdle(idle)
+}
+
+// setDeadline lets the connection live for d from now, whatever arrives, until the next setDeadline or setIdle.
+func (c *conn) setDeadline(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.idle, c.mu.due = 0, time.Now().Add(d)
+	_ = c.Conn.SetReadDeadline(c.mu.due) // fails only on a closed connection, which the next read reports
+}
+
+// setIdle lets the connection live as long as something arrives at least every d (or three quarters of it: the deadline is
+// moved only when a quarter is used up). 0: silence is no reason to close.
+func (c *conn) setIdle(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.idle, c.mu.due = d, time.Time{}
+	if d > 0 {
+		c.mu.due = time.Now().Add(d)
+	}
+	_ = c.Conn.SetReadDeadline(c.mu.due)
+}
+
+func (c *conn) extend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.idle == 0 {
+		return
+	}
+	if due := time.Now().Add(c.mu.idle); due.Sub(c.mu.due) > c.mu.idle/4 {
+		c.mu.due = due
+		_ = c.Conn.SetReadDeadline(due)
+	}
+}
+
+// Read implements io.Reader for drpc's one reading goroutine.
+func (c *conn) Read(p []byte) (int, error) {
+	c.extend()
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.received.Add(uint64(n))
+		if bad := c.guard.scan(p[:n]); bad != nil {
+			return 0, bad
+		}
+	}
+	return n, err
+}
+
+// Write implements io.Writer.
+func (c *conn) Write(p []byte) (int, error) {
+	now := time.Now()
+	if due := now.Add(writeTimeout).UnixNano(); due-c.writeDue.Load() > int64(time.Second) {
+		c.writeDue.Store(due)
+		_ = c.Conn.SetWriteDeadline(now.Add(writeTimeout))
+	}
+	return c.Conn.Write(p)
+}
+
+// hurry limits all further writes to a short time: the stream is ending, and only a last word may still go out.
+func (c *conn) hurry() {
+	due := time.Now().Add(time.Second)
+	c.writeDue.Store(due.Add(time.Hour).UnixNano()) // keeps Write from moving it
+	_ = c.Conn.SetWriteDeadline(due)
+}
+
+// closeWrite ends our direction, so that the peer reads all we said and then the end of it. False: not possible here.
+func (c *conn) closeWrite() bool {
+	w, ok := c.Conn.(interface{ CloseWrite() error })
+	return ok && w.CloseWrite() == nil
+}
+
+// keepAlive finds a peer that is gone without a word while nothing is being sent.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3}
+
+// control sets TCP_USER_TIMEOUT, which finds a peer that is gone, or does not read, while something is being sent.
+func control(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// Listen opens a TCP listener whose connections have keepalive and TCP_USER_TIMEOUT set (accepted sockets inherit the latter).
+func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: control}
+	return lc.Listen(ctx, "tcp", addr)
+}

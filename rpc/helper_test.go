@@ -1,0 +1,159 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// logBuffer collects what a component logs.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) lines() int { return strings.Count(l.String(), "\n") }
+
+// startServer serves on a loopback port of its own until the test ends.
+func startServer(t testing.TB, o ServerOptions) *Server {
+	t.Helper()
+	var err error
+	if o.Listener == nil {
+		if o.Listener, err = Listen(t.Context(), "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeServer(t, s) })
+	return s
+}
+
+func closeServer(t testing.TB, s *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// eventually polls a condition, which must hold within the deadline.
+func eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	due := time.After(within)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-due:
+			t.Fatalf("not within %s: %s", within, what)
+		}
+	}
+}
+
+func within[T any](t testing.TB, d time.Duration, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(d):
+		t.Fatalf("not within %s: %s", d, what)
+		panic("unreachable")
+	}
+}
+
+// stepped is a message as a testPeer got it.
+type stepped struct {
+	from id.Node
+	g    id.Group
+	m    *raftpb.Message
+}
+
+// testPeer is a PeerHandler that checks hellos against self and hands all else to channels or counts.
+type testPeer struct {
+	self   PeerHello
+	step   func(stepped)
+	closed chan id.Node
+
+	mu     sync.Mutex
+	newest map[id.Node]uint64
+}
+
+func newTestPeer(self PeerHello, step func(stepped)) *testPeer {
+	return &testPeer{self: self, step: step, closed: make(chan id.Node, 100), newest: map[id.Node]uint64{}}
+}
+
+func (p *testPeer) Hello(h PeerHello) (PeerHello, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := CheckHello(p.self, h, p.newest[h.Node])
+	if err == nil {
+		p.newest[h.Node] = h.Boot
+	}
+	return p.self, err
+}
+
+func (p *testPeer) Step(from id.Node, g id.Group, m *raftpb.Message) {
+	if p.step != nil {
+		p.step(stepped{from, g, m})
+	}
+}
+
+func (p *testPeer) PeerClosed(from id.Node) { p.closed <- from }
+
+func hello(n id.Node) PeerHello {
+	return PeerHello{Version: Protocol, ClusterID: "cluster-a", Node: n, Boot: 7}
+}
+
+// resolveTo resolves every node to one address.
+func resolveTo(addr net.Addr) func(id.Node) (string, bool) {
+	return func(id.Node) (string, bool) { return addr.String(), true }
+}
+
+// edges records the Up and Down calls of Peers.
+type edges struct{ c chan string }
+
+func newEdges() *edges { return &edges{c: make(chan string, 100)} }
+
+func (e *edges) up(n id.Node)   { e.c <- fmt.Sprintf("up %d", n) }
+func (e *edges) down(n id.Node) { e.c <- fmt.Sprintf("down %d", n) }
+
+func startPeers(t testing.TB, o PeerOptions) *Peers {
+	t.Helper()
+	p, err := NewPeers(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}

@@ -1,0 +1,135 @@
+package rpc
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"storj.io/drpc/drpcstream"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// laneKey names a lane of another node to this one.
+type laneKey struct {
+	node id.Node
+	lane Lane
+}
+
+// inbound is the receiving end of a lane. A node has one of each number at a time: a newer one supersedes the older, whose
+// end is then no news.
+type inbound struct{ conn *conn }
+
+// serveLane receives the lane of another node until it ends. This goroutine only receives; pongs have their own.
+func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
+	var hello PeerHello
+	var ping time.Duration
+	err := receiveOne(st, func(message []byte) (err error) {
+		kind, body, err := openTrain(message)
+		if err == nil && kind != trainHello {
+			err = errUnexpected(kind)
+		}
+		if err == nil {
+			hello, ping, err = decodeHello(body)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	self, err := s.o.Services.Peer.Hello(hello)
+	if err != nil {
+		return err
+	}
+	self.Lane = hello.Lane
+	ping = min(max(ping, 10*time.Millisecond), 10*time.Second)
+	in := &inbound{conn: c}
+	key := laneKey{hello.Node, hello.Lane}
+	s.enter(key, in)
+	defer s.leave(key, in)
+	c.established(maxMessage, missedPings*ping)
+	if err := transmit(st, seal(appendHello(nil, self, ping), trainWelcome)); err != nil {
+		return err
+	}
+	echo := newEcho(st, seal(make([]byte, trainHead), trainPong))
+	defer func() {
+		c.hurry()
+		echo.close()
+	}()
+	step := func(g id.Group, m *raftpb.Message) { s.o.Services.Peer.Step(hello.Node, g, m) }
+	err = receive(st, func(message []byte) error {
+		kind, body, err := openTrain(message)
+		switch {
+		case err != nil:
+			return err
+		case kind == trainMessages:
+			return decodeTrain(body, step)
+		case kind == trainPing:
+			echo.send()
+			return nil
+		}
+		return errUnexpected(kind)
+	})
+	if code := CodeOf(err); code == CodeCorruptMessage || code == CodeInvalidRequest {
+		s.log.Warn("closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
+	}
+	if hungUp(err) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) enter(key laneKey, in *inbound) {
+	s.mu.Lock()
+	old := s.mu.lanes[key]
+	s.mu.lanes[key] = in
+	s.mu.Unlock()
+	if old != nil {
+		_ = old.conn.Close()
+	}
+}
+
+// leave takes a lane out, and reports the end of a node's control lane unless a newer one is there.
+func (s *Server) leave(key laneKey, in *inbound) {
+	s.mu.Lock()
+	newest := s.mu.lanes[key] == in
+	if newest {
+		delete(s.mu.lanes, key)
+	}
+	s.mu.Unlock()
+	if newest && key.lane == LaneCtl && s.closing.Err() == nil {
+		s.o.Services.Peer.PeerClosed(key.node)
+	}
+}
+
+// echo answers pings: one goroutine that sends the same message whenever it was asked to since the last time. Receiving
+// goroutines ask and never wait.
+type echo struct {
+	asked chan struct{} // capacity 1
+	ended chan struct{}
+}
+
+func newEcho(st *drpcstream.Stream, message []byte) *echo {
+	e := &echo{asked: make(chan struct{}, 1), ended: make(chan struct{})}
+	go func() {
+		defer close(e.ended)
+		for range e.asked {
+			if transmit(st, message) != nil {
+				return // the receiving side will learn why
+			}
+		}
+	}()
+	return e
+}
+
+func (e *echo) send() {
+	select {
+	case e.asked <- struct{}{}:
+	default:
+	}
+}
+
+// close ends the goroutine and waits for it. Not concurrently with send.
+func (e *echo) close() {
+	close(e.asked)
+	<-e.ended
+}

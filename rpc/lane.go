@@ -1,0 +1,293 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"storj.io/drpc/drpcwire"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+const (
+	backoffMin = 50 * time.Millisecond
+	backoffMax = 2 * time.Second
+	// healthyAfter is how long a lane must have worked for its next break to start from backoffMin again.
+	healthyAfter = 10 * time.Second
+	// missedPings without any sign of life break a lane, at either end.
+	missedPings = 5
+	// bulkPing is how much longer the bulk lanes' ping interval is: their answers wait behind data.
+	bulkPing = 5
+)
+
+// lane is one direction of one lane to one node: a queue, and a goroutine that dials, writes, and dials again. While the lane
+// is down and waiting to be dialed nothing is queued: Raft repeats itself, and what it said a second ago is of no use.
+type lane struct {
+	peer   *peer
+	number Lane
+	out    *outbox
+	ping   time.Duration
+	kick   chan struct{} // capacity 1: dial now
+	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
+
+	link    atomic.Pointer[link] // the present stream, for breakNow
+	logged  string               // the last failure that was logged; the goroutine of run only
+	backoff time.Duration        // likewise
+}
+
+func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
+	l := &lane{peer: p, number: number, ping: ping, kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), backoff: backoffMin}
+	l.out = newOutbox(trainHead, bound)
+	return l
+}
+
+// run keeps the lane open until the peer is closed.
+func (l *lane) run() {
+	p := l.peer
+	for p.ctx.Err() == nil {
+		l.out.open()
+		k, err := l.connect()
+		if err == nil {
+			start := time.Now()
+			err = l.drive(k)
+			if time.Since(start) > healthyAfter {
+				l.backoff = backoffMin
+			}
+		}
+		l.out.close()
+		if p.ctx.Err() == nil {
+			l.report(err)
+			l.pause()
+		}
+	}
+	l.out.close()
+}
+
+// connect opens the stream and exchanges hellos.
+func (l *lane) connect() (*link, error) {
+	p := l.peer
+	addr, ok := p.peers.o.Resolve(p.node)
+	if !ok {
+		return nil, errNoAddress
+	}
+	self := p.peers.o.Self
+	self.Lane = l.number
+	return p.peers.o.Dialer.open(p.ctx, addr, rpcLane, seal(appendHello(nil, self, l.ping), trainHello), missedPings*l.ping, l.welcome)
+}
+
+var (
+	errNoAddress = errors.New("its address is not known")
+	errClosing   = errors.New("closing")
+)
+
+// welcome checks who answered: the address may be another node's by now.
+func (l *lane) welcome(message []byte) error {
+	kind, body, err := openTrain(message)
+	if err != nil {
+		return err
+	}
+	if kind != trainWelcome {
+		return errUnexpected(kind)
+	}
+	h, _, err := decodeHello(body)
+	if err != nil {
+		return err
+	}
+	if h.Node != l.peer.node {
+		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", h.Node, l.peer.node)
+	}
+	return nil
+}
+
+// drive writes what is queued until the stream breaks, and returns why.
+func (l *lane) drive(k *link) error {
+	l.link.Store(k)
+	if l.peer.ctx.Err() != nil { // closed between the dial and the Store: nobody else will close k
+		k.close()
+	}
+	received := make(chan error, 1)
+	go func() { received <- receive(k.st, l.answer) }()
+	l.up()
+	err := l.write(k, received)
+	l.link.Store(nil)
+	k.close()
+	if reason, ok := fromWire(<-received); ok {
+		err = reason
+	}
+	k.join()
+	l.down()
+	return err
+}
+
+// answer takes what the other side says on the lane: pongs, which did their work by arriving.
+func (l *lane) answer(message []byte) error {
+	kind, _, err := openTrain(message)
+	if err == nil && kind != trainPong {
+		err = errUnexpected(kind)
+	}
+	return err
+}
+
+// write is the lane's writer. It leaves the error of the receiver in received.
+func (l *lane) write(k *link, received chan error) error {
+	ticker := time.NewTicker(l.ping)
+	defer ticker.Stop()
+	ping := seal(make([]byte, trainHead), trainPing)
+	for {
+		select {
+		case <-l.out.wake:
+			if err := l.drain(k); err != nil {
+				return err
+			}
+		case <-ticker.C:
+			if err := transmit(k.st, ping); err != nil {
+				return err
+			}
+		case err := <-received:
+			received <- err
+			return lost(k.addr, err)
+		case <-l.notice: // see whether it answers us, now rather than at the next tick
+			if err := transmit(k.st, ping); err != nil {
+				return err
+			}
+		case <-l.peer.ctx.Done():
+			return errClosing
+		}
+	}
+}
+
+// drain writes all that is queued, one flush at the end.
+func (l *lane) drain(k *link) error {
+	m := &l.peer.peers.counts
+	for {
+		train := l.out.take()
+		if train == nil {
+			return k.st.RawFlush()
+		}
+		m.trains.Add(1)
+		m.bytes.Add(uint64(len(train)))
+		err := k.st.RawWrite(drpcwire.KindMessage, seal(train, trainMessages))
+		l.out.done(train)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// up and down report the control lane's state; down also ends the bulk lanes, so that all of them start afresh.
+func (l *lane) up() {
+	l.peer.peers.counts.connects.Add(1)
+	if l.logged != "" {
+		l.logged = ""
+		l.log().Info("lane to node works again", "node", l.peer.node, "lane", l.number)
+	}
+	if l.number == LaneCtl {
+		l.peer.report(stateUp)
+		for _, b := range l.peer.bulk {
+			b.kickNow()
+		}
+	}
+}
+
+func (l *lane) down() {
+	l.peer.peers.counts.breaks.Add(1)
+	if l.number != LaneCtl || l.peer.ctx.Err() != nil {
+		return
+	}
+	for _, b := range l.peer.bulk {
+		b.breakNow()
+	}
+	l.peer.report(stateDown)
+}
+
+// report logs a failure, once as long as it stays the same.
+func (l *lane) report(err error) {
+	if text := err.Error(); l.number == LaneCtl && text != l.logged {
+		l.logged = text
+		l.log().Warn("no lane to node, trying again", "node", l.peer.node, "reason", text)
+	}
+}
+
+// pause waits for the back-off to pass, with jitter, or to be cut short.
+func (l *lane) pause() {
+	timer := time.NewTimer(l.backoff/2 + rand.N(l.backoff/2+1))
+	defer timer.Stop()
+	l.backoff = min(2*l.backoff, backoffMax)
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-l.kick:
+			l.backoff = backoffMin
+			return
+		case <-l.notice:
+			l.peer.report(stateDown)
+		case <-l.peer.ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *lane) log() *slog.Logger { return l.peer.peers.o.Logger }
+
+func (l *lane) kickNow() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// breakNow closes the present stream, if there is one. Its receiver notices, and then its writer.
+func (l *lane) breakNow() {
+	if k := l.link.Load(); k != nil {
+		k.close()
+	}
+}
+
+// peerState is what was last reported of a node.
+type peerState uint8
+
+const (
+	stateUnknown peerState = iota
+	stateUp
+	stateDown
+)
+
+// peer is all lanes to one node.
+type peer struct {
+	peers  *Peers
+	node   id.Node
+	ctx    context.Context
+	cancel context.CancelFunc
+	ctl    *lane
+	bulk   []*lane
+	state  peerState // the control lane's goroutine only
+}
+
+// report calls back when the state changes. Control lane's goroutine only.
+func (p *peer) report(s peerState) {
+	if s == p.state {
+		return
+	}
+	p.state = s
+	f := p.peers.o.Up
+	if s == stateDown {
+		f = p.peers.o.Down
+	}
+	if f != nil {
+		f(p.node)
+	}
+}
+
+// close ends the lanes without waiting.
+func (p *peer) close() {
+	p.cancel()
+	p.ctl.breakNow()
+	for _, b := range p.bulk {
+		b.breakNow()
+	}
+}

@@ -1,0 +1,96 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"storj.io/drpc/drpcconn"
+)
+
+// link is the client's end of one stream, on a connection of its own.
+type link struct {
+	addr string
+	conn *conn
+	dc   *drpcconn.Conn
+	st   rawStream
+}
+
+// dial opens a connection that is ready for drpc.
+func (d *Dialer) dial(ctx context.Context, addr string) (*conn, error) {
+	nd := net.Dialer{KeepAliveConfig: keepAlive, Control: control}
+	raw, err := nd.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if d.WrapConn != nil {
+		if due, ok := ctx.Deadline(); ok {
+			_ = raw.SetDeadline(due)
+		}
+		wrapped, err := d.WrapConn(raw)
+		if err != nil {
+			_ = raw.Close()
+			return nil, fmt.Errorf("secure the connection to %s: %w", addr, err)
+		}
+		_ = raw.SetDeadline(time.Time{})
+		raw = wrapped
+	}
+	c := newConn(raw)
+	c.guard.open = true // we call, the other side answers
+	return c, nil
+}
+
+// open dials, starts the stream, says hello and hands the answer to welcome (which must not keep it). All of it within the
+// dialer's timeout and ctx. After that the stream may be silent for idle.
+func (d *Dialer) open(ctx context.Context, addr, rpc string, hello []byte, idle time.Duration, welcome onMessage) (*link, error) {
+	timeout := d.Timeout
+	if timeout <= 0 {
+		timeout = dialTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c, err := d.dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	k := &link{addr: addr, conn: c, dc: drpcconn.NewWithOptions(c, drpcconn.Options{Manager: managerOptions()})}
+	err = k.start(rpc, hello, welcome)
+	if !stop() && err == nil { // closed under us at the last moment
+		err = ctx.Err()
+	}
+	if err != nil {
+		k.close()
+		k.join()
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("no answer from %s within %s: %w", addr, timeout, ctx.Err())
+		}
+		return nil, lost(addr, err)
+	}
+	c.established(maxMessage, idle)
+	return k, nil
+}
+
+func (k *link) start(rpc string, hello []byte, welcome onMessage) error {
+	// The stream lives until close: ctx bounds only the opening, by closing the connection.
+	st, err := k.dc.NewStream(context.Background(), rpc, rawEncoding{})
+	if err != nil {
+		return err
+	}
+	k.st = st.(rawStream)
+	if err := transmit(k.st, hello); err != nil {
+		// The reason, if the other side gave one, comes by receiving.
+		if reason := receiveOne(st, welcome); reason != nil {
+			return reason
+		}
+		return err
+	}
+	return receiveOne(st, welcome)
+}
+
+// close ends the stream by closing the connection. From any goroutine, also the receiver's; it waits for nothing.
+func (k *link) close() { _ = k.conn.Close() }
+
+// join waits for drpc's goroutines after close. Never from a receive callback, for which they wait.
+func (k *link) join() { _ = k.dc.Close() }

@@ -1,0 +1,172 @@
+package rpc
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Kinds of frames that produce and fetch streams share. Others count from 1 and belong to their stream.
+const (
+	frameHello  = 0xf0 // the client's first
+	frameLimits = 0xf1 // the server's answer to it
+	framePing   = 0xf2
+	framePong   = 0xf3
+)
+
+// appendHelloFrame encodes the client's hello:
+//
+//	0 u32 length | 4 u8 kind | 5 u8 0 | 6 u16 protocol | 8 client id
+func appendHelloFrame(dst []byte, clientID string) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, frameHello, 8)
+	binary.LittleEndian.PutUint16(dst[at+6:], Protocol)
+	dst = append(dst, shorten(clientID)...)
+	endFrame(dst, at)
+	return dst
+}
+
+// appendLimits encodes the server's answer:
+//
+//	0 u32 length | 4 u8 kind | 5 u8 0 | 6 u16 protocol | 8 i32 node | 12 u32 largest batch | 16 u64 bytes in flight
+func appendLimits(dst []byte, l Limits) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, frameLimits, 24)
+	binary.LittleEndian.PutUint16(dst[at+6:], Protocol)
+	binary.LittleEndian.PutUint32(dst[at+8:], uint32(l.Node))
+	binary.LittleEndian.PutUint32(dst[at+12:], uint32(l.MaxBatchBytes))
+	binary.LittleEndian.PutUint64(dst[at+16:], uint64(l.InFlightBytes))
+	endFrame(dst, at)
+	return dst
+}
+
+func decodeLimits(frame []byte) (Limits, error) {
+	if len(frame) < 24 {
+		return Limits{}, Errorf(CodeInvalidRequest, "the server's first frame has %d bytes, 24 expected", len(frame))
+	}
+	return Limits{
+		Node:          id.Node(binary.LittleEndian.Uint32(frame[8:])),
+		MaxBatchBytes: int(binary.LittleEndian.Uint32(frame[12:])),
+		InFlightBytes: int(binary.LittleEndian.Uint64(frame[16:])),
+	}, nil
+}
+
+// frameOf returns a frame that is nothing but its kind.
+func frameOf(kind byte) []byte {
+	f := beginFrame(nil, kind, frameHead)
+	endFrame(f, 0)
+	return f
+}
+
+// accept receives the client's hello and answers it with the limits.
+func acceptHello(c *conn, st rawStream, l Limits) error {
+	err := receiveOne(st, func(message []byte) error {
+		return frames(message, func(kind byte, frame []byte) error {
+			if kind != frameHello || len(frame) < 8 {
+				return Errorf(CodeInvalidRequest, "the stream begins with a frame of kind %d instead of a hello", kind)
+			}
+			if v := binary.LittleEndian.Uint16(frame[6:]); v != Protocol {
+				return Errorf(CodeUnsupportedVersion, "the client speaks protocol %d, this node %d: use the client of this release", v, Protocol)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	c.established(maxMessage, streamTimeout)
+	return transmit(st, appendLimits(nil, l))
+}
+
+// client is what produce and fetch streams share on the client's side: the link, its pings, and its end.
+type client struct {
+	*link
+	closed  chan struct{}
+	once    sync.Once
+	pinging chan struct{} // closed when the pinging goroutine has ended
+
+	mu struct {
+		sync.Mutex
+		receiving bool // Recv was called: it waits for the goroutines, not Close
+	}
+}
+
+// openClient opens a produce or fetch stream and fills in the server's limits.
+func (d *Dialer) openClient(ctx context.Context, addr, rpc string, l *Limits) (*client, error) {
+	welcome := func(message []byte) error {
+		return frames(message, func(kind byte, frame []byte) (err error) {
+			if kind == frameLimits {
+				*l, err = decodeLimits(frame)
+			}
+			return err
+		})
+	}
+	k, err := d.open(ctx, addr, rpc, appendHelloFrame(nil, d.ClientID), streamTimeout, welcome)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{link: k, closed: make(chan struct{}), pinging: make(chan struct{})}
+	go c.keepAlive()
+	return c, nil
+}
+
+// keepAlive pings while the stream lives; the server answers, and so neither side takes the other for dead.
+func (c *client) keepAlive() {
+	defer close(c.pinging)
+	ticker := time.NewTicker(streamPing)
+	defer ticker.Stop()
+	ping := frameOf(framePing)
+	for {
+		select {
+		case <-ticker.C:
+			if transmit(c.st, ping) != nil {
+				return
+			}
+		case <-c.closed:
+			return
+		case <-c.dc.Closed():
+			return
+		}
+	}
+}
+
+// Done is closed when the connection is broken or closed.
+func (c *client) Done() <-chan struct{} { return c.dc.Closed() }
+
+// Addr is the address that was dialed.
+func (c *client) Addr() string { return c.addr }
+
+// Close closes the connection; what was not answered yet never will be. From any goroutine, also inside Recv's callback: Recv
+// returns soon after it.
+func (c *client) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	c.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.mu.receiving {
+		c.mu.receiving = true
+		c.join()
+		<-c.pinging
+	}
+	return nil
+}
+
+// recv runs the receiving goroutine's loop and cleans up after it.
+func (c *client) recv(f onMessage) error {
+	c.mu.Lock()
+	started := c.mu.receiving
+	c.mu.receiving = true
+	c.mu.Unlock()
+	if started {
+		return Errorf(CodeNetworkException, "connection to %s is closed", c.addr)
+	}
+	err := receive(c.st, f)
+	c.once.Do(func() { close(c.closed) })
+	c.close()
+	c.join()
+	<-c.pinging
+	return lost(c.addr, err)
+}

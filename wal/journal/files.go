@@ -92,7 +92,7 @@ func (j *Journal) Files() []FileState {
 	defer j.mu.Unlock()
 	states := make([]FileState, 0, len(j.mu.live))
 	for i, l := range j.mu.live {
-		states = append(states, FileState{FileInfo: l.info, Last: l.last, Used: l.used, Current: i == len(j.mu.live)-1})
+		states = append(states, FileState{FileInfo: l.info, Newest: l.last, Used: l.used, Current: i == len(j.mu.live)-1})
 	}
 	return states
 }

@@ -209,7 +209,7 @@ func TestFrameReuseDoesNotAllocate(t *testing.T) {
 }
 
 func TestFileInfoEncoding(t *testing.T) {
-	info := FileInfo{Name: "00000017.journal", Number: 9, Epoch: 77, Bytes: 1 << 20, First: 12, End: -1}
+	info := FileInfo{Name: "00000017.journal", Number: 9, Epoch: 77, Bytes: 1 << 20, First: 12, End: 4096, Last: 13}
 	b := info.Append([]byte("x"))[1:]
 	got, err := ParseFileInfo(b)
 	if err != nil || got != info {

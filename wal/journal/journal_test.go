@@ -150,8 +150,8 @@ func TestRecycledFilesHoldNothing(t *testing.T) {
 			t.Errorf("frame %d of an earlier life came back", f.Seq)
 		}
 	}
-	if got := Seq(len(o.frames) + len(o.res.Unvouched)); got != current.Last-current.First+1 {
-		t.Errorf("%d frames came back, want %d to %d", got, current.First, current.Last)
+	if got := Seq(len(o.frames) + len(o.res.Unvouched)); got != current.Newest-current.First+1 {
+		t.Errorf("%d frames came back, want %d to %d", got, current.First, current.Newest)
 	}
 	o.close()
 }
@@ -370,6 +370,8 @@ func TestOrderOfCalls(t *testing.T) {
 		{{Name: "1.journal", Number: 1, Bytes: 4096, End: -1}},
 		{{Name: "1.journal", Number: 1, Epoch: 1, Bytes: 4096}, {Name: "2.journal", Number: 1, Epoch: 2, Bytes: 4096}},
 		{{Name: "1.journal", Number: 1, Epoch: 1, Bytes: 4096}, {Name: "1.journal", Number: 2, Epoch: 2, Bytes: 4096}},
+		{{Name: "1.journal", Number: 1, Epoch: 1, Bytes: 8192, End: 4096}},
+		{{Name: "1.journal", Number: 1, Epoch: 1, Bytes: 8192, End: -1, Last: 3}},
 	} {
 		_, err := Open(o.fs, "journal", live, opts)
 		mustFail(t, err, ErrInvalid)

@@ -194,14 +194,14 @@ func (r *Recovery) endFiles(next Seq) {
 		if f.info.Name == r.fresh.info.Name {
 			continue
 		}
-		if !f.ended() {
-			f.info.End = f.end
-		}
 		if f.info.First == 0 {
 			f.info.First = f.first
 		}
 		if f.last == MaxSeq {
 			f.last = next - 1
+		}
+		if !f.ended() {
+			f.info.End, f.info.Last = f.end, f.last
 		}
 		if f.info.End == 0 {
 			r.restart.Dropped = append(r.restart.Dropped, f.info)

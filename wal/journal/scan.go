@@ -72,10 +72,9 @@ type scan struct {
 	waiting   []pending
 	win       *window
 	free      []*window
-	// gap is a loss at the end of a file whose last sequence is not known before the next frame has been found. certain:
-	// it is one even if that frame is the expected one.
-	gap     *pending
-	certain bool
+	// gap is a loss at the end of a file, unless the next frame that is found is the expected one. Until then its last
+	// sequence is not known.
+	gap *pending
 }
 
 func (s *scan) run() error {
@@ -139,7 +138,7 @@ func (s *scan) scanFile(f *storedFile) error {
 	switch {
 	case f.ended() && pos < f.info.End:
 		s.openGap(f, pos, "frames are missing below the recorded end of the file")
-		s.certain = true
+		s.closeGap(f.info.Last)
 	case !f.ended() && f.size < f.info.Bytes:
 		s.openGap(f, pos, fmt.Sprintf("the file has %d of %d bytes", f.size, f.info.Bytes))
 	}
@@ -174,7 +173,7 @@ func (s *scan) take(f *storedFile, h *header, pos, start int64) error {
 	if f.ended() {
 		s.vouched = max(s.vouched, h.seq)
 	}
-	if s.gap != nil && !s.certain && h.seq == s.expect {
+	if s.gap != nil && h.seq == s.expect {
 		s.gap = nil // the file lost only what was never written
 	}
 	s.closeGap(h.seq - 1)
@@ -242,7 +241,7 @@ func (s *scan) openGap(f *storedFile, pos int64, reason string) {
 	if f.first == 0 {
 		f.first = s.expect
 	}
-	s.gap, s.certain = &p, false
+	s.gap = &p
 }
 
 // closeGap says that the open gap ends with the given sequence. A file that is too short, or ends before its end, is damage

@@ -58,9 +58,10 @@ type FileInfo struct {
 	Bytes int64 // length. A file that is found shorter is damaged
 	// First is the sequence that the first frame has or will have; 0: it follows the last one of the file before.
 	First Seq
-	// End is the position after the last frame, once recovery or nothing more can be written; -1 before. A bad frame below
-	// it is damage; beyond it nothing is read.
-	End int64
+	// End is the position after the last frame, known once a recovery has put the file behind it; -1 before. A bad frame below
+	// it is damage; beyond it nothing is read. Last is the sequence of the last frame below it.
+	End  int64
+	Last Seq
 }
 
 // String leaves the epoch out.
@@ -72,7 +73,7 @@ const fileInfoVersion = 1
 
 // Append appends the encoding of i, which ParseFileInfo reads:
 //
-//	version 1 byte | number 8 | epoch 8 | bytes 8 | first 8 | end 8 | name | CRC32C of all before 4      (little-endian)
+//	version 1 byte | number 8 | epoch 8 | bytes 8 | first 8 | end 8 | last 8 | name | CRC32C of all before 4      (little-endian)
 func (i FileInfo) Append(dst []byte) []byte {
 	start := len(dst)
 	dst = append(dst, fileInfoVersion)
@@ -81,13 +82,14 @@ func (i FileInfo) Append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(i.Bytes))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(i.First))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(i.End))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(i.Last))
 	dst = append(dst, i.Name...)
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 }
 
 // ParseFileInfo reads what FileInfo.Append wrote; b is not kept.
 func ParseFileInfo(b []byte) (FileInfo, error) {
-	const fixed = 1 + 5*8
+	const fixed = 1 + 6*8
 	if len(b) < fixed+4 || b[0] != fileInfoVersion {
 		return FileInfo{}, fmt.Errorf("%w: %d bytes are no record of a journal file", ErrInvalid, len(b))
 	}
@@ -98,7 +100,7 @@ func ParseFileInfo(b []byte) (FileInfo, error) {
 	le := binary.LittleEndian
 	i := FileInfo{
 		Number: le.Uint64(b[1:]), Epoch: le.Uint64(b[9:]), Bytes: int64(le.Uint64(b[17:])),
-		First: Seq(le.Uint64(b[25:])), End: int64(le.Uint64(b[33:])), Name: string(body[fixed:]),
+		First: Seq(le.Uint64(b[25:])), End: int64(le.Uint64(b[33:])), Last: Seq(le.Uint64(b[41:])), Name: string(body[fixed:]),
 	}
 	return i, i.check()
 }
@@ -177,7 +179,7 @@ type Written struct {
 // FileState describes a live file.
 type FileState struct {
 	FileInfo
-	Last    Seq   // sequence of its last frame, 0 if it has none
+	Newest  Seq   // sequence of its last frame, 0 if it has none
 	Used    int64 // bytes of frames
 	Current bool  // frames are written to it
 }
@@ -204,6 +206,8 @@ func (i FileInfo) check() error {
 		return fmt.Errorf("%w: file %v lacks a name, number or epoch", ErrInvalid, i)
 	case i.Bytes <= 0 || i.Bytes%4096 != 0 || i.End > i.Bytes || i.End < -1 || i.End > 0 && i.End%4096 != 0:
 		return fmt.Errorf("%w: file %v has impossible lengths", ErrInvalid, i)
+	case i.End > 0 && (i.Last == 0 || i.Last < i.First) || i.End < 0 && i.Last != 0:
+		return fmt.Errorf("%w: file %v has impossible sequences", ErrInvalid, i)
 	}
 	return nil
 }

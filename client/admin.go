@@ -2,172 +2,423 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+const (
+	// describeGrace is how long DescribeTopics looks for a topic that the node asked does not know: it may be a moment behind.
+	describeGrace = time.Second
+	// adminBackoff is the time before a call that no node could answer is tried again; it doubles up to adminBackoffMax.
+	adminBackoff    = 50 * time.Millisecond
+	adminBackoffMax = time.Second
 )
 
 // Admin is the calls for topics and the cluster. Each may be sent to any node; it is repeated at other nodes, and at the
 // controller where only that one can do it, until it is answered or its context ends.
 type Admin struct{ client *Client }
 
-// Node is a node as the cluster's metadata knows it.
-type Node struct {
-	ID            id.Node `json:"id"`
-	Address       string  `json:"address"` // of rpc
-	GossipAddress string  `json:"gossip_address,omitempty"`
-	Rack          string  `json:"rack,omitempty"`
-	Alive         bool    `json:"alive"`
-	Version       string  `json:"version,omitempty"`
-}
-
-// Partition is the state of a partition.
-type Partition struct {
-	Partition id.Partition `json:"partition"`
-	Leader    id.Node      `json:"leader"` // id.NoNode: none
-	Epoch     id.Epoch     `json:"epoch"`
-	Replicas  []id.Node    `json:"replicas"` // preferred leader first
-	ISR       []id.Node    `json:"isr"`
-	Err       error        `json:"-"`
-}
-
-// Topic is a topic as the cluster's metadata knows it.
-type Topic struct {
-	Name       string            `json:"name"`
-	ID         id.Topic          `json:"id"`
-	Partitions []Partition       `json:"partitions"`
-	Configs    map[string]string `json:"configs"`
-	// ReplicationFactor is the number of replicas of each partition.
-	ReplicationFactor int  `json:"replication_factor"`
-	Internal          bool `json:"internal,omitempty"`
-}
-
-// Metadata is what every node knows about the cluster.
-type Metadata struct {
-	ClusterID  string  `json:"cluster_id"`
-	Controller id.Node `json:"controller"`
-	Nodes      []Node  `json:"nodes"`
-	Topics     []Topic `json:"topics"`
-}
-
-// TopicSpec says how a topic is created.
-type TopicSpec struct {
-	Name string
-	// Partitions is at least 1. 0: the cluster's default.
-	Partitions int
-	// ReplicationFactor 0: the cluster's default, which is 3, or the number of nodes when there are fewer.
-	ReplicationFactor int
-	Configs           map[string]string
-}
-
-// OffsetRange is what a partition holds.
-type OffsetRange struct {
-	id.TopicPartition
-	Start id.Offset // of the first record
-	End   id.Offset // the high watermark: after the last committed record
-}
-
-// NodeStatus is what a node tells about itself, or what the others know when it does not answer.
-type NodeStatus struct {
-	Node
-	State           string `json:"state"`
-	Protocol        string `json:"protocol"`
-	AcceptsProduce  bool   `json:"accepts_produce"`
-	DiskFreeBytes   int64  `json:"disk_free_bytes"`
-	DiskTotalBytes  int64  `json:"disk_total_bytes"`
-	FsyncClass      string `json:"fsync_class"`
-	Leaders         int    `json:"leaders"`
-	Replicas        int    `json:"replicas"`
-	UnderReplicated int    `json:"under_replicated"`
-	MetricsAddress  string `json:"metrics_address,omitempty"`
-	Error           string `json:"error,omitempty"` // why the node could not be asked
-}
-
-// MetadataQuorum is the group that holds the cluster's metadata.
-type MetadataQuorum struct {
-	Leader   id.Node   `json:"leader"`
-	Term     id.Term   `json:"term"`
-	Commit   id.Index  `json:"commit"`
-	Voters   []id.Node `json:"voters"`
-	Learners []id.Node `json:"learners"`
-}
-
-// ClusterStatus is the state of the whole cluster.
-type ClusterStatus struct {
-	ClusterID       string         `json:"cluster_id"`
-	ClusterName     string         `json:"cluster_name"`
-	Controller      id.Node        `json:"controller"`
-	AnsweredBy      id.Node        `json:"answered_by"`
-	Nodes           []NodeStatus   `json:"nodes"`
-	Metadata        MetadataQuorum `json:"metadata"`
-	Topics          int            `json:"topics"`
-	Partitions      int            `json:"partitions"`
-	UnderReplicated int            `json:"under_replicated"`
-	Leaderless      int            `json:"leaderless"`
-}
-
-// PartitionStatus is what the leader of a partition knows about its replicas.
-type PartitionStatus struct {
-	id.TopicPartition
-	Leader        id.Node
-	Epoch         id.Epoch
-	Start         id.Offset // of the first record
-	HighWatermark id.Offset
-	LogEnd        id.Offset // after the last appended record, committed or not
-	ISR           []id.Node
-	Members       []PartitionMember
-}
-
-// PartitionMember is a replica as the leader sees it.
-type PartitionMember struct {
-	Node    id.Node
-	Replica id.Replica
-	Match   id.Index // the last entry it has on disk
-	InSync  bool
-	Learner bool
-	LastAck time.Duration // ago; negative: never in this term
-}
-
-// Metadata returns the cluster, with the named topics, or all of them when none is named.
+// Metadata returns the cluster, with the named topics, or all of them when none is named. A named topic that does not exist
+// is left out.
 func (a *Admin) Metadata(ctx context.Context, topics ...string) (Metadata, error) {
-	return Metadata{}, ErrClosed
+	resp, err := a.metadata(ctx, topics)
+	if err != nil {
+		return Metadata{}, err
+	}
+	return metadataFromWire(resp), nil
 }
 
-// CreateTopic creates a topic and returns it once its partitions have leaders, or when ctx ends.
-func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error { return ErrClosed }
+func (a *Admin) metadata(ctx context.Context, topics []string) (resp *pb.MetadataResponse, err error) {
+	err = a.call(ctx, "metadata", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) (err error) {
+		resp, err = c.Metadata(ctx, &pb.MetadataRequest{Topics: topics})
+		return err
+	})
+	return resp, err
+}
+
+// CreateTopic creates a topic. It returns when the partitions have leaders, which is when records can be produced.
+func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
+	req := &pb.CreateTopicRequest{
+		Name:              t.Name,
+		Partitions:        int32(t.Partitions),
+		ReplicationFactor: int32(t.ReplicationFactor),
+		Configs:           t.Configs,
+		TimeoutMs:         int32(a.client.opts.RequestTimeout.Milliseconds()),
+	}
+	if t.Partitions == 0 {
+		req.Partitions = -1
+	}
+	if t.ReplicationFactor == 0 {
+		req.ReplicationFactor = -1
+	}
+	err := a.call(ctx, fmt.Sprintf("create topic %q", t.Name), func(ctx context.Context, c pb.DRPCAdminClient, at attempt) error {
+		_, err := c.CreateTopic(ctx, req)
+		if at.maybeDone && rpc.CodeOf(err) == rpc.CodeTopicAlreadyExists {
+			return nil // by an earlier attempt of this call, whose answer got lost
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.waitForLeaders(ctx, t.Name)
+}
+
+// waitForLeaders returns when every partition of a topic has a leader.
+func (a *Admin) waitForLeaders(ctx context.Context, topic string) error {
+	for {
+		resp, err := a.metadata(ctx, []string{topic})
+		if err != nil {
+			return fmt.Errorf("topic %q is created, its leaders are not known: %w", topic, err)
+		}
+		for _, t := range resp.Topics {
+			ready := t.Name == topic && len(t.Partitions) > 0
+			for _, p := range t.Partitions {
+				ready = ready && id.Node(p.Leader) != id.NoNode
+			}
+			if ready {
+				return nil
+			}
+		}
+		if err := pause(ctx, adminBackoff); err != nil {
+			return fmt.Errorf("client: topic %q is created, but not every partition has a leader yet: %w", topic, err)
+		}
+	}
+}
 
 // DeleteTopic deletes a topic and its records.
-func (a *Admin) DeleteTopic(ctx context.Context, name string) error { return ErrClosed }
+func (a *Admin) DeleteTopic(ctx context.Context, name string) error {
+	req := &pb.DeleteTopicRequest{Name: name, TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
+	return a.call(ctx, fmt.Sprintf("delete topic %q", name), func(ctx context.Context, c pb.DRPCAdminClient, at attempt) error {
+		_, err := c.DeleteTopic(ctx, req)
+		if at.maybeDone && rpc.CodeOf(err) == rpc.CodeUnknownTopicOrPartition {
+			return nil
+		}
+		return err
+	})
+}
 
-// ListTopics returns the names of all topics, sorted.
-func (a *Admin) ListTopics(ctx context.Context) ([]string, error) { return nil, ErrClosed }
+// AlterConfig sets and removes settings of a topic, in one step, and returns the topic's own settings after it.
+func (a *Admin) AlterConfig(ctx context.Context, topic string, set map[string]string, remove []string) (map[string]string, error) {
+	req := &pb.AlterTopicConfigRequest{Name: topic, Set: set, Remove: remove, TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
+	var configs map[string]string
+	err := a.call(ctx, fmt.Sprintf("alter topic %q", topic), func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) error {
+		resp, err := c.AlterTopicConfig(ctx, req)
+		configs = resp.GetConfigs()
+		return err
+	})
+	return configs, err
+}
+
+// ListTopics returns the names of all topics, sorted. Internal ones begin with two underscores.
+func (a *Admin) ListTopics(ctx context.Context) ([]string, error) {
+	m, err := a.Metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(m.Topics))
+	for _, t := range m.Topics {
+		names = append(names, t.Name)
+	}
+	return names, nil
+}
 
 // DescribeTopics returns the named topics, or all, sorted by name. One that does not exist is an error.
 func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, error) {
-	return nil, ErrClosed
-}
-
-// AlterConfig sets and removes settings of a topic, in one step.
-func (a *Admin) AlterConfig(ctx context.Context, topic string, set map[string]string, remove []string) error {
-	return ErrClosed
+	giveUp := time.Now().Add(describeGrace)
+	for {
+		m, err := a.Metadata(ctx, names...)
+		if err != nil {
+			return nil, err
+		}
+		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+			return slices.ContainsFunc(m.Topics, func(t Topic) bool { return t.Name == name })
+		})
+		if len(missing) == 0 {
+			return m.Topics, nil
+		}
+		if time.Now().After(giveUp) {
+			return nil, fmt.Errorf("%w %q", ErrUnknownTopic, missing[0])
+		}
+		if err := pause(ctx, adminBackoff); err != nil {
+			return nil, fmt.Errorf("%w %q: %w", ErrUnknownTopic, missing[0], err)
+		}
+	}
 }
 
 // Offsets returns what the partitions of a topic hold, in the order of the partitions.
 func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error) {
-	return nil, ErrClosed
+	topics, err := a.DescribeTopics(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	tps := make([]id.TopicPartition, len(topics[0].Partitions))
+	for i := range tps {
+		tps[i] = id.TopicPartition{Topic: topic, Partition: topics[0].Partitions[i].Partition}
+	}
+	out := make([]OffsetRange, len(tps))
+	if _, err := a.client.cache.topic(ctx, topic); err != nil {
+		return nil, err
+	}
+	open := tps
+	for backoff := adminBackoff; ; backoff = min(2*backoff, adminBackoffMax) {
+		found, cause := a.client.listOffsets(ctx, open)
+		for i, tp := range tps {
+			if r, ok := found[tp]; ok {
+				out[i] = r
+			}
+		}
+		open = slices.DeleteFunc(slices.Clone(open), func(tp id.TopicPartition) bool { _, ok := found[tp]; return ok })
+		if len(open) == 0 {
+			return out, nil
+		}
+		var refused *rpc.Error
+		if errors.As(cause, &refused) && !refused.Code.Retriable() {
+			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], cause)
+		}
+		a.client.cache.request()
+		if err := pause(ctx, backoff); err != nil {
+			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], errors.Join(err, cause))
+		}
+	}
+}
+
+// listOffsets asks the leaders for the ranges of the partitions, each leader once. Those missing in the result were not
+// answered; err is one reason.
+func (c *Client) listOffsets(ctx context.Context, tps []id.TopicPartition) (found map[id.TopicPartition]OffsetRange, err error) {
+	const latest, earliest = -1, -2
+	requests := make(map[string]*pb.ListOffsetsRequest)
+	known := c.cache.current.Load()
+	for _, tp := range tps {
+		l, ok := known.leader(tp)
+		if !ok {
+			err = &rpc.Error{Code: rpc.CodeLeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: id.NoNode}
+			continue
+		}
+		req := requests[l.addr]
+		if req == nil {
+			req = new(pb.ListOffsetsRequest)
+			requests[l.addr] = req
+		}
+		for _, at := range []int64{earliest, latest} {
+			req.Partitions = append(req.Partitions, &pb.ListOffsetsRequest_Partition{Topic: tp.Topic, Partition: int32(tp.Partition), Timestamp: at})
+		}
+	}
+	found = make(map[id.TopicPartition]OffsetRange, len(tps))
+	for addr, req := range requests {
+		if e := c.listOffsetsAt(ctx, addr, req, found); e != nil {
+			err = e
+		}
+	}
+	return found, err
+}
+
+func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOffsetsRequest, found map[id.TopicPartition]OffsetRange) error {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
+	defer cancel()
+	resp, err := c.dialer.Admin(addr).ListOffsets(ctx, req)
+	if err != nil {
+		return fmt.Errorf("%s: %w", addr, err)
+	}
+	if len(resp.Partitions) != len(req.Partitions) {
+		return fmt.Errorf("client: %s answered %d of %d offsets", addr, len(resp.Partitions), len(req.Partitions))
+	}
+	for i := 0; i+1 < len(resp.Partitions); i += 2 {
+		start, end := resp.Partitions[i], resp.Partitions[i+1]
+		tp := id.TopicPartition{Topic: req.Partitions[i].Topic, Partition: id.Partition(req.Partitions[i].Partition)}
+		if code := rpc.Code(max(start.ErrorCode, end.ErrorCode)); code != rpc.CodeNone {
+			c.cache.hint(tp, id.Node(start.Leader), id.Epoch(start.Epoch))
+			err = &rpc.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
+			continue
+		}
+		found[tp] = OffsetRange{TopicPartition: tp, Start: id.Offset(start.Offset), End: id.Offset(end.Offset)}
+	}
+	return err
 }
 
 // ClusterStatus returns the state of the cluster.
 func (a *Admin) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
-	return ClusterStatus{}, ErrClosed
+	var resp *pb.ClusterStatusResponse
+	err := a.call(ctx, "cluster status", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) (err error) {
+		resp, err = c.ClusterStatus(ctx, &pb.ClusterStatusRequest{})
+		return err
+	})
+	if err != nil {
+		return ClusterStatus{}, err
+	}
+	return statusFromWire(resp), nil
 }
 
 // PartitionStatus returns what the leader of a partition knows.
 func (a *Admin) PartitionStatus(ctx context.Context, tp id.TopicPartition) (PartitionStatus, error) {
-	return PartitionStatus{}, ErrClosed
+	var resp *pb.PartitionStatusResponse
+	err := a.callLeader(ctx, tp, "status of", func(ctx context.Context, c pb.DRPCAdminClient) (err error) {
+		resp, err = c.PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: tp.Topic, Partition: int32(tp.Partition)})
+		return err
+	})
+	if err != nil {
+		return PartitionStatus{}, err
+	}
+	return partitionStatusFromWire(tp, resp), nil
 }
 
 // TransferLeader asks the leader of a partition to hand over to the replica on node to.
 func (a *Admin) TransferLeader(ctx context.Context, tp id.TopicPartition, to id.Node) error {
-	return ErrClosed
+	return a.callLeader(ctx, tp, "transfer leadership of", func(ctx context.Context, c pb.DRPCAdminClient) error {
+		_, err := c.TransferLeader(ctx, &pb.TransferLeaderRequest{Topic: tp.Topic, Partition: int32(tp.Partition), To: int32(to)})
+		return err
+	})
+}
+
+// initProducerID allocates a producer id.
+func (a *Admin) initProducerID(ctx context.Context) (id.Producer, id.ProducerEpoch, error) {
+	var resp *pb.InitProducerIDResponse
+	err := a.call(ctx, "allocate a producer id", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) (err error) {
+		resp, err = c.InitProducerID(ctx, &pb.InitProducerIDRequest{})
+		return err
+	})
+	if err != nil {
+		return id.NoProducer, 0, err
+	}
+	return id.Producer(resp.ProducerId), id.ProducerEpoch(resp.ProducerEpoch), nil
+}
+
+// attempt is what a call may want to know about the attempts before.
+type attempt struct {
+	maybeDone bool // an earlier one got no answer: it may have been carried out
+}
+
+// call runs f against one node after the other until one answers, or refuses for good, or ctx ends.
+func (a *Admin) call(ctx context.Context, what string, f func(context.Context, pb.DRPCAdminClient, attempt) error) error {
+	var at attempt
+	servers := newRotation(a.client.cache.addresses())
+	for backoff := adminBackoff; ; {
+		server := servers.next()
+		err := a.try(ctx, server, func(ctx context.Context, c pb.DRPCAdminClient) error { return f(ctx, c, at) })
+		if err == nil {
+			return nil
+		}
+		var refused *rpc.Error
+		isRefusal := errors.As(err, &refused)
+		switch {
+		case a.client.ctx.Err() != nil:
+			return ErrClosed
+		case isRefusal && refused.Code == rpc.CodeNotController:
+			if addr, ok := a.client.cache.current.Load().nodes[refused.Leader]; ok && servers.prefer(addr) {
+				continue
+			}
+			a.client.cache.request()
+		case isRefusal && (refused.Code == rpc.CodeUnknownTopicOrPartition || !refused.Code.Retriable()):
+			return fmt.Errorf("client: %s: %w", what, err)
+		case !isRefusal || refused.Code == rpc.CodeRequestTimedOut:
+			at.maybeDone = true
+		}
+		if isRefusal || servers.exhausted() {
+			if e := pause(ctx, backoff); e != nil {
+				return fmt.Errorf("client: %s: %w (last error: %s: %w)", what, e, server, err)
+			}
+			backoff = min(2*backoff, adminBackoffMax)
+		} else if ctx.Err() != nil {
+			return fmt.Errorf("client: %s: %w (last error: %s: %w)", what, ctx.Err(), server, err)
+		}
+	}
+}
+
+// callLeader runs f against the leader of a partition until it answers, or refuses for good, or ctx ends.
+func (a *Admin) callLeader(ctx context.Context, tp id.TopicPartition, what string, f func(context.Context, pb.DRPCAdminClient) error) error {
+	cache := &a.client.cache
+	if t, err := cache.topic(ctx, tp.Topic); err != nil {
+		return fmt.Errorf("client: %s %s: %w", what, tp, err)
+	} else if int(tp.Partition) >= len(t.partitions) || tp.Partition < 0 {
+		return fmt.Errorf("%w %s: the topic has %d", ErrUnknownPartition, tp, len(t.partitions))
+	}
+	for backoff := adminBackoff; ; backoff = min(2*backoff, adminBackoffMax) {
+		var err error
+		if l, ok := cache.current.Load().leader(tp); ok {
+			err = a.try(ctx, l.addr, f)
+		} else {
+			err = rpc.Errorf(rpc.CodeLeaderNotAvailable, "%s has no leader", tp)
+		}
+		if err == nil {
+			return nil
+		}
+		var refused *rpc.Error
+		if errors.As(err, &refused) && !refused.Code.Retriable() {
+			return fmt.Errorf("client: %s %s: %w", what, tp, err)
+		}
+		cache.request()
+		if e := pause(ctx, backoff); e != nil {
+			return fmt.Errorf("client: %s %s: %w (last error: %w)", what, tp, e, err)
+		}
+	}
+}
+
+// try is one attempt at one node.
+func (a *Admin) try(ctx context.Context, server string, f func(context.Context, pb.DRPCAdminClient) error) error {
+	if a.client.ctx.Err() != nil {
+		return ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.client.opts.RequestTimeout)
+	defer cancel()
+	stop := context.AfterFunc(a.client.ctx, cancel)
+	defer stop()
+	return f(ctx, a.client.dialer.Admin(server))
+}
+
+// rotation goes round the servers, with at most one detour in a row.
+type rotation struct {
+	servers  []string
+	at       int
+	detour   string
+	detoured bool
+}
+
+func newRotation(servers []string) *rotation {
+	// Who answered last stays first; the others take the load in any order.
+	rest := servers[1:]
+	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	return &rotation{servers: servers}
+}
+
+func (r *rotation) next() string {
+	if r.detour != "" {
+		server := r.detour
+		r.detour = ""
+		return server
+	}
+	r.detoured = false
+	server := r.servers[r.at%len(r.servers)]
+	r.at++
+	return server
+}
+
+// prefer makes server the next one. It refuses when the one before was preferred, too: two nodes that name each other.
+func (r *rotation) prefer(server string) bool {
+	if r.detoured {
+		return false
+	}
+	r.detour, r.detoured = server, true
+	return true
+}
+
+// exhausted tells whether every server has had its turn.
+func (r *rotation) exhausted() bool { return r.at%len(r.servers) == 0 }
+
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }

@@ -51,7 +51,9 @@ type PartitionError struct {
 	Err error
 }
 
-func (e *PartitionError) Error() string { return fmt.Sprintf("client: %s: %v", e.TopicPartition, e.Err) }
+func (e *PartitionError) Error() string {
+	return fmt.Sprintf("client: %s: %v", e.TopicPartition, e.Err)
+}
 
 // Unwrap returns the cause.
 func (e *PartitionError) Unwrap() error { return e.Err }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -86,6 +87,16 @@ const (
 	// AcksNone does not wait at all.
 	AcksNone
 )
+
+func (a Acks) wire() rpc.Acks {
+	switch a {
+	case AcksLeader:
+		return rpc.AcksLeader
+	case AcksNone:
+		return rpc.AcksNone
+	}
+	return rpc.AcksAll
+}
 
 // String returns the value of Kafka's acks setting.
 func (a Acks) String() string {

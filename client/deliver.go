@@ -1,0 +1,296 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// verdict is what an answer means for its batch.
+type verdict uint8
+
+const (
+	written   verdict = iota // it is in the log
+	again                    // it may be written by another attempt, with the same sequence
+	refused                  // it is not in the log and never will be
+	restart                  // it is not in the log; the partition does not know the producer any more
+	lostTrack                // whether it is in the log cannot be learned any more
+	fenced                   // like lostTrack, and the producer id is of no more use
+)
+
+// maxOutOfOrder is how often a batch with nothing unanswered before it may be told to be out of order before that is believed.
+const maxOutOfOrder = 4
+
+// judgeLocked says what an answer to batch b, which is in flight, means.
+func (q *queue) judgeLocked(b *pending, code rpc.Code) verdict {
+	first := q.flight.head == b
+	switch code {
+	case rpc.CodeNone:
+		return written
+	case rpc.CodeDuplicateSequence:
+		// Written by an earlier attempt, so long ago that the node does not know the offset any more.
+		return written
+	case rpc.CodeOutOfOrderSequence:
+		if q.draining {
+			return again
+		}
+		// Behind a batch that failed: its turn comes after that one.
+		if !first || b.attempts < maxOutOfOrder {
+			return again
+		}
+		return lostTrack
+	case rpc.CodeUnknownProducerID:
+		if q.draining || first && !b.doubt {
+			return restart
+		}
+		return lostTrack
+	case rpc.CodeInvalidProducerEpoch:
+		return fenced
+	}
+	if code.Retriable() {
+		return again
+	}
+	return refused
+}
+
+// answered handles the answer to the attempt correlation of batch b.
+func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse) {
+	q.mu.Lock()
+	if b.correlation != correlation {
+		q.mu.Unlock() // the batch was put back since, and is or will be sent again
+		return
+	}
+	now := time.Now()
+	b.correlation = 0
+	if r.Code != rpc.CodeNone {
+		b.cause = &rpc.Error{Code: r.Code, Message: r.Message, Leader: r.Leader}
+	}
+	v := q.judgeLocked(b, r.Code)
+	if !q.producer.idempotent() && v != written && v != again {
+		v = refused
+	}
+	switch v {
+	case written:
+		q.delay = 0
+		offset := r.BaseOffset
+		if r.Code != rpc.CodeNone {
+			offset = id.NoOffset
+		}
+		b.endLocked(offset, nil)
+	case again:
+		b.doubt = b.doubt || !certain(r.Code)
+		q.againLocked(now, r)
+	case refused:
+		b.endLocked(id.NoOffset, q.refusal(b))
+		if q.producer.idempotent() {
+			q.draining, q.restart = true, true
+		}
+	case restart:
+		q.draining, q.restart = true, true
+	case lostTrack, fenced:
+		b.endLocked(id.NoOffset, q.refusal(b))
+		q.putBackLocked()
+		if v == fenced {
+			q.renounceLocked()
+		}
+		q.restartLocked(q.unacknowledged)
+	}
+	q.advanceLocked()
+	q.drainedLocked(now)
+	q.signalLocked()
+	q.mu.Unlock()
+	q.callBack()
+}
+
+// certain tells of a code after which the batch may come again that this attempt has not written it.
+func certain(code rpc.Code) bool {
+	switch code {
+	case rpc.CodeOutOfOrderSequence, rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeUnknownTopicOrPartition:
+		return true
+	}
+	return false
+}
+
+func (q *queue) refusal(b *pending) error {
+	return &PartitionError{TopicPartition: q.tp, Err: b.cause}
+}
+
+// againLocked prepares another attempt of what failed with r.
+func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
+	cache := &q.producer.client.cache
+	pause := q.nextDelayLocked()
+	switch r.Code {
+	case rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeNotEnoughReplicasAfter, rpc.CodeOutOfOrderSequence:
+		// The node that leads said so: nobody else to ask.
+	case rpc.CodeNotLeaderOrFollower:
+		if r.Leader != id.NoNode && r.Leader != q.nodeLocked() && cache.hint(q.tp, r.Leader, r.Epoch) && r.Epoch >= q.epoch {
+			pause = 0
+		} else {
+			cache.request()
+		}
+	default:
+		cache.request()
+	}
+	if !q.producer.idempotent() || q.draining {
+		q.draining = true
+		q.notBefore = now.Add(pause)
+		return
+	}
+	q.putBackLocked()
+	q.detachLocked(now, pause)
+}
+
+func (q *queue) nodeLocked() id.Node {
+	if q.stream == nil {
+		return id.NoNode
+	}
+	return q.stream.node
+}
+
+// drainedLocked ends draining when the last batch in flight has been answered.
+func (q *queue) drainedLocked(now time.Time) {
+	if !q.draining {
+		return
+	}
+	for b := q.flight.head; b != nil; b = b.next {
+		if b.correlation != 0 {
+			return
+		}
+	}
+	q.putBackLocked()
+	if q.restart {
+		q.restartLocked(q.unacknowledged)
+	}
+	q.draining = false
+	q.stream, q.listed = nil, false
+	if q.notBefore.Before(now) {
+		q.notBefore = now
+	}
+	q.signalLocked()
+}
+
+// lost handles the end of a stream.
+func (q *queue) lost(s *stream, cause error) {
+	q.mu.Lock()
+	if q.stream != s {
+		q.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	q.interruptLocked(now, cause)
+	q.detachLocked(now, 0)
+	q.mu.Unlock()
+	q.callBack()
+}
+
+// interruptLocked takes the batches in flight back from a stream that is not waited for any longer.
+func (q *queue) interruptLocked(now time.Time, cause error) {
+	for b := q.flight.head; b != nil; b = b.next {
+		b.interrupt(cause)
+	}
+	q.drainedLocked(now)
+	q.putBackLocked()
+}
+
+// expire ends the batches that have had no outcome within the delivery timeout.
+func (q *queue) expire(now time.Time) {
+	deadline := now.Add(-q.producer.opts.DeliveryTimeout)
+	q.mu.Lock()
+	if oldest := q.oldestLocked(); oldest == nil || oldest.created.After(deadline) || q.sending != nil {
+		q.mu.Unlock()
+		return
+	}
+	expired := func(b *pending) bool { return !b.created.After(deadline) }
+	if sent := q.oldestSentLocked(); q.producer.idempotent() && sent != nil && expired(sent) {
+		// Its sequence is taken, and nobody will ever know by what.
+		q.putBackLocked()
+		q.endSentLocked(expired)
+		q.restartLocked(q.unacknowledged)
+	} else if !q.producer.idempotent() {
+		for b := q.flight.head; b != nil; b = b.next {
+			if expired(b) && !b.done {
+				b.endLocked(id.NoOffset, q.timeout(b))
+			}
+		}
+	}
+	q.expireWaitingLocked(expired)
+	q.advanceLocked()
+	q.drainedLocked(now)
+	q.signalLocked()
+	q.mu.Unlock()
+	q.callBack()
+}
+
+// oldestSentLocked is the oldest batch without outcome that has a sequence; nil: none.
+func (q *queue) oldestSentLocked() *pending {
+	for _, l := range []pendingList{q.flight, q.waiting} {
+		for b := l.head; b != nil; b = b.next {
+			if !b.done && b.sequenced {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// endSentLocked ends the expired ones among the batches that wait with a sequence.
+func (q *queue) endSentLocked(expired func(*pending) bool) {
+	all := q.waiting.take()
+	for b := all.popFront(); b != nil; b = all.popFront() {
+		if b.sequenced && expired(b) {
+			b.endLocked(id.NoOffset, q.timeout(b))
+			q.ended.pushBack(b)
+		} else {
+			q.waiting.pushBack(b)
+		}
+	}
+}
+
+// expireWaitingLocked ends expired batches that were never sent, or whose order nobody vouches for.
+func (q *queue) expireWaitingLocked(expired func(*pending) bool) {
+	if q.open != nil && expired(q.open) {
+		q.closeOpenLocked()
+	}
+	all := q.waiting.take()
+	for b := all.popFront(); b != nil; b = all.popFront() {
+		if expired(b) {
+			b.endLocked(id.NoOffset, q.timeout(b))
+			q.ended.pushBack(b)
+		} else {
+			q.waiting.pushBack(b)
+		}
+	}
+}
+
+func (q *queue) oldestLocked() *pending {
+	for _, b := range []*pending{q.flight.head, q.waiting.head, q.open} {
+		if b != nil {
+			return b
+		}
+	}
+	return nil
+}
+
+func (q *queue) timeout(b *pending) error {
+	cause := b.cause
+	if cause == nil {
+		cause = q.producer.client.cache.because(errors.New("no answer from its leader"))
+	}
+	err := fmt.Errorf("%w: not acknowledged within %v: %w", ErrDeliveryTimeout, q.producer.opts.DeliveryTimeout, cause)
+	return &PartitionError{TopicPartition: q.tp, Err: err}
+}
+
+// stalledSince is when the oldest batch in flight was sent; zero when none is. stream is where.
+func (q *queue) stalledSince() (s *stream, since time.Time, epoch id.Epoch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for b := q.flight.head; b != nil; b = b.next {
+		if b.correlation != 0 {
+			return q.stream, b.sentAt, q.epoch
+		}
+	}
+	return q.stream, time.Time{}, q.epoch
+}

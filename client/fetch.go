@@ -1,0 +1,383 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+const (
+	// watchInterval is how often the consumer looks for partitions that have become silent.
+	watchInterval = time.Second
+	// silentAfter is after how long without an event the consumer asks whether the leader still leads.
+	silentAfter = 5 * time.Second
+	// maxDamaged is how many unusable answers in a row it takes before Poll reports them.
+	maxDamaged = 5
+)
+
+// fetchStream is one connection of a consumer to one node, from the dial to the first error. It has two goroutines: run dials
+// and sends, the other one only receives.
+type fetchStream struct {
+	consumer *Consumer
+	node     id.Node
+	addr     string
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wake     chan struct{}
+	conn     atomic.Pointer[rpc.FetchConn]
+
+	subscriptions map[uint32]*cursor // guarded by the consumer's mutex
+
+	mu struct {
+		sync.Mutex
+		commands []rpc.FetchCommand // to be sent
+		events   int
+		err      error
+	}
+}
+
+func newFetchStream(c *Consumer, node id.Node, addr string) *fetchStream {
+	s := &fetchStream{consumer: c, node: node, addr: addr, wake: make(chan struct{}, 1), subscriptions: make(map[uint32]*cursor)}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	return s
+}
+
+// command queues a command. There is at most one of each kind for a quarter of the credit, so the list stays short.
+func (s *fetchStream) command(cmd rpc.FetchCommand) {
+	s.mu.Lock()
+	s.mu.commands = append(s.mu.commands, cmd)
+	s.mu.Unlock()
+	poke(s.wake)
+}
+
+func (s *fetchStream) run() {
+	ctx, cancel := context.WithTimeout(s.ctx, s.consumer.client.opts.DialTimeout)
+	conn, err := s.consumer.client.dialer.DialFetch(ctx, s.addr)
+	cancel()
+	if err != nil {
+		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
+		return
+	}
+	s.conn.Store(conn)
+	defer conn.Close()
+	s.consumer.wg.Go(func() {
+		err := conn.Recv(s.event)
+		if err == nil {
+			err = errors.New("the node closed the stream")
+		}
+		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
+	})
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.wake:
+		}
+		s.mu.Lock()
+		commands := s.mu.commands
+		s.mu.commands = nil
+		s.mu.Unlock()
+		if len(commands) == 0 {
+			continue
+		}
+		if err := conn.Send(commands...); err != nil {
+			s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
+			return
+		}
+	}
+}
+
+// fail ends the stream and takes the cursors away from it.
+func (s *fetchStream) fail(err error) {
+	s.mu.Lock()
+	if s.mu.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.err = err
+	healthy := s.mu.events > 0
+	s.mu.Unlock()
+	s.cancel()
+	if conn := s.conn.Load(); conn != nil {
+		_ = conn.Close() // it is broken already, or nobody is interested any more
+	}
+	c := s.consumer
+	if c.ctx.Err() == nil {
+		c.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", err)
+		c.client.cache.request()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.streams[s.node] == s {
+		delete(c.mu.streams, s.node)
+	}
+	b := c.mu.backoff[s.node]
+	if healthy {
+		b.delay = 0
+	}
+	b.delay = min(max(2*b.delay, nodeBackoffMin), nodeBackoffMax)
+	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
+	c.mu.backoff[s.node] = b
+	for _, cur := range s.subscriptions {
+		cur.stream = nil
+	}
+	clear(s.subscriptions)
+	poke(c.wake)
+}
+
+// event handles what the node sends, on the receiving goroutine. The bytes are copied and checked outside the mutex: the
+// cursor's next offset can only be moved by this goroutine while the subscription lasts.
+func (s *fetchStream) event(e rpc.FetchEvent) {
+	c := s.consumer
+	s.mu.Lock()
+	s.mu.events++
+	s.mu.Unlock()
+	c.mu.Lock()
+	cur := s.subscriptions[e.Subscription]
+	if cur == nil {
+		c.mu.Unlock()
+		return // ended in the meantime
+	}
+	cur.heard = time.Now()
+	want := cur.next
+	c.mu.Unlock()
+
+	if e.Code != rpc.CodeNone {
+		s.ended(cur, e)
+		return
+	}
+	next, err := checkBatches(e.Batches, want)
+	var batches []byte
+	if err == nil && next > want {
+		batches = c.spare.copyOf(e.Batches)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.subscriptions[e.Subscription] != cur {
+		c.spare.put(batches)
+		return
+	}
+	if err != nil {
+		c.damagedLocked(cur, err)
+		return
+	}
+	cur.damaged, cur.delay = 0, 0
+	caughtUp := next >= e.HighWatermark
+	if batches == nil {
+		if n := int64(len(e.Batches)); n > 0 {
+			s.command(rpc.FetchCommand{Kind: rpc.Credit, Subscription: cur.subscription, Credit: n})
+		}
+		if !caughtUp || cur.caughtUp {
+			return
+		}
+	}
+	cur.next, cur.caughtUp = next, caughtUp
+	c.deliverLocked(&delivery{
+		cursor: cur, subscription: cur.subscription, batches: batches, from: want, next: next, hw: e.HighWatermark, start: e.LogStart,
+	})
+}
+
+// damagedLocked handles an answer with a bad checksum or a gap: asked again, it may come out right.
+func (c *Consumer) damagedLocked(cur *cursor, err error) {
+	c.client.opts.Logger.Warn("an answer cannot be used", "partition", cur.tp.String(), "error", err)
+	if cur.damaged++; cur.damaged >= maxDamaged {
+		c.failLocked(cur, &PartitionError{cur.tp, err})
+		return
+	}
+	c.unsubscribedLocked(cur, cur.nextDelay())
+}
+
+// ended handles an event that ends its subscription.
+func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
+	c := s.consumer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.subscriptions[e.Subscription] != cur {
+		return
+	}
+	delete(s.subscriptions, e.Subscription) // the node has forgotten it: nothing to unsubscribe
+	cur.stream = nil
+	switch {
+	case e.Code == rpc.CodeOffsetOutOfRange:
+		c.outOfRangeLocked(cur, e)
+	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, e.Leader, cur.epoch):
+		c.unsubscribedLocked(cur, 0)
+	case e.Code.Retriable():
+		c.client.cache.request()
+		c.unsubscribedLocked(cur, cur.nextDelay())
+	default:
+		c.failLocked(cur, &PartitionError{cur.tp, &rpc.Error{Code: e.Code, Message: e.Message, Leader: e.Leader}})
+	}
+}
+
+func (c *Consumer) outOfRangeLocked(cur *cursor, e rpc.FetchEvent) {
+	wanted := cur.next
+	switch c.opts.OnOutOfRange {
+	case ResetEarliest:
+		cur.next = e.LogStart
+	case ResetLatest:
+		cur.next = e.HighWatermark
+	default:
+		c.failLocked(cur, &OutOfRangeError{TopicPartition: cur.tp, Offset: wanted, Start: e.LogStart, End: e.HighWatermark})
+		return
+	}
+	c.client.opts.Logger.Info("offset out of range, reset", "partition", cur.tp.String(), "offset", wanted, "to", cur.next)
+	c.unsubscribedLocked(cur, cur.nextDelay())
+}
+
+// keepHouse is the goroutine that subscribes cursors without a stream, and looks after silent ones.
+func (c *Consumer) keepHouse() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed := c.client.cache.changed()
+		timer.Reset(c.subscribeAll(time.Now()))
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-changed:
+		case <-c.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// subscribeAll subscribes what can be subscribed and returns after how long to look again.
+func (c *Consumer) subscribeAll(now time.Time) time.Duration {
+	known := c.client.cache.current.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := watchInterval
+	var resolve []*cursor
+	for _, cur := range c.mu.cursors {
+		switch {
+		case cur.failed || cur.resolving:
+		case cur.stream != nil:
+			c.watchLocked(cur, known, now)
+		case cur.next < 0:
+			resolve = append(resolve, cur)
+		default:
+			next = min(next, c.findStreamLocked(cur, known, now))
+		}
+	}
+	if len(resolve) > 0 {
+		next = min(next, c.resolveLocked(resolve, known, now))
+	}
+	return next
+}
+
+// watchLocked leaves a node that has been silent and does not lead any more.
+func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
+	l, ok := known.leader(cur.tp)
+	moved := ok && l.node != cur.stream.node && l.epoch > cur.epoch
+	recreated := ok && l.topic != cur.topicID
+	switch silent := now.Sub(cur.heard); {
+	case recreated, moved && (silent > silentAfter || cur.stream.conn.Load() == nil):
+		c.unsubscribedLocked(cur, 0)
+	case silent > silentAfter && now.Sub(c.mu.asked) > silentAfter:
+		c.mu.asked = now
+		c.client.cache.request()
+	}
+}
+
+// findStreamLocked subscribes one cursor, or returns after how long to try again.
+func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time) time.Duration {
+	l, ok := known.leader(cur.tp)
+	if !ok {
+		c.noLeaderLocked(cur, known)
+		return refreshInterval
+	}
+	if pause := cur.notBefore.Sub(now); pause > 0 && l.epoch <= cur.epoch {
+		return pause
+	}
+	s, wait := c.streamToLocked(l, now)
+	if s == nil {
+		c.client.cache.request()
+		return min(wait, refreshInterval)
+	}
+	c.subscribeLocked(cur, s, l, now)
+	return watchInterval
+}
+
+// noLeaderLocked asks for the leader, or reports that there will not be one.
+func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
+	cache := &c.client.cache
+	switch t := known.topics[cur.tp.Topic]; {
+	case t != nil && int(cur.tp.Partition) >= len(t.partitions):
+		c.failLocked(cur, fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1))
+	case t == nil && cache.missingFor(cur.tp.Topic) > unknownGrace:
+		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w %q: it does not exist", ErrUnknownTopic, cur.tp.Topic)})
+	default:
+		cache.request()
+	}
+}
+
+// streamToLocked returns the stream to a node and opens it if need be; nil: not before wait has passed.
+func (c *Consumer) streamToLocked(l leader, now time.Time) (s *fetchStream, wait time.Duration) {
+	if s := c.mu.streams[l.node]; s != nil {
+		return s, 0
+	}
+	if b := c.mu.backoff[l.node]; now.Before(b.until) {
+		return nil, b.until.Sub(now)
+	}
+	if c.ctx.Err() != nil {
+		return nil, time.Hour
+	}
+	s = newFetchStream(c, l.node, l.addr)
+	c.mu.streams[l.node] = s
+	c.wg.Go(s.run)
+	return s, 0
+}
+
+// resolveLocked starts to ask what Beginning and End are, of the partitions whose leaders are known.
+func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Time) time.Duration {
+	next := watchInterval
+	var ask []*cursor
+	var tps []id.TopicPartition
+	for _, cur := range cursors {
+		pause := cur.notBefore.Sub(now)
+		if _, ok := known.leader(cur.tp); !ok {
+			c.noLeaderLocked(cur, known)
+			next = refreshInterval
+		} else if pause > 0 {
+			next = min(next, pause)
+		} else {
+			cur.resolving = true
+			ask, tps = append(ask, cur), append(tps, cur.tp)
+		}
+	}
+	if len(ask) > 0 {
+		c.wg.Go(func() { c.resolve(ask, tps) })
+	}
+	return next
+}
+
+func (c *Consumer) resolve(ask []*cursor, tps []id.TopicPartition) {
+	found, err := c.client.listOffsets(c.ctx, tps)
+	if err != nil {
+		c.client.cache.request()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cur := range ask {
+		cur.resolving = false
+		r, ok := found[cur.tp]
+		switch {
+		case !ok:
+			cur.notBefore = time.Now().Add(cur.nextDelay())
+		case cur.next == Beginning:
+			cur.next = r.Start
+		case cur.next == End:
+			cur.next = r.End
+		}
+	}
+	poke(c.wake)
+}

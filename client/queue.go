@@ -1,0 +1,375 @@
+package client
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// queue holds the batches of one partition until they have their outcome:
+//
+//	open ──▶ waiting ──▶ (sending) ──▶ flight ──▶ ended ──▶ callbacks
+//	            ▲                        │
+//	            └──── put back, in order ┘
+//
+// Invariant: everything in flight comes before everything in waiting, which comes before open, in the order of the records;
+// sending, when set, comes between flight and waiting. Flight never spans more than MaxInFlight batches, so a node that
+// remembers that many recognizes every batch which is sent again.
+type queue struct {
+	producer *Producer
+	topic    *producerTopic
+	tp       id.TopicPartition
+
+	mu      sync.Mutex
+	open    *pending    // takes records
+	waiting pendingList // closed for records, not sent or put back
+	sending *pending    // being encoded by the sender of stream, outside mu
+	flight  pendingList // sent; the head is the oldest without outcome
+	ended   pendingList // have their outcome; callbacks are to be called
+	calling *pending    // its callbacks are being called
+	ending  bool        // some goroutine calls callbacks: only one does, so that they keep their order
+	err     error       // closed, why
+
+	stream    *stream // who sends; nil: the housekeeper looks for one when there is something to send
+	listed    bool    // in the list of stream
+	homeless  bool    // in the list of the housekeeper
+	topicID   id.Topic
+	epoch     id.Epoch      // of the leader that stream goes to
+	notBefore time.Time     // no new stream before, unless a newer leader is known
+	delay     time.Duration // that notBefore was made of
+
+	identity     identity
+	nextSequence id.Sequence
+	// draining: nothing is sent until every batch in flight is answered. Entered when a batch in flight was refused for good,
+	// or, without idempotence, when one failed: what comes behind it may or may not have been written.
+	draining bool
+	restart  bool // with draining: sequences start anew afterwards
+}
+
+func newQueue(p *Producer, t *producerTopic, partition id.Partition) *queue {
+	return &queue{
+		producer: p,
+		topic:    t,
+		tp:       id.TopicPartition{Topic: t.name, Partition: partition},
+		identity: noIdentity,
+	}
+}
+
+// add appends a record to the open batch.
+func (q *queue) add(now time.Time, r batch.Record, charge int64, done func(Ack)) error {
+	q.mu.Lock()
+	if q.err != nil {
+		q.mu.Unlock()
+		return q.err
+	}
+	b := q.open
+	if b != nil && b.builder.LenWith(r) > q.batchLimit() {
+		q.closeOpenLocked()
+		b = nil
+	}
+	opened := b == nil
+	if opened {
+		b = newPending(now)
+		q.open = b
+	}
+	if done != nil {
+		b.callbacks = append(b.callbacks, recordCallback{int32(b.builder.Count()), done})
+	}
+	b.builder.Append(r)
+	b.charge += charge
+	lingers := opened && q.producer.opts.Linger > 0
+	serial := b.serial
+	q.signalLocked()
+	q.mu.Unlock()
+	if lingers {
+		q.producer.house.linger(q, serial, now.Add(q.producer.opts.Linger))
+	}
+	q.producer.house.busy()
+	return nil
+}
+
+func (q *queue) batchLimit() int {
+	return min(q.producer.opts.BatchBytes, int(q.topic.maxMessageBytes.Load()))
+}
+
+// closeOpenLocked moves the open batch to those that wait.
+func (q *queue) closeOpenLocked() {
+	q.waiting.pushBack(q.open)
+	q.open = nil
+	q.topic.turn(q.producer, q.tp.Partition)
+}
+
+// hasWorkLocked tells whether there is a batch that could be sent now.
+func (q *queue) hasWorkLocked() bool {
+	if q.sending != nil || q.draining || q.flight.n >= q.producer.opts.MaxInFlight {
+		return false
+	}
+	return q.waiting.head != nil || q.open != nil && (q.open.due || q.producer.opts.Linger == 0)
+}
+
+// signalLocked tells the stream's sender that there is work, or the housekeeper when there is no stream.
+func (q *queue) signalLocked() {
+	if !q.hasWorkLocked() {
+		return
+	}
+	switch {
+	case q.stream != nil && !q.listed:
+		q.listed = true
+		q.stream.push(q)
+	case q.stream == nil && !q.homeless:
+		q.homeless = true
+		q.producer.house.take(q)
+	}
+}
+
+// takeLocked removes the batch that is to be sent next; nil: none. The caller encodes it if it has no wire.
+func (q *queue) takeLocked() *pending {
+	if !q.hasWorkLocked() {
+		return nil
+	}
+	b := q.waiting.popFront()
+	if b == nil {
+		b, q.open = q.open, nil
+		q.topic.turn(q.producer, q.tp.Partition)
+	}
+	if b.sequenced && b.identity != q.identity {
+		b.forget() // it was being encoded when the sequences started anew
+	}
+	if !b.sequenced && q.producer.idempotent() {
+		b.sequenced = true
+		b.identity, b.sequence = q.identity, q.nextSequence
+		b.wire = nil
+		q.nextSequence = q.nextSequence.Add(int32(b.count()))
+	}
+	return b
+}
+
+// attach gives the queue a stream to the leader. False: not yet, it stays homeless.
+func (q *queue) attach(s *stream, l leader) bool {
+	q.mu.Lock()
+	ok := q.attachLocked(s, l)
+	q.mu.Unlock()
+	q.callBack()
+	return ok
+}
+
+func (q *queue) attachLocked(s *stream, l leader) bool {
+	if q.err != nil {
+		q.homeless = false
+		return true
+	}
+	if q.topicID != l.topic && !q.topicID.IsZero() {
+		// Another topic under the same name: nothing that was sent to the old one is known to it.
+		q.putBackLocked()
+		q.restartLocked(q.unacknowledged)
+	}
+	q.topicID = l.topic
+	if q.producer.idempotent() && q.identity == noIdentity {
+		given := q.producer.identity.Load()
+		if given == nil {
+			return false
+		}
+		q.identity, q.nextSequence = *given, 0
+	}
+	if s.failed() {
+		return false
+	}
+	q.homeless = false
+	q.epoch = l.epoch
+	q.stream = s
+	q.signalLocked()
+	return true
+}
+
+// detachLocked takes the stream away. The next one is looked for after a pause that grows with each failure.
+func (q *queue) detachLocked(now time.Time, pause time.Duration) {
+	q.stream, q.listed = nil, false
+	q.notBefore = now.Add(pause)
+	q.signalLocked()
+}
+
+const (
+	retryDelay    = 20 * time.Millisecond
+	retryDelayMax = 400 * time.Millisecond
+)
+
+// nextDelayLocked is the pause after one more failure.
+func (q *queue) nextDelayLocked() time.Duration {
+	q.delay = min(max(2*q.delay, retryDelay), retryDelayMax)
+	return q.delay
+}
+
+// putBackLocked returns everything in flight that has no outcome to the head of those that wait. With idempotence that is safe
+// at any time: the attempts under way, if they are written at all, are recognized when the batches come again. Answers to them
+// are ignored from here on.
+func (q *queue) putBackLocked() {
+	flight := q.flight.take()
+	var back pendingList
+	for b := flight.popFront(); b != nil; b = flight.popFront() {
+		if b.done {
+			q.ended.pushBack(b)
+			continue
+		}
+		b.interrupt(nil)
+		back.pushBack(b)
+	}
+	q.waiting.prepend(back)
+}
+
+// interrupt gives up waiting for the answer to the attempt under way, if there is one.
+func (b *pending) interrupt(cause error) {
+	if b.correlation == 0 {
+		return
+	}
+	b.correlation, b.doubt = 0, true
+	if cause != nil {
+		b.cause = cause
+	}
+}
+
+// endLocked gives a batch its outcome.
+func (b *pending) endLocked(offset id.Offset, err error) {
+	b.done, b.offset, b.err, b.correlation = true, offset, err, 0
+}
+
+// advanceLocked moves the batches at the head of flight that have their outcome to those whose callbacks are called.
+func (q *queue) advanceLocked() {
+	for q.flight.head != nil && q.flight.head.done {
+		q.ended.pushBack(q.flight.popFront())
+	}
+}
+
+// restartLocked makes the sequences of what waits start anew under the next epoch, which fences every attempt of the old one.
+// A batch in doubt cannot be sent under a new sequence, or it might be written twice, nor under its old one, which has a hole
+// before it now: it ends with a reason.
+func (q *queue) restartLocked(reason func(*pending) error) {
+	all := q.waiting.take()
+	for b := all.popFront(); b != nil; b = all.popFront() {
+		if b.doubt {
+			b.endLocked(id.NoOffset, reason(b))
+			q.ended.pushBack(b)
+			continue
+		}
+		b.forget()
+		q.waiting.pushBack(b)
+	}
+	q.draining, q.restart = false, false
+	q.nextSequence = 0
+	switch {
+	case q.identity == noIdentity:
+	case q.identity.epoch < math.MaxInt16:
+		q.identity.epoch++
+	default:
+		q.renounceLocked()
+	}
+}
+
+// unacknowledged is the usual reason.
+func (q *queue) unacknowledged(b *pending) error {
+	err := ErrUnacknowledged
+	if b.cause != nil {
+		err = fmt.Errorf("%w: %w", err, b.cause)
+	}
+	return &PartitionError{TopicPartition: q.tp, Err: err}
+}
+
+// renounceLocked gives up the producer id: it is used up, or the partition does not take it any more.
+func (q *queue) renounceLocked() {
+	q.producer.renewIdentity(q.identity.producer)
+	q.identity = noIdentity
+	q.detachLocked(time.Now(), 0)
+}
+
+// flush makes everything in the queue due, and f wait for it.
+func (q *queue) flush(f *flush) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range []pendingList{q.ended, q.flight, q.waiting} {
+		for b := l.head; b != nil; b = b.next {
+			f.add(b)
+		}
+	}
+	for _, b := range []*pending{q.calling, q.sending, q.open} {
+		if b != nil {
+			f.add(b)
+		}
+	}
+	if q.open != nil {
+		q.open.due = true
+		q.signalLocked()
+	}
+}
+
+// makeDue ends the linger of the open batch, if it is still the one with this serial. 0: whichever it is.
+func (q *queue) makeDue(serial uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.open != nil && (serial == 0 || q.open.serial == serial) {
+		q.open.due = true
+		q.signalLocked()
+	}
+}
+
+// close ends everything in the queue with err, and refuses more.
+func (q *queue) close(err error) {
+	q.mu.Lock()
+	q.err = err
+	q.stream, q.listed = nil, false
+	q.putBackLocked()
+	if q.open != nil {
+		q.waiting.pushBack(q.open)
+		q.open = nil
+	}
+	all := q.waiting.take()
+	for b := all.popFront(); b != nil; b = all.popFront() {
+		b.endLocked(id.NoOffset, err)
+		q.ended.pushBack(b)
+	}
+	q.mu.Unlock()
+	q.callBack()
+}
+
+// callBack calls the callbacks of the batches that have their outcome. Called after every change, without mu.
+func (q *queue) callBack() {
+	q.mu.Lock()
+	if q.ending {
+		q.mu.Unlock()
+		return
+	}
+	q.ending = true
+	for {
+		b := q.ended.popFront()
+		if b == nil {
+			break
+		}
+		q.calling = b
+		q.mu.Unlock()
+		q.callBackOne(b)
+		q.mu.Lock()
+		q.calling = nil
+		for _, f := range b.flushes {
+			f.finish()
+		}
+		b.release()
+	}
+	q.ending = false
+	q.mu.Unlock()
+}
+
+func (q *queue) callBackOne(b *pending) {
+	ack := Ack{TopicPartition: q.tp, Offset: b.offset, Err: b.err}
+	for _, c := range b.callbacks {
+		if b.offset != id.NoOffset {
+			ack.Offset = b.offset + id.Offset(c.record)
+		}
+		c.call(ack)
+	}
+	if f := q.producer.opts.OnBatch; f != nil {
+		f(BatchAck{TopicPartition: q.tp, BaseOffset: b.offset, Count: b.count(), Latency: time.Since(b.created), Err: b.err})
+	}
+	q.producer.budget.release(b.charge)
+}

@@ -1,0 +1,304 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// stream is one connection of a producer to one node, from the dial to the first error: then its queues leave it, and the next
+// attempt is another stream. It has two goroutines: run dials and sends, receive only receives.
+type stream struct {
+	producer *Producer
+	node     id.Node
+	addr     string
+	ctx      context.Context // ends when the stream fails
+	cancel   context.CancelFunc
+	wake     chan struct{} // capacity 1: the list has grown, or the window
+	conn     atomic.Pointer[rpc.ProduceConn]
+	answers  atomic.Uint64
+	window   int64 // bytes that may be unanswered
+
+	mu struct {
+		sync.Mutex
+		ready      []*queue // with work, each at most once
+		spare      []*queue
+		unanswered map[uint64]attemptOf // by correlation
+		bytes      int64                // of those
+		err        error                // failed, why
+	}
+}
+
+// attemptOf is a batch that was sent. It holds a reference to the batch.
+type attemptOf struct {
+	queue *queue
+	batch *pending
+	bytes int64
+}
+
+func newStream(p *Producer, node id.Node, addr string) *stream {
+	s := &stream{producer: p, node: node, addr: addr, wake: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancel(p.ctx)
+	s.mu.unanswered = make(map[uint64]attemptOf)
+	return s
+}
+
+// push puts a queue into the list of those with work. Called with the queue's mutex.
+func (s *stream) push(q *queue) {
+	s.mu.Lock()
+	s.mu.ready = append(s.mu.ready, q)
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *stream) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run dials, then sends what the queues hold until the stream fails.
+func (s *stream) run() {
+	conn, err := s.dial()
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.producer.wg.Go(func() {
+		err := conn.Recv(s.answer)
+		if err == nil {
+			err = errors.New("the node closed the stream")
+		}
+		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
+	})
+	defer conn.Close()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.wake:
+		}
+		if err := s.sendReady(conn); err != nil {
+			s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
+			return
+		}
+	}
+}
+
+func (s *stream) dial() (*rpc.ProduceConn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.producer.client.opts.DialTimeout)
+	defer cancel()
+	conn, err := s.producer.client.dialer.DialProduce(ctx, s.addr)
+	if err != nil {
+		return nil, fmt.Errorf("node %d at %s: %w", s.node, s.addr, err)
+	}
+	limits := conn.Limits()
+	if limits.Node != s.node {
+		err := fmt.Errorf("client: at %s answers node %d, node %d was expected there", s.addr, limits.Node, s.node)
+		return nil, errors.Join(err, conn.Close())
+	}
+	s.window = int64(limits.InFlightBytes)
+	s.conn.Store(conn)
+	return conn, nil
+}
+
+// failed tells whether the stream has ended. A queue that joins it after a look at this, under its own mutex, is found by fail.
+func (s *stream) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.err != nil
+}
+
+// connected tells whether the dial has succeeded.
+func (s *stream) connected() bool { return s.conn.Load() != nil }
+
+// sendReady sends one batch of each queue in turn until no queue has work left, or the window is full.
+func (s *stream) sendReady(conn *rpc.ProduceConn) error {
+	for {
+		queues := s.takeReady()
+		if len(queues) == 0 {
+			return conn.Flush()
+		}
+		for i, q := range queues {
+			if s.full() {
+				s.putBack(queues[i:])
+				return conn.Flush()
+			}
+			if err := s.sendOne(conn, q); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *stream) takeReady() []*queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.mu.ready
+	s.mu.ready, s.mu.spare = s.mu.spare[:0], out
+	return out
+}
+
+// putBack returns queues to the head of the list.
+func (s *stream) putBack(queues []*queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.ready = append(append(make([]*queue, 0, len(queues)+len(s.mu.ready)), queues...), s.mu.ready...)
+}
+
+// full tells whether the node has no room for another batch. One batch always has.
+func (s *stream) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.bytes > 0 && s.window > 0 && s.mu.bytes+int64(s.producer.opts.BatchBytes) > s.window
+}
+
+// sendOne sends the next batch of a queue. The queue's mutex is not held while the batch is encoded or written.
+func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
+	q.mu.Lock()
+	if q.stream != s {
+		q.mu.Unlock()
+		return nil
+	}
+	q.listed = false
+	b := q.takeLocked()
+	if b == nil {
+		q.mu.Unlock()
+		return nil
+	}
+	if b.wire == nil {
+		q.sending = b
+		q.mu.Unlock()
+		err := b.encode(s.producer.opts.Compression)
+		q.mu.Lock()
+		q.sending = nil
+		if err != nil {
+			b.endLocked(id.NoOffset, err)
+		}
+	}
+	correlation, ok := s.registerLocked(q, b)
+	topic := q.topicID
+	q.signalLocked()
+	q.mu.Unlock()
+	if !ok {
+		q.callBack()
+		return nil
+	}
+	acks := s.producer.opts.Acks
+	err := conn.Send(rpc.ProduceRequest{
+		Correlation: correlation,
+		Topic:       topic,
+		Partition:   q.tp.Partition,
+		Acks:        acks.wire(),
+		Timeout:     s.producer.client.opts.RequestTimeout,
+		Batch:       b.wire,
+	})
+	if acks == AcksNone {
+		q.sentUnasked(b, err)
+		return err
+	}
+	b.release()
+	return err
+}
+
+// registerLocked puts a batch that is ready to be written among those in flight; false when that is not to be, because things
+// have changed while it was encoded.
+func (s *stream) registerLocked(q *queue, b *pending) (correlation uint64, ok bool) {
+	switch {
+	case b.done:
+		q.ended.pushBack(b)
+		return 0, false
+	case q.err != nil:
+		b.endLocked(id.NoOffset, q.err)
+		q.ended.pushBack(b)
+		return 0, false
+	case q.stream != s || q.draining:
+		q.waiting.pushFront(b)
+		return 0, false
+	case b.sequenced && b.identity != q.identity:
+		b.forget()
+		q.waiting.pushFront(b)
+		return 0, false
+	}
+	b.attempts++
+	b.sentAt = time.Now()
+	if s.producer.opts.Acks == AcksNone {
+		q.sending = b
+		return 0, true
+	}
+	correlation = s.producer.correlation.Add(1)
+	size := int64(len(b.wire))
+	s.mu.Lock()
+	if s.mu.err != nil {
+		s.mu.Unlock()
+		q.waiting.pushFront(b) // the stream's end is about to reach the queue
+		return 0, false
+	}
+	s.mu.unanswered[correlation] = attemptOf{q, b, size}
+	s.mu.bytes += size
+	s.mu.Unlock()
+	b.correlation = correlation
+	b.references.Add(2) // the table's and the sender's
+	q.flight.pushBack(b)
+	return correlation, true
+}
+
+// sentUnasked ends a batch that is not answered.
+func (q *queue) sentUnasked(b *pending, err error) {
+	q.mu.Lock()
+	q.sending = nil
+	b.endLocked(id.NoOffset, err)
+	q.ended.pushBack(b)
+	q.signalLocked()
+	q.mu.Unlock()
+	q.callBack()
+}
+
+// answer hands an answer to its queue.
+func (s *stream) answer(r rpc.ProduceResponse) {
+	s.mu.Lock()
+	a, ok := s.mu.unanswered[r.Correlation]
+	if !ok {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.mu.unanswered, r.Correlation)
+	s.mu.bytes -= a.bytes
+	waits := len(s.mu.ready) > 0
+	s.mu.Unlock()
+	s.answers.Add(1)
+	a.queue.answered(a.batch, r.Correlation, &r)
+	a.batch.release()
+	if waits {
+		s.poke()
+	}
+}
+
+// fail ends the stream and takes the queues away from it.
+func (s *stream) fail(err error) {
+	s.mu.Lock()
+	if s.mu.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.err = err
+	unanswered := s.mu.unanswered
+	s.mu.unanswered = nil
+	s.mu.ready = nil
+	s.mu.Unlock()
+	s.cancel()
+	if conn := s.conn.Load(); conn != nil {
+		_ = conn.Close() // it is broken already, or nobody is interested any more
+	}
+	s.producer.streamFailed(s, err)
+	for _, a := range unanswered {
+		a.batch.release()
+	}
+}

@@ -282,6 +282,9 @@ func (n *Node) readiness() error {
 // RPCAddress returns the address that the node serves.
 func (n *Node) RPCAddress() string { return n.listener.Addr().String() }
 
+// GossipAddress returns the address of gossip, TCP and UDP.
+func (n *Node) GossipAddress() string { return n.membership.Address() }
+
 // Addresses returns one line with every port that the node listens on.
 func (n *Node) Addresses() string {
 	var b strings.Builder

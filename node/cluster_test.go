@@ -1,0 +1,115 @@
+package node_test
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/node/nodetest"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+)
+
+// TestClusterGrowsAndSurvivesItsFounder is the life of the metadata: one voter, then three; the founder goes, topics can still be
+// created; it comes back and knows of them.
+func TestClusterGrowsAndSurvivesItsFounder(t *testing.T) {
+	c := nodetest.Start(t, 3)
+	nodetest.Eventually(t, "three voters", func() bool {
+		status, err := c.Admin(0).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
+		return err == nil && slices.Equal(status.GetMetadata().GetVoters(), []int32{1, 2, 3})
+	})
+	created, err := c.Admin(1).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "before", Partitions: 4, ReplicationFactor: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range created.GetTopic().GetPartitions() {
+		if p.GetLeader() < 1 || len(p.GetReplicas()) != 3 {
+			t.Errorf("partition %d: leader %d, replicas %v", p.GetPartition(), p.GetLeader(), p.GetReplicas())
+		}
+	}
+	c.StopNode(0)
+	if _, err := c.Admin(2).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "after", Partitions: 2, ReplicationFactor: 2}); err != nil {
+		t.Fatalf("no topic without the founder: %v", err)
+	}
+	if _, err := c.Admin(1).DeleteTopic(c.Context(), &pb.DeleteTopicRequest{Name: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	c.StartNode(0)
+	c.AwaitReady(0)
+	nodetest.Eventually(t, "the founder to catch up", func() bool {
+		m, err := c.Admin(0).Metadata(c.Context(), &pb.MetadataRequest{})
+		return err == nil && len(m.GetTopics()) == 1 && m.GetTopics()[0].GetName() == "after"
+	})
+}
+
+// TestRefusals are the starts and calls that must fail, with words that help.
+func TestRefusals(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	t.Run("replication factor", func(t *testing.T) {
+		_, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: 2})
+		want := "Replication factor: 2 larger than available brokers: 1."
+		if rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	})
+	running := c.Nodes[0].Options
+	dir := t.TempDir()
+	tests := []struct {
+		name    string
+		options func() node.Options
+		want    []string
+	}{
+		{"data directory in use", func() node.Options {
+			o := nodetest.Options(dir, 1, io.Discard)
+			o.DataDir = running.DataDir
+			return o
+		}, []string{running.DataDir, "in use"}},
+		{"port in use", func() node.Options {
+			o := nodetest.Options(dir, 2, io.Discard)
+			o.RPCAddress = running.RPCAddress
+			return o
+		}, []string{running.RPCAddress, "in use"}},
+		{"no cluster and nobody to ask", func() node.Options {
+			return nodetest.Options(dir, 3, io.Discard)
+		}, []string{"--bootstrap", "--join"}},
+		{"node id of another store", func() node.Options {
+			o := nodetest.Options(dir, 1, io.Discard)
+			o.ClusterName, o.Join = running.ClusterName, []string{running.GossipAddress}
+			return o
+		}, []string{"node id 1", "node id"}},
+		{"unreachable advertised address", func() node.Options {
+			o := nodetest.Options(dir, 4, io.Discard)
+			o.RPCAddress = "0.0.0.0:0"
+			return o
+		}, []string{"0.0.0.0", "--advertised-address"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			n, err := node.Start(ctx, tt.options())
+			if err == nil {
+				_ = n.Stop(ctx)
+				t.Fatal("it started")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+		})
+	}
+	t.Run("data directory of another node", func(t *testing.T) {
+		c.StopNode(0)
+		o := nodetest.Options(dir, 7, io.Discard)
+		o.DataDir = running.DataDir
+		if _, err := node.Start(context.Background(), o); err == nil || !strings.Contains(err.Error(), "belongs to node 1, this is node 7") {
+			t.Errorf("got %v", err)
+		}
+		c.StartNode(0)
+	})
+}

@@ -1,0 +1,170 @@
+// Package nodetest runs a cluster of nodes in one process, on loopback and real files, for tests of whole nodes.
+package nodetest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// patience bounds everything that a test waits for. It is long because the machine may be busy with other tests.
+const patience = 60 * time.Second
+
+// Cluster is a running cluster. Its methods fail the test instead of returning errors.
+type Cluster struct {
+	t      testing.TB
+	dir    string
+	Nodes  []*Node // in the order of their ids, which begin with 1
+	dialer *rpc.Dialer
+	log    *lockedBuffer
+}
+
+// Node is one node of a cluster, running or not.
+type Node struct {
+	*node.Node // nil while it is stopped
+	Options    node.Options
+}
+
+// Options returns the options of node n in a test: fast gossip, short elections, ports of its own below dir.
+func Options(dir string, n int, log io.Writer) node.Options {
+	return node.Options{
+		NodeID: id.Node(n), DataDir: filepath.Join(dir, "node-"+strconv.Itoa(n)), ClusterName: "test-" + filepath.Base(dir),
+		RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0",
+		Storage: node.StorageOptions{CacheBytes: 32 << 20, JournalFileBytes: 8 << 20},
+		Timing:  node.TimingOptions{TickInterval: 50 * time.Millisecond, HeartbeatTicks: 2, ElectionTicks: 20, Gossip: node.GossipTest},
+		Logger:  slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+}
+
+// Start starts a cluster of n nodes and returns when all of them are ready. It is stopped when the test ends; the nodes' logs are
+// printed if it failed.
+func Start(t testing.TB, n int) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &lockedBuffer{}}
+	t.Cleanup(c.close)
+	for i := range n {
+		o := Options(c.dir, i+1, c.log)
+		if i == 0 {
+			o.Founding = node.Bootstrap
+		} else {
+			o.Join = []string{c.Nodes[0].GossipAddress()}
+		}
+		c.Nodes = append(c.Nodes, &Node{Options: o})
+		c.StartNode(i)
+	}
+	for i := range n {
+		c.AwaitReady(i)
+	}
+	return c
+}
+
+func (c *Cluster) close() {
+	for i := range c.Nodes {
+		c.StopNode(i)
+	}
+	_ = c.dialer.Close()
+	if c.t.Failed() {
+		c.t.Logf("the nodes' logs:\n%s", c.log)
+	}
+}
+
+// StartNode starts node i (from 0), which does not run. After the first start its addresses stay.
+func (c *Cluster) StartNode(i int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	n := c.Nodes[i]
+	started, err := node.Start(ctx, n.Options)
+	if err != nil {
+		c.t.Fatalf("node %d does not start: %v", i+1, err)
+	}
+	n.Node = started
+	n.Options.RPCAddress, n.Options.GossipAddress = started.RPCAddress(), started.GossipAddress()
+}
+
+// StopNode stops node i as SIGTERM does. It is no error if it does not run.
+func (c *Cluster) StopNode(i int) {
+	c.t.Helper()
+	n := c.Nodes[i]
+	if n.Node == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := n.Stop(ctx); err != nil {
+		c.t.Errorf("node %d does not stop: %v", i+1, err)
+	}
+	n.Node = nil
+}
+
+// AwaitReady waits until node i holds what it should hold.
+func (c *Cluster) AwaitReady(i int) {
+	c.t.Helper()
+	Eventually(c.t, "node "+strconv.Itoa(i+1)+" to be ready", func() bool { return c.Nodes[i].State() == node.Ready })
+}
+
+// Servers returns the rpc addresses of the nodes that run.
+func (c *Cluster) Servers() []string {
+	var servers []string
+	for _, n := range c.Nodes {
+		if n.Node != nil {
+			servers = append(servers, n.RPCAddress())
+		}
+	}
+	return servers
+}
+
+// Admin returns the administrative client of node i.
+func (c *Cluster) Admin(i int) pb.DRPCAdminClient { return c.dialer.Admin(c.Nodes[i].RPCAddress()) }
+
+// Context returns a context that ends with the test's patience.
+func (c *Cluster) Context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	c.t.Cleanup(cancel)
+	return ctx
+}
+
+// Eventually polls until the condition holds, and fails the test if it never does.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("waited %v in vain for %s", patience, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// lockedBuffer takes the logs of all nodes.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

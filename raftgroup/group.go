@@ -1,63 +1,397 @@
 package raftgroup
 
 import (
-	"context"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// Group is one replica of a Raft group on this host. Its methods may be called by anyone.
-type Group struct{}
+// Group is one replica of a Raft group on this host. Its exported methods may be called by anyone.
+type Group struct {
+	// Constant.
+	h       *Host
+	w       *worker
+	id      id.Group
+	replica id.Replica
+	log     Log
+	machine Machine
+	idle    chan struct{} // closed when the replica is closed and nothing is in flight
 
-// ID returns the group's id.
-func (g *Group) ID() id.Group { return 0 }
+	// Read by anyone, written by the worker.
+	lead         atomic.Pointer[LeaderChange]
+	hw           atomic.Int64
+	commitIndex  atomic.Uint64
+	appliedIndex atomic.Uint64
+	peers        atomic.Pointer[peers]
+	failed       atomic.Bool
 
-// Replica returns the id of this replica.
-func (g *Group) Replica() id.Replica { return 0 }
+	// pendingBytes counts what is proposed and not committed, or not refused. Anyone adds, the worker subtracts.
+	pendingBytes atomic.Int64
+	// bulkQueued counts the group's messages in the inbox's bulk queue. Guarded by inbox.mu.
+	bulkQueued int
 
-// Log returns the replica's log.
-func (g *Group) Log() Log { return nil }
+	// The worker's own from here on.
+	rn      *raft.RawNode
+	storage storage
+	slot    int
+	dirty   bool
+	closed  bool
+	broken  error // why the replica stopped for good
 
-// Propose takes a batch into the group's log, or says why not. See Proposal.
-func (g *Group) Propose(p *Proposal) {}
+	term   id.Term
+	role   Role
+	leader id.Replica
+	last   id.Index  // of the log with everything that came out of a Ready
+	leo    id.Offset // after last
+	commit id.Index
+	// committing is a commit index that waits for the submission of the entries it covers. 0: none.
+	committing id.Index
+	applied    id.Index
+	// [admitted, ...]: entries that the next Ready holds and the machine has admitted. 0: none.
+	admitted    id.Index
+	admittedLEO id.Offset // after the last of them
+	// unready says that a membership change was proposed since the last Ready, so that the next index is not known.
+	unready  bool
+	inFlight int // appends in the store
 
-// Leader returns the leader as this replica knows it; NoReplica and NoNode while none is known.
-func (g *Group) Leader() (id.Replica, id.Node, id.Term) { return 0, 0, 0 }
+	confState   *raftpb.ConfState
+	confBytes   []byte
+	confUnknown bool // a membership change failed half-way: no cut can be taken any more
+	members     []member
+	order       []id.Replica // who campaigns first
 
-// IsLeader tells whether this replica leads. By the time it returns another may lead in a later term.
-func (g *Group) IsLeader() bool { return false }
+	minInSync int
+	inSync    int  // voters in sync, as of the last refresh
+	majority  bool // a majority of the voters is alive, as of the last refresh
+	samples   commitSamples
 
-// HighWatermark returns the offset after the last record known to be committed.
-func (g *Group) HighWatermark() id.Offset { return 0 }
+	pending  []*Proposal // to be proposed
+	onCommit waiters     // AcksAll
+	onLocal  waiters     // AcksLeader
+	onApply  waiters     // WaitApplied
+	charges  []charge    // bytes of proposed entries, in order
 
-// Commit returns the index of the last entry known to be committed.
-func (g *Group) Commit() id.Index { return 0 }
+	hurry    hurry
+	reads    map[uint64]*readRequest
+	transfer *transferRequest
+	change   *changeRequest
+}
 
-// Applied returns the index of the last entry applied.
-func (g *Group) Applied() id.Index { return 0 }
+// charge is what a step's proposals weigh until they are committed.
+type charge struct {
+	last  id.Index
+	bytes int64
+}
 
-// Status returns the replica's view of the group.
-func (g *Group) Status(ctx context.Context) (Status, error) { return Status{}, nil }
+func newGroup(h *Host, s Spec) *Group {
+	g := &Group{
+		h: h, id: s.Group, replica: s.Replica, log: s.Log, machine: s.Machine,
+		w:         h.workers[mix(uint64(s.Group))%uint64(len(h.workers))],
+		idle:      make(chan struct{}),
+		leader:    id.NoReplica,
+		minInSync: max(1, s.MinInSync),
+		majority:  true,
+	}
+	g.storage.g = g
+	p := peers{}.with(s.Members...)
+	delete(p, s.Replica)
+	g.peers.Store(&p)
+	g.lead.Store(&LeaderChange{Node: id.NoNode})
+	return g
+}
 
-// SetMinInSync changes min.insync.replicas.
-func (g *Group) SetMinInSync(n int) {}
+// mix spreads group ids, which are given out in sequence, over the workers.
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	return x
+}
 
-// Campaign starts an election, if this replica is a voter and does not lead.
-func (g *Group) Campaign() {}
+// boot makes the RawNode from what the log recovered. It runs on the goroutine of Host.Open: no worker knows the group yet.
+//
+// Raft panics unless first-1 <= applied <= commit <= last and term >= that of the last entry. Commit is a hint in the log's
+// hard state: raising it to what was applied is safe since only committed entries are, and lowering it to last is safe since
+// it need not be durable.
+func (g *Group) boot(s Spec) error {
+	state, hs := g.log.State(), g.log.HardState()
+	g.confState = &raftpb.ConfState{}
+	if err := proto.Unmarshal(state.ConfState, g.confState); err != nil {
+		return fmt.Errorf("raftgroup: group %d: decode configuration: %w", g.id, err)
+	}
+	if len(state.ConfState) == 0 {
+		for _, m := range s.Members {
+			g.confState.Voters = append(g.confState.Voters, uint64(m.Replica))
+		}
+	}
+	g.confBytes = mustMarshal(g.confState)
+	g.order = orderOf(s.Members, votersOf(g.confState))
 
-// TransferLeader hands leadership over to a voter, or to the best one when to is NoReplica, and waits until it leads. Proposals
-// wait meanwhile.
-func (g *Group) TransferLeader(ctx context.Context, to id.Replica) error { return nil }
+	first, last := g.log.FirstIndex(), g.log.LastIndex()
+	lastTerm, ok := g.log.Term(last)
+	if !ok {
+		return fmt.Errorf("raftgroup: group %d: the log does not know the term of its last entry %d", g.id, last)
+	}
+	g.applied = min(max(state.Applied, first-1), last)
+	g.commit = min(max(hs.Commit, g.applied), last)
+	g.term = max(hs.Term, lastTerm)
+	vote := hs.Vote
+	if g.term != hs.Term {
+		vote = id.NoReplica
+	}
+	g.last, g.leo = last, g.log.NextOffset()
+	g.storage.hardState = &raftpb.HardState{Term: new(uint64(g.term)), Vote: new(uint64(vote)), Commit: new(uint64(g.commit))}
+	g.storage.confState = g.confState
+	if err := g.replay(); err != nil {
+		return err
+	}
+	return g.newRawNode()
+}
 
-// ReadIndex returns an index such that a replica that has applied it has applied everything that was committed when ReadIndex
-// was called. It asks the leader, which asks a majority.
-func (g *Group) ReadIndex(ctx context.Context) (id.Index, error) { return 0, nil }
+func (g *Group) newRawNode() (err error) {
+	o := &g.h.o
+	g.guard(func() {
+		g.rn, err = raft.NewRawNode(&raft.Config{
+			ID:                        uint64(g.replica),
+			ElectionTick:              o.ElectionTicks,
+			HeartbeatTick:             o.HeartbeatTicks,
+			Storage:                   &g.storage,
+			Applied:                   uint64(g.applied),
+			AsyncStorageWrites:        true,
+			MaxSizePerMsg:             uint64(o.MaxMessageBytes),
+			MaxCommittedSizePerReady:  8 * mib,
+			MaxUncommittedEntriesSize: 0, // Propose counts
+			MaxInflightMsgs:           256,
+			MaxInflightBytes:          uint64(o.MaxInflightBytes),
+			CheckQuorum:               true,
+			PreVote:                   true,
+			ReadOnlyOption:            raft.ReadOnlySafe,
+			DisableProposalForwarding: true,
+			StepDownOnRemoval:         true,
+			Logger:                    newRaftLogger(o.Logger, g.id, g.replica),
+		})
+	})
+	if g.broken != nil {
+		err = g.broken
+	}
+	if err != nil {
+		return fmt.Errorf("raftgroup: group %d: start raft: %w", g.id, err)
+	}
+	return nil
+}
 
-// ChangeMembers changes the membership and waits until the change is applied here, and a joint configuration that it went
-// through is left again. Where new members live is said in the change's Context: see ConfChange.
-func (g *Group) ChangeMembers(ctx context.Context, cc *raftpb.ConfChangeV2) error { return nil }
+// replay shows the machine what the log has above applied.
+func (g *Group) replay() error {
+	for i := g.applied + 1; i <= g.last; {
+		entries, err := g.log.ReadEntries(i, g.last+1, mib)
+		if err != nil {
+			return fmt.Errorf("raftgroup: group %d: replay from %d: %w", g.id, i, err)
+		}
+		if len(entries) == 0 {
+			return fmt.Errorf("raftgroup: group %d: replay from %d: %w", g.id, i, wal.ErrUnavailable)
+		}
+		for _, e := range entries {
+			if e.Kind == wal.KindBatch {
+				g.machine.Append(e.Index, e.Term, e.Data)
+			}
+		}
+		i += id.Index(len(entries))
+	}
+	return nil
+}
 
-// AddMembers says where members live, in addition to what is known.
-func (g *Group) AddMembers(m ...Member) {}
+// start is the group's first act on its worker.
+func (g *Group) start(hint CampaignHint) {
+	g.rebuildMembers()
+	g.commitIndex.Store(uint64(g.commit))
+	g.appliedIndex.Store(uint64(g.applied))
+	g.log.SetCommit(g.commit)
+	g.hw.Store(int64(g.log.OffsetAt(g.commit + 1)))
+	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
+	g.machine.Leader(*g.lead.Load())
+	g.machine.Committed(g.HighWatermark())
+	if hint == CampaignPreferred && g.isVoter(g.replica) {
+		g.campaign()
+		every := 2 * g.h.o.TickInterval
+		g.hurryUp(every, every)
+	}
+}
+
+// guard calls into Raft, and turns a panic there into the end of this replica.
+func (g *Group) guard(call func()) {
+	defer g.recovered()
+	call()
+}
+
+func (g *Group) recovered() {
+	switch p := recover().(type) {
+	case nil:
+	case raftPanic:
+		g.breakDown(p)
+	default:
+		g.breakDown(fmt.Errorf("panic in raft: %v\n%s", p, debug.Stack()))
+	}
+}
+
+// breakDown notes that the replica cannot go on; work finishes it off.
+func (g *Group) breakDown(cause error) {
+	if g.broken == nil {
+		g.broken = cause
+		if g.rn != nil {
+			g.touch()
+		}
+	}
+}
+
+// errLostEntries says that a leader counts on entries that the replica does not have.
+type errLostEntries struct{ commit, last id.Index }
+
+// Error implements error.
+func (e errLostEntries) Error() string {
+	return fmt.Sprintf("the leader knows entry %d to be stored here, but the log ends at %d: acknowledged data was lost", e.commit, e.last)
+}
+
+// step shows Raft a message.
+func (g *Group) step(m *raftpb.Message) (err error) {
+	if g.broken != nil {
+		return g.broken
+	}
+	defer g.recovered()
+	return g.rn.Step(m)
+}
+
+func (g *Group) raftTick() {
+	defer g.recovered()
+	g.rn.Tick()
+}
+
+func (g *Group) takeReady() raft.Ready {
+	defer g.recovered()
+	return g.rn.Ready()
+}
+
+// touch has the worker work on the group before the turn ends.
+func (g *Group) touch() {
+	if !g.dirty && !g.closed {
+		g.dirty = true
+		g.w.dirty = append(g.w.dirty, g)
+	}
+}
+
+// more tells whether a touched group needs another round.
+func (g *Group) more() bool {
+	if g.closed || g.broken != nil {
+		return false
+	}
+	return g.rn.HasReady() || g.change != nil && !g.change.proposed && g.canPropose()
+}
+
+// work proposes what waits and works one Ready off.
+func (g *Group) work() {
+	if g.closed || g.failed.Load() {
+		return
+	}
+	if g.broken == nil {
+		g.proposePending()
+		g.ready()
+	}
+	if g.broken != nil {
+		g.fail(g.broken)
+	}
+}
+
+// ready takes one Ready.
+func (g *Group) ready() {
+	if g.broken != nil || !g.rn.HasReady() {
+		return
+	}
+	rd := g.takeReady()
+	if g.broken != nil {
+		return
+	}
+	g.w.n.readies.Add(1)
+	g.handleReady(&rd)
+}
+
+// tick is called every TickInterval.
+func (g *Group) tick() {
+	if g.broken != nil {
+		return
+	}
+	g.raftTick()
+	if g.role == Leader {
+		g.leaderTick()
+	}
+	if g.transfer != nil {
+		g.transferTick()
+	}
+	if len(g.reads) > 0 && g.w.ticks%g.h.o.HeartbeatTicks == 0 {
+		g.repeatReads()
+	}
+	if len(g.storage.windows) > 0 {
+		g.storage.expireWindows(g.w.now)
+	}
+	if g.broken != nil || len(g.pending) > 0 || g.change != nil || g.rn.HasReady() {
+		g.touch()
+	}
+}
+
+// fail stops the replica for good. It stays in the worker's list so that cuts of its log can still be taken: without them the
+// journal could not let go of what it holds for it.
+func (g *Group) fail(cause error) {
+	if g.closed || g.failed.Load() {
+		return
+	}
+	g.breakDown(cause)
+	g.failed.Store(true)
+	g.w.n.failed.Add(1)
+	err := &FailedError{Group: g.id, Replica: g.replica, Cause: cause}
+	g.h.o.Logger.Error("replica stopped", "group", uint64(g.id), "replica", uint64(g.replica), "error", cause)
+	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
+	g.endWaiting(0, err)
+	g.failPending(err)
+	g.endRequests(err)
+	g.h.o.OnGroupFailed(g, err)
+}
+
+// close ends the group's life on its worker.
+func (g *Group) close(err error) {
+	if g.closed {
+		return
+	}
+	g.closed = true
+	g.failed.Store(true)
+	if g.role == Leader {
+		g.w.n.leading.Add(-1)
+		g.role = Follower
+	}
+	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
+	g.endWaiting(0, err)
+	g.failPending(err)
+	g.endRequests(err)
+	for i := len(g.storage.windows) - 1; i >= 0; i-- {
+		if g.storage.windows[i].entries != nil {
+			g.storage.drop(i)
+		}
+	}
+	g.storage.windows = nil
+	if g.inFlight == 0 {
+		close(g.idle)
+	}
+}
+
+// takeCut gives the store the group's state as of its applied index.
+func (g *Group) takeCut() {
+	if g.closed || g.confUnknown || g.rn == nil {
+		return
+	}
+	g.w.n.cuts.Add(1)
+	g.log.TakeCut(wal.State{Applied: g.applied, ConfState: g.confBytes, View: g.machine.View()})
+}

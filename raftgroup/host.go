@@ -2,9 +2,12 @@ package raftgroup
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
-	"go.etcd.io/raft/v3/raftpb"
-
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -30,8 +33,9 @@ type Member struct {
 type Spec struct {
 	Group   id.Group
 	Replica id.Replica
-	// Members says where the other members live. Voters and learners are what the log's State.ConfState says; when that is
-	// empty all Members are voters.
+	// Members says where the other members live, in the same order everywhere: when a leader's node fails, the first that is
+	// left campaigns first. Voters and learners are what the log's State.ConfState says; when that is empty all Members are
+	// voters.
 	Members []Member
 	Log     Log
 	Machine Machine
@@ -41,39 +45,173 @@ type Spec struct {
 }
 
 // Host runs the replicas of one node.
-type Host struct{}
+type Host struct {
+	o       Options
+	workers []*worker
+	readers readers
+
+	pendingBytes   atomic.Int64 // proposed and not committed, all groups
+	droppedUnknown atomic.Uint64
+	droppedInvalid atomic.Uint64
+	readID         atomic.Uint64 // of the last ReadIndex
+
+	mu     sync.RWMutex        // guards what follows; never held across a call out of the package
+	groups map[id.Group]*Group // nil while it is being opened
+	closed bool
+}
 
 // New starts a host without replicas.
-func New(o Options) (*Host, error) { return nil, nil }
+func New(o Options) (*Host, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{o: o, groups: make(map[id.Group]*Group)}
+	h.readID.Store(randomUint64())
+	h.readers.run(o.Readers)
+	for range o.Workers {
+		w := newWorker(h)
+		h.workers = append(h.workers, w)
+		go w.run()
+	}
+	o.Store.SetCutTaker(func(l *wal.Log) { h.cut(l, l.Group(), l.Replica()) })
+	return h, nil
+}
 
-// Close stops all replicas without ceremony and waits for the workers. The store is closed after it.
-func (h *Host) Close() error { return nil }
+// Close stops all replicas, with a last cut of each, and waits for the workers. What waits ends with ErrClosed. The store is
+// closed after it.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	h.mu.Unlock()
+	h.o.Store.SetCutTaker(nil)
+	for _, w := range h.workers {
+		close(w.stop)
+	}
+	for _, w := range h.workers {
+		<-w.done
+	}
+	h.readers.close()
+	return nil
+}
+
+// Group returns the open replica of a group, or nil.
+func (h *Host) Group(g id.Group) *Group {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.groups[g]
+}
 
 // Open starts a replica: what its log has above State.Applied is given to Machine.Append before Open returns, and what of it
 // is committed is applied soon after. It may read the disk. The log and the machine belong to the group until CloseGroup
 // returns.
-func (h *Host) Open(s Spec) (*Group, error) { return nil, nil }
+func (h *Host) Open(s Spec) (*Group, error) {
+	if s.Log == nil || s.Machine == nil {
+		return nil, errors.New("raftgroup: a Spec needs a Log and a Machine")
+	}
+	if !ordinaryReplica(uint64(s.Replica)) || s.Log.Replica() != s.Replica || s.Log.Group() != s.Group {
+		return nil, fmt.Errorf("raftgroup: replica %d of group %d cannot run on the log of replica %d of group %d",
+			s.Replica, s.Group, s.Log.Replica(), s.Log.Group())
+	}
+	g := newGroup(h, s)
+	if err := h.reserve(g.id); err != nil {
+		return nil, err
+	}
+	if err := g.boot(s); err != nil {
+		h.publish(g.id, nil)
+		return nil, err
+	}
+	started := make(chan struct{})
+	if !g.w.in.post(event{kind: evCall, call: func(w *worker) { w.add(g, s.Campaign); close(started) }}) {
+		h.publish(g.id, nil)
+		return nil, ErrClosed
+	}
+	h.publish(g.id, g) // after the post: whatever comes for the group finds it added
+	select {
+	case <-started:
+		return g, nil
+	case <-g.w.done:
+		return nil, ErrClosed
+	}
+}
+
+// reserve keeps the place of a group that is being opened.
+func (h *Host) reserve(g id.Group) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return ErrClosed
+	}
+	if _, ok := h.groups[g]; ok {
+		return fmt.Errorf("group %d: %w", g, ErrExists)
+	}
+	h.groups[g] = nil
+	return nil
+}
+
+// publish makes a group known, or with nil gives its place up.
+func (h *Host) publish(gid id.Group, g *Group) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g == nil {
+		delete(h.groups, gid)
+		return
+	}
+	h.groups[gid] = g
+}
 
 // CloseGroup stops a replica and waits until the store has completed what was submitted for it, so that its log can be
 // deleted. Whatever waits ends with ErrClosed.
-func (h *Host) CloseGroup(ctx context.Context, g *Group) error { return nil }
-
-// Group returns the open replica of a group, or nil.
-func (h *Host) Group(g id.Group) *Group { return nil }
-
-// Step takes a message from another node. It owns m and everything in it from then on. What is no valid message for an
-// open replica is dropped and counted.
-func (h *Host) Step(from id.Node, g id.Group, m *raftpb.Message) {}
+func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
+	h.mu.Lock()
+	if h.groups[g.id] == g {
+		delete(h.groups, g.id)
+	}
+	h.mu.Unlock()
+	if !g.w.in.post(event{kind: evCall, call: func(w *worker) { w.remove(g) }}) {
+		return nil
+	}
+	select {
+	case <-g.idle:
+		return nil
+	case <-g.w.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // NodeDown tells that a node cannot be reached: groups that it led, or that have no leader, elect a new one without waiting
 // for their timers. A false alarm does no harm.
-func (h *Host) NodeDown(n id.Node) {}
+func (h *Host) NodeDown(n id.Node) {
+	for _, w := range h.workers {
+		w.in.post(event{kind: evCall, call: func(w *worker) { w.nodeDown(n) }})
+	}
+}
 
 // NodeUp takes NodeDown back.
-func (h *Host) NodeUp(n id.Node) {}
+func (h *Host) NodeUp(n id.Node) {
+	for _, w := range h.workers {
+		w.in.post(event{kind: evCall, call: func(w *worker) { w.nodeUp(n) }})
+	}
+}
 
 // Cut asks the replica's worker to take a cut of its log soon.
-func (h *Host) Cut(g id.Group, r id.Replica) {}
+func (h *Host) Cut(g id.Group, r id.Replica) { h.cut(nil, g, r) }
 
-// Metrics returns the counters since New.
-func (h *Host) Metrics() Metrics { return Metrics{} }
+// cut passes the request on. A log whose replica is not open has no owner: nothing can have changed since its last cut, which
+// is given again.
+func (h *Host) cut(l Log, gid id.Group, r id.Replica) {
+	g := h.Group(gid)
+	if g != nil && g.replica == r {
+		g.w.in.post(event{kind: evCut, group: g})
+		return
+	}
+	if l != nil {
+		l.TakeCut(l.State())
+	}
+}

@@ -1,13 +1,60 @@
 package raftgroup
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // EncodeConfState returns the State.ConfState of a log that is created with these voters and learners.
-func EncodeConfState(voters, learners []id.Replica) []byte { return nil }
+func EncodeConfState(voters, learners []id.Replica) []byte {
+	cs := &raftpb.ConfState{}
+	for _, v := range voters {
+		cs.Voters = append(cs.Voters, uint64(v))
+	}
+	for _, l := range learners {
+		cs.Learners = append(cs.Learners, uint64(l))
+	}
+	return mustMarshal(cs)
+}
+
+// DecodeConfState returns the voters and learners of a State.ConfState; those of both halves while it is joint.
+func DecodeConfState(b []byte) (voters, learners []id.Replica, err error) {
+	cs := &raftpb.ConfState{}
+	if err := proto.Unmarshal(b, cs); err != nil {
+		return nil, nil, fmt.Errorf("raftgroup: decode configuration: %w", err)
+	}
+	for _, v := range votersOf(cs) {
+		voters = append(voters, id.Replica(v))
+	}
+	for _, l := range cs.Learners {
+		learners = append(learners, id.Replica(l))
+	}
+	return voters, learners, nil
+}
+
+// votersOf returns the voters of both halves, each once, sorted.
+func votersOf(cs *raftpb.ConfState) []uint64 {
+	all := slices.Concat(cs.Voters, cs.VotersOutgoing)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// mustMarshal encodes one of raft's messages, which have no way to fail.
+func mustMarshal(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("raftgroup: marshal %T: %v", m, err))
+	}
+	return b
+}
 
 // Change is one step of a membership change.
 type Change struct {
@@ -18,4 +65,129 @@ type Change struct {
 
 // ConfChange builds a membership change, with the nodes of new members in its Context. One change is done at once, several
 // go through a joint configuration that is left by itself.
-func ConfChange(changes ...Change) *raftpb.ConfChangeV2 { return nil }
+func ConfChange(changes ...Change) *raftpb.ConfChangeV2 {
+	cc := &raftpb.ConfChangeV2{}
+	for _, c := range changes {
+		cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: c.Type.Enum(), NodeId: new(uint64(c.Replica))})
+		if c.Type != raftpb.ConfChangeRemoveNode {
+			cc.Context = appendMember(cc.Context, Member{Replica: c.Replica, Node: c.Node})
+		}
+	}
+	return cc
+}
+
+// The Context of a membership change says where members live:
+//
+//	replica uvarint, node varint, again and again
+func appendMember(b []byte, m Member) []byte {
+	b = binary.AppendUvarint(b, uint64(m.Replica))
+	return binary.AppendVarint(b, int64(m.Node))
+}
+
+var errMembers = errors.New("the context of a membership change does not decode")
+
+func decodeMembers(b []byte) ([]Member, error) {
+	var members []Member
+	for len(b) > 0 {
+		r, n := binary.Uvarint(b)
+		if n <= 0 {
+			return nil, errMembers
+		}
+		b = b[n:]
+		node, n := binary.Varint(b)
+		if n <= 0 {
+			return nil, errMembers
+		}
+		b = b[n:]
+		members = append(members, Member{Replica: id.Replica(r), Node: id.Node(node)})
+	}
+	return members, nil
+}
+
+// peers says where replicas live. It is replaced, never changed: the store's goroutine reads it to send responses.
+type peers map[id.Replica]id.Node
+
+// maxPeers bounds what strangers can make a group remember.
+const maxPeers = 128
+
+// with returns p and m.
+func (p peers) with(members ...Member) peers {
+	q := maps.Clone(p)
+	if q == nil {
+		q = peers{}
+	}
+	for _, m := range members {
+		q[m.Replica] = m.Node
+	}
+	return q
+}
+
+// member is what a leader knows of a member beyond Raft's progress.
+type member struct {
+	replica  id.Replica
+	learner  bool
+	incoming bool  // voter of the new half, or of the only one
+	outgoing bool  // voter of the old half of a joint configuration
+	lastAck  int64 // UnixNano of its last response; 0: never
+	inSync   bool
+}
+
+func (m *member) voter() bool { return m.incoming || m.outgoing }
+
+// rebuildMembers makes g.members those of the configuration, keeping what is known of those that stay.
+func (g *Group) rebuildMembers() {
+	old := g.members
+	g.members = nil
+	at := func(r uint64) *member {
+		for i := range g.members {
+			if g.members[i].replica == id.Replica(r) {
+				return &g.members[i]
+			}
+		}
+		m := member{replica: id.Replica(r), lastAck: g.w.now.UnixNano()}
+		for i := range old {
+			if old[i].replica == m.replica {
+				m.lastAck, m.inSync = old[i].lastAck, old[i].inSync
+			}
+		}
+		g.members = append(g.members, m)
+		return &g.members[len(g.members)-1]
+	}
+	for _, v := range g.confState.Voters {
+		at(v).incoming = true
+	}
+	for _, v := range g.confState.VotersOutgoing {
+		at(v).outgoing = true
+	}
+	for _, l := range g.confState.Learners {
+		at(l).learner = true
+	}
+}
+
+func (g *Group) member(r id.Replica) *member {
+	for i := range g.members {
+		if g.members[i].replica == r {
+			return &g.members[i]
+		}
+	}
+	return nil
+}
+
+// nodeOf returns where a replica lives.
+func (g *Group) nodeOf(r id.Replica) id.Node {
+	if r == id.NoReplica {
+		return id.NoNode
+	}
+	if r == g.replica {
+		return g.h.o.Node
+	}
+	if n, ok := (*g.peers.Load())[r]; ok {
+		return n
+	}
+	return id.NoNode
+}
+
+func (g *Group) learnPeers(members ...Member) {
+	next := g.peers.Load().with(members...)
+	g.peers.Store(&next)
+}

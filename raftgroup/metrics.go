@@ -1,5 +1,7 @@
 package raftgroup
 
+import "sync/atomic"
+
 // Metrics are the counters of a host since it was started.
 type Metrics struct {
 	Groups           int    // replicas open now
@@ -22,10 +24,57 @@ type Metrics struct {
 	DroppedSnapshots uint64 // snapshots received
 	Sent             uint64 // messages given to the transport
 	Unroutable       uint64 // messages for a replica whose node is not known
-	Elections        uint64 // campaigns started by hints and failed nodes
+	Elections        uint64 // campaigns started by hints, calls and failed nodes
 	LeaderChanges    uint64 // leader, term or role of a replica changed
 	DiskReads        uint64 // reads for lagging followers
 	DiskReadBytes    uint64 // bytes of entries in these
 	UncommittedBytes int64  // bytes proposed and not committed now
-	CutsTaken        uint64 // cuts given to the store
+	Cuts             uint64 // cuts given to the store
+}
+
+// counters are a worker's. Other goroutines only add to received, dropped, refused and sent.
+type counters struct {
+	leading                                                             atomic.Int64
+	failed, turns, readies, submissions, appends                        atomic.Uint64
+	proposals, proposalSteps, proposedBytes, refused                    atomic.Uint64
+	committed, applied, received                                        atomic.Uint64
+	droppedUnknown, droppedInvalid, droppedFull, droppedSnapshots, sent atomic.Uint64
+	unroutable, elections, leaderChanges, cuts                          atomic.Uint64
+	_                                                                   [64]byte // workers' counters share no cache line
+}
+
+// Metrics returns the counters since New.
+func (h *Host) Metrics() Metrics {
+	m := Metrics{
+		UncommittedBytes: h.pendingBytes.Load(),
+		DiskReads:        h.readers.reads.Load(),
+		DiskReadBytes:    h.readers.bytes.Load(),
+	}
+	h.mu.RLock()
+	m.Groups = len(h.groups)
+	h.mu.RUnlock()
+	for _, w := range h.workers {
+		w.n.addTo(&m)
+	}
+	m.DroppedUnknown += h.droppedUnknown.Load()
+	m.DroppedInvalid += h.droppedInvalid.Load()
+	return m
+}
+
+func (c *counters) addTo(m *Metrics) {
+	m.Leading += int(c.leading.Load())
+	for _, x := range []struct {
+		to   *uint64
+		from *atomic.Uint64
+	}{
+		{&m.Failed, &c.failed}, {&m.Turns, &c.turns}, {&m.Readies, &c.readies},
+		{&m.Submissions, &c.submissions}, {&m.Appends, &c.appends},
+		{&m.Proposals, &c.proposals}, {&m.ProposalSteps, &c.proposalSteps}, {&m.ProposedBytes, &c.proposedBytes},
+		{&m.Refused, &c.refused}, {&m.Committed, &c.committed}, {&m.Applied, &c.applied}, {&m.Received, &c.received},
+		{&m.DroppedUnknown, &c.droppedUnknown}, {&m.DroppedInvalid, &c.droppedInvalid}, {&m.DroppedFull, &c.droppedFull},
+		{&m.DroppedSnapshots, &c.droppedSnapshots}, {&m.Sent, &c.sent}, {&m.Unroutable, &c.unroutable},
+		{&m.Elections, &c.elections}, {&m.LeaderChanges, &c.leaderChanges}, {&m.Cuts, &c.cuts},
+	} {
+		*x.to += x.from.Load()
+	}
 }

@@ -1,0 +1,158 @@
+package raftgroup
+
+import (
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+type eventKind uint8
+
+const (
+	evMessage  eventKind = iota // message from another node
+	evAppended                  // the store completed an append: job
+	evRead                      // a read for a lagging follower is done: read
+	evCall                      // call runs on the worker
+	evCut                       // the store wants a cut
+)
+
+// event is one thing for a worker to do.
+type event struct {
+	kind    eventKind
+	group   *Group
+	from    id.Node
+	message *raftpb.Message
+	job     *appendJob
+	read    *readWindow
+	call    func(*worker)
+}
+
+// smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
+const smallMessageBytes = 400
+
+// inbox is a worker's queue, filled by anyone and emptied by the worker. Entries and proposals have queues of their own, so
+// that votes, heartbeats and responses never wait behind them. Completions and calls are never dropped: there are no more of
+// them than submissions in flight and callers waiting.
+type inbox struct {
+	wake chan struct{} // holds one token when something may be waiting
+
+	mu         sync.Mutex
+	closed     bool
+	urgent     []event
+	bulk       []event // MsgApps with entries
+	proposals  []*Proposal
+	smallBytes int64
+	bulkBytes  int64
+	maxBytes   int64
+}
+
+// batch of everything that waited; the slices go back with the next take.
+type delivery struct {
+	urgent    []event
+	bulk      []event
+	proposals []*Proposal
+}
+
+func (in *inbox) init(maxBytes int64) {
+	in.wake = make(chan struct{}, 1)
+	in.maxBytes = maxBytes
+}
+
+func (in *inbox) signal() {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// post queues an event that must not be lost. False: the worker has ended.
+func (in *inbox) post(ev event) bool {
+	in.mu.Lock()
+	if in.closed {
+		in.mu.Unlock()
+		return false
+	}
+	in.urgent = append(in.urgent, ev)
+	in.mu.Unlock()
+	in.signal()
+	return true
+}
+
+// message queues a message from another node, whose entries weigh bytes. False: no room. Each group has room for one message
+// with entries however full the inbox is, or a full inbox could keep out the entry that would commit the rest.
+func (in *inbox) message(ev event, bytes int64) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return true
+	}
+	if bytes == 0 {
+		if in.smallBytes+smallMessageBytes > in.maxBytes {
+			return false
+		}
+		in.smallBytes += smallMessageBytes
+		in.urgent = append(in.urgent, ev)
+	} else {
+		if in.bulkBytes+bytes > in.maxBytes && ev.group.bulkQueued > 0 {
+			return false
+		}
+		ev.group.bulkQueued++
+		in.bulkBytes += bytes
+		in.bulk = append(in.bulk, ev)
+	}
+	in.signal()
+	return true
+}
+
+// propose queues a proposal. False: the worker has ended. Proposals are bounded by their group's and the host's limits.
+func (in *inbox) propose(p *Proposal) bool {
+	in.mu.Lock()
+	if in.closed {
+		in.mu.Unlock()
+		return false
+	}
+	in.proposals = append(in.proposals, p)
+	in.mu.Unlock()
+	in.signal()
+	return true
+}
+
+// take swaps d's slices, whose contents have been dealt with, for what waits.
+func (in *inbox) take(d *delivery) {
+	clear(d.urgent)
+	clear(d.bulk)
+	clear(d.proposals)
+	in.mu.Lock()
+	d.urgent, in.urgent = in.urgent, d.urgent[:0]
+	d.bulk, in.bulk = in.bulk, d.bulk[:0]
+	d.proposals, in.proposals = in.proposals, d.proposals[:0]
+	in.smallBytes, in.bulkBytes = 0, 0
+	for i := range d.bulk {
+		d.bulk[i].group.bulkQueued = 0
+	}
+	in.mu.Unlock()
+}
+
+// close lets nothing more in.
+func (in *inbox) close() {
+	in.mu.Lock()
+	in.closed = true
+	in.mu.Unlock()
+}
+
+// appendJob is one MsgStorageAppend on its way through the store. It belongs to the store from Submit until Done, then to the
+// worker again.
+type appendJob struct {
+	append    wal.Append
+	hardState wal.HardState
+	group     *Group
+	last      id.Index // of the entries; 0: none
+	term      id.Term  // of the last entry
+	responses []*raftpb.Message
+}
+
+// TargetOf returns the log that an append is for: what a LogStore that is not wal's asks, whose logs do not fit Append.Log.
+func TargetOf(a *wal.Append) Log { return a.Owner.(*appendJob).group.log }

@@ -1,0 +1,385 @@
+package raftgrouptest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Store is what a cluster's node keeps its logs in.
+type Store interface {
+	raftgroup.LogStore
+	Create(ctx context.Context, spec wal.Spec) (raftgroup.Log, error)
+	Logs() []raftgroup.Log
+	Close() error
+}
+
+// Disk is what survives a node's process.
+type Disk interface {
+	// Open recovers the store.
+	Open() (Store, error)
+	// Crash ends the open store as power loss does. Its committer completes nothing any more.
+	Crash()
+}
+
+// MemDisk keeps logs in memory. What was submitted becomes durable a while later; at a crash any prefix of what was not is
+// kept, drawn by lot for each log.
+type MemDisk struct {
+	// Delay returns how long the next commit round takes. nil: no time.
+	Delay func() time.Duration
+	// Resident is how many of the last entries of a log are in memory; what is older must be read. 0: all.
+	Resident int
+	// Poison overwrites what Entries returned at the log's next submission, as an unlucky reuse of memory would.
+	Poison bool
+
+	rng   *rand.Rand
+	saved map[id.Group]*memSaved
+	open  *memStore
+}
+
+// NewMemDisk returns an empty disk.
+func NewMemDisk(seed uint64) *MemDisk {
+	return &MemDisk{rng: rand.New(rand.NewPCG(seed, ^seed)), saved: make(map[id.Group]*memSaved)}
+}
+
+// memSaved is a log as it is on the disk.
+type memSaved struct {
+	spec    wal.Spec
+	entries []wal.Entry
+	hs      wal.HardState
+	state   wal.State
+}
+
+func (s *memSaved) append(a *memAppend) {
+	if len(a.entries) > 0 {
+		keep := a.entries[0].Index - s.spec.Start.Index - 1
+		s.entries = append(slices.Clip(s.entries[:keep]), a.entries...)
+	}
+	if a.hs != nil {
+		s.hs = *a.hs
+	}
+}
+
+type memAppend struct {
+	log     *memLog
+	entries []wal.Entry
+	hs      *wal.HardState
+	append  *wal.Append
+}
+
+// Open implements Disk.
+func (d *MemDisk) Open() (Store, error) {
+	s := &memStore{disk: d, logs: make(map[id.Group]*memLog), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	for g, saved := range d.saved {
+		s.logs[g] = newMemLog(s, saved)
+	}
+	d.open = s
+	go s.commit()
+	return s, nil
+}
+
+// Crash implements Disk.
+func (d *MemDisk) Crash() {
+	s := d.open
+	s.stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := make(map[*memLog]int)
+	for _, a := range s.queue {
+		if n, ok := kept[a.log]; !ok {
+			kept[a.log] = d.rng.IntN(4) // so many more; most often not all
+		} else if n == 0 {
+			continue
+		}
+		if kept[a.log] > 0 {
+			kept[a.log]--
+			a.log.saved.append(a)
+		}
+	}
+	s.queue = nil
+}
+
+type memStore struct {
+	disk *MemDisk
+	wake chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	logs    map[id.Group]*memLog
+	queue   []*memAppend // submitted, not durable
+	stopped bool
+	cuts    func(*wal.Log)
+}
+
+// Create implements Store.
+func (s *memStore) Create(_ context.Context, spec wal.Spec) (raftgroup.Log, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.logs[spec.Group]; ok {
+		return nil, wal.ErrExists
+	}
+	saved := &memSaved{spec: spec, hs: spec.HardState, state: spec.State}
+	s.disk.saved[spec.Group] = saved
+	s.logs[spec.Group] = newMemLog(s, saved)
+	return s.logs[spec.Group], nil
+}
+
+// Logs implements Store.
+func (s *memStore) Logs() []raftgroup.Log {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var logs []raftgroup.Log
+	for _, l := range s.logs {
+		logs = append(logs, l)
+	}
+	return logs
+}
+
+// SetCutTaker implements raftgroup.LogStore.
+func (s *memStore) SetCutTaker(take func(*wal.Log)) { s.cuts = take }
+
+// Submit implements raftgroup.LogStore.
+func (s *memStore) Submit(appends []*wal.Append) {
+	queued := make([]*memAppend, len(appends))
+	for i, a := range appends {
+		l := raftgroup.TargetOf(a).(*memLog)
+		q := &memAppend{log: l, append: a}
+		if a.HardState != nil {
+			hs := *a.HardState
+			q.hs = &hs
+		}
+		for _, e := range a.Entries {
+			e.Data = slices.Clone(e.Data)
+			q.entries = append(q.entries, e)
+		}
+		l.submit(q.entries)
+		queued[i] = q
+	}
+	s.mu.Lock()
+	s.queue = append(s.queue, queued...)
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *memStore) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// commit is the committer's goroutine, joined by stop.
+func (s *memStore) commit() {
+	defer close(s.done)
+	for range s.wake {
+		s.mu.Lock()
+		round := len(s.queue)
+		s.mu.Unlock()
+		if s.disk.Delay != nil && round > 0 {
+			time.Sleep(s.disk.Delay())
+		}
+		s.mu.Lock()
+		if s.stopped {
+			s.mu.Unlock()
+			return
+		}
+		done := slices.Clone(s.queue[:round])
+		s.queue = slices.Delete(s.queue, 0, round)
+		for _, a := range done {
+			a.log.saved.append(a)
+		}
+		s.mu.Unlock()
+		for _, a := range done {
+			a.append.Done(a.append)
+		}
+	}
+}
+
+func (s *memStore) stop() {
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.signal()
+	<-s.done
+}
+
+// Close implements Store. Everything submitted is durable then.
+func (s *memStore) Close() error {
+	s.stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.queue {
+		a.log.saved.append(a)
+	}
+	s.queue = nil
+	return nil
+}
+
+// memLog is a log of a memStore. mu guards what readers share with the owner.
+type memLog struct {
+	store *memStore
+	saved *memSaved // guarded by store.mu
+
+	mu      sync.Mutex
+	entries []wal.Entry
+	offsets []id.Offset // of each entry: that of its first record, or of the next one
+	next    id.Offset
+	commit  id.Index
+	lent    [][]byte // what Entries returned since the last submission
+	start   wal.Start
+}
+
+func newMemLog(s *memStore, saved *memSaved) *memLog {
+	l := &memLog{store: s, saved: saved, start: saved.spec.Start, next: saved.spec.Start.Offset}
+	l.submit(saved.entries)
+	return l
+}
+
+func (l *memLog) at(i id.Index) int { return int(i - l.start.Index - 1) }
+
+func (l *memLog) submit(entries []wal.Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.lent {
+		for i := range b {
+			b[i] ^= 0xa5
+		}
+	}
+	l.lent = nil
+	if len(entries) == 0 {
+		return
+	}
+	if at := l.at(entries[0].Index); at < len(l.entries) {
+		if entries[0].Index <= l.commit {
+			panic(fmt.Sprintf("raftgrouptest: entry %d replaces a committed one (commit %d)", entries[0].Index, l.commit))
+		}
+		l.next = l.offsets[at]
+		l.entries, l.offsets = slices.Clip(l.entries[:at]), slices.Clip(l.offsets[:at])
+	} else if at > len(l.entries) {
+		panic(fmt.Sprintf("raftgrouptest: entry %d leaves a gap", entries[0].Index))
+	}
+	for _, e := range entries {
+		l.entries = append(l.entries, e)
+		l.offsets = append(l.offsets, l.next)
+		if e.Kind == wal.KindBatch {
+			b := batch.Batch(e.Data)
+			if b.BaseOffset() != l.next {
+				panic(fmt.Sprintf("raftgrouptest: entry %d at offset %d, expected %d", e.Index, b.BaseOffset(), l.next))
+			}
+			l.next = b.NextOffset()
+		}
+	}
+}
+
+// The methods of raftgroup.Log.
+func (l *memLog) Group() id.Group          { return l.saved.spec.Group }
+func (l *memLog) Replica() id.Replica      { return l.saved.spec.Replica }
+func (l *memLog) Start() wal.Start         { return l.start }
+func (l *memLog) FirstIndex() id.Index     { return l.start.Index + 1 }
+func (l *memLog) HardState() wal.HardState { return l.saved.hs }
+
+func (l *memLog) State() wal.State {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	return l.saved.state
+}
+
+func (l *memLog) LastIndex() id.Index {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start.Index + id.Index(len(l.entries))
+}
+
+func (l *memLog) Term(i id.Index) (id.Term, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i == l.start.Index {
+		return l.start.Term, true
+	}
+	if i < l.start.Index || l.at(i) >= len(l.entries) {
+		return 0, false
+	}
+	return l.entries[l.at(i)].Term, true
+}
+
+func (l *memLog) NextOffset() id.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
+}
+
+func (l *memLog) OffsetAt(i id.Index) id.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := l.at(i); at < len(l.offsets) {
+		return l.offsets[at]
+	}
+	return l.next
+}
+
+func (l *memLog) Entries(dst []wal.Entry, lo, hi id.Index, maxBytes int) ([]wal.Entry, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	resident := l.store.disk.Resident
+	if lo <= l.start.Index || l.at(lo) >= len(l.entries) || resident > 0 && lo <= l.commit && l.at(lo) < len(l.entries)-resident {
+		return dst, false
+	}
+	bytes := 0
+	for n, e := range l.entries[l.at(lo):min(l.at(hi), len(l.entries))] {
+		if bytes += len(e.Data); n > 0 && bytes > maxBytes {
+			break
+		}
+		if l.store.disk.Poison {
+			e.Data = slices.Clone(e.Data)
+			l.lent = append(l.lent, e.Data)
+		}
+		dst = append(dst, e)
+	}
+	return dst, true
+}
+
+func (l *memLog) ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lo <= l.start.Index {
+		return nil, wal.ErrCompacted
+	}
+	if l.at(lo) >= len(l.entries) {
+		return nil, wal.ErrUnavailable
+	}
+	var out []wal.Entry
+	bytes := 0
+	for n, e := range l.entries[l.at(lo):min(l.at(hi), len(l.entries))] {
+		if bytes += len(e.Data); n > 0 && bytes > maxBytes {
+			break
+		}
+		e.Data = slices.Clone(e.Data)
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+func (l *memLog) SetCommit(i id.Index) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i > l.start.Index+id.Index(len(l.entries)) {
+		panic(fmt.Sprintf("raftgrouptest: commit %d of a log of %d entries", i, len(l.entries)))
+	}
+	l.commit = max(l.commit, i)
+}
+
+func (l *memLog) TakeCut(st wal.State) {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	if !l.store.stopped {
+		l.saved.state = st
+	}
+}

@@ -1,0 +1,278 @@
+package raftgrouptest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc64"
+	"sync"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+var table = crc64.MakeTable(crc64.ECMA)
+
+// Witness sees what all replicas of all groups do and remembers every contradiction:
+//
+//   - equal (index, term) with other bytes
+//   - replicas that apply another sequence of entries: their hash chains differ
+//   - an entry applied twice, or left out, in one incarnation of the view
+//   - an acknowledged entry that is not the one applied at its index
+//   - two leaders in one term
+//   - a high watermark that goes back within one incarnation
+type Witness struct {
+	mu       sync.Mutex
+	groups   map[id.Group]*testimony
+	Problems []string
+}
+
+type entryID struct {
+	index id.Index
+	term  id.Term
+}
+
+type testimony struct {
+	bytes   map[entryID]uint64
+	chain   map[id.Index]link // as first applied
+	acked   map[id.Index]entryID
+	leaders map[id.Term]id.Replica
+	last    id.Index // highest applied
+}
+
+type link struct {
+	term  id.Term
+	chain uint64
+}
+
+// NewWitness returns a Witness that has seen nothing.
+func NewWitness() *Witness { return &Witness{groups: make(map[id.Group]*testimony)} }
+
+func (w *Witness) group(g id.Group) *testimony {
+	t := w.groups[g]
+	if t == nil {
+		t = &testimony{
+			bytes: make(map[entryID]uint64), chain: make(map[id.Index]link),
+			acked: make(map[id.Index]entryID), leaders: make(map[id.Term]id.Replica),
+		}
+		w.groups[g] = t
+	}
+	return t
+}
+
+// Problem notes a contradiction that was found elsewhere.
+func (w *Witness) Problem(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.problem(format, args...)
+}
+
+func (w *Witness) problem(format string, args ...any) {
+	if len(w.Problems) < 20 {
+		w.Problems = append(w.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// entry notes the bytes of an entry in some log.
+func (w *Witness) entry(who string, g id.Group, index id.Index, term id.Term, data []byte) {
+	sum := crc64.Checksum(data, table)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.group(g)
+	if old, ok := t.bytes[entryID{index, term}]; ok && old != sum {
+		w.problem("%s: entry %d of term %d has other bytes than elsewhere", who, index, term)
+	}
+	t.bytes[entryID{index, term}] = sum
+}
+
+// applied notes an applied entry and returns the hash chain up to it.
+func (w *Witness) applied(who string, g id.Group, index id.Index, term id.Term, kind wal.EntryKind, data []byte, chain uint64) uint64 {
+	var head [24]byte
+	binary.LittleEndian.PutUint64(head[:], chain)
+	binary.LittleEndian.PutUint64(head[8:], uint64(index))
+	binary.LittleEndian.PutUint64(head[16:], uint64(term)<<8|uint64(kind))
+	next := crc64.Update(crc64.Checksum(head[:], table), table, data)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.group(g)
+	if old, ok := t.chain[index]; !ok {
+		t.chain[index] = link{term, next}
+	} else if old != (link{term, next}) {
+		w.problem("%s: applied entry %d of term %d, and the log before it, differ from elsewhere (term %d)", who, index, term, old.term)
+	}
+	if ack, ok := t.acked[index]; ok && ack.term != term {
+		w.problem("%s: applied entry %d of term %d, but that of term %d was acknowledged", who, index, term, ack.term)
+	}
+	t.last = max(t.last, index)
+	return next
+}
+
+// Acked notes an acknowledged entry.
+func (w *Witness) Acked(g id.Group, index id.Index, term id.Term) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.group(g)
+	if old, ok := t.acked[index]; ok && old.term != term {
+		w.problem("group %d: entry %d was acknowledged in terms %d and %d", g, index, old.term, term)
+	}
+	t.acked[index] = entryID{index, term}
+	if l, ok := t.chain[index]; ok && l.term != term {
+		w.problem("group %d: entry %d of term %d acknowledged, but that of term %d was applied", g, index, term, l.term)
+	}
+}
+
+// AckedCount returns how many entries of a group were acknowledged.
+func (w *Witness) AckedCount(g id.Group) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.group(g).acked)
+}
+
+// LastApplied returns the highest index that any replica applied.
+func (w *Witness) LastApplied(g id.Group) id.Index {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.group(g).last
+}
+
+// AllAckedApplied notes a problem for each acknowledged entry that no replica has applied: to be asked when all are caught up.
+func (w *Witness) AllAckedApplied() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for g, t := range w.groups {
+		for index, ack := range t.acked {
+			if l, ok := t.chain[index]; !ok || l.term != ack.term {
+				w.problem("group %d: entry %d of term %d was acknowledged and is lost", g, index, ack.term)
+			}
+		}
+	}
+}
+
+func (w *Witness) leader(who string, g id.Group, l raftgroup.LeaderChange) {
+	if l.Role != raftgroup.Leader {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.group(g)
+	if old, ok := t.leaders[l.Term]; ok && old != l.Leader {
+		w.problem("%s: leads in term %d, in which replica %d led", who, l.Term, old)
+	}
+	t.leaders[l.Term] = l.Leader
+}
+
+// Machine is a raftgroup.Machine that reports everything to a Witness. Its view is the hash chain of what was applied.
+type Machine struct {
+	witness *Witness
+	who     string
+	group   id.Group
+
+	applied id.Index
+	chain   uint64
+	overlay map[id.Index]id.Term // entries in the log above applied
+	hw      id.Offset
+
+	// Decide, when not nil, is asked about batches before they are admitted.
+	Decide func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission
+	// OnApply, when not nil, sees each applied entry; its result is Apply's.
+	OnApply func(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any
+
+	mu     sync.Mutex
+	leader raftgroup.LeaderChange
+}
+
+// NewMachine returns the machine of a replica whose log has this state.
+func NewMachine(w *Witness, who string, g id.Group, start wal.Start, st wal.State) *Machine {
+	m := &Machine{witness: w, who: who, group: g, applied: start.Index, overlay: make(map[id.Index]id.Term)}
+	if len(st.View) == 16 {
+		m.applied = id.Index(binary.LittleEndian.Uint64(st.View))
+		m.chain = binary.LittleEndian.Uint64(st.View[8:])
+	}
+	if m.applied != max(st.Applied, start.Index) {
+		w.Problem("%s: view of entry %d recovered with applied index %d", who, m.applied, st.Applied)
+	}
+	return m
+}
+
+// Admit implements raftgroup.Machine.
+func (m *Machine) Admit(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission {
+	if m.Decide != nil {
+		if a := m.Decide(index, term, b); a != raftgroup.Accept() {
+			return a
+		}
+	}
+	m.note("admitted", index, term, b)
+	return raftgroup.Accept()
+}
+
+// Append implements raftgroup.Machine.
+func (m *Machine) Append(index id.Index, term id.Term, b batch.Batch) {
+	m.note("appended", index, term, b)
+}
+
+func (m *Machine) note(what string, index id.Index, term id.Term, b batch.Batch) {
+	if _, ok := m.overlay[index]; ok || index <= m.applied {
+		m.witness.Problem("%s: entry %d %s twice", m.who, index, what)
+	}
+	m.overlay[index] = term
+	m.witness.entry(m.who, m.group, index, term, b)
+}
+
+// Truncate implements raftgroup.Machine.
+func (m *Machine) Truncate(from id.Index) {
+	if from <= m.applied {
+		m.witness.Problem("%s: truncated at %d, applied up to %d", m.who, from, m.applied)
+	}
+	for i := range m.overlay {
+		if i >= from {
+			delete(m.overlay, i)
+		}
+	}
+}
+
+// Apply implements raftgroup.Machine.
+func (m *Machine) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any {
+	if index != m.applied+1 {
+		m.witness.Problem("%s: applied %d after %d", m.who, index, m.applied)
+	}
+	if kind == wal.KindBatch && m.overlay[index] != term {
+		m.witness.Problem("%s: applied entry %d of term %d, known in term %d", m.who, index, term, m.overlay[index])
+	}
+	delete(m.overlay, index)
+	m.applied = index
+	m.chain = m.witness.applied(m.who, m.group, index, term, kind, data, m.chain)
+	if m.OnApply != nil {
+		return m.OnApply(index, term, kind, data)
+	}
+	return index
+}
+
+// Committed implements raftgroup.Machine.
+func (m *Machine) Committed(hw id.Offset) {
+	if hw < m.hw {
+		m.witness.Problem("%s: high watermark went from %d to %d", m.who, m.hw, hw)
+	}
+	m.hw = hw
+}
+
+// Leader implements raftgroup.Machine.
+func (m *Machine) Leader(l raftgroup.LeaderChange) {
+	m.mu.Lock()
+	m.leader = l
+	m.mu.Unlock()
+	m.witness.leader(m.who, m.group, l)
+}
+
+// Led returns the last LeaderChange.
+func (m *Machine) Led() raftgroup.LeaderChange {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leader
+}
+
+// View implements raftgroup.Machine.
+func (m *Machine) View() []byte {
+	v := binary.LittleEndian.AppendUint64(nil, uint64(m.applied))
+	return binary.LittleEndian.AppendUint64(v, m.chain)
+}

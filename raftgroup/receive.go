@@ -1,0 +1,146 @@
+package raftgroup
+
+import (
+	"math"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// maxTerm is the largest term that a leader epoch can say.
+const maxTerm = math.MaxInt32
+
+// Step takes a message from another node. It owns m and everything in it from then on: Raft's answers share its scalars, and
+// its log the data of its entries. What is no valid message for an open replica is dropped and counted.
+func (h *Host) Step(from id.Node, group id.Group, m *raftpb.Message) {
+	g := h.Group(group)
+	if g == nil || uint64(g.replica) != m.GetTo() || g.failed.Load() {
+		h.droppedUnknown.Add(1)
+		return
+	}
+	n := &g.w.n
+	if m.GetType() == raftpb.MsgSnap {
+		n.droppedSnapshots.Add(1)
+		return
+	}
+	bytes, ok := checkMessage(m)
+	if !ok || m.GetFrom() == uint64(g.replica) {
+		h.droppedInvalid.Add(1)
+		return
+	}
+	n.received.Add(1)
+	if !g.w.in.message(event{kind: evMessage, group: g, from: from, message: m}, bytes) {
+		n.droppedFull.Add(1)
+	}
+}
+
+// checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of
+// its entries. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
+func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
+	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
+		return 0, false
+	}
+	switch m.GetType() {
+	case raftpb.MsgReadIndex:
+		return 0, m.GetTerm() == 0 && isReadContext(m)
+	case raftpb.MsgReadIndexResp:
+		return 0, m.GetTerm() > 0 && isReadContext(m)
+	case raftpb.MsgApp:
+		return checkEntries(m)
+	}
+	if m.GetTerm() == 0 || len(m.GetEntries()) > 0 {
+		return 0, false
+	}
+	context := len(m.GetContext())
+	switch m.GetType() {
+	case raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp:
+		return 0, context == 0 || context == 8
+	case raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow:
+		return 0, true
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		return 0, context <= 32
+	}
+	return 0, false // local messages, and what this package never sends
+}
+
+// ordinaryReplica tells whether r is the id of a replica, and none of those that Raft keeps for itself.
+func ordinaryReplica(r uint64) bool { return r != 0 && r < math.MaxUint64-1 }
+
+func isReadContext(m *raftpb.Message) bool {
+	e := m.GetEntries()
+	return len(e) == 1 && len(e[0].GetData()) == 8 && e[0].GetType() == raftpb.EntryNormal
+}
+
+// checkEntries checks a MsgApp: entries follow each other, and every batch is whole. A frame's checksum does not replace the
+// batch's own: a leader that reads a damaged disk sends a perfect frame.
+func checkEntries(m *raftpb.Message) (bytes int64, ok bool) {
+	term, index, last := m.GetTerm(), m.GetIndex(), m.GetLogTerm()
+	if term == 0 || last > term || index > math.MaxUint64/2 {
+		return 0, false
+	}
+	for _, e := range m.GetEntries() {
+		index++
+		if e == nil || e.GetIndex() != index || e.GetTerm() < last || e.GetTerm() > term {
+			return 0, false
+		}
+		last = e.GetTerm()
+		bytes += int64(len(e.GetData())) + smallMessageBytes
+		if e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 && batch.Check(e.GetData()) != nil {
+			return 0, false
+		}
+	}
+	return bytes, true
+}
+
+// receive steps a message, on the worker.
+func (g *Group) receive(from id.Node, m *raftpb.Message) {
+	if g.closed || g.broken != nil {
+		return
+	}
+	sender := id.Replica(m.GetFrom())
+	if node, known := (*g.peers.Load())[sender]; !known {
+		if len(*g.peers.Load()) >= maxPeers {
+			g.w.n.droppedInvalid.Add(1)
+			return
+		}
+		g.learnPeers(Member{Replica: sender, Node: from})
+	} else if node != from {
+		g.w.n.droppedInvalid.Add(1)
+		return
+	}
+	if !g.acceptable(m) {
+		g.w.n.droppedInvalid.Add(1)
+		return
+	}
+	switch m.GetType() {
+	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
+		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
+			mb.lastAck = g.w.now.UnixNano()
+		}
+	}
+	g.step(m)
+	g.touch()
+}
+
+// acceptable is the part of the check that needs the replica's state.
+func (g *Group) acceptable(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgHeartbeat:
+		if id.Term(m.GetTerm()) < g.term || id.Index(m.GetCommit()) <= g.last {
+			return true
+		}
+		if mb := g.member(id.Replica(m.GetFrom())); mb == nil {
+			return false
+		}
+		// A leader tells no commit index that this replica has not acknowledged. It did, in an earlier life.
+		g.breakDown(errLostEntries{commit: id.Index(m.GetCommit()), last: g.last})
+		return true
+	case raftpb.MsgAppResp:
+		return m.GetReject() || id.Term(m.GetTerm()) != g.term || g.role != Leader || id.Index(m.GetIndex()) <= g.last
+	case raftpb.MsgReadIndex:
+		return g.role == Leader // forwarded on and on otherwise, when two replicas take each other for the leader
+	}
+	return true
+}

@@ -1,0 +1,409 @@
+package raftgroup
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// ID returns the group's id.
+func (g *Group) ID() id.Group { return g.id }
+
+// Replica returns the id of this replica.
+func (g *Group) Replica() id.Replica { return g.replica }
+
+// Log returns the replica's log.
+func (g *Group) Log() Log { return g.log }
+
+// Leader returns the leader as this replica knows it; NoReplica and NoNode while none is known.
+func (g *Group) Leader() (id.Replica, id.Node, id.Term) {
+	l := g.lead.Load()
+	return l.Leader, l.Node, l.Term
+}
+
+// IsLeader tells whether this replica leads. By the time it returns another may lead in a later term.
+func (g *Group) IsLeader() bool { return g.lead.Load().Role == Leader }
+
+// HighWatermark returns the offset after the last record known to be committed.
+func (g *Group) HighWatermark() id.Offset { return id.Offset(g.hw.Load()) }
+
+// Commit returns the index of the last entry known to be committed.
+func (g *Group) Commit() id.Index { return id.Index(g.commitIndex.Load()) }
+
+// Applied returns the index of the last entry applied.
+func (g *Group) Applied() id.Index { return id.Index(g.appliedIndex.Load()) }
+
+// post runs call on the worker, later.
+func (g *Group) post(call func()) bool {
+	return g.w.in.post(event{kind: evCall, call: func(*worker) { call() }})
+}
+
+// Status returns the replica's view of the group.
+func (g *Group) Status(ctx context.Context) (Status, error) {
+	result := make(chan Status, 1)
+	ok := g.post(func() {
+		if !g.closed {
+			result <- g.status()
+		} else {
+			close(result)
+		}
+	})
+	if !ok {
+		return Status{}, ErrClosed
+	}
+	select {
+	case s, ok := <-result:
+		if !ok {
+			return Status{}, ErrClosed
+		}
+		return s, nil
+	case <-g.w.done:
+		return Status{}, ErrClosed
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+}
+
+// SetMinInSync changes min.insync.replicas.
+func (g *Group) SetMinInSync(n int) {
+	g.post(func() {
+		g.minInSync = max(1, n)
+		if g.role == Leader && g.broken == nil {
+			g.answer()
+		}
+	})
+}
+
+// AddMembers says where members live, in addition to what is known.
+func (g *Group) AddMembers(m ...Member) {
+	g.post(func() {
+		for _, m := range m {
+			if m.Replica != g.replica {
+				g.learnPeers(m)
+			}
+		}
+	})
+}
+
+// Campaign starts an election, if this replica is a voter and does not lead.
+func (g *Group) Campaign() {
+	g.post(func() {
+		if !g.closed && g.broken == nil && g.role != Leader {
+			g.campaign()
+		}
+	})
+}
+
+// await returns what arrives at result, or the error that ends the waiting.
+func (g *Group) await(ctx context.Context, result <-chan error) error {
+	select {
+	case err := <-result:
+		return err
+	case <-g.w.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask posts a request that answers once into the channel it is given.
+func (g *Group) ask(ctx context.Context, request func(result chan error)) error {
+	result := make(chan error, 1)
+	ok := g.post(func() {
+		switch {
+		case g.closed:
+			result <- ErrClosed
+		case g.broken != nil:
+			result <- &FailedError{Group: g.id, Replica: g.replica, Cause: g.broken}
+		default:
+			request(result)
+			g.touch()
+		}
+	})
+	if !ok {
+		return ErrClosed
+	}
+	return g.await(ctx, result)
+}
+
+// transferRequest is a handing over of leadership that is under way.
+type transferRequest struct {
+	to     id.Replica
+	term   id.Term
+	until  time.Time
+	result chan error
+}
+
+// TransferLeader hands leadership over to a voter, or to the best one when to is NoReplica, and waits until it leads. Proposals
+// wait meanwhile.
+func (g *Group) TransferLeader(ctx context.Context, to id.Replica) error {
+	return g.ask(ctx, func(result chan error) { g.startTransfer(to, result) })
+}
+
+func (g *Group) startTransfer(to id.Replica, result chan error) {
+	if g.role != Leader {
+		result <- &NotLeaderError{Leader: g.nodeOf(g.leader)}
+		return
+	}
+	if g.transfer != nil {
+		result <- fmt.Errorf("%w: one to replica %d is under way", ErrTransferFailed, g.transfer.to)
+		return
+	}
+	if to == id.NoReplica {
+		to = g.bestSuccessor()
+	}
+	m := g.member(to)
+	switch {
+	case to == g.replica:
+		result <- nil
+		return
+	case m == nil || !m.incoming:
+		result <- fmt.Errorf("%w: replica %d", ErrUnknownReplica, to)
+		return
+	case !g.alive(m):
+		result <- fmt.Errorf("%w: replica %d was not heard from for %v", ErrTransferFailed, to, timeSince(g.w.now, m.lastAck).Round(time.Millisecond))
+		return
+	}
+	g.transfer = &transferRequest{
+		to: to, term: g.term, result: result,
+		until: g.w.now.Add(2 * time.Duration(g.h.o.ElectionTicks) * g.h.o.TickInterval),
+	}
+	g.guard(func() { g.rn.TransferLeader(uint64(to)) })
+}
+
+// transferTick gives a transfer up that Raft gave up, or that has no outcome.
+func (g *Group) transferTick() {
+	t := g.transfer
+	aborted := g.role == Leader && g.term == t.term && g.rn.BasicStatus().LeadTransferee == 0
+	if aborted || g.w.now.After(t.until) {
+		g.transfer = nil
+		t.result <- fmt.Errorf("%w: replica %d did not take over in time", ErrTransferFailed, t.to)
+	}
+}
+
+// bestSuccessor is the live voter whose log reaches furthest.
+func (g *Group) bestSuccessor() id.Replica {
+	best, match := id.NoReplica, id.Index(0)
+	g.eachProgress(func(m *member, pr *tracker.Progress) {
+		if m.incoming && m.replica != g.replica && g.alive(m) && (best == id.NoReplica || id.Index(pr.Match) > match) {
+			best, match = m.replica, id.Index(pr.Match)
+		}
+	})
+	return best
+}
+
+// readRequest is a ReadIndex that waits for a majority.
+type readRequest struct {
+	context []byte
+	index   id.Index
+	result  chan error
+}
+
+// ReadIndex returns an index such that a replica that has applied it has applied everything that was committed when ReadIndex
+// was called. It asks the leader, which asks a majority.
+func (g *Group) ReadIndex(ctx context.Context) (id.Index, error) {
+	key := g.h.readID.Add(1)
+	r := &readRequest{context: binary.LittleEndian.AppendUint64(nil, key)}
+	err := g.ask(ctx, func(result chan error) {
+		if g.leader == id.NoReplica {
+			result <- &NotLeaderError{Leader: id.NoNode}
+			return
+		}
+		r.result = result
+		if g.reads == nil {
+			g.reads = make(map[uint64]*readRequest)
+		}
+		g.reads[key] = r
+		g.guard(func() { g.rn.ReadIndex(r.context) })
+	})
+	if err == nil {
+		return r.index, nil
+	}
+	g.post(func() { delete(g.reads, key) })
+	return 0, err
+}
+
+// repeatReads asks again: a request or its answer may have been lost on the way to or from the leader.
+func (g *Group) repeatReads() {
+	for _, r := range g.reads {
+		g.guard(func() { g.rn.ReadIndex(r.context) })
+	}
+}
+
+func (g *Group) readState(rs raft.ReadState) {
+	if len(rs.RequestCtx) != 8 {
+		return
+	}
+	key := binary.LittleEndian.Uint64(rs.RequestCtx)
+	if r := g.reads[key]; r != nil {
+		delete(g.reads, key)
+		r.index = id.Index(rs.Index)
+		r.result <- nil
+	}
+}
+
+// changeRequest is a membership change that is under way.
+type changeRequest struct {
+	cc       *raftpb.ConfChangeV2
+	proposed bool
+	index    id.Index
+	term     id.Term
+	leaving  bool // applied; the joint configuration is yet to be left
+	result   chan error
+}
+
+// ChangeMembers changes the membership and waits until the change is applied here, and a joint configuration that it went
+// through is left again. Where new members live is said in the change's Context: see ConfChange.
+func (g *Group) ChangeMembers(ctx context.Context, cc *raftpb.ConfChangeV2) error {
+	cc = proto.Clone(cc).(*raftpb.ConfChangeV2)
+	if _, err := decodeMembers(cc.GetContext()); err != nil {
+		return fmt.Errorf("raftgroup: %w", err)
+	}
+	return g.ask(ctx, func(result chan error) {
+		switch {
+		case g.role != Leader:
+			result <- &NotLeaderError{Leader: g.nodeOf(g.leader)}
+		case g.change != nil:
+			result <- ErrConfChangeRefused
+		default:
+			g.change = &changeRequest{cc: cc, result: result}
+		}
+	})
+}
+
+// proposeChange proposes the change that waits. Its index is known: see canPropose.
+func (g *Group) proposeChange() {
+	c := g.change
+	m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), Entries: []*raftpb.Entry{
+		{Type: raftpb.EntryConfChangeV2.Enum(), Data: mustMarshal(c.cc)},
+	}}
+	err := g.step(m)
+	switch {
+	case err != nil:
+		g.endChange(ErrProposalDropped)
+		return
+	case m.Entries[0].GetType() == raftpb.EntryNormal: // what Raft puts there instead of a change that it refuses
+		g.endChange(ErrConfChangeRefused)
+	default:
+		c.proposed, c.index, c.term = true, g.last+1, g.term
+	}
+	g.unready = true
+}
+
+func (g *Group) endChange(err error) {
+	if g.change != nil {
+		g.change.result <- err
+		g.change = nil
+	}
+}
+
+// changeApplied sees every entry that was applied.
+func (g *Group) changeApplied(index id.Index, term id.Term, kind wal.EntryKind) {
+	c := g.change
+	if c == nil || !c.proposed {
+		return
+	}
+	if index == c.index && (term != c.term || kind != wal.KindConfChangeV2) {
+		g.endChange(ErrConfChangeRefused)
+		return
+	}
+	if index >= c.index && len(g.confState.VotersOutgoing) == 0 {
+		g.endChange(nil)
+	}
+}
+
+// applyConfChange changes the configuration as a committed entry says.
+func (g *Group) applyConfChange(kind wal.EntryKind, data []byte) bool {
+	var cc raftpb.ConfChangeI
+	var err error
+	if kind == wal.KindConfChange {
+		v1 := &raftpb.ConfChange{}
+		err, cc = proto.Unmarshal(data, v1), v1
+	} else {
+		v2 := &raftpb.ConfChangeV2{}
+		err, cc = proto.Unmarshal(data, v2), v2
+	}
+	if err != nil {
+		g.breakDown(fmt.Errorf("decode membership change: %w", err))
+		return false
+	}
+	if members, err := decodeMembers(cc.AsV2().GetContext()); err == nil {
+		for _, m := range members {
+			if m.Replica != g.replica {
+				g.learnPeers(m)
+			}
+		}
+	}
+	var cs *raftpb.ConfState
+	g.guard(func() { cs = g.rn.ApplyConfChange(cc) })
+	if g.broken != nil || cs == nil {
+		g.confUnknown = true
+		return false
+	}
+	g.confState, g.confBytes = cs, mustMarshal(cs)
+	g.order = orderOf(membersInOrder(g.order), votersOf(cs))
+	g.rebuildMembers()
+	if g.role == Leader {
+		g.refreshInSync()
+	}
+	return true
+}
+
+func membersInOrder(order []id.Replica) []Member {
+	members := make([]Member, len(order))
+	for i, r := range order {
+		members[i].Replica = r
+	}
+	return members
+}
+
+// requestsSeeLeader ends what waits for this replica to lead, or for another to.
+func (g *Group) requestsSeeLeader(l LeaderChange) {
+	if t := g.transfer; t != nil && l.Term > t.term && l.Leader != id.NoReplica {
+		g.transfer = nil
+		if l.Leader == t.to {
+			t.result <- nil
+		} else {
+			t.result <- fmt.Errorf("%w: replica %d leads", ErrTransferFailed, l.Leader)
+		}
+	}
+	if l.Role != Leader {
+		g.endChange(&NotLeaderError{Leader: l.Node})
+	}
+	for key, r := range g.reads {
+		delete(g.reads, key)
+		r.result <- &NotLeaderError{Leader: l.Node}
+	}
+}
+
+// endRequests ends all requests.
+func (g *Group) endRequests(err error) {
+	if g.transfer != nil {
+		g.transfer.result <- err
+		g.transfer = nil
+	}
+	g.endChange(err)
+	for key, r := range g.reads {
+		delete(g.reads, key)
+		r.result <- err
+	}
+}
+
+func timeSince(now time.Time, unixNano int64) time.Duration {
+	if unixNano == 0 {
+		return -1
+	}
+	return time.Duration(now.UnixNano() - unixNano)
+}
+
+func randomUint64() uint64 { return rand.Uint64() }

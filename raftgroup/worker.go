@@ -1,0 +1,226 @@
+package raftgroup
+
+import (
+	"slices"
+	"time"
+
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// worker owns the groups whose id falls to it. Nothing of it but the inbox and the counters is touched by other goroutines.
+type worker struct {
+	h    *Host
+	in   inbox
+	n    counters
+	stop chan struct{} // closed by Host.Close
+	done chan struct{} // closed when the worker has ended
+
+	now    time.Time // of this turn
+	groups []*Group  // open ones, failed ones included; g.slot is the position
+	dirty  []*Group  // touched in this turn
+	spare  []*Group  // the other half of dirty's double buffer
+	after  []*Group  // have a commit index to handle after the submission
+	got    delivery
+	jobs   []*appendJob // free ones
+	submit []*wal.Append
+	sent   bool // something went to the transport since the last Flush
+
+	timers timers
+	down   map[id.Node]int64 // UnixNano of NodeDown
+	ticks  int
+
+	proposer proposer
+}
+
+func newWorker(h *Host) *worker {
+	w := &worker{h: h, stop: make(chan struct{}), done: make(chan struct{}), down: make(map[id.Node]int64), now: time.Now()}
+	w.in.init(h.o.MaxInboxBytes)
+	return w
+}
+
+// run is the worker's goroutine. Host.Close joins it.
+func (w *worker) run() {
+	defer close(w.done)
+	ticker := time.NewTicker(w.h.o.TickInterval)
+	defer ticker.Stop()
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	var armed time.Time // what alarm is set to; zero: nothing
+	for {
+		tick, ring := false, false
+		select {
+		case <-w.in.wake:
+		case <-ticker.C:
+			tick = true
+		case <-alarm.C:
+			ring, armed = true, time.Time{}
+		case <-w.stop:
+			w.end()
+			return
+		}
+		w.now = time.Now()
+		w.turn(tick, ring)
+		if next := w.timers.next(); !next.Equal(armed) && !next.IsZero() {
+			armed = next
+			alarm.Reset(max(0, time.Until(next)))
+		}
+	}
+}
+
+// turn does everything that waits.
+func (w *worker) turn(tick, ring bool) {
+	w.n.turns.Add(1)
+	w.in.take(&w.got)
+	if tick {
+		w.tick()
+	}
+	if ring || tick {
+		w.fireTimers()
+	}
+	for i := range w.got.urgent {
+		w.handle(&w.got.urgent[i])
+	}
+	for i := range w.got.bulk {
+		w.handle(&w.got.bulk[i])
+	}
+	for _, p := range w.got.proposals {
+		p.group.enqueue(p)
+	}
+	w.settle()
+}
+
+func (w *worker) handle(ev *event) {
+	switch ev.kind {
+	case evMessage:
+		ev.group.receive(ev.from, ev.message)
+	case evAppended:
+		ev.group.appended(ev.job)
+	case evRead:
+		ev.group.readDone(ev.read)
+	case evCall:
+		ev.call(w)
+	case evCut:
+		ev.group.takeCut()
+	}
+}
+
+// settle works until no touched group has anything left to do. Each round takes one Ready of each and submits once: what a
+// group's log must have before its commit index may pass it is handled after the submission.
+func (w *worker) settle() {
+	for len(w.dirty) > 0 {
+		list := w.dirty
+		w.dirty = w.spare[:0]
+		for _, g := range list {
+			g.dirty = false
+			g.work()
+		}
+		w.flush()
+		w.submitAll()
+		for _, g := range w.after {
+			g.commitSubmitted()
+		}
+		clear(w.after)
+		w.after = w.after[:0]
+		for _, g := range list {
+			if g.more() {
+				g.touch()
+			}
+		}
+		clear(list)
+		w.spare = list
+	}
+	w.flush()
+}
+
+func (w *worker) flush() {
+	if w.sent {
+		w.sent = false
+		w.h.o.Transport.Flush()
+	}
+}
+
+func (w *worker) submitAll() {
+	if len(w.submit) == 0 {
+		return
+	}
+	w.n.submissions.Add(1)
+	w.n.appends.Add(uint64(len(w.submit)))
+	w.h.o.Store.Submit(w.submit)
+	clear(w.submit)
+	w.submit = w.submit[:0]
+}
+
+// job returns a fresh append job.
+func (w *worker) job() *appendJob {
+	n := len(w.jobs)
+	if n == 0 {
+		return new(appendJob)
+	}
+	j := w.jobs[n-1]
+	w.jobs = w.jobs[:n-1]
+	return j
+}
+
+// maxFreeJobs bounds what is kept of a burst.
+const maxFreeJobs = 1024
+
+func (w *worker) recycle(j *appendJob) {
+	if len(w.jobs) >= maxFreeJobs {
+		return
+	}
+	entries := j.append.Entries
+	clear(entries)
+	clear(j.responses)
+	*j = appendJob{append: wal.Append{Entries: entries[:0]}, responses: j.responses[:0]}
+	w.jobs = append(w.jobs, j)
+}
+
+// add takes over a group that was booted by Host.Open.
+func (w *worker) add(g *Group, hint CampaignHint) {
+	g.slot = len(w.groups)
+	w.groups = append(w.groups, g)
+	g.start(hint)
+	g.touch()
+}
+
+// remove gives a group up. It stays known to its appends in flight.
+func (w *worker) remove(g *Group) {
+	if g.closed {
+		return
+	}
+	if g.slot < len(w.groups) && w.groups[g.slot] == g {
+		last := w.groups[len(w.groups)-1]
+		w.groups[g.slot], last.slot = last, g.slot
+		w.groups[len(w.groups)-1] = nil
+		w.groups = w.groups[:len(w.groups)-1]
+	}
+	g.close(ErrClosed)
+}
+
+// tick is called every TickInterval.
+func (w *worker) tick() {
+	w.ticks++
+	for i := 0; i < len(w.groups); i++ { // a failing group stays in the list
+		w.groups[i].tick()
+	}
+}
+
+// end closes everything, when the host closes.
+func (w *worker) end() {
+	w.in.close()
+	w.in.take(&w.got)
+	for i := range w.got.urgent {
+		if ev := &w.got.urgent[i]; ev.kind == evCall || ev.kind == evCut {
+			w.handle(ev)
+		}
+	}
+	for _, p := range w.got.proposals {
+		p.fail(ErrClosed)
+	}
+	for _, g := range slices.Clone(w.groups) {
+		g.takeCut()
+		g.close(ErrClosed)
+	}
+	w.groups = nil
+}

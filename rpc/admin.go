@@ -89,7 +89,7 @@ func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, er
 	defer cancel()
 	c, err := d.dial(ctx, addr)
 	if err != nil {
-		return nil, Errorf(CodeNetworkException, "cannot reach %s: %v", addr, err)
+		return nil, Errorf(CodeBrokerNotAvailable, "cannot reach %s: %v", addr, err)
 	}
 	c.established(maxAdminResponse, 0) // the calls have their own deadlines
 	o := managerOptions()

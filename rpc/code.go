@@ -69,7 +69,7 @@ var codes = map[Code]struct {
 	CodeLeaderNotAvailable:          {"LEADER_NOT_AVAILABLE", true},
 	CodeNotLeaderOrFollower:         {"NOT_LEADER_OR_FOLLOWER", true},
 	CodeRequestTimedOut:             {"REQUEST_TIMED_OUT", true},
-	CodeBrokerNotAvailable:          {"BROKER_NOT_AVAILABLE", true}, // Kafka: not retriable, but never sent by it; here: the node is shutting down
+	CodeBrokerNotAvailable:          {"BROKER_NOT_AVAILABLE", true}, // Kafka: not retriable, but never sent by it; here: the node cannot be reached or is shutting down, and nothing was done
 	CodeReplicaNotAvailable:         {"REPLICA_NOT_AVAILABLE", true},
 	CodeMessageTooLarge:             {"MESSAGE_TOO_LARGE", false},
 	CodeNetworkException:            {"NETWORK_EXCEPTION", true},

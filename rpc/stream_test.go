@@ -247,7 +247,7 @@ func TestAdmin(t *testing.T) {
 		})
 	}
 	calls.Wait()
-	if _, err := d.Admin("127.0.0.1:1").Metadata(ctx, &pb.MetadataRequest{}); CodeOf(err) != CodeNetworkException {
+	if _, err := d.Admin("127.0.0.1:1").Metadata(ctx, &pb.MetadataRequest{}); CodeOf(err) != CodeBrokerNotAvailable {
 		t.Errorf("nobody there: %v", err)
 	}
 }

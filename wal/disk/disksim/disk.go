@@ -106,6 +106,13 @@ func (d *Disk) SetCapacity(bytes int64) {
 	d.capacity = bytes
 }
 
+// Used returns the bytes that all files take, as Capacity counts them.
+func (d *Disk) Used() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.used
+}
+
 // Steps returns the number of operations so far that change something, those of Pebble included.
 func (d *Disk) Steps() int64 {
 	d.mu.Lock()

@@ -3,7 +3,7 @@
 // What it says are hints: an address to try, a reason to look sooner. Who is a member, who leads and how many make a majority is
 // decided by the metadata log and by Raft alone; a partition of the gossip, a lie in it or its silence costs time, not data.
 //
-// Each start of a node is a member of its own in the gossip, named "<node id>.<boot epoch>": so a restarted node is seen at once,
+// Each start of a node is a member of its own in the gossip, named "<node id>.<boot epoch>.<random>": so a restarted node is seen at once,
 // on whatever address, and what is left of its former self dies alone. The table here keeps one Member for each node.
 //
 //	memberlist's goroutines ── callbacks copy ──▶ mailbox ──▶ deliver ──▶ table, Options.OnChange

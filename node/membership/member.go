@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -132,7 +133,14 @@ func decodeMeta(b []byte) (Self, error) {
 	return s, nil
 }
 
-// memberName is the name of one start of a node in the gossip.
-func memberName(s Self) string {
-	return strconv.FormatInt(int64(s.Node), 10) + "." + strconv.FormatUint(s.Boot, 10)
+// newName returns the name of one start of a node in the gossip: node id, boot epoch and a random number. With the boot epoch a restarted node is
+// a new member, wherever it listens; with the number two processes that claim the same start (a copied data directory) are two members
+// that everybody sees, and not one that flickers between two addresses.
+func newName(s Self) string { return fmt.Sprintf("%s%08x", namePrefix(s), rand.Uint32()) }
+
+// namePrefix is what the meta of a member vouches for.
+func namePrefix(s Self) string {
+	return strconv.FormatInt(int64(s.Node), 10) + "." + strconv.FormatUint(s.Boot, 10) + "."
 }
+
+const maxName = 10 + 1 + 20 + 1 + 8

@@ -59,6 +59,7 @@ func (o Options) validate() error {
 
 // Membership is one node's part in the gossip.
 type Membership struct {
+	name      string
 	options   Options
 	timing    timing
 	log       *slog.Logger
@@ -84,7 +85,7 @@ func Start(o Options) (*Membership, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Membership{
-		options: o, timing: o.Profile.timing(), log: o.Logger, box: newMailbox(), announced: make(chan struct{}, 1),
+		name: newName(o.Self), options: o, timing: o.Profile.timing(), log: o.Logger, box: newMailbox(), announced: make(chan struct{}, 1),
 	}
 	meta, err := encodeMeta(o.Self)
 	if err != nil {
@@ -95,7 +96,7 @@ func Start(o Options) (*Membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.table = newTable(Member{Self: o.Self, GossipAddress: m.Address()})
+	m.table = newTable(m.name, Member{Self: o.Self, GossipAddress: m.Address()})
 	if m.list, err = memberlist.Create(m.config()); err != nil {
 		m.transport.Shutdown()
 		return nil, fmt.Errorf("membership: %w", err)
@@ -110,7 +111,7 @@ func Start(o Options) (*Membership, error) {
 
 func (m *Membership) config() *memberlist.Config {
 	c := m.timing.config()
-	c.Name = memberName(m.options.Self)
+	c.Name = m.name
 	c.Label = m.options.Cluster
 	c.SecretKey = slices.Clone(m.options.SecretKey)
 	c.Transport = m.transport
@@ -118,7 +119,7 @@ func (m *Membership) config() *memberlist.Config {
 	c.AdvertiseAddr, c.AdvertisePort = address.Addr().String(), int(address.Port())
 	c.BindAddr, c.BindPort = c.AdvertiseAddr, c.AdvertisePort
 	c.Delegate = (*delegate)(m)
-	c.Events, c.Conflict, c.Alive = m.box, m.box, (*delegate)(m)
+	c.Events, c.Alive = m.box, (*delegate)(m)
 	c.Logger = newLogBridge(m.log)
 	return c
 }
@@ -192,12 +193,8 @@ func (m *Membership) deliver(ctx context.Context) {
 			return
 		case <-m.box.wake:
 		}
-		changes, order, conflicts := m.box.take()
-		for _, name := range order {
-			m.tell(m.table.apply(changes[name]))
-		}
-		for _, c := range conflicts {
-			m.tell(m.table.conflict(c))
+		for _, c := range m.box.take() {
+			m.tell(m.table.apply(c))
 		}
 	}
 }
@@ -258,17 +255,19 @@ func (m *Membership) join(address string) error {
 	if wrong := m.transport.wrongCluster(address); wrong != nil {
 		return wrong
 	}
-	if err != nil && strings.HasSuffix(strings.TrimSpace(err.Error()), "EOF") {
-		return fmt.Errorf("%s hung up: it has another gossip key, or is not a node of cluster %q", address, m.options.Cluster)
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "crypt"): // "decrypt", "encrypted", "encryption": memberlist has no error values for them
+		return fmt.Errorf("%s has another gossip key than this node, or one of the two has none: set the same key on all nodes", address)
+	case strings.HasSuffix(strings.TrimSpace(err.Error()), "EOF"):
+		return fmt.Errorf("%s hung up: it is not a node of cluster %q", address, m.options.Cluster)
 	}
 	return flatten(err)
 }
 
 // flatten puts memberlist's list of errors into one line.
 func flatten(err error) error {
-	if err == nil {
-		return nil
-	}
 	lines := strings.Split(err.Error(), "\n")
 	last := strings.TrimSpace(lines[0])
 	for _, l := range lines {

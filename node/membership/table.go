@@ -3,8 +3,8 @@ package membership
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/memberlist"
@@ -17,38 +17,26 @@ const maxMembers = 1024
 
 // change is what memberlist said last about one name.
 type change struct {
+	name   string
 	member Member
 	alive  bool
 }
-
-// conflict is a second process that uses the name of another one, or of this one.
-type conflict struct{ one, other Member }
 
 // mailbox takes what memberlist's callbacks say until the deliver goroutine comes for it. Changes of one name replace each other: a
 // hint that was overtaken is worth nothing, and the box stays as small as the cluster.
 type mailbox struct {
 	mu struct {
 		sync.Mutex
-		changes   map[string]change
-		order     []string // names in changes, in the order in which they came in
-		conflicts []conflict
+		changes map[string]change
+		order   []string // names in changes, in the order in which they came in
 	}
 	wake chan struct{} // holds one token while there may be something
 }
-
-const maxConflicts = 16
 
 func newMailbox() *mailbox {
 	b := &mailbox{wake: make(chan struct{}, 1)}
 	b.mu.changes = make(map[string]change)
 	return b
-}
-
-func (b *mailbox) signal() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
 }
 
 func (b *mailbox) put(n *memberlist.Node, alive bool) {
@@ -60,17 +48,25 @@ func (b *mailbox) put(n *memberlist.Node, alive bool) {
 	if _, waiting := b.mu.changes[n.Name]; !waiting {
 		b.mu.order = append(b.mu.order, n.Name)
 	}
-	b.mu.changes[n.Name] = change{m, alive}
+	b.mu.changes[n.Name] = change{n.Name, m, alive}
 	b.mu.Unlock()
-	b.signal()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
 }
 
-func (b *mailbox) take() (map[string]change, []string, []conflict) {
+// take empties the box: the changes in the order in which their names came in.
+func (b *mailbox) take() []change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	changes, order, conflicts := b.mu.changes, b.mu.order, b.mu.conflicts
-	b.mu.changes, b.mu.order, b.mu.conflicts = make(map[string]change), nil, nil
-	return changes, order, conflicts
+	changes := make([]change, len(b.mu.order))
+	for i, name := range b.mu.order {
+		changes[i] = b.mu.changes[name]
+	}
+	clear(b.mu.changes)
+	b.mu.order = nil
+	return changes
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
@@ -82,46 +78,37 @@ func (b *mailbox) NotifyUpdate(n *memberlist.Node) { b.put(n, true) }
 // NotifyLeave implements memberlist.EventDelegate.
 func (b *mailbox) NotifyLeave(n *memberlist.Node) { b.put(n, false) }
 
-// NotifyConflict implements memberlist.ConflictDelegate: one name, two addresses, so one node id and one boot epoch.
-func (b *mailbox) NotifyConflict(existing, other *memberlist.Node) {
-	one, err1 := memberOf(existing)
-	two, err2 := memberOf(other)
-	if err1 != nil || err2 != nil {
-		return
-	}
-	b.mu.Lock()
-	if len(b.mu.conflicts) < maxConflicts {
-		b.mu.conflicts = append(b.mu.conflicts, conflict{one, two})
-	}
-	b.mu.Unlock()
-	b.signal()
-}
-
 func memberOf(n *memberlist.Node) (Member, error) {
 	s, err := decodeMeta(n.Meta)
 	if err != nil {
 		return Member{}, err
 	}
-	if name := memberName(s); name != n.Name {
-		return Member{}, fmt.Errorf("member %.40q says it is %s", n.Name, name)
+	if prefix := namePrefix(s); !strings.HasPrefix(n.Name, prefix) || len(n.Name) > maxName {
+		return Member{}, fmt.Errorf("member %.40q says it is %s…", n.Name, prefix)
 	}
 	return Member{Self: s, GossipAddress: n.Address()}, nil
 }
 
+type named struct {
+	name string
+	Member
+}
+
 // table is what the gossip knows, by node. Only the deliver goroutine changes it.
 type table struct {
+	name string // of this process
 	self Member // as of the start: the node, boot epoch and store do not change
 	mu   struct {
 		sync.RWMutex
-		names   map[string]Member  // alive, one for each start of a node
-		current map[id.Node]Member // the one of names that speaks for the node
+		names   map[string]Member // alive, one for each start of a node
+		current map[id.Node]named // the one of names that speaks for the node
 	}
 	reported map[[2]string]struct{} // duplicates that were reported, by the addresses of both
 }
 
-func newTable(self Member) *table {
-	t := &table{self: self, reported: make(map[[2]string]struct{})}
-	t.mu.names, t.mu.current = make(map[string]Member), make(map[id.Node]Member)
+func newTable(name string, self Member) *table {
+	t := &table{name: name, self: self, reported: make(map[[2]string]struct{})}
+	t.mu.names, t.mu.current = make(map[string]Member), make(map[id.Node]named)
 	return t
 }
 
@@ -141,11 +128,10 @@ func (t *table) apply(c change) []Event {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	name := memberName(c.member.Self)
 	if c.alive {
-		t.mu.names[name] = c.member
+		t.mu.names[c.name] = c.member
 	} else {
-		delete(t.mu.names, name)
+		delete(t.mu.names, c.name)
 	}
 	old, had := t.mu.current[node]
 	now, have := t.speakerLocked(node)
@@ -155,15 +141,15 @@ func (t *table) apply(c change) []Event {
 		delete(t.mu.current, node)
 	}
 	events := edges(node, old, had, now, have)
-	if c.alive && have && now.StoreID != c.member.StoreID {
-		events = append(events, t.duplicateLocked(now, c.member)...)
+	if c.alive && have && now.name != c.name && (now.StoreID != c.member.StoreID || now.Boot == c.member.Boot) {
+		events = append(events, t.duplicateLocked(now.Member, c.member)...)
 	}
 	return events
 }
 
 // edges says how one speaker for a node became another.
-func edges(node id.Node, old Member, had bool, now Member, have bool) []Event {
-	down, up := Event{Kind: Down, Node: node, Member: old}, Event{Kind: Up, Node: node, Member: now}
+func edges(node id.Node, old named, had bool, now named, have bool) []Event {
+	down, up := Event{Kind: Down, Node: node, Member: old.Member}, Event{Kind: Up, Node: node, Member: now.Member}
 	switch {
 	case had && !have:
 		return []Event{down}
@@ -171,49 +157,46 @@ func edges(node id.Node, old Member, had bool, now Member, have bool) []Event {
 		return []Event{up}
 	case !had || old == now:
 		return nil
-	case old.Boot == now.Boot && old.StoreID == now.StoreID:
-		return []Event{{Kind: Updated, Node: node, Member: now}}
+	case old.name == now.name:
+		return []Event{{Kind: Updated, Node: node, Member: now.Member}}
 	default:
 		return []Event{down, up}
 	}
 }
 
 // speakerLocked chooses among the starts of a node that are alive: a later one of the store that has spoken so far, because the earlier one is
-// dead and the gossip does not know it yet; the one that was there first when stores differ, because that is an accident.
-func (t *table) speakerLocked(node id.Node) (Member, bool) {
-	var best Member
+// dead and the gossip does not know it yet; otherwise the one that was there first, because two stores, or two processes on one start of a
+// store, are an accident.
+func (t *table) speakerLocked(node id.Node) (named, bool) {
+	var best named
 	found := false
 	current, had := t.mu.current[node]
-	better := func(m Member) bool {
+	better := func(m named) bool {
 		if had && (m.StoreID == current.StoreID) != (best.StoreID == current.StoreID) {
 			return m.StoreID == current.StoreID
 		}
-		return m.Boot > best.Boot
+		if m.Boot != best.Boot {
+			return m.Boot > best.Boot
+		}
+		return m.name == current.name || best.name != current.name && m.name < best.name
 	}
-	for _, m := range t.mu.names {
-		if m.Node == node && (!found || better(m)) {
+	for name, member := range t.mu.names {
+		if m := (named{name, member}); m.Node == node && (!found || better(m)) {
 			best, found = m, true
 		}
 	}
 	return best, found
 }
 
-// applyNamesake handles news about this node's own id that is not about this process.
+// applyNamesake handles news about this node's own id.
 func (t *table) applyNamesake(c change) []Event {
-	same := c.member.StoreID == t.self.StoreID
-	if !c.alive || same && c.member.Boot <= t.self.Boot {
-		return nil // this process, or what the gossip still believes of its former self
+	former := c.member.StoreID == t.self.StoreID && c.member.Boot < t.self.Boot // the gossip does not know yet that it is over
+	if !c.alive || c.name == t.name || former {
+		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.duplicateLocked(t.self, c.member)
-}
-
-// conflict handles two processes under one name.
-func (t *table) conflict(c conflict) []Event {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.duplicateLocked(c.one, c.other)
 }
 
 // duplicateLocked reports a pair once.
@@ -233,13 +216,18 @@ func (t *table) member(n id.Node) (Member, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	m, ok := t.mu.current[n]
-	return m, ok
+	return m.Member, ok
 }
 
 func (t *table) members() []Member {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(t.mu.current), func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	members := make([]Member, 0, len(t.mu.current))
+	for _, m := range t.mu.current {
+		members = append(members, m.Member)
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	return members
 }
 
 // hasAddress tells whether a live member gossips at the address.

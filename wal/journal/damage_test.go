@@ -247,6 +247,24 @@ func TestDamageBelowRecordedEnd(t *testing.T) {
 	o.close()
 }
 
+// The recorded end vouches by itself, also when nothing else does.
+func TestRecordedEndVouches(t *testing.T) {
+	d := disksim.New(disksim.Options{})
+	o, places := filled(t, d, 4)
+	o.j.Close()
+	live := o.infos()
+	for i := range live {
+		if "journal/"+live[i].Name == places[0].name {
+			live[i].End, live[i].Last = places[3].off+int64(places[3].Bytes), places[3].Seq
+			o.store(live[i])
+		}
+	}
+	p := places[3]
+	flip(t, d, p.name, p.off+2000)
+	o.look()
+	o.expectAllBut(places, Damage{First: p.Seq, Last: p.Seq, Records: []RecordKey{key(p.records[0])}})
+}
+
 func TestShortAndMissingFiles(t *testing.T) {
 	for _, c := range []struct {
 		what  string

@@ -31,6 +31,8 @@ type owner struct {
 	prev   Seq
 	res    Replayed
 	frames []StoredFrame // replayed and vouched; payloads are copies
+	// unvouched are the frames that nobody vouched for, with payloads that stay.
+	unvouched []StoredFrame
 }
 
 func newOwner(t testing.TB, fs disk.FS) *owner {
@@ -106,7 +108,9 @@ func (o *owner) open() error {
 		return err
 	}
 	o.frame.Reset()
+	o.unvouched = nil
 	for i := range o.res.Unvouched {
+		o.unvouched = append(o.unvouched, cloneFrame(&o.res.Unvouched[i]))
 		addAll(&o.frame, o.res.Unvouched[i].Records)
 	}
 	done, err := r.Restart(&o.frame)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"log/slog"
 	"path"
 	"slices"
@@ -259,11 +258,9 @@ func newEpoch() uint64 {
 	}
 }
 
-// makeDir makes the directory of the journal if there is none.
+// makeDir makes the directory of the journal if there is none. Its name is synced in any case: an earlier process may have
+// been killed between making and syncing it.
 func makeDir(fs disk.FS, dir string) error {
-	if _, err := fs.Stat(dir); !errors.Is(err, iofs.ErrNotExist) {
-		return err
-	}
 	if err := fs.MkdirAll(dir); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ func cluster(t *testing.T, c raftgrouptest.Config, test func(t *testing.T, c *ra
 	synctest.Test(t, func(t *testing.T) {
 		cl, err := raftgrouptest.NewCluster(c)
 		require.NoError(t, err)
+		defer cl.Close()
 		test(t, cl)
 		cl.Close()
 		cl.Witness.AllAckedApplied()

@@ -182,14 +182,6 @@ func (g *Group) send(m *raftpb.Message) bool {
 // its responses must wait for all earlier ones of the group, since an acknowledgement may be for an entry that is still being
 // written. (A duplicate MsgApp yields an empty append with just that.)
 func (g *Group) queueAppend(m *raftpb.Message) {
-	if off.respondImmediately && len(m.GetEntries()) == 0 && m.Term == nil {
-		for _, r := range m.GetResponses() {
-			if id.Replica(r.GetTo()) != g.replica {
-				g.send(r)
-			}
-		}
-		return
-	}
 	j := g.w.job()
 	j.group = g
 	a := &j.append
@@ -205,7 +197,13 @@ func (g *Group) queueAppend(m *raftpb.Message) {
 		j.hardState = wal.HardState{Term: id.Term(m.GetTerm()), Vote: id.Replica(m.GetVote()), Commit: id.Index(m.GetCommit())}
 		a.HardState = &j.hardState
 	}
-	j.responses = append(j.responses, m.GetResponses()...)
+	for _, r := range m.GetResponses() {
+		if off.respondImmediately && len(m.GetEntries()) == 0 && id.Replica(r.GetTo()) != g.replica {
+			g.send(r)
+			continue
+		}
+		j.responses = append(j.responses, r)
+	}
 	g.inFlight++
 	g.w.submit = append(g.w.submit, a)
 }

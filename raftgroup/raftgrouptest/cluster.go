@@ -14,6 +14,7 @@ import (
 // Config describes a Cluster. Nodes and groups are numbered from 1; the replica of group g on node n is ReplicaOf(g, n).
 type Config struct {
 	Nodes, Groups int
+	Voters        int // how many of the nodes, the first ones, are members of the groups from the beginning; 0: all
 	Seed          uint64
 	MinInSync     int
 	Options       raftgroup.Options // what is zero takes the defaults; Node, Store and Transport are set
@@ -70,8 +71,12 @@ func NewCluster(c Config) (*Cluster, error) {
 // Members returns the members that groups begin with.
 func (c *Cluster) Members(g id.Group) []raftgroup.Member {
 	var members []raftgroup.Member
-	for i := range c.Config.Nodes {
-		n := id.Node((i+int(g)-1)%c.Config.Nodes + 1)
+	voters := c.Config.Voters
+	if voters == 0 {
+		voters = c.Config.Nodes
+	}
+	for i := range voters {
+		n := id.Node((i+int(g)-1)%voters + 1)
 		members = append(members, raftgroup.Member{Replica: ReplicaOf(g, n), Node: n})
 	}
 	return members
@@ -105,6 +110,9 @@ func (c *Cluster) Start(node id.Node) error {
 	}
 	for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
 		l := logs[g]
+		if l == nil && c.Config.Voters > 0 && int(node) > c.Config.Voters {
+			continue
+		}
 		if l == nil {
 			var voters []id.Replica
 			for _, m := range c.Members(g) {

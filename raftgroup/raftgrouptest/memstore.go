@@ -39,6 +39,8 @@ type MemDisk struct {
 	Resident int
 	// Poison overwrites what Entries returned at the log's next submission, as an unlucky reuse of memory would.
 	Poison bool
+	// LoseAll keeps nothing at a crash that was not durable.
+	LoseAll bool
 
 	rng   *rand.Rand
 	saved map[id.Group]*memSaved
@@ -92,6 +94,9 @@ func (d *MemDisk) Crash() {
 	s.stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if d.LoseAll {
+		s.queue = nil
+	}
 	kept := make(map[*memLog]int)
 	for _, a := range s.queue {
 		if n, ok := kept[a.log]; !ok {

@@ -76,6 +76,10 @@ func (n *Network) Detach(node id.Node) {
 // Close detaches all nodes and waits for delayed messages.
 func (n *Network) Close() {
 	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return
+	}
 	n.closed = true
 	nodes := n.nodes
 	n.nodes = map[id.Node]*mailbox{}

@@ -1,0 +1,173 @@
+package raftgroup_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// chaos does a number of random things to a cluster and its network, proposing all the while.
+func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 7))
+	var nodes []id.Node
+	for i := 1; i <= c.Config.Nodes; i++ {
+		nodes = append(nodes, id.Node(i))
+	}
+	any := func() id.Node { return nodes[rng.IntN(len(nodes))] }
+	record := 0
+	propose := func() {
+		for range rng.IntN(20) {
+			g := id.Group(rng.IntN(c.Config.Groups) + 1)
+			if r := c.Group(any(), g); r != nil { // whoever it is: one that does not lead must refuse
+				acks := []raftgroup.Acks{raftgroup.AcksAll, raftgroup.AcksAll, raftgroup.AcksLeader, raftgroup.AcksNone}[rng.IntN(4)]
+				record++
+				c.Propose(r, raftgrouptest.Batch(fmt.Appendf(make([]byte, rng.IntN(2000)), "record %d", record)), acks)
+			}
+		}
+	}
+	var down []id.Node
+	for range steps {
+		switch rng.IntN(12) {
+		case 0:
+			c.Net.SetFaults(raftgrouptest.Faults{Drop: rng.Float64() * 0.3, Duplicate: rng.Float64() * 0.3, Delay: time.Duration(rng.IntN(40)) * time.Millisecond})
+		case 1:
+			c.Net.SetFaults(raftgrouptest.Faults{})
+		case 2:
+			c.Net.Isolate(any(), nodes...)
+		case 3:
+			c.Net.Cut(any(), any())
+		case 4, 5:
+			c.Net.Heal()
+		case 6:
+			if n := any(); c.Nodes[n].Host != nil && len(down) < len(nodes) {
+				c.Crash(n)
+				down = append(down, n)
+				for _, o := range nodes {
+					if c.Nodes[o].Host != nil {
+						c.Nodes[o].Host.NodeDown(n)
+					}
+				}
+			}
+		case 7, 8:
+			if len(down) > 0 {
+				n := down[0]
+				down = down[1:]
+				require.NoError(t, c.Start(n))
+				for _, o := range nodes {
+					if c.Nodes[o].Host != nil {
+						c.Nodes[o].Host.NodeUp(n)
+					}
+				}
+			}
+		case 9:
+			if r := c.Group(any(), id.Group(rng.IntN(c.Config.Groups)+1)); r != nil {
+				r.Campaign()
+			}
+		case 10:
+			if n := c.Nodes[any()]; n.Host != nil {
+				for _, l := range n.Store.Logs() {
+					n.Host.Cut(l.Group(), l.Replica())
+				}
+			}
+		}
+		propose()
+		pause(time.Duration(rng.IntN(400)) * time.Millisecond)
+	}
+	c.Net.Heal()
+	c.Net.SetFaults(raftgrouptest.Faults{})
+	for _, n := range down {
+		require.NoError(t, c.Start(n))
+	}
+	for i := range nodes {
+		c.Nodes[nodes[i]].Host.NodeUp(any())
+	}
+}
+
+// pause lets virtual time pass.
+func pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+var chaosRuns = flag.Int("chaos.runs", 40, "seeds of TestChaos")
+
+func TestChaos(t *testing.T) {
+	runs := *chaosRuns
+	if testing.Short() {
+		runs = min(runs, 6)
+	}
+	for i := range runs {
+		seed := uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			config := raftgrouptest.Config{
+				Nodes: 3 + 2*rng.IntN(2), Groups: 1 + rng.IntN(4), Seed: seed, Campaign: raftgroup.CampaignPreferred,
+				Options: raftgroup.Options{Workers: 1 + rng.IntN(3), ElectionTicks: 10, HeartbeatTicks: 2, MaxMessageBytes: 4 << 10, ReadAheadBytes: 8 << 10},
+				Disk: func(n id.Node) raftgrouptest.Disk {
+					d := raftgrouptest.NewMemDisk(seed ^ uint64(n)<<8)
+					d.Poison = true
+					d.Resident = rng.IntN(3) * 40
+					slow := rand.New(rand.NewPCG(seed, uint64(n)))
+					d.Delay = func() time.Duration { return time.Duration(slow.IntN(30)*slow.IntN(30)) * 100 * time.Microsecond }
+					return d
+				},
+			}
+			cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+				chaos(t, c, seed, 60)
+				for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
+					require.NotNil(t, c.AwaitLeader(g, time.Minute), "group %d has no leader", g)
+					var got raftgroup.Result
+					require.True(t, raftgrouptest.Until(time.Minute, func() bool {
+						leader := c.Leader(g)
+						if leader == nil {
+							return false
+						}
+						got = <-c.Propose(leader, raftgrouptest.Batch([]byte("the last one")), raftgroup.AcksAll)
+						return got.Err == nil
+					}), "group %d takes no proposals: %v", g, got.Err)
+				}
+				caughtUp(t, c)
+				acked := 0
+				for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
+					acked += c.Witness.AckedCount(g)
+					sameLogs(t, c, g)
+				}
+				require.Greater(t, acked, 0)
+				t.Logf("%d nodes, %d groups, %d batches acknowledged", c.Config.Nodes, c.Config.Groups, acked)
+			})
+		})
+	}
+}
+
+// sameLogs compares what all replicas have stored.
+func sameLogs(t *testing.T, c *raftgrouptest.Cluster, g id.Group) {
+	t.Helper()
+	first := c.Group(1, g).Log()
+	for node := id.Node(2); int(node) <= c.Config.Nodes; node++ {
+		l := c.Group(node, g).Log()
+		require.Equal(t, first.LastIndex(), l.LastIndex())
+		for i := first.FirstIndex(); i <= first.LastIndex(); {
+			a, err := first.ReadEntries(i, first.LastIndex()+1, 1<<20)
+			require.NoError(t, err)
+			b, err := l.ReadEntries(i, first.LastIndex()+1, 1<<20)
+			require.NoError(t, err)
+			for j := range min(len(a), len(b)) {
+				require.Equal(t, a[j], b[j])
+				if len(a[j].Data) > 0 {
+					require.NoError(t, batch.Check(a[j].Data))
+				}
+			}
+			i += id.Index(min(len(a), len(b)))
+		}
+	}
+}

@@ -26,18 +26,18 @@ const (
 type Admin struct{ client *Client }
 
 // Metadata returns the cluster, with the named topics, or all of them when none is named. A named topic that does not exist
-// is left out.
+// is left out. The ISR, which only leaders know, is left out as well: see DescribeTopics.
 func (a *Admin) Metadata(ctx context.Context, topics ...string) (Metadata, error) {
-	resp, err := a.metadata(ctx, topics)
+	resp, err := a.metadata(ctx, &pb.MetadataRequest{Topics: topics})
 	if err != nil {
 		return Metadata{}, err
 	}
 	return metadataFromWire(resp), nil
 }
 
-func (a *Admin) metadata(ctx context.Context, topics []string) (resp *pb.MetadataResponse, err error) {
+func (a *Admin) metadata(ctx context.Context, req *pb.MetadataRequest) (resp *pb.MetadataResponse, err error) {
 	err = a.call(ctx, "metadata", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) (err error) {
-		resp, err = c.Metadata(ctx, &pb.MetadataRequest{Topics: topics})
+		resp, err = c.Metadata(ctx, req)
 		return err
 	})
 	return resp, err
@@ -51,9 +51,6 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 		ReplicationFactor: int32(t.ReplicationFactor),
 		Configs:           t.Configs,
 		TimeoutMs:         int32(a.client.opts.RequestTimeout.Milliseconds()),
-	}
-	if t.Partitions == 0 {
-		req.Partitions = -1
 	}
 	if t.ReplicationFactor == 0 {
 		req.ReplicationFactor = -1
@@ -74,7 +71,7 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 // waitForLeaders returns when every partition of a topic has a leader.
 func (a *Admin) waitForLeaders(ctx context.Context, topic string) error {
 	for {
-		resp, err := a.metadata(ctx, []string{topic})
+		resp, err := a.metadata(ctx, &pb.MetadataRequest{Topics: []string{topic}})
 		if err != nil {
 			return fmt.Errorf("topic %q is created, its leaders are not known: %w", topic, err)
 		}
@@ -134,10 +131,11 @@ func (a *Admin) ListTopics(ctx context.Context) ([]string, error) {
 func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, error) {
 	giveUp := time.Now().Add(describeGrace)
 	for {
-		m, err := a.Metadata(ctx, names...)
+		resp, err := a.metadata(ctx, &pb.MetadataRequest{Topics: names, WithIsr: true})
 		if err != nil {
 			return nil, err
 		}
+		m := metadataFromWire(resp)
 		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 			return slices.ContainsFunc(m.Topics, func(t Topic) bool { return t.Name == name })
 		})
@@ -317,8 +315,10 @@ func (a *Admin) call(ctx context.Context, what string, f func(context.Context, p
 			a.client.cache.request()
 		case isRefusal && (refused.Code == rpc.CodeUnknownTopicOrPartition || !refused.Code.Retriable()):
 			return fmt.Errorf("client: %s: %w", what, err)
-		case !isRefusal || refused.Code == rpc.CodeRequestTimedOut:
-			at.maybeDone = true
+		case isRefusal && refused.Code == rpc.CodeBrokerNotAvailable:
+			isRefusal = false // nobody there: the next one may answer at once
+		case !isRefusal || refused.Code == rpc.CodeRequestTimedOut || refused.Code == rpc.CodeNetworkException:
+			at.maybeDone, isRefusal = true, false
 		}
 		if isRefusal || servers.exhausted() {
 			if e := pause(ctx, backoff); e != nil {

@@ -48,7 +48,7 @@ type Metadata struct {
 // TopicSpec says how a topic is created.
 type TopicSpec struct {
 	Name string
-	// Partitions is at least 1. 0: the cluster's default.
+	// Partitions 0: the cluster's default.
 	Partitions int
 	// ReplicationFactor 0: the cluster's default, which is 3, or the number of nodes when there are fewer.
 	ReplicationFactor int

@@ -74,7 +74,7 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	}
 	switch v {
 	case written:
-		q.delay = 0
+		q.delay, q.established = 0, true
 		offset := r.BaseOffset
 		if r.Code != rpc.CodeNone {
 			offset = id.NoOffset
@@ -121,12 +121,14 @@ func (q *queue) refusal(b *pending) error {
 // againLocked prepares another attempt of what failed with r.
 func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 	cache := &q.producer.client.cache
+	firstFailure := q.delay == 0
 	pause := q.nextDelayLocked()
 	switch r.Code {
 	case rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeNotEnoughReplicasAfter, rpc.CodeOutOfOrderSequence:
 		// The node that leads said so: nobody else to ask.
 	case rpc.CodeNotLeaderOrFollower:
-		if r.Leader != id.NoNode && r.Leader != q.nodeLocked() && cache.hint(q.tp, r.Leader, r.Epoch) && r.Epoch >= q.epoch {
+		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once.
+		if r.Leader != q.nodeLocked() && cache.hint(q.tp, r.Leader, max(r.Epoch, q.epoch)) && firstFailure {
 			pause = 0
 		} else {
 			cache.request()

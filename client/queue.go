@@ -44,6 +44,9 @@ type queue struct {
 
 	identity     identity
 	nextSequence id.Sequence
+	// established: a batch of this identity is known to be written. Until then there is only one in flight: a partition that
+	// does not know a producer takes any sequence for its first, so a second batch could be taken where the first one failed.
+	established bool
 	// draining: nothing is sent until every batch in flight is answered. Entered when a batch in flight was refused for good,
 	// or, without idempotence, when one failed: what comes behind it may or may not have been written.
 	draining bool
@@ -105,7 +108,11 @@ func (q *queue) closeOpenLocked() {
 
 // hasWorkLocked tells whether there is a batch that could be sent now.
 func (q *queue) hasWorkLocked() bool {
-	if q.sending != nil || q.draining || q.flight.n >= q.producer.opts.MaxInFlight {
+	limit := q.producer.opts.MaxInFlight
+	if !q.established && q.producer.idempotent() {
+		limit = 1
+	}
+	if q.sending != nil || q.draining || q.flight.n >= limit {
 		return false
 	}
 	return q.waiting.head != nil || q.open != nil && (q.open.due || q.producer.opts.Linger == 0)
@@ -173,7 +180,7 @@ func (q *queue) attachLocked(s *stream, l leader) bool {
 		if given == nil {
 			return false
 		}
-		q.identity, q.nextSequence = *given, 0
+		q.identity, q.nextSequence, q.established = *given, 0, false
 	}
 	if s.failed() {
 		return false
@@ -258,7 +265,7 @@ func (q *queue) restartLocked(reason func(*pending) error) {
 		q.waiting.pushBack(b)
 	}
 	q.draining, q.restart = false, false
-	q.nextSequence = 0
+	q.nextSequence, q.established = 0, false
 	switch {
 	case q.identity == noIdentity:
 	case q.identity.epoch < math.MaxInt16:

@@ -1,0 +1,432 @@
+package clienttest
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// produce serves one producer.
+func (n *node) produce(s *rpc.ProduceStream) error {
+	return s.Recv(func(r rpc.ProduceRequest) { n.cluster.handle(n, s, r) })
+}
+
+func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answer := func(base id.Offset, err *rpc.Error) {
+		if r.Acks == rpc.AcksNone {
+			if err != nil {
+				s.Fail(err)
+			}
+			return
+		}
+		out := rpc.ProduceResponse{Correlation: r.Correlation, BaseOffset: base, Leader: n.id}
+		if err != nil {
+			out.Code, out.Message, out.Leader = err.Code, err.Message, err.Leader
+		}
+		s.Send(out)
+	}
+	t := c.byID[r.Topic]
+	if t == nil || int(r.Partition) >= len(t.partitions) {
+		answer(id.NoOffset, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "no such partition"))
+		return
+	}
+	p := t.partitions[r.Partition]
+	notLeader := &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "not the leader", Leader: p.leader}
+	if p.leader != n.id {
+		answer(id.NoOffset, notLeader)
+		return
+	}
+	fault := None
+	if c.fault != nil {
+		fault = c.fault(p.tp, r.Batch)
+	}
+	switch fault {
+	case Refuse:
+		notLeader.Leader = id.NoNode
+		answer(id.NoOffset, notLeader)
+	case RefuseAfter:
+		_, _ = c.appendLocked(p, r.Batch)
+		notLeader.Leader = id.NoNode
+		answer(id.NoOffset, notLeader)
+	case Throttle:
+		answer(id.NoOffset, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "too fast"))
+	case Drop, DropAfter:
+		if fault == DropAfter {
+			_, _ = c.appendLocked(p, r.Batch)
+		}
+		s.Fail(rpc.Errorf(rpc.CodeNetworkException, "injected"))
+	case LoseAck:
+		_, _ = c.appendLocked(p, r.Batch)
+	case Swallow:
+	case Twice:
+		_, _ = c.appendLocked(p, r.Batch)
+		answer(c.appendLocked(p, r.Batch))
+	case Reject:
+		answer(id.NoOffset, rpc.Errorf(rpc.CodeInvalidRecord, "rejected by the test"))
+	case MoveLeader, MoveAfter:
+		if fault == MoveAfter {
+			_, _ = c.appendLocked(p, r.Batch)
+		}
+		c.moveLocked(p, c.nextLeaderLocked(p))
+		if fault == MoveAfter {
+			s.Fail(rpc.Errorf(rpc.CodeNetworkException, "injected"))
+			return
+		}
+		notLeader.Leader = p.leader
+		answer(id.NoOffset, notLeader)
+	default:
+		answer(c.appendLocked(p, r.Batch))
+	}
+}
+
+// session is one consumer's stream.
+type session struct {
+	node   *node
+	stream *rpc.FetchStream
+	wake   chan struct{}
+
+	mu            sync.Mutex
+	subscriptions map[uint32]*subscription
+}
+
+type subscription struct {
+	number    uint32
+	topic     id.Topic
+	partition id.Partition
+	next      id.Offset
+	credit    int64
+	caughtUp  id.Offset
+}
+
+const fetchBytes = 64 << 10
+
+// fetch serves one consumer.
+func (n *node) fetch(stream *rpc.FetchStream) error {
+	s := &session{node: n, stream: stream, wake: make(chan struct{}, 1), subscriptions: make(map[uint32]*subscription)}
+	ctx, cancel := context.WithCancel(stream.Context())
+	var push sync.WaitGroup
+	push.Go(func() {
+		defer cancel()
+		s.push(ctx)
+	})
+	err := stream.Recv(s.receive)
+	cancel()
+	push.Wait()
+	return err
+}
+
+func (s *session) receive(c rpc.FetchCommand) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch sub := s.subscriptions[c.Subscription]; {
+	case c.Kind == rpc.Subscribe:
+		s.subscriptions[c.Subscription] = &subscription{
+			number: c.Subscription, topic: c.Topic, partition: c.Partition, next: c.Offset, credit: c.Credit, caughtUp: id.NoOffset,
+		}
+	case sub == nil:
+	case c.Kind == rpc.Credit:
+		sub.credit += c.Credit
+	default:
+		delete(s.subscriptions, c.Subscription)
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) push(ctx context.Context) {
+	for {
+		s.node.cluster.mu.Lock()
+		changed := s.node.cluster.changed
+		s.node.cluster.mu.Unlock()
+		events := s.events()
+		for _, e := range events {
+			if s.stream.Send(e) != nil {
+				return
+			}
+		}
+		if len(events) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-changed:
+		}
+	}
+}
+
+// events is one event for each subscription that has one.
+func (s *session) events() []rpc.FetchEvent {
+	c := s.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []rpc.FetchEvent
+	for _, sub := range s.subscriptions {
+		e := rpc.FetchEvent{Subscription: sub.number, Leader: id.NoNode}
+		t := c.byID[sub.topic]
+		if t == nil || int(sub.partition) >= len(t.partitions) {
+			e.Code = rpc.CodeUnknownTopicOrPartition
+			delete(s.subscriptions, sub.number)
+			out = append(out, e)
+			continue
+		}
+		p := t.partitions[sub.partition]
+		e.HighWatermark, e.LogStart = p.next, p.start
+		switch {
+		case p.leader != s.node.id:
+			e.Code, e.Leader = rpc.CodeNotLeaderOrFollower, p.leader
+			delete(s.subscriptions, sub.number)
+		case sub.next < p.start || sub.next > p.next:
+			e.Code = rpc.CodeOffsetOutOfRange
+			delete(s.subscriptions, sub.number)
+		case sub.credit <= 0:
+			continue
+		case sub.next == p.next:
+			if sub.caughtUp == p.next {
+				continue
+			}
+			sub.caughtUp = p.next
+		default:
+			e.Batches, sub.next = p.read(sub.next, fetchBytes)
+			sub.credit -= int64(len(e.Batches))
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// admin answers the administrative calls.
+type admin struct {
+	pb.DRPCAdminUnimplementedServer
+	node *node
+}
+
+func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.MetadataResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metadata++
+	out := &pb.MetadataResponse{ClusterId: "test-cluster", Controller: int32(c.controller), MetadataIndex: c.index}
+	for _, n := range c.nodes {
+		out.Nodes = append(out.Nodes, n.describeLocked())
+	}
+	names := r.Topics
+	if len(names) == 0 && !r.NodesOnly {
+		for name := range c.topics {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
+		if t := c.topics[name]; t != nil {
+			out.Topics = append(out.Topics, c.describeLocked(t))
+		} else {
+			out.Topics = append(out.Topics, &pb.Topic{Name: name, ErrorCode: int32(rpc.CodeUnknownTopicOrPartition)})
+		}
+	}
+	return out, nil
+}
+
+func (n *node) describeLocked() *pb.Node {
+	return &pb.Node{Id: int32(n.id), RpcAddress: n.addr, Alive: n.up, Version: "test"}
+}
+
+func (c *Cluster) describeLocked(t *topic) *pb.Topic {
+	out := &pb.Topic{Name: t.name, Id: t.id[:], Configs: t.configs, ReplicationFactor: int32(t.replicas)}
+	for i, p := range t.partitions {
+		part := &pb.Partition{Partition: int32(i), Leader: int32(p.leader), Epoch: int32(p.epoch)}
+		for j := range t.replicas {
+			n := c.nodes[(i+j)%len(c.nodes)]
+			part.Replicas = append(part.Replicas, int32(n.id))
+			if n.up {
+				part.Isr = append(part.Isr, int32(n.id))
+			}
+		}
+		out.Partitions = append(out.Partitions, part)
+	}
+	return out
+}
+
+// notController refuses what only the controller does.
+func (a *admin) notController() error {
+	if c := a.node.cluster; c.controller != a.node.id {
+		return &rpc.Error{Code: rpc.CodeNotController, Message: "not the controller", Leader: c.controller}
+	}
+	return nil
+}
+
+func (a *admin) CreateTopic(_ context.Context, r *pb.CreateTopicRequest) (*pb.CreateTopicResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := a.notController(); err != nil {
+		return nil, err
+	}
+	live := len(slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return !n.up }))
+	replicas := int(r.ReplicationFactor)
+	switch {
+	case c.topics[r.Name] != nil:
+		return nil, rpc.Errorf(rpc.CodeTopicAlreadyExists, "Topic '%s' already exists.", r.Name)
+	case replicas > live:
+		return nil, rpc.Errorf(rpc.CodeInvalidReplicationFactor, "Replication factor: %d larger than available brokers: %d.", replicas, live)
+	case replicas <= 0:
+		replicas = min(3, live)
+	}
+	t := c.createLocked(r.Name, max(int(r.Partitions), 1), replicas, r.Configs)
+	return &pb.CreateTopicResponse{Topic: c.describeLocked(t)}, nil
+}
+
+func (a *admin) DeleteTopic(_ context.Context, r *pb.DeleteTopicRequest) (*pb.DeleteTopicResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := a.notController(); err != nil {
+		return nil, err
+	}
+	t := c.topics[r.Name]
+	if t == nil {
+		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "topic '%s' does not exist", r.Name)
+	}
+	delete(c.topics, t.name)
+	delete(c.byID, t.id)
+	c.index++
+	c.announceLocked()
+	return &pb.DeleteTopicResponse{Id: t.id[:]}, nil
+}
+
+func (a *admin) AlterTopicConfig(_ context.Context, r *pb.AlterTopicConfigRequest) (*pb.AlterTopicConfigResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := a.notController(); err != nil {
+		return nil, err
+	}
+	t := c.topics[r.Name]
+	if t == nil {
+		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "topic '%s' does not exist", r.Name)
+	}
+	next := make(map[string]string)
+	for k, v := range t.configs {
+		next[k] = v
+	}
+	for k, v := range r.Set {
+		if k == "max.message.bytes" {
+			if _, err := strconv.Atoi(v); err != nil {
+				return nil, rpc.Errorf(rpc.CodeInvalidConfig, "max.message.bytes=%s is not a number", v)
+			}
+		}
+		next[k] = v
+	}
+	for _, k := range r.Remove {
+		delete(next, k)
+	}
+	t.configs = next
+	c.index++
+	return &pb.AlterTopicConfigResponse{Configs: next}, nil
+}
+
+func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.ListOffsetsResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := &pb.ListOffsetsResponse{}
+	for _, q := range r.Partitions {
+		part := &pb.ListOffsetsResponse_Partition{Topic: q.Topic, Partition: q.Partition, Timestamp: -1, Leader: int32(id.NoNode)}
+		out.Partitions = append(out.Partitions, part)
+		t := c.topics[q.Topic]
+		if t == nil || int(q.Partition) >= len(t.partitions) {
+			part.ErrorCode, part.Offset = int32(rpc.CodeUnknownTopicOrPartition), -1
+			continue
+		}
+		p := t.partitions[q.Partition]
+		part.Leader, part.Epoch = int32(p.leader), int32(p.epoch)
+		switch {
+		case p.leader != a.node.id:
+			part.ErrorCode, part.Offset = int32(rpc.CodeNotLeaderOrFollower), -1
+		case q.Timestamp == -2:
+			part.Offset = int64(p.start)
+		default:
+			part.Offset = int64(p.next)
+		}
+	}
+	return out, nil
+}
+
+func (a *admin) InitProducerID(context.Context, *pb.InitProducerIDRequest) (*pb.InitProducerIDResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.producers++
+	return &pb.InitProducerIDResponse{ProducerId: int64(c.producers)}, nil
+}
+
+func (a *admin) ClusterStatus(context.Context, *pb.ClusterStatusRequest) (*pb.ClusterStatusResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := &pb.ClusterStatusResponse{
+		ClusterId: "test-cluster", ClusterName: "test", Controller: int32(c.controller), AnsweredBy: int32(a.node.id),
+		Topics: int32(len(c.topics)), Metadata: &pb.MetadataQuorum{Leader: int32(c.controller), Term: 7, Commit: 42},
+	}
+	led := make(map[id.Node]int32)
+	for _, t := range c.topics {
+		out.Partitions += int32(len(t.partitions))
+		for _, p := range t.partitions {
+			led[p.leader]++
+		}
+	}
+	for _, n := range c.nodes {
+		out.Metadata.Voters = append(out.Metadata.Voters, int32(n.id))
+		s := &pb.NodeStatus{
+			Node: n.describeLocked(), State: "ready", Protocol: "1", DiskFreeBytes: 5 << 30, DiskTotalBytes: 10 << 30,
+			FsyncClass: "direct", PartitionsLed: led[n.id], Replicas: out.Partitions, AcceptsProduce: true,
+		}
+		if !n.up {
+			s.State, s.ErrorMessage, s.AcceptsProduce = "dead", "connection refused", false
+		}
+		out.Nodes = append(out.Nodes, s)
+	}
+	return out, nil
+}
+
+func (a *admin) PartitionStatus(_ context.Context, r *pb.PartitionStatusRequest) (*pb.PartitionStatusResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.topics[r.Topic]
+	if t == nil || int(r.Partition) >= len(t.partitions) {
+		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "no partition %d of %q", r.Partition, r.Topic)
+	}
+	p := t.partitions[r.Partition]
+	return &pb.PartitionStatusResponse{
+		Leader: int32(p.leader), Epoch: int32(p.epoch), HighWatermark: int64(p.next), LogEndOffset: int64(p.next), LogStartOffset: int64(p.start),
+		Members: []*pb.PartitionMember{{Node: int32(p.leader), Replica: 1, InSync: true}},
+	}, nil
+}
+
+func (a *admin) TransferLeader(_ context.Context, r *pb.TransferLeaderRequest) (*pb.TransferLeaderResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.topics[r.Topic]
+	if t == nil || int(r.Partition) >= len(t.partitions) {
+		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "no partition %d of %q", r.Partition, r.Topic)
+	}
+	p := t.partitions[r.Partition]
+	if p.leader != a.node.id {
+		return nil, &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: p.leader}
+	}
+	c.moveLocked(p, id.Node(r.To))
+	return &pb.TransferLeaderResponse{Leader: r.To, Epoch: int32(p.epoch)}, nil
+}

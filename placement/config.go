@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// MaxMessageBytesLimit is the largest max.message.bytes that a topic may have: no batch is ever larger, so whoever frames batches
-// may bound its frames by it.
-const MaxMessageBytesLimit = 16 << 20
+// MaxMessageBytesLimit is the largest max.message.bytes that a topic may have. A batch has to fit into one message between nodes, of
+// 2 MiB with everything around it: one that a leader could take and not pass on would stop its partition.
+const MaxMessageBytesLimit = 2_000_000
 
 // TopicConfig is the effective configuration of a topic: what was set, and the defaults for the rest.
 type TopicConfig struct {

@@ -19,10 +19,10 @@ func TestDefaults(t *testing.T) {
 
 func TestParseConfigs(t *testing.T) {
 	c, err := ParseConfigs(map[string]string{
-		"min.insync.replicas": "2", "max.message.bytes": "2097152", "segment.bytes": "1048576", "retention.ms": "-1", "retention.bytes": "10",
+		"min.insync.replicas": "2", "max.message.bytes": "1500000", "segment.bytes": "1048576", "retention.ms": "-1", "retention.bytes": "10",
 		"cleanup.policy": "delete", "compression.type": "producer", "unclean.leader.election.enable": "false", "message.timestamp.type": "CreateTime",
 	})
-	want := TopicConfig{MinInSyncReplicas: 2, MaxMessageBytes: 2 << 20, SegmentBytes: 1 << 20, RetentionMS: -1, RetentionBytes: 10}
+	want := TopicConfig{MinInSyncReplicas: 2, MaxMessageBytes: 1_500_000, SegmentBytes: 1 << 20, RetentionMS: -1, RetentionBytes: 10}
 	if err != nil || c != want {
 		t.Errorf("got %+v, %v", c, err)
 	}
@@ -38,7 +38,7 @@ func TestConfigErrors(t *testing.T) {
 		{strings.Repeat("x", 5000), "1", `…"; known are:`},
 		{"segment.ms", "2", "Topic config segment.ms of Kafka is not supported"},
 		{"segment.bytes", "big", `Invalid value "big" for topic config segment.bytes: it must be an integer from 65536 to 2147483647`},
-		{"max.message.bytes", "99999999999999999999", "it must be an integer from 1024 to 16777216"},
+		{"max.message.bytes", "99999999999999999999", "it must be an integer from 1024 to 2000000"},
 		{"retention.ms", "-2", "from -1 to"},
 		{"cleanup.policy", "compact", "it must be delete (compaction is not supported)"},
 		{"unclean.leader.election.enable", "true", "it must be false (a replica that misses acknowledged records is never elected)"},

@@ -2,58 +2,457 @@ package wal
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/journal"
 )
 
-var errBoot = errors.New("wal: not yet")
-
-type appendPlan struct{}
-
 // Store is a node's logs on one disk.
-type Store struct{}
+type Store struct {
+	o       Options
+	fs      disk.FS
+	logsDir string
+	lock    io.Closer
+	meta    *pebble.DB
+	metaMu  sync.Mutex // orders the storing of cuts and their deletion
+	journal *journal.Journal
+
+	memory      memory
+	lru         evictor
+	rows        rowCache
+	files       files
+	preparer    preparer
+	commits     committer
+	checkpoints checkpointer
+	io          workers
+	metrics     counters
+
+	completed atomic.Uint64 // sequence of the last completed round
+	noSpace   atomic.Bool
+
+	mu      sync.Mutex
+	logs    map[logKey]*Log
+	dirs    map[string]bool // directories in use
+	refused map[logKey]*refusedLog
+
+	closing   chan struct{}
+	closeOnce sync.Once
+	failure   chan struct{}
+	failOnce  sync.Once
+	failCause error          // readable when failure is closed
+	running   sync.WaitGroup // checkpointer and preparer
+	commitRun sync.WaitGroup
+}
+
+type logKey struct {
+	group   id.Group
+	replica id.Replica
+}
+
+type refusedLog struct {
+	Refusal
+	dir string
+}
+
+// counters are the parts of Metrics that are counted as they happen.
+type counters struct {
+	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk atomic.Uint64
+}
 
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
 // journal, not to the data. Everything that is acknowledged after it returns, or was before, survives any crash.
-func Open(ctx context.Context, o Options) (*Store, error) { return nil, errBoot }
+func Open(ctx context.Context, o Options) (_ *Store, err error) {
+	o = o.withDefaults()
+	if o.Dir == "" {
+		return nil, errors.New("wal: Options.Dir is empty")
+	}
+	s := &Store{
+		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
+		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
+		closing: make(chan struct{}), failure: make(chan struct{}),
+	}
+	s.files.s, s.commits.s, s.checkpoints.s = s, s, s
+	s.preparer.wake = make(chan struct{}, 1)
+	s.commits.wake = make(chan struct{}, 1)
+	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.checkpoints.done = make(chan struct{})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	if err := s.openDirs(); err != nil {
+		return nil, err
+	}
+	if err := s.openMeta(); err != nil {
+		return nil, err
+	}
+	if err := s.recover(ctx); err != nil {
+		return nil, err
+	}
+	s.start()
+	return s, nil
+}
+
+// openDirs makes the directories durable and takes the lock.
+func (s *Store) openDirs() (err error) {
+	if s.fs == nil {
+		if err := disk.NewBuffered().MkdirAll(s.o.Dir); err != nil {
+			return err
+		}
+		if s.fs, err = disk.NewOS(s.o.Dir); err != nil {
+			return err
+		}
+	}
+	if err := s.fs.MkdirAll(s.logsDir); err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	for _, dir := range []string{s.o.Dir, path.Dir(s.o.Dir)} {
+		if err := s.fs.SyncDir(dir); err != nil {
+			return fmt.Errorf("wal: %w", err)
+		}
+	}
+	if s.lock, err = s.fs.Lock(path.Join(s.o.Dir, "wal.lock")); err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	return nil
+}
+
+// start begins the goroutines.
+func (s *Store) start() {
+	s.io.start(ioWorkers)
+	s.commits.completed = journal.Seq(s.completed.Load())
+	s.commitRun.Go(s.commits.run)
+	s.running.Go(s.checkpoints.run)
+	s.running.Go(s.runPreparer)
+}
+
+// Close completes the rounds in flight, checkpoints and closes. Logs must not be used any more.
+func (s *Store) Close() error {
+	var err error
+	s.closeOnce.Do(func() {
+		s.commits.close()
+		s.commitRun.Wait()
+		close(s.closing)
+		s.running.Wait()
+		if !s.failed() {
+			s.checkpoints.taker.Store(nil)
+			err = s.checkpoints.checkpoint()
+		}
+		if s.failed() {
+			err = errors.Join(err, s.failCause)
+		}
+		err = errors.Join(err, s.release())
+	})
+	return err
+}
+
+// release gives back what Open took.
+func (s *Store) release() error {
+	var err error
+	s.io.stop()
+	if s.journal != nil {
+		err = errors.Join(err, s.journal.Close())
+	}
+	s.files.closeAll()
+	if s.meta != nil {
+		err = errors.Join(err, s.meta.Close())
+	}
+	for _, l := range s.Logs() {
+		l.mu.Lock()
+		for _, sg := range l.segs {
+			sg.tail.clear()
+		}
+		for _, c := range l.lent {
+			c.release()
+		}
+		l.lent = nil
+		l.deleted = true
+		l.mu.Unlock()
+	}
+	s.memory.close()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// fail stops the store for good: nothing completes afterwards.
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() {
+		s.failCause = err
+		close(s.failure)
+		s.o.Logger.Error("the log store failed: nothing is acknowledged any more", "error", err)
+		s.o.OnFatal(err)
+	})
+}
+
+func (s *Store) failed() bool {
+	select {
+	case <-s.failure:
+		return true
+	default:
+		return false
+	}
+}
+
+// broken is the error of a broken invariant that was found where stopping is better than panicking.
+func (s *Store) broken(l *Log, what string) error {
+	return fmt.Errorf("wal: %v: broken invariant: %s", l, what)
+}
 
 // Logs returns every open log, in no order.
-func (s *Store) Logs() []*Log { return nil }
+func (s *Store) Logs() []*Log {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	logs := make([]*Log, 0, len(s.logs))
+	for _, l := range s.logs {
+		if l != nil {
+			logs = append(logs, l)
+		}
+	}
+	return logs
+}
 
 // Refused returns the replicas that recovery could not vouch for.
-func (s *Store) Refused() []Refusal { return nil }
+func (s *Store) Refused() []Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var refused []Refusal
+	for _, r := range s.refused {
+		refused = append(refused, r.Refusal)
+	}
+	return refused
+}
 
 // Create makes a log. It is durable, with its first cut, when Create returns. ErrExists when the replica exists, refused
 // ones included.
-func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) { return nil, errBoot }
+func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
+	if spec.Name == "" || path.Base(spec.Name) != spec.Name || spec.Replica == id.NoReplica {
+		return nil, fmt.Errorf("wal: %q is no name for a log of replica %d", spec.Name, spec.Replica)
+	}
+	key := logKey{spec.Group, spec.Replica}
+	dir, err := s.reserveDir(key, spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	l := newLog(s, &spec, dir)
+	l.resetTo(spec.Start)
+	l.hs, l.doneHS = spec.HardState, spec.HardState
+	l.hs.Commit = max(min(l.hs.Commit, spec.Start.Index), spec.Start.Index)
+	l.doneHS.Commit = l.hs.Commit
+	l.state, l.doneIndex = spec.State, spec.Start.Index
+	if err = ctx.Err(); err == nil {
+		err = s.storeFirstCut(l)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		delete(s.dirs, dir)
+		delete(s.logs, key)
+		return nil, fmt.Errorf("wal: create %v: %w", l, err)
+	}
+	s.logs[key] = l
+	return l, nil
+}
 
-// Delete removes a log and its files. The caller has stopped submitting to it; submissions in flight never have Done called.
-func (s *Store) Delete(ctx context.Context, l *Log) error { return errBoot }
+// reserveDir finds a directory that nobody has: the partition's own name, else followed by the replica's id.
+func (s *Store) reserveDir(key logKey, name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, open := s.logs[key]
+	if _, refused := s.refused[key]; open || refused {
+		return "", fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, name)
+	}
+	dir := name
+	if _, err := s.fs.Stat(path.Join(s.logsDir, dir)); s.dirs[dir] || err == nil {
+		dir = fmt.Sprintf("%s.%d", name, key.replica)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	s.dirs[dir] = true
+	s.logs[key] = nil // reserved; it shows once it is durable
+	return dir, nil
+}
+
+// storeFirstCut makes a new log durable. What is completed by then can have nothing of it.
+func (s *Store) storeFirstCut(l *Log) error {
+	c, _, _, _ := l.takeCut(journal.Seq(s.completed.Load()))
+	s.metaMu.Lock()
+	defer s.metaMu.Unlock()
+	return s.meta.Set(cutKey(l.group, l.replica), c.append(nil), pebble.Sync)
+}
+
+// Delete removes a log and its files. The caller has stopped submitting to it; Done may not be called for submissions in
+// flight.
+func (s *Store) Delete(ctx context.Context, l *Log) error {
+	l.mu.Lock()
+	l.deleted = true
+	for l.direct || l.writing || l.writingIndex {
+		l.idle.Wait()
+	}
+	segs := l.segs
+	l.mu.Unlock()
+	for _, sg := range segs {
+		s.files.forget(sg)
+	}
+	key := logKey{l.group, l.replica}
+	if err := s.removeReplica(key, l.dir, l.name); err != nil {
+		return fmt.Errorf("wal: delete %v: %w", l, err)
+	}
+	l.mu.Lock()
+	for _, sg := range l.segs {
+		sg.tail.clear()
+	}
+	l.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.logs, key)
+	delete(s.dirs, l.dir)
+	return nil
+}
 
 // DeleteRefused removes what is left of a refused replica.
-func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error { return errBoot }
+func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
+	key := logKey{r.Group, r.Replica}
+	s.mu.Lock()
+	refused := s.refused[key]
+	s.mu.Unlock()
+	if refused == nil {
+		return nil
+	}
+	if err := s.removeReplica(key, refused.dir, refused.Name); err != nil {
+		return fmt.Errorf("wal: delete refused replica %d of %s: %w", r.Replica, r.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.refused, key)
+	delete(s.dirs, refused.dir)
+	return nil
+}
+
+// removeReplica deletes a replica: its directory gets a name that says so, then its cut goes, from which moment on its
+// journal records are an unknown replica's (the durable absence of the cut is the tombstone: a log has one before its first
+// record), then the files.
+func (s *Store) removeReplica(key logKey, dir, name string) error {
+	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
+	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
+	if err == nil {
+		err = s.fs.SyncDir(s.logsDir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.metaMu.Lock()
+	err = s.meta.Delete(cutKey(key.group, key.replica), pebble.Sync)
+	s.metaMu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.fs.RemoveAll(doomed)
+}
+
+func deletedName(name string, replica id.Replica) string {
+	return fmt.Sprintf("%s.%d%s", name, replica, deleteSuffix)
+}
+
+const deleteSuffix = "-delete"
 
 // SetCutTaker has the checkpointer ask take for a cut of a log, instead of cutting with the State it was last given. take
-// must not block: it passes the request to the log's owner, which calls Log.TakeCut on its own goroutine soon.
-func (s *Store) SetCutTaker(take func(*Log)) {}
-
-// Submit makes the entries of each append visible in the tail of its log and queues all of them for one commit round. It
-// is called by the owner of each of the logs, in Raft's order, and does no I/O.
-func (s *Store) Submit(appends []*Append) {}
+// must not block: it passes the request to the log's owner, which calls Log.TakeCut on its own goroutine soon. nil ends that.
+func (s *Store) SetCutTaker(take func(*Log)) {
+	if take == nil {
+		s.checkpoints.taker.Store(nil)
+		return
+	}
+	s.checkpoints.taker.Store(&take)
+}
 
 // Pressure says whether more data should be accepted.
-func (s *Store) Pressure() Pressure { return PressureNone }
+func (s *Store) Pressure() Pressure {
+	switch {
+	case s.noSpace.Load():
+		return PressureNoSpace
+	case s.memory.used.Load() > s.o.CacheBytes+s.o.CacheBytes/8:
+		return PressureThrottle
+	}
+	return PressureNone
+}
+
+// The keys in Pebble.
+//
+//	'c' group replica (big endian)  the replica's cut
+//	'f'                             format version, uint32
+//	'j' name                        a journal file: journal.FileInfo
+//	'q'                             sequence up to which all rounds are complete, uint64
+//	'u' key                         a value of Set
+var (
+	formatKey    = []byte("f")
+	completedKey = []byte("q")
+)
+
+const formatVersion = 1
+
+func cutKey(g id.Group, r id.Replica) []byte {
+	b := append(make([]byte, 0, 17), 'c')
+	b = binary.BigEndian.AppendUint64(b, uint64(g))
+	return binary.BigEndian.AppendUint64(b, uint64(r))
+}
+
+func journalKey(name string) []byte { return append([]byte{'j'}, name...) }
+func userKey(key string) []byte     { return append([]byte{'u'}, key...) }
+
+func appendSeq(dst []byte, s journal.Seq) []byte {
+	return binary.LittleEndian.AppendUint64(dst, uint64(s))
+}
 
 // Get returns a small value stored under key, or ErrNotFound.
-func (s *Store) Get(key string) ([]byte, error) { return nil, errBoot }
+func (s *Store) Get(key string) ([]byte, error) {
+	return s.metaGet(userKey(key))
+}
 
 // Set stores a small value under key, durably.
-func (s *Store) Set(key string, value []byte) error { return errBoot }
+func (s *Store) Set(key string, value []byte) error {
+	return s.meta.Set(userKey(key), value, pebble.Sync)
+}
+
+func (s *Store) metaGet(key []byte) ([]byte, error) {
+	v, closer, err := s.meta.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %q", ErrNotFound, key[1:])
+	}
+	if err != nil {
+		return nil, err
+	}
+	v = append([]byte{}, v...)
+	return v, closer.Close()
+}
 
 // Metrics returns the store's counters.
-func (s *Store) Metrics() Metrics { return Metrics{} }
-
-// Close completes the rounds in flight, checkpoints and closes. Logs that are not idle any more must not be used.
-func (s *Store) Close() error { return errBoot }
+func (s *Store) Metrics() Metrics {
+	c := &s.metrics
+	s.mu.Lock()
+	logs := len(s.logs)
+	s.mu.Unlock()
+	return Metrics{
+		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
+		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
+		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
+		TailBytes: s.memory.used.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(),
+	}
+}
 
 // Metrics are the counters of a store since it was opened.
 type Metrics struct {
@@ -65,10 +464,10 @@ type Metrics struct {
 	DirectBytes   uint64 // of SegmentBytes: by rounds
 	IndexBytes    uint64 // bytes written to indexes
 	Checkpoints   uint64 // checkpoints completed
+	ReadDiskBytes uint64 // bytes read from segments
 	TailBytes     int64  // memory of all tails now
 	JournalFiles  int    // live journal files now
-	OpenFiles     int    // open segment files now
-	ReadDiskBytes uint64 // bytes read from segments
+	OpenFiles     int    // segments with open files now
 	Logs          int    // open logs now
 	UncutBytes    int64  // bytes in the journal since the last checkpoint
 }

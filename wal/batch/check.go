@@ -157,18 +157,14 @@ func checkCRC(b []byte) error {
 
 // checkRecords walks uncompressed records: count of them, offset deltas 0, 1, 2 and so on, nothing left over.
 func checkRecords(b []byte, count int32) error {
-	var f recordFrame
 	at := 0
 	for i := range count {
-		next, reason := f.parse(b, at)
-		if reason == "" && f.offsetDelta != i {
-			reason = "offset delta out of step"
-		}
-		if reason == "" {
-			reason = checkHeaders(b[f.headersAt:next], f.headers)
-		}
-		if reason != "" {
-			return recordError(int(i), reason)
+		next := quickCheck(b, at, i)
+		if next < 0 {
+			var reason string
+			if next, reason = checkRecord(b, at, i); reason != "" {
+				return recordError(int(i), reason)
+			}
 		}
 		at = next
 	}
@@ -176,6 +172,83 @@ func checkRecords(b []byte, count int32) error {
 		return fmt.Errorf("%w: %d bytes after the last of %d records", ErrInvalid, len(b)-at, count)
 	}
 	return nil
+}
+
+func checkRecord(b []byte, at int, offsetDelta int32) (end int, reason string) {
+	var f recordFrame
+	if end, reason = f.parse(b, at); reason != "" {
+		return 0, reason
+	}
+	if f.offsetDelta != offsetDelta {
+		return 0, "offset delta out of step"
+	}
+	return end, checkHeaders(b[f.headersAt:end], f.headers)
+}
+
+// quickCheck is checkRecord for what most records are, at a third of its price: less than 8 KiB, a key of less than 64 bytes,
+// no headers, made within 8 s of the first. -1 says nothing about the record: checkRecord has to look.
+func quickCheck(b []byte, at int, offsetDelta int32) (end int) {
+	const most = 16 // bytes that the numbers before the key may take, and more
+	if len(b)-at < most {
+		return -1
+	}
+	p := b[at:]
+	length, n := int(p[0]), 1
+	if length >= 0x80 {
+		length, n = length&0x7f|int(p[1])<<7, 2
+	}
+	if length&1 != 0 || length >= 1<<14 || length>>1 > len(p)-n {
+		return -1
+	}
+	end = n + length>>1
+	n++ // attributes
+	if p[n] >= 0x80 {
+		n++
+	}
+	if p[n] >= 0x80 {
+		return -1
+	}
+	n++
+	delta := int32(p[n])
+	n++
+	if delta >= 0x80 {
+		delta = delta&0x7f | int32(p[n])<<7
+		n++
+		if delta >= 1<<14 {
+			delta = delta&0x3fff | int32(p[n])<<14
+			n++
+		}
+	}
+	if delta >= 1<<21 || delta != offsetDelta<<1 {
+		return -1
+	}
+	key := int(p[n])
+	n++
+	if key != 1 { // null
+		if key&1 != 0 || key >= 0x80 {
+			return -1
+		}
+		n += key >> 1
+	}
+	if n+3 > end {
+		return -1
+	}
+	value := int(p[n])
+	n++
+	if value >= 0x80 {
+		value = value&0x7f | int(p[n])<<7
+		n++
+	}
+	if value != 1 {
+		if value&1 != 0 || value >= 1<<14 {
+			return -1
+		}
+		n += value >> 1
+	}
+	if n != end-1 || p[n] != 0 {
+		return -1
+	}
+	return at + end
 }
 
 func recordError(i int, reason string) error {

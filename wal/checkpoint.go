@@ -1,0 +1,455 @@
+package wal
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/journal"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+const (
+	cutWait        = 2 * time.Second // how long owners may take to give their cuts; then the last state is cut with
+	cutBatchBytes  = 8 * mib
+	checkpointTick = time.Second
+	flushers       = 4
+)
+
+// errReserve says that what is free on the disk is kept for votes, hard states and Pebble.
+var errReserve = reserveError{}
+
+type reserveError struct{}
+
+func (reserveError) Error() string { return "wal: free disk space is below the reserve" }
+func (reserveError) Unwrap() error { return disk.ErrNoSpace }
+
+// checkpointer flushes, cuts and retires, in its own goroutine.
+type checkpointer struct {
+	s     *Store
+	wake  chan struct{} // capacity 1
+	given chan struct{} // capacity 1: a cut was given
+	taker atomic.Pointer[func(*Log)]
+
+	uncut  atomic.Int64 // journal bytes since the last checkpoint
+	forced atomic.Bool
+
+	mu    sync.Mutex
+	done  chan struct{} // closed and replaced after each checkpoint
+	count uint64
+}
+
+// wrote counts journal bytes.
+func (c *checkpointer) wrote(n int64) {
+	if c.uncut.Add(n) >= c.s.o.CheckpointBytes {
+		c.kick()
+	}
+}
+
+// roundDone is called by the committer after each round.
+func (c *checkpointer) roundDone() {
+	s := c.s
+	if s.memory.used.Load() > s.o.CacheBytes {
+		if !s.evict(s.o.CacheBytes-s.o.CacheBytes/8, evictAtOnce) && c.uncut.Load() > 0 {
+			c.force()
+		}
+	}
+}
+
+func (c *checkpointer) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *checkpointer) force() {
+	c.forced.Store(true)
+	c.kick()
+}
+
+// waitForSpace waits for a checkpoint, or a moment; false when the store closes or failed.
+func (c *checkpointer) waitForSpace() bool {
+	c.mu.Lock()
+	done := c.done
+	c.mu.Unlock()
+	c.force()
+	timer := time.NewTimer(spaceCheckInterval / 10)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-c.s.failure:
+		return false
+	}
+	return true
+}
+
+// run is the checkpointer's goroutine.
+func (c *checkpointer) run() {
+	tick := time.NewTicker(checkpointTick)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-c.s.closing:
+			return
+		case <-c.s.failure:
+			return
+		case <-c.wake:
+		case <-tick.C:
+			c.s.checkSpace()
+		}
+		due := c.uncut.Load() >= c.s.o.CheckpointBytes || c.forced.Swap(false)
+		if due || c.uncut.Load() > 0 && time.Since(last) >= c.s.o.CheckpointInterval {
+			if err := c.checkpoint(); err != nil {
+				c.s.noteError(err)
+			}
+			last = time.Now()
+			c.s.checkSpace()
+		}
+		if c.s.memory.used.Load() > c.s.o.CacheBytes {
+			c.s.evict(c.s.o.CacheBytes-c.s.o.CacheBytes/8, evictAll)
+		}
+	}
+}
+
+// checkpoint flushes, takes the cuts of all logs with journal records that no cut covers, and retires the journal files that
+// no log needs any more.
+func (c *checkpointer) checkpoint() error {
+	begun := c.uncut.Load()
+	logs := c.s.dirtyLogs()
+	if err := c.flushAll(logs); err != nil {
+		return err
+	}
+	c.askCuts(logs)
+	if err := c.cutAll(logs); err != nil {
+		return err
+	}
+	c.uncut.Add(-begun)
+	c.s.metrics.checkpoints.Add(1)
+	c.mu.Lock()
+	close(c.done)
+	c.done = make(chan struct{})
+	c.count++
+	c.mu.Unlock()
+	return nil
+}
+
+// flushAll flushes the logs for which that pays, a few at a time.
+func (c *checkpointer) flushAll(logs []*Log) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	work := make(chan *Log)
+	for range min(flushers, len(logs)) {
+		wg.Go(func() {
+			for l := range work {
+				if err := c.flushLog(l); err != nil {
+					mu.Lock()
+					failed = errors.Join(failed, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for _, l := range logs {
+		work <- l
+	}
+	close(work)
+	wg.Wait()
+	return failed
+}
+
+func (c *checkpointer) flushLog(l *Log) error {
+	bytes, rows := l.unflushed()
+	if bytes < flushWorthy && rows*segment.RowSize < flushWorthy && !l.sealable() {
+		return nil
+	}
+	if bytes >= flushWorthy || l.sealable() {
+		if err := c.s.flush(l); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
+			return err
+		} else if err != nil {
+			c.s.noteError(err) // the bytes go into the cut instead
+		}
+	}
+	return c.s.flushIndex(l)
+}
+
+// sealable tells whether the log has segments behind a roll that are not sealed yet.
+func (l *Log) sealable() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.segs) > 1 && !l.segs[len(l.segs)-2].sealed
+}
+
+// askCuts asks the owners for their states, and waits a moment for the answers.
+func (c *checkpointer) askCuts(logs []*Log) {
+	take := c.taker.Load()
+	if take == nil {
+		return
+	}
+	for _, l := range logs {
+		l.mu.Lock()
+		l.cutAsked = true
+		l.mu.Unlock()
+		(*take)(l)
+	}
+	timer := time.NewTimer(cutWait)
+	defer timer.Stop()
+	for _, l := range logs {
+		for l.awaitsCut() {
+			select {
+			case <-c.given:
+			case <-timer.C:
+				return
+			case <-c.s.closing:
+				return
+			case <-c.s.failure:
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) awaitsCut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cutAsked && !l.deleted
+}
+
+// TakeCut gives the state of the log's owner as of st.Applied for the next cut. Owner. The slices of st belong to the wal
+// from now on.
+func (l *Log) TakeCut(st State) {
+	l.mu.Lock()
+	if st.Applied >= l.stateAt {
+		l.cutState, l.cutGiven = st, true
+	}
+	l.cutAsked = false
+	l.mu.Unlock()
+	select {
+	case l.s.checkpoints.given <- struct{}{}:
+	default:
+	}
+}
+
+// takenCut is a cut on its way to Pebble.
+type takenCut struct {
+	l       *Log
+	covered journal.Seq
+	garbage []segment.Key
+}
+
+// cutAll stores the cuts of logs, then what follows from them about the journal. Each cut counts by itself, so they are
+// stored in several batches; only the last one is synced, which syncs those before, and it retires files.
+func (c *checkpointer) cutAll(logs []*Log) error {
+	s := c.s
+	completed := journal.Seq(s.completed.Load())
+	var taken []takenCut
+	var buf []byte
+	b := s.meta.NewBatch()
+	defer func() { _ = b.Close() }()
+	for _, l := range logs {
+		cut, pieces, garbage, ok := l.takeCut(completed)
+		if !ok {
+			continue
+		}
+		buf = cut.append(buf[:0])
+		release(pieces, 0)
+		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
+			return err
+		}
+		taken = append(taken, takenCut{l, cut.covered, garbage})
+		if b.Len() >= cutBatchBytes {
+			if err := c.store(&b, taken, pebble.NoSync); err != nil {
+				return err
+			}
+			b = s.meta.NewBatch()
+		}
+	}
+	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
+		return err
+	}
+	if err := c.store(&b, taken, pebble.Sync); err != nil {
+		return err
+	}
+	for _, t := range taken {
+		t.l.covered(t.covered)
+		s.unlinkDropped(t.l, t.garbage)
+	}
+	return c.retire(completed)
+}
+
+// store commits a batch, but for cuts of logs that were deleted meanwhile.
+func (c *checkpointer) store(b **pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
+	c.s.metaMu.Lock()
+	defer c.s.metaMu.Unlock()
+	for _, t := range taken {
+		t.l.mu.Lock()
+		deleted := t.l.deleted
+		t.l.mu.Unlock()
+		if deleted {
+			if err := (*b).Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
+				return err
+			}
+		}
+	}
+	if err := (*b).Commit(sync); err != nil {
+		return err
+	}
+	return (*b).Close()
+}
+
+// retire takes the journal files out of use in which no log has a record that its stored cut does not cover.
+func (c *checkpointer) retire(completed journal.Seq) error {
+	s := c.s
+	r := s.journal.Retirable(s.coveredSeq(completed))
+	if len(r.Remove) == 0 {
+		return nil
+	}
+	b := s.meta.NewBatch()
+	defer func() { _ = b.Close() }()
+	for _, f := range r.Remove {
+		if err := b.Delete(journalKey(f.Name), nil); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.Put {
+		if err := b.Set(journalKey(f.Name), f.Append(nil), nil); err != nil {
+			return err
+		}
+	}
+	if err := b.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	return s.journal.Retire(r)
+}
+
+// coveredSeq is the last sequence up to which every log's records are covered by its stored cut.
+func (s *Store) coveredSeq(completed journal.Seq) journal.Seq {
+	low := completed
+	for _, l := range s.Logs() {
+		l.mu.Lock()
+		if l.dirty != 0 && !l.deleted {
+			low = min(low, l.dirty-1)
+		}
+		l.mu.Unlock()
+	}
+	return low
+}
+
+// dirtyLogs returns the logs with something that no stored cut covers.
+func (s *Store) dirtyLogs() []*Log {
+	var dirty []*Log
+	for _, l := range s.Logs() {
+		l.mu.Lock()
+		if (l.dirty != 0 || l.changed) && !l.deleted {
+			dirty = append(dirty, l)
+		}
+		l.mu.Unlock()
+	}
+	return dirty
+}
+
+// markDirty makes the next checkpoint cut the log although it has no new journal records.
+func (l *Log) markDirty() {
+	l.mu.Lock()
+	l.changed = true
+	l.mu.Unlock()
+}
+
+// covered notes that a cut is stored.
+func (l *Log) covered(seq journal.Seq) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dirty = 0
+	if l.doneSeq > seq {
+		l.dirty = seq + 1
+	}
+}
+
+// takeCut takes the log's cut as of the last completed round, or says that it cannot be taken now: a truncation or reset is
+// in flight. completed was read before. The pieces are what the tails of the cut alias; they are released by the caller.
+func (l *Log) takeCut(completed journal.Seq) (c *cut, pieces []piece, garbage []segment.Key, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted {
+		return nil, nil, nil, false
+	}
+	if l.cutGiven && l.cutState.Applied <= l.doneIndex {
+		l.state, l.cutGiven = l.cutState, false
+	}
+	l.changed = false
+	c = &cut{
+		covered: max(completed, l.doneSeq), topic: l.topic, name: l.name, dir: l.dir, segmentBytes: l.segmentBytes,
+		start: l.start, next: l.offsetAt(l.doneIndex + 1), hs: l.doneHS, state: l.state,
+	}
+	c.hs.Commit = min(max(c.hs.Commit, l.commit(), c.state.Applied), l.doneIndex)
+	for _, e := range l.epochs {
+		if e.first <= l.doneIndex {
+			c.epochs = append(c.epochs, e)
+		}
+	}
+	for _, e := range l.controls {
+		if e.index <= l.doneIndex {
+			c.controls = append(c.controls, e)
+		}
+	}
+	for k, sg := range l.segs {
+		if sg.first > l.doneIndex {
+			break // nothing of it is durable: its first record will name it
+		}
+		var cs cutSegment
+		if cs, pieces, ok = l.cutSegment(k, pieces); !ok {
+			l.s.fail(l.s.broken(l, "the tail does not hold what the cut needs"))
+			return nil, pieces, nil, false
+		}
+		c.segs = append(c.segs, cs)
+	}
+	garbage, l.garbage = l.garbage, nil
+	return c, pieces, garbage, true
+}
+
+// cutSegment returns the durable part of segs[k]. Called with mu.
+func (l *Log) cutSegment(k int, pieces []piece) (cutSegment, []piece, bool) {
+	sg := l.segs[k]
+	end, last := l.durableEnd(k), min(l.lastOf(k), l.doneIndex)
+	if l.s.o.off.cutUncommitted && last > l.commit() && l.commit()+1 >= sg.rowBase {
+		last, end = l.commit(), l.committedEnd(k)
+	}
+	c := cutSegment{key: sg.key, sealed: sg.sealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
+	c.maxTime = sg.timeBefore
+	if row := sg.row(sg.indexed - 1); row != nil {
+		c.maxTime = row.MaxTimestamp
+	}
+	if sg.sealed {
+		c.w = end
+		return c, pieces, true
+	}
+	c.rows = append(c.rows, sg.rows[sg.indexed-sg.rowBase:last+1-sg.rowBase]...)
+	n := len(pieces)
+	pieces, ok := sg.tail.pieces(pieces, int64(c.w), int64(end))
+	for _, p := range pieces[n:] {
+		c.tail = append(c.tail, p.bytes()...)
+	}
+	return c, pieces, ok
+}
+
+// unlinkDropped removes files that no stored cut and no later record of the journal names.
+func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
+	for _, k := range keys {
+		for _, name := range []string{k.Log(), k.Index()} {
+			err := s.fs.Remove(path.Join(s.logsDir, l.dir, name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				s.o.Logger.Warn("a dropped segment was not removed; the next start tries again", "log", l.String(), "file", name, "error", err)
+			}
+		}
+	}
+}

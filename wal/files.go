@@ -1,0 +1,353 @@
+package wal
+
+import (
+	"container/list"
+	"errors"
+	"io/fs"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+)
+
+// maxOpenSegments bounds the files that are kept open, two for each segment.
+const maxOpenSegments = 2048
+
+// files keeps the files of segments open, the least recently used ones are closed.
+type files struct {
+	s *Store
+
+	mu   sync.Mutex
+	open map[*seg]*openSeg
+	lru  list.List // of *openSeg without references, the oldest first
+}
+
+// openSeg is a segment whose files are in use. log and index stay valid until release.
+type openSeg struct {
+	sg     *seg
+	refs   int           // guarded by files.mu
+	elem   *list.Element // in lru when refs is 0
+	gone   bool          // forgotten: close at the last release
+	log    disk.File
+	index  disk.File
+	sealed bool
+}
+
+// acquire opens the files of a segment, or returns the open ones.
+func (f *files) acquire(l *Log, sg *seg) (*openSeg, error) {
+	f.mu.Lock()
+	if o := f.open[sg]; o != nil {
+		f.take(o)
+		f.mu.Unlock()
+		return o, nil
+	}
+	f.mu.Unlock()
+	dir := path.Join(f.s.logsDir, l.dir)
+	log, err := f.s.fs.Open(path.Join(dir, sg.key.Log()))
+	if err != nil {
+		return nil, err
+	}
+	index, err := f.s.fs.Open(path.Join(dir, sg.key.Index()))
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return f.insert(sg, log, index), nil
+}
+
+// insert adds files that were just opened or created, with one reference.
+func (f *files) insert(sg *seg, log, index disk.File) *openSeg {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.open[sg]; o != nil { // another goroutine was faster
+		f.take(o)
+		_, _ = log.Close(), index.Close()
+		return o
+	}
+	o := &openSeg{sg: sg, refs: 1, log: log, index: index}
+	if f.open == nil {
+		f.open = make(map[*seg]*openSeg)
+	}
+	f.open[sg] = o
+	for len(f.open) > maxOpenSegments && f.lru.Len() > 0 {
+		f.close(f.lru.Front().Value.(*openSeg))
+	}
+	return o
+}
+
+func (f *files) take(o *openSeg) {
+	if o.elem != nil {
+		f.lru.Remove(o.elem)
+		o.elem = nil
+	}
+	o.refs++
+}
+
+func (f *files) release(o *openSeg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o.refs--; o.refs > 0 {
+		return
+	}
+	if o.gone {
+		f.close(o)
+		return
+	}
+	o.elem = f.lru.PushBack(o)
+}
+
+// forget closes the files of a segment as soon as nobody uses them.
+func (f *files) forget(sg *seg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.open[sg]; o != nil {
+		if o.gone = true; o.refs == 0 {
+			f.close(o)
+		}
+	}
+}
+
+func (f *files) close(o *openSeg) {
+	if o.elem != nil {
+		f.lru.Remove(o.elem)
+		o.elem = nil
+	}
+	if f.open[o.sg] == o {
+		delete(f.open, o.sg)
+	}
+	_, _ = o.log.Close(), o.index.Close() // all that matters was synced
+}
+
+func (f *files) closeAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, o := range f.open {
+		f.close(o)
+	}
+}
+
+func (f *files) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.open)
+}
+
+// The steps in which the space of a segment is taken. A small partition does not take what a busy one needs.
+var allocationSteps = [...]int64{mib, 4 * mib, 16 * mib, 64 * mib}
+
+// step returns how much space to take for a segment that has n bytes of it.
+func step(n int64) int64 {
+	for i := len(allocationSteps) - 1; i > 0; i-- {
+		if n >= allocationSteps[i-1] {
+			return allocationSteps[i]
+		}
+	}
+	return allocationSteps[0]
+}
+
+// preparer creates segment files and takes their space, off the path of rounds: until it is done the partition uses the
+// journal.
+type preparer struct {
+	mu    sync.Mutex
+	queue []prepareJob
+	wake  chan struct{}
+}
+
+type prepareJob struct {
+	l  *Log
+	sg *seg
+}
+
+// prepare asks for files and space of a segment when they are missing or about to be. Called with the log's mu.
+func (s *Store) prepare(l *Log, sg *seg) {
+	if sg.preparing || s.noSpace.Load() {
+		return
+	}
+	if sg.ready && (sg.allocated-int64(sg.end) > step(sg.allocated)/2 || sg.allocated >= l.segmentBytes+mib) && int64(sg.end) <= sg.allocated {
+		return
+	}
+	sg.preparing = true
+	p := &s.preparer
+	p.mu.Lock()
+	p.queue = append(p.queue, prepareJob{l, sg})
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// runPreparer is the preparer's goroutine.
+func (s *Store) runPreparer() {
+	p := &s.preparer
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-s.failure:
+			return
+		case <-p.wake:
+		}
+		for {
+			p.mu.Lock()
+			if len(p.queue) == 0 {
+				p.mu.Unlock()
+				break
+			}
+			job := p.queue[0]
+			p.queue = p.queue[1:]
+			p.mu.Unlock()
+			err := s.prepareFiles(job.l, job.sg)
+			job.l.mu.Lock()
+			job.sg.preparing = false
+			job.l.idle.Broadcast()
+			job.l.mu.Unlock()
+			s.noteError(err)
+		}
+	}
+}
+
+// noteError takes an error of work beside the rounds: no space is waited out, all else ends the store.
+func (s *Store) noteError(err error) {
+	switch {
+	case err == nil || errors.Is(err, ErrDeleted):
+	case errors.Is(err, disk.ErrNoSpace):
+		s.noteNoSpace(err)
+	default:
+		s.fail(err)
+	}
+}
+
+// prepareNow is prepare for one who can wait: it returns when the segment has files and space up to position to. The caller
+// has set l.writing.
+func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
+	l.mu.Lock()
+	for sg.preparing {
+		l.idle.Wait()
+	}
+	if sg.ready && sg.allocated >= to {
+		l.mu.Unlock()
+		return nil
+	}
+	sg.preparing = true
+	l.mu.Unlock()
+	err := s.prepareFiles(l, sg)
+	l.mu.Lock()
+	sg.preparing = false
+	l.idle.Broadcast()
+	l.mu.Unlock()
+	return err
+}
+
+// prepareFiles creates the files of a segment if it has none, and takes the next step of space. The caller has set
+// sg.preparing.
+func (s *Store) prepareFiles(l *Log, sg *seg) error {
+	l.mu.Lock()
+	ready, allocated, end, deleted, recovered := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.recovered
+	l.mu.Unlock()
+	if deleted {
+		return ErrDeleted
+	}
+	target := disk.RoundUp(max(allocated, end) + step(allocated))
+	if free, err := s.fs.FreeBytes(s.o.Dir); err != nil {
+		return err
+	} else if free-(target-allocated) < s.o.ReserveBytes {
+		if free-(disk.RoundUp(end)+mib-allocated) < s.o.ReserveBytes {
+			return errReserve
+		}
+		target = disk.RoundUp(end) + mib
+	}
+	var o *openSeg
+	var err error
+	if ready {
+		o, err = s.files.acquire(l, sg)
+	} else {
+		o, err = s.createFiles(l, sg, recovered)
+	}
+	if err != nil {
+		return err
+	}
+	defer s.files.release(o)
+	if err := o.log.Preallocate(target); err != nil {
+		return err
+	}
+	if err := o.log.Sync(); err != nil {
+		return err
+	}
+	if !ready {
+		if err := o.index.Sync(); err != nil {
+			return err
+		}
+		if err := s.fs.SyncDir(path.Join(s.logsDir, l.dir)); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	sg.ready, sg.allocated = true, max(sg.allocated, target)
+	l.mu.Unlock()
+	return nil
+}
+
+// createFiles makes the files of a segment, and its directory durably if there is none.
+func (s *Store) createFiles(l *Log, sg *seg, recovered bool) (*openSeg, error) {
+	dir := path.Join(s.logsDir, l.dir)
+	if _, err := s.fs.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := s.fs.MkdirAll(dir); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	if err := s.fs.SyncDir(s.logsDir); err != nil {
+		return nil, err
+	}
+	log, err := s.createFile(path.Join(dir, sg.key.Log()), recovered)
+	if err != nil {
+		return nil, err
+	}
+	index, err := s.createFile(path.Join(dir, sg.key.Index()), recovered)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return s.files.insert(sg, log, index), nil
+}
+
+// createFile makes a file. Where one is there already it belongs to this very segment when recovery found the segment in
+// the journal; else it is what a start before this one left behind, never named by journal or cut.
+func (s *Store) createFile(name string, recovered bool) (disk.File, error) {
+	f, err := s.fs.Create(name)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err
+	}
+	if recovered {
+		return s.fs.Open(name)
+	}
+	if err := s.fs.Remove(name); err != nil {
+		return nil, err
+	}
+	return s.fs.Create(name)
+}
+
+// noteNoSpace remembers that the disk is full; the checkpointer looks again from time to time.
+func (s *Store) noteNoSpace(err error) {
+	if !s.noSpace.Swap(true) {
+		s.o.Logger.Warn("the disk is full, or nearly so: producers are refused until space is freed", "dir", s.o.Dir, "error", err)
+	}
+}
+
+// checkSpace looks whether there is space again, or no more.
+func (s *Store) checkSpace() {
+	free, err := s.fs.FreeBytes(s.o.Dir)
+	if err != nil {
+		return
+	}
+	low := free < s.o.ReserveBytes+allocationSteps[0] || s.journal.Room() < s.o.JournalFileBytes/2
+	if low {
+		s.noteNoSpace(errReserve)
+	} else if s.noSpace.Swap(false) {
+		s.o.Logger.Info("the disk has space again", "dir", s.o.Dir, "free", free)
+		s.commits.kick()
+	}
+}
+
+const spaceCheckInterval = time.Second

@@ -1,0 +1,236 @@
+package wal
+
+import (
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+const (
+	flushPiece = 8 * mib // bytes of one flush write
+	indexPiece = mib
+)
+
+// flush writes what only the journal holds of a log into its segments, whole blocks of durable bytes, committed or not, and
+// seals segments that are complete. It leaves off where rounds are at work: a log that is written directly has little left.
+func (s *Store) flush(l *Log) error {
+	for {
+		more, err := s.flushOnce(l)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// flushOnce does one write. It returns whether there may be more to do.
+func (s *Store) flushOnce(l *Log) (more bool, err error) {
+	l.mu.Lock()
+	sg, to, seal := l.flushable()
+	if sg == nil {
+		l.mu.Unlock()
+		return false, nil
+	}
+	l.writing = true
+	from, ready := sg.w, sg.ready && int64(to) <= sg.allocated
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.writing = false
+		l.idle.Broadcast()
+		l.mu.Unlock()
+		s.commits.kick() // a truncation may have waited
+	}()
+	if !ready {
+		if err := s.prepareNow(l, sg, disk.RoundUp(int64(to))); err != nil {
+			return false, err
+		}
+	}
+	if seal {
+		return true, s.seal(l, sg)
+	}
+	l.mu.Lock()
+	pieces, ok := sg.tail.pieces(nil, int64(from), int64(to))
+	l.mu.Unlock()
+	if !ok {
+		return false, s.broken(l, "the tail does not hold what is above the watermark")
+	}
+	defer release(pieces, 0)
+	if err := s.writePieces(l, sg, pieces, from); err != nil {
+		return false, err
+	}
+	s.metrics.segmentBytes.Add(uint64(to - from))
+	l.mu.Lock()
+	sg.w = to
+	l.mu.Unlock()
+	return true, nil
+}
+
+func (s *Store) writePieces(l *Log, sg *seg, pieces []piece, at id.Position) error {
+	o, err := s.files.acquire(l, sg)
+	if err != nil {
+		return err
+	}
+	defer s.files.release(o)
+	bufs := make([][]byte, len(pieces))
+	for i, p := range pieces {
+		bufs[i] = p.bytes()
+	}
+	if err := o.log.WritevAt(bufs, int64(at)); err != nil {
+		return err
+	}
+	return o.log.Sync()
+}
+
+// flushable returns a segment with whole blocks to write, and up to where; or one to seal. Called with mu.
+func (l *Log) flushable() (sg *seg, to id.Position, seal bool) {
+	if l.blocked > 0 || l.direct || l.writing || l.deleted {
+		return nil, 0, false
+	}
+	for k, sg := range l.segs {
+		if sg.sealed {
+			continue
+		}
+		to := min(id.Position(disk.RoundDown(int64(l.durableEnd(k)))), sg.w+flushPiece)
+		if to > sg.w {
+			return sg, to, false
+		}
+		last := l.lastOf(k)
+		if k+1 < len(l.segs) && last <= l.doneIndex && last <= l.commit() {
+			return sg, sg.end, true
+		}
+	}
+	return nil, 0, false
+}
+
+// unflushed is how many durable bytes of the log only journal and cut hold, and how many rows are not indexed.
+func (l *Log) unflushed() (bytes int64, rows int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sg := range l.segs {
+		if !sg.sealed {
+			bytes += int64(sg.end - sg.w)
+			rows += int(sg.rowBase) + len(sg.rows) - int(sg.indexed)
+		}
+	}
+	return bytes, rows
+}
+
+// seal writes the last block and the last rows of a segment all of whose bytes are committed and cuts the files to their
+// exact lengths. They are never written again once a cut says so. The caller has set l.writing.
+func (s *Store) seal(l *Log, sg *seg) error {
+	l.mu.Lock()
+	w, end, indexed := sg.w, sg.end, sg.indexed
+	rows := append([]segment.Row(nil), sg.rows[indexed-sg.rowBase:]...)
+	pieces, ok := sg.tail.pieces(nil, int64(w), int64(end))
+	l.mu.Unlock()
+	if !ok {
+		return s.broken(l, "the tail does not hold the last block of a segment")
+	}
+	defer release(pieces, 0)
+	o, err := s.files.acquire(l, sg)
+	if err != nil {
+		return err
+	}
+	defer s.files.release(o)
+	if err := s.sealLog(o.log, pieces, w, end); err != nil {
+		return err
+	}
+	if err := s.writeRows(o.index, rows, int64(indexed-sg.first)*segment.RowSize); err != nil {
+		return err
+	}
+	if err := o.index.Truncate(int64(int(indexed-sg.first)+len(rows)) * segment.RowSize); err != nil {
+		return err
+	}
+	if err := o.index.Sync(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	sg.w, sg.indexed, sg.sealed = end, indexed+id.Index(len(rows)), true
+	l.mu.Unlock()
+	l.markDirty()
+	return nil
+}
+
+func (s *Store) sealLog(f disk.File, pieces []piece, w, end id.Position) error {
+	if end > w {
+		b := disk.AlignedBytes(int(disk.RoundUp(int64(end - w))))
+		n := 0
+		for _, p := range pieces {
+			n += copy(b[n:], p.bytes())
+		}
+		if _, err := f.WriteAt(b, int64(w)); err != nil {
+			return err
+		}
+		s.metrics.segmentBytes.Add(uint64(len(b)))
+	}
+	if err := f.Truncate(int64(end)); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// writeRows writes rows at a block-aligned position of an index, the last block filled up with zeros.
+func (s *Store) writeRows(f disk.File, rows []segment.Row, at int64) error {
+	for len(rows) > 0 {
+		n := min(len(rows), indexPiece/segment.RowSize)
+		b := disk.AlignedBytes(int(disk.RoundUp(int64(n) * segment.RowSize)))
+		for i := range rows[:n] {
+			rows[i].Put(b[i*segment.RowSize:])
+		}
+		if _, err := f.WriteAt(b, at); err != nil {
+			return err
+		}
+		s.metrics.indexBytes.Add(uint64(len(b)))
+		rows, at = rows[n:], at+int64(len(b))
+	}
+	return nil
+}
+
+// flushIndex writes the rows of committed entries to the indexes, as far as they fill whole blocks. Committed rows are never
+// truncated, so this may overlap rounds and truncations of the log.
+func (s *Store) flushIndex(l *Log) error {
+	for k := 0; ; k++ {
+		l.mu.Lock()
+		if k >= len(l.segs) || l.deleted {
+			l.mu.Unlock()
+			return nil
+		}
+		sg := l.segs[k]
+		last := min(l.lastOf(k), l.commit(), l.doneIndex)
+		n := 0
+		if !sg.sealed && sg.ready && last >= sg.indexed {
+			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
+		}
+		if n == 0 {
+			l.mu.Unlock()
+			continue
+		}
+		at := int(sg.indexed - sg.rowBase)
+		rows := append([]segment.Row(nil), sg.rows[at:at+n]...)
+		l.writingIndex = true
+		l.mu.Unlock()
+		err := s.appendRows(l, sg, rows)
+		l.mu.Lock()
+		if err == nil {
+			sg.indexed += id.Index(n)
+		}
+		l.writingIndex = false
+		l.idle.Broadcast()
+		l.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) appendRows(l *Log, sg *seg, rows []segment.Row) error {
+	o, err := s.files.acquire(l, sg)
+	if err != nil {
+		return err
+	}
+	defer s.files.release(o)
+	if err := s.writeRows(o.index, rows, int64(rows[0].Index-sg.first)*segment.RowSize); err != nil {
+		return err
+	}
+	return o.index.Sync()
+}

@@ -1,0 +1,401 @@
+package wal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/journal"
+)
+
+// recovery is the start of a store: the cuts, then the journal in order, then the last round made durable, and only then
+// anybody may step. One goroutine.
+type recovery struct {
+	s         *Store
+	ctx       context.Context
+	logs      map[logKey]*replaying
+	live      []journal.FileInfo
+	completed journal.Seq
+	highest   journal.Seq
+	rec       runRecord // scratch
+}
+
+// replaying is a log under recovery.
+type replaying struct {
+	l       *Log
+	covered journal.Seq // by its cut
+	refused string      // why it cannot be vouched for
+	dropped bool        // a record of the unvouched rounds was bad: the rest of them is not applied
+	torn    bool        // its records of the unvouched rounds were dropped
+}
+
+// recover does everything of §4 of the durability rules.
+func (s *Store) recover(ctx context.Context) error {
+	r := &recovery{s: s, ctx: ctx, logs: make(map[logKey]*replaying)}
+	if err := r.load(); err != nil {
+		return err
+	}
+	if err := r.finishDeletions(); err != nil {
+		return err
+	}
+	jr, err := journal.Open(s.fs, path.Join(s.o.Dir, "journal"), r.live, journal.Options{
+		FileBytes: s.o.JournalFileBytes, Logger: s.o.Logger,
+		Register: func(f journal.FileInfo) error { return s.meta.Set(journalKey(f.Name), f.Append(nil), pebble.Sync) },
+	})
+	if err != nil {
+		return err
+	}
+	started := false
+	defer func() {
+		if !started {
+			_ = jr.Close()
+		}
+	}()
+	res, err := jr.Replay(r.completed, r.visit)
+	if err != nil {
+		return err
+	}
+	if err := r.restart(jr, &res); err != nil {
+		return err
+	}
+	if s.journal, err = jr.Start(); err != nil {
+		return err
+	}
+	started = true
+	return r.finish()
+}
+
+// load reads what Pebble holds.
+func (r *recovery) load() error {
+	s := r.s
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	it, err := s.meta.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := r.loadOne(it.Key(), it.Value()); err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	return it.Close()
+}
+
+func (r *recovery) loadOne(key, value []byte) error {
+	switch key[0] {
+	case 'c':
+		if len(key) != 17 {
+			return fmt.Errorf("wal: a cut is stored under %x", key)
+		}
+		k := logKey{id.Group(binary.BigEndian.Uint64(key[1:])), id.Replica(binary.BigEndian.Uint64(key[9:]))}
+		c, err := parseCut(value)
+		if err != nil {
+			return fmt.Errorf("wal: group %d, replica %d: %w", k.group, k.replica, err)
+		}
+		l := c.open(r.s, k)
+		r.s.dirs[l.dir] = true
+		r.logs[k] = &replaying{l: l, covered: c.covered}
+	case 'j':
+		f, err := journal.ParseFileInfo(value)
+		if err != nil {
+			return fmt.Errorf("wal: journal file %q: %w", key[1:], err)
+		}
+		r.live = append(r.live, f)
+	case 'q':
+		if len(value) != 8 {
+			return fmt.Errorf("wal: the completed sequence has %d bytes", len(value))
+		}
+		r.completed = journal.Seq(binary.LittleEndian.Uint64(value))
+	}
+	return nil
+}
+
+// checkFormat refuses what another version of the program wrote.
+func (s *Store) checkFormat() error {
+	v, err := s.metaGet(formatKey)
+	if errors.Is(err, ErrNotFound) {
+		return s.meta.Set(formatKey, binary.LittleEndian.AppendUint32(nil, formatVersion), pebble.Sync)
+	}
+	if err != nil {
+		return err
+	}
+	if len(v) != 4 || binary.LittleEndian.Uint32(v) != formatVersion {
+		return fmt.Errorf("wal: %s has data of format %x, this program reads format %d: use the program that wrote it, or another directory", s.o.Dir, v, formatVersion)
+	}
+	return nil
+}
+
+// open makes the log that a cut describes.
+func (c *cut) open(s *Store, k logKey) *Log {
+	l := newLog(s, &Spec{Group: k.group, Replica: k.replica, Name: c.name, Topic: c.topic, SegmentBytes: c.segmentBytes}, c.dir)
+	l.resetTo(c.start)
+	l.hs, l.state = c.hs, c.state
+	if len(c.epochs) > 0 {
+		l.epochs = c.epochs
+	}
+	l.controls = c.controls
+	last := c.start.Index
+	for i := range c.segs {
+		cs := &c.segs[i]
+		sg := &seg{
+			key: cs.key, first: cs.first, end: cs.end, w: cs.w, sealed: cs.sealed, indexed: cs.indexed,
+			rows: cs.rows, rowBase: cs.indexed, maxTime: cs.maxTime, timeBefore: cs.maxTime, recovered: true,
+		}
+		if len(cs.tail) > 0 {
+			sg.tail.append(&s.memory, int64(cs.w), cs.tail)
+		}
+		if n := len(cs.rows); n > 0 {
+			sg.maxTime = cs.rows[n-1].MaxTimestamp
+		}
+		last = cs.indexed + id.Index(len(cs.rows)) - 1
+		l.segs = append(l.segs, sg)
+	}
+	l.last.Store(uint64(max(last, c.start.Index)))
+	l.next.Store(int64(c.next))
+	l.committed.Store(uint64(min(c.hs.Commit, l.LastIndex())))
+	l.doneSeq = c.covered
+	return l
+}
+
+// finishDeletions completes what a crash interrupted: replicas whose directory is already named so, and directories whose
+// replica is gone.
+func (r *recovery) finishDeletions() error {
+	s := r.s
+	names, err := s.fs.List(s.logsDir)
+	if err != nil {
+		return err
+	}
+	doomed := make(map[string]bool)
+	for _, name := range names {
+		if strings.HasSuffix(name, deleteSuffix) {
+			doomed[name] = true
+		}
+	}
+	if len(doomed) == 0 {
+		return nil
+	}
+	for k, p := range r.logs {
+		if doomed[deletedName(p.l.name, k.replica)] {
+			if err := s.meta.Delete(cutKey(k.group, k.replica), pebble.Sync); err != nil {
+				return err
+			}
+			delete(r.logs, k)
+			delete(s.dirs, p.l.dir)
+			p.l.resetTo(Start{})
+		}
+	}
+	for name := range doomed {
+		if err := s.fs.RemoveAll(path.Join(s.logsDir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// visit takes a vouched frame of the journal.
+func (r *recovery) visit(f *journal.StoredFrame) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	if f.Damage != nil {
+		r.damaged(f.Damage)
+	}
+	for i := range f.Records {
+		rec := &f.Records[i]
+		p := r.logs[logKey{rec.Group, rec.Replica}]
+		if p == nil || p.refused != "" || f.Seq <= p.covered {
+			continue
+		}
+		r.apply(p, f.Seq, rec)
+	}
+	return r.keepWithinMemory()
+}
+
+// damaged refuses the logs that an unreadable but vouched frame touched.
+func (r *recovery) damaged(d *journal.Damage) {
+	touched := func(p *replaying) {
+		if p != nil && p.covered < d.Last {
+			p.refuse("acknowledged entries are lost: " + d.String())
+		}
+	}
+	if d.All {
+		for _, p := range r.logs {
+			touched(p)
+		}
+	}
+	for _, k := range d.Records {
+		touched(r.logs[logKey{k.Group, k.Replica}])
+	}
+}
+
+func (p *replaying) refuse(reason string) {
+	if p.refused == "" {
+		p.refused = reason
+	}
+}
+
+// apply replays one record.
+func (r *recovery) apply(p *replaying, seq journal.Seq, rec *journal.Record) {
+	l := p.l
+	var err error
+	switch rec.Kind {
+	case journal.KindEntry:
+		if err = r.rec.parse(rec.Payload, formEntries); err == nil {
+			err = l.replayRun(&r.rec, formEntries)
+		}
+	case journal.KindReference:
+		if err = r.rec.parse(rec.Payload, formReference); err == nil {
+			err = l.replayRun(&r.rec, formReference)
+		}
+	case journal.KindHardState:
+		var hs HardState
+		if hs, err = parseHardState(rec.Payload); err == nil {
+			l.replayHardState(hs)
+		}
+	case journal.KindReset:
+		var reset Reset
+		if reset, err = parseReset(rec.Payload); err == nil {
+			l.resetTo(reset.Start)
+			l.state, l.stateAt = reset.State, reset.Start.Index
+		}
+	default:
+		err = fmt.Errorf("%w: kind %d", errBadRecord, rec.Kind)
+	}
+	if err != nil {
+		p.refuse(fmt.Sprintf("round %d of the journal: %v", seq, err))
+		return
+	}
+	l.doneSeq = seq
+	if l.dirty == 0 {
+		l.dirty = seq
+	}
+}
+
+func (l *Log) replayHardState(hs HardState) {
+	switch {
+	case hs.Term > l.hs.Term:
+		l.hs.Term, l.hs.Vote = hs.Term, hs.Vote
+	case hs.Term == l.hs.Term && hs.Vote != id.NoReplica:
+		l.hs.Vote = hs.Vote
+	}
+	l.SetCommit(hs.Commit)
+}
+
+// replayRun applies a run of entries: log := log up to the first one's predecessor, then these.
+func (l *Log) replayRun(rec *runRecord, form recordForm) error {
+	first := rec.rows[0].Index
+	if first <= l.start.Index || first > l.LastIndex()+1 {
+		return fmt.Errorf("%w: entry %d in a log that has (%d, %d]", errBadRecord, first, l.start.Index, l.LastIndex())
+	}
+	if first <= l.LastIndex() {
+		if err := l.replayTruncation(first, rec); err != nil {
+			return err
+		}
+	}
+	sg := l.active()
+	if sg == nil || sg.key != rec.key {
+		sg = l.roll(rec.key)
+		sg.recovered = true
+	}
+	if rec.rows[0].Position != sg.end || rec.rows[0].Offset != l.NextOffset() || sg.sealed {
+		return fmt.Errorf("%w: entry %d at position %d, offset %d of segment %v, which ends at %d, offset %d",
+			errBadRecord, first, rec.rows[0].Position, rec.rows[0].Offset, sg.key, sg.end, l.NextOffset())
+	}
+	data, controls := rec.data, rec.controls
+	for _, row := range rec.rows {
+		if EntryKind(row.Kind) != KindBatch {
+			l.addControl(row.Index, clone(controls[0]))
+			controls = controls[1:]
+		} else if form == formEntries {
+			sg.tail.append(&l.s.memory, int64(row.Position), data[:row.Length])
+			data = data[row.Length:]
+		}
+		l.push(sg, row)
+	}
+	if form == formReference {
+		if rec.to <= sg.w {
+			return fmt.Errorf("%w: a write up to %d, below the watermark %d", errBadRecord, rec.to, sg.w)
+		}
+		sg.tail.clear()
+		sg.w = rec.to
+		if len(data) > 0 {
+			sg.tail.append(&l.s.memory, int64(rec.to), data)
+		}
+	}
+	l.tellEvictor(sg)
+	l.SetCommit(rec.commit)
+	return nil
+}
+
+// replayTruncation cuts the log before entry i. Bytes below the watermark come back above it with the record's fragment.
+func (l *Log) replayTruncation(i id.Index, rec *runRecord) error {
+	if i <= l.commit() {
+		return fmt.Errorf("%w: truncation at index %d, but entries up to %d are committed", errBadRecord, i, l.commit())
+	}
+	k := l.segOf(i)
+	row := l.segs[k].row(i)
+	if row == nil || l.segs[k].sealed {
+		return fmt.Errorf("%w: truncation at index %d, which is indexed", errBadRecord, i)
+	}
+	p, offset := row.Position, row.Offset
+	for _, sg := range l.segs[k+1:] {
+		l.drop(sg)
+	}
+	l.segs = l.segs[:k+1]
+	sg := l.segs[k]
+	floor := id.Position(disk.RoundDown(int64(p)))
+	if floor < sg.w {
+		if int64(len(rec.fragment)) != int64(p-floor) {
+			return fmt.Errorf("%w: truncation at position %d below the watermark %d has %d bytes of the block", errBadRecord, p, sg.w, len(rec.fragment))
+		}
+		sg.tail.clear()
+		sg.w = floor
+		if len(rec.fragment) > 0 {
+			sg.tail.append(&l.s.memory, int64(floor), rec.fragment)
+		}
+	} else if _, ok := sg.tail.truncate(&l.s.memory, int64(p)); !ok {
+		return fmt.Errorf("%w: truncation at position %d, whose block is missing", errBadRecord, p)
+	}
+	sg.cutRows(i)
+	sg.end = p
+	l.forgetFrom(i)
+	l.next.Store(int64(offset))
+	l.last.Store(uint64(i - 1))
+	return nil
+}
+
+// keepWithinMemory flushes while replaying when the tails grow too large: only committed bytes, which are the same in every
+// state that the journal goes through. (Others may be replaced later in the journal by a direct write whose blocks are in the
+// file already, and these a flush of the older bytes would destroy.)
+func (r *recovery) keepWithinMemory() error {
+	s := r.s
+	if s.memory.used.Load() <= s.o.CacheBytes/4*3 {
+		return nil
+	}
+	for _, p := range r.logs {
+		l := p.l
+		if p.refused != "" {
+			continue
+		}
+		l.mu.Lock()
+		l.doneIndex = l.commit()
+		if k := l.segOf(l.doneIndex); k >= 0 {
+			l.doneEnd = l.committedEnd(k)
+		}
+		l.mu.Unlock()
+		if err := s.flush(l); err != nil && !errors.Is(err, disk.ErrNoSpace) {
+			return err
+		}
+	}
+	s.evict(s.o.CacheBytes/2, evictAll)
+	return nil
+}

@@ -1,0 +1,363 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/journal"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+// restart takes the unvouched rounds: what checks is applied, and made durable before anybody steps. What was read may have
+// come from a cache and may never have been synced; and what is dropped now must not come back, vouched for by later frames.
+func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
+	s := r.s
+	var frame journal.Frame
+	for i := range res.Unvouched {
+		f := &res.Unvouched[i]
+		if err := r.checkReferences(f); err != nil {
+			return err
+		}
+		for j := range f.Records {
+			r.keep(&frame, f.Seq, &f.Records[j])
+		}
+	}
+	if s.o.off.recoveryCopy {
+		frame.Reset()
+	}
+	done, err := jr.Restart(&frame)
+	if err != nil {
+		return err
+	}
+	b := s.meta.NewBatch()
+	defer func() { _ = b.Close() }()
+	for _, f := range done.Dropped {
+		if err := b.Delete(journalKey(f.Name), nil); err != nil {
+			return err
+		}
+	}
+	for _, f := range done.Live {
+		if err := b.Set(journalKey(f.Name), f.Append(nil), nil); err != nil {
+			return err
+		}
+	}
+	if err := b.Set(completedKey, appendSeq(nil, done.Completed), nil); err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	s.completed.Store(uint64(done.Completed))
+	for _, p := range r.logs { // the copy stands at a later sequence than the records had
+		if p.torn {
+			p.l.doneSeq = done.Completed
+			if p.l.dirty == 0 {
+				p.l.dirty = done.Completed
+			}
+		}
+	}
+	return nil
+}
+
+// checkReferences checks and syncs what a frame's references name. A bad one drops its log's records of this frame and of
+// those after it.
+func (r *recovery) checkReferences(f *journal.StoredFrame) error {
+	for i := range f.Records {
+		rec := &f.Records[i]
+		p := r.logs[logKey{rec.Group, rec.Replica}]
+		if p == nil || p.refused != "" || p.dropped || rec.Kind != journal.KindReference || f.Seq <= p.covered {
+			continue
+		}
+		if err := r.rec.parse(rec.Payload, formReference); err != nil {
+			p.refuse(fmt.Sprintf("round %d of the journal: %v", f.Seq, err))
+			continue
+		}
+		good, err := r.s.checkReference(p.l, &r.rec)
+		if err != nil {
+			return fmt.Errorf("wal: check the last round of %v: %w", p.l, err)
+		}
+		p.dropped = !good
+	}
+	return nil
+}
+
+// keep applies an unvouched record, and puts it into the frame that stands for it from now on.
+func (r *recovery) keep(frame *journal.Frame, seq journal.Seq, rec *journal.Record) {
+	p := r.logs[logKey{rec.Group, rec.Replica}]
+	if p == nil || seq <= p.covered {
+		return
+	}
+	p.torn = true
+	if !p.dropped {
+		if p.refused == "" {
+			r.apply(p, seq, rec)
+		}
+		frame.Add(rec.Kind, rec.Group, rec.Replica, rec.Payload)
+		return
+	}
+	if rec.Kind != journal.KindHardState {
+		return
+	}
+	hs, err := parseHardState(rec.Payload)
+	if err != nil {
+		p.refuse(err.Error())
+		return
+	}
+	hs.Commit = 0 // it may speak of entries that were dropped; term and vote were promised to others
+	p.l.replayHardState(hs)
+	b := frame.Scratch(hardStateBytes)
+	putHardState(b, hs)
+	frame.Add(journal.KindHardState, rec.Group, rec.Replica, b)
+}
+
+// checkReference tells whether the file holds what a reference of an unvouched round says, over everything that its write
+// covered: also entries of earlier rounds that the write took along out of the journal. What is good is synced.
+func (s *Store) checkReference(l *Log, rec *runRecord) (good bool, err error) {
+	name := path.Join(s.logsDir, l.dir, rec.key.Log())
+	f, err := s.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var rows []segment.Row
+	if sg := l.active(); sg != nil && sg.key == rec.key && !s.o.off.referenceWhole {
+		for i := range sg.rows {
+			if sg.rows[i].End() > sg.w {
+				rows = append(rows, sg.rows[i])
+			}
+		}
+	}
+	rows = append(rows, rec.rows...)
+	if good, err = checkRows(f, rows, rec); !good || err != nil {
+		return false, err
+	}
+	if s.o.off.recoverySync {
+		return true, nil
+	}
+	if !disk.IsDirect(s.fs) {
+		if err := rewrite(f, int64(rec.from), int64(rec.to)); err != nil {
+			return false, err
+		}
+	}
+	return true, f.Sync()
+}
+
+// checkRows compares rows with the bytes of the file below rec.to and those of the record above.
+func checkRows(f disk.File, rows []segment.Row, rec *runRecord) (bool, error) {
+	const window = 4 * mib
+	var buf []byte
+	var at, have int64 // buf holds [at, at+have) of the file
+	for i := range rows {
+		row := &rows[i]
+		if row.Length == 0 {
+			continue
+		}
+		pos, end := int64(row.Position), int64(row.End())
+		crc := uint32(0)
+		for pos < min(end, int64(rec.to)) {
+			if pos < at || pos >= at+have {
+				if buf == nil {
+					buf = disk.AlignedBytes(window)
+				}
+				at = disk.RoundDown(pos)
+				n, err := f.ReadAt(buf[:min(window, int64(rec.to)-at)], at)
+				if err != nil && err != io.EOF {
+					return false, err
+				}
+				if have = int64(n); pos >= at+have {
+					return false, nil // shorter than the write
+				}
+			}
+			part := buf[pos-at : min(end-at, have)]
+			crc = segment.UpdateChecksum(crc, part)
+			pos += int64(len(part))
+		}
+		if pos < end {
+			crc = segment.UpdateChecksum(crc, rec.data[pos-int64(rec.to):end-int64(rec.to)])
+		}
+		if crc != row.Checksum {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// rewrite writes a range back as it is: a page cache may have taken pages for clean whose writing failed.
+func rewrite(f disk.File, from, to int64) error {
+	buf := disk.AlignedBytes(int(min(to-from, 4*mib)))
+	for from < to {
+		b := buf[:min(to-from, int64(len(buf)))]
+		if _, err := f.ReadAt(b, from); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, from); err != nil {
+			return err
+		}
+		from += int64(len(b))
+	}
+	return nil
+}
+
+// finish looks at the files of the recovered logs and opens the logs, now that the recovery is durable.
+func (r *recovery) finish() error {
+	s := r.s
+	for k, p := range r.logs {
+		if p.refused == "" {
+			reason, err := p.l.openFiles()
+			if err != nil {
+				return fmt.Errorf("wal: open %v: %w", p.l, err)
+			}
+			if reason != "" {
+				p.refuse(reason)
+			}
+		}
+		if p.refused != "" {
+			s.o.Logger.Error("a replica is refused: it cannot vouch for its log and must be replaced by a new one",
+				"log", p.l.String(), "reason", p.refused)
+			s.refused[k] = &refusedLog{Refusal{k.group, k.replica, p.l.name, p.refused}, p.l.dir}
+			p.l.resetTo(Start{})
+			continue
+		}
+		s.logs[k] = p.l
+	}
+	s.evict(s.o.CacheBytes, evictAll)
+	return nil
+}
+
+// openFiles checks that the files hold what the log needs of them, removes those that it does not name, and reads
+// uncommitted bytes into the tail, where a truncation needs them. It returns why the log has to be refused, or nothing.
+func (l *Log) openFiles() (refused string, err error) {
+	s := l.s
+	l.hs.Commit = l.commit()
+	l.doneHS, l.doneIndex = l.hs, l.LastIndex()
+	if sg := l.active(); sg != nil {
+		l.doneEnd = sg.end
+	}
+	dir := path.Join(s.logsDir, l.dir)
+	names, err := s.fs.List(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	found := make(map[string]bool, len(names))
+	for _, name := range names {
+		found[name] = true
+	}
+	wanted := make(map[segment.Key]bool, len(l.segs))
+	for _, sg := range l.segs {
+		wanted[sg.key] = true
+		if refused, err = l.openSegment(dir, sg, found); refused != "" || err != nil {
+			return refused, err
+		}
+	}
+	for _, name := range names {
+		if key, ok := segment.ParseName(name); ok && !wanted[key] {
+			if err := s.fs.Remove(path.Join(dir, name)); err != nil {
+				return "", err
+			}
+		}
+	}
+	l.garbage = nil
+	return l.loadUncommitted()
+}
+
+// openSegment checks the files of a segment.
+func (l *Log) openSegment(dir string, sg *seg, found map[string]bool) (refused string, err error) {
+	both := found[sg.key.Log()] && found[sg.key.Index()]
+	if !both {
+		if sg.w > 0 || sg.indexed > sg.first || sg.sealed {
+			return fmt.Sprintf("segment %v has %d bytes and %d rows on disk, but its files are missing", sg.key, sg.w, sg.indexed-sg.first), nil
+		}
+		return "", nil
+	}
+	info, err := l.s.fs.Stat(path.Join(dir, sg.key.Log()))
+	if err != nil {
+		return "", err
+	}
+	index, err := l.s.fs.Stat(path.Join(dir, sg.key.Index()))
+	if err != nil {
+		return "", err
+	}
+	rows := int64(sg.indexed-sg.first) * segment.RowSize
+	if info.Size < int64(sg.w) || index.Size < rows {
+		return fmt.Sprintf("segment %v has %d bytes and %d of index, it must have %d and %d", sg.key, info.Size, index.Size, sg.w, rows), nil
+	}
+	sg.ready, sg.allocated = true, disk.RoundDown(info.Size)
+	return "", nil
+}
+
+// loadUncommitted makes the tails of unsealed segments hold whole batches: everything from the block on in which the
+// committed bytes end, and from the batch on that the watermark divides.
+func (l *Log) loadUncommitted() (refused string, err error) {
+	for k, sg := range l.segs {
+		start := min(id.Position(disk.RoundDown(int64(l.committedEnd(k)))), sg.w)
+		for i := len(sg.rows) - 1; i >= 0 && sg.rows[i].End() > start; i-- {
+			if sg.rows[i].Position < start {
+				start = id.Position(disk.RoundDown(int64(sg.rows[i].Position)))
+				break
+			}
+		}
+		if sg.sealed || start >= sg.w {
+			continue
+		}
+		if refused, err = l.loadTail(sg, start); refused != "" || err != nil {
+			return refused, err
+		}
+	}
+	return "", nil
+}
+
+// loadTail replaces a tail, which begins at the watermark, by one that begins at start, a multiple of 4 KiB.
+func (l *Log) loadTail(sg *seg, start id.Position) (refused string, err error) {
+	o, err := l.s.files.acquire(l, sg)
+	if err != nil {
+		return "", err
+	}
+	defer l.s.files.release(o)
+	image := disk.AlignedBytes(int(disk.RoundUp(int64(sg.end - start))))
+	if n, err := o.log.ReadAt(image[:sg.w-start], int64(start)); err != nil && err != io.EOF {
+		return "", err
+	} else if n < int(sg.w-start) {
+		return fmt.Sprintf("segment %v ends at %d instead of %d", sg.key, int64(start)+int64(n), sg.w), nil
+	}
+	pieces, ok := sg.tail.pieces(nil, int64(sg.w), int64(sg.end))
+	if !ok {
+		return "", l.s.broken(l, "the recovered tail does not hold what is above the watermark")
+	}
+	n := int(sg.w - start)
+	for _, p := range pieces {
+		n += copy(image[n:], p.bytes())
+	}
+	release(pieces, 0)
+	sg.tail.clear()
+	at := start
+	for i := range sg.rows {
+		row := &sg.rows[i]
+		if row.Length == 0 || row.Position < start {
+			continue
+		}
+		if at < row.Position { // the end of a batch whose beginning is not loaded
+			sg.tail.append(&l.s.memory, int64(at), image[at-start:row.Position-start])
+		}
+		b := image[row.Position-start : row.End()-start]
+		if segment.Checksum(b) != row.Checksum {
+			return fmt.Sprintf("segment %v: entry %d does not match its checksum", sg.key, row.Index), nil
+		}
+		sg.tail.append(&l.s.memory, int64(row.Position), b)
+		at = row.End()
+	}
+	if at < sg.end {
+		sg.tail.append(&l.s.memory, int64(at), image[at-start:sg.end-start])
+	}
+	l.tellEvictor(sg)
+	return "", nil
+}

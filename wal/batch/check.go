@@ -230,7 +230,7 @@ func quickCheck(b []byte, at int, offsetDelta int32) (end int) {
 		}
 		n += key >> 1
 	}
-	if n+3 > end {
+	if n+2 > end {
 		return -1
 	}
 	value := int(p[n])

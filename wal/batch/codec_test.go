@@ -127,6 +127,28 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
+// TestQuickCheck: most records are taken by the quick check, and what it takes is what the thorough one takes.
+func TestQuickCheck(t *testing.T) {
+	var b Builder
+	rapid.Check(t, func(t *rapid.T) {
+		b.Reset()
+		b.count = rapid.SampledFrom([]int32{0, 1, 63, 64, 8191, 8192, 1<<20 - 1, 1 << 20, math.MaxInt32 - 1}).Draw(t, "offset delta")
+		r := genRecord(t)
+		b.baseTimestamp = r.Timestamp - rapid.SampledFrom([]int64{0, -1, 1, 63, 64, -8192, 8191, 8192, -100_000}).Draw(t, "timestamp delta")
+		delta := b.count
+		b.Append(r)
+		b.records = append(b.records, make([]byte, 16)...)
+		end, reason := checkRecord(b.records, 0, delta)
+		require.Empty(t, reason)
+		if quick := quickCheck(b.records, 0, delta); quick != -1 {
+			require.Equal(t, end, quick)
+			return
+		}
+		usual := r.Headers == nil && len(r.Key) < 64 && end < 8000 && delta < 1<<20 && math.Abs(float64(r.Timestamp-b.baseTimestamp)) < 8192
+		require.False(t, usual, "%d bytes, %+v", end, r)
+	})
+}
+
 func textRecords(b *Builder, n int) {
 	b.Reset()
 	for i := range n {

@@ -76,6 +76,28 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
+// FuzzRecord: what the quick check takes, the thorough one takes too, and both see the same end.
+func FuzzRecord(f *testing.F) {
+	var b Builder
+	for _, r := range goldenRecords() {
+		b.Append(r)
+	}
+	textRecords(&b, 300)
+	f.Add(b.records, 3, int32(0))
+	f.Add(b.records, 0, int32(0))
+	f.Add(b.records[len(b.records)-150:], 10, int32(290))
+	f.Fuzz(func(t *testing.T, b []byte, at int, offsetDelta int32) {
+		if at < 0 || at > len(b) || offsetDelta < 0 {
+			return
+		}
+		if quick := quickCheck(b, at, offsetDelta); quick >= 0 {
+			end, reason := checkRecord(b, at, offsetDelta)
+			require.Empty(t, reason)
+			require.Equal(t, end, quick)
+		}
+	})
+}
+
 // FuzzReader: no panic, no more memory than the limit, no record outside the batch's offsets; and the pooled decompressors
 // work as before, whatever they were fed.
 func FuzzReader(f *testing.F) {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
-	"slices"
 )
 
 // Record is one message. In a Record that a Reader returns, Key, Value and the header values alias the batch or the reader's
@@ -61,50 +60,30 @@ func (r *Record) bodySize(timestampDelta int64, offsetDelta int32) int {
 	return n
 }
 
-// appendTo encodes the record; size is its bodySize. Room is made once, and then filled: with so many small fields, appending
-// them one by one would cost twice as much.
+// appendTo encodes the record; size is its bodySize.
 func (r *Record) appendTo(dst []byte, size int, timestampDelta int64, offsetDelta int32) []byte {
-	at := len(dst)
-	end := at + varintSize(int64(size)) + size
-	dst = slices.Grow(dst, end-at)[:end]
-	at = putVarint(dst, at, int64(size))
-	dst[at] = 0
-	at = putVarint(dst, at+1, timestampDelta)
-	at = putVarint(dst, at, int64(offsetDelta))
-	at = putBytes(dst, at, r.Key)
-	at = putBytes(dst, at, r.Value)
-	at = putVarint(dst, at, int64(len(r.Headers)))
+	dst = binary.AppendVarint(dst, int64(size))
+	dst = append(dst, 0)
+	dst = binary.AppendVarint(dst, timestampDelta)
+	dst = binary.AppendVarint(dst, int64(offsetDelta))
+	dst = appendBytes(dst, r.Key)
+	dst = appendBytes(dst, r.Value)
+	dst = binary.AppendVarint(dst, int64(len(r.Headers)))
 	for i := range r.Headers {
 		h := &r.Headers[i]
-		at = putVarint(dst, at, int64(len(h.Key)))
-		at += copy(dst[at:], h.Key)
-		at = putBytes(dst, at, h.Value)
-	}
-	if at != end {
-		panic("batch: a record does not fill the room that it asked for")
+		dst = binary.AppendVarint(dst, int64(len(h.Key)))
+		dst = append(dst, h.Key...)
+		dst = appendBytes(dst, h.Value)
 	}
 	return dst
 }
 
-// putVarint writes v at b[at:] and returns where it ends.
-func putVarint(b []byte, at int, v int64) int {
-	u := uint64(v<<1) ^ uint64(v>>63)
-	for u >= 0x80 {
-		b[at] = byte(u) | 0x80
-		u >>= 7
-		at++
-	}
-	b[at] = byte(u)
-	return at + 1
-}
-
-func putBytes(dst []byte, at int, b []byte) int {
+func appendBytes(dst, b []byte) []byte {
 	if b == nil {
-		dst[at] = 1 // zigzag of -1
-		return at + 1
+		return append(dst, 1) // zigzag of -1
 	}
-	at = putVarint(dst, at, int64(len(b)))
-	return at + copy(dst[at:], b)
+	dst = binary.AppendVarint(dst, int64(len(b)))
+	return append(dst, b...)
 }
 
 // readVarint decodes the zigzag varint at b[at:] and returns where it ends, or -1 when there is none. A negative at is passed

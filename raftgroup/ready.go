@@ -110,6 +110,9 @@ func (g *Group) setLeader(l LeaderChange) {
 	if led && !leads {
 		g.w.n.leading.Add(-1)
 		err := &NotLeaderError{Leader: l.Node}
+		if g.transfer != nil && l.Node == id.NoNode {
+			err.Leader = g.nodeOf(g.transfer.to) // which is about to lead
+		}
 		g.endWaiting(0, err)
 		g.failPending(err)
 	}

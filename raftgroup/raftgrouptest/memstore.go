@@ -155,7 +155,11 @@ func (s *memStore) SetCutTaker(take func(*wal.Log)) { s.cuts = take }
 func (s *memStore) Submit(appends []*wal.Append) {
 	queued := make([]*memAppend, len(appends))
 	for i, a := range appends {
-		l := raftgroup.TargetOf(a).(*memLog)
+		target := raftgroup.TargetOf(a)
+		if w, ok := target.(interface{ Unwrap() raftgroup.Log }); ok {
+			target = w.Unwrap()
+		}
+		l := target.(*memLog)
 		q := &memAppend{log: l, append: a}
 		if a.HardState != nil {
 			hs := *a.HardState

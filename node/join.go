@@ -105,6 +105,8 @@ func (n *Node) askForPlace(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("gave up joining a cluster: %w", ctx.Err())
+		case err := <-n.fatal:
+			return err
 		case <-tick.C:
 		}
 	}
@@ -240,6 +242,9 @@ func (n *Node) knownGossip() []string {
 // memberChanged takes gossip's hints. They make things quicker, never right or wrong.
 func (n *Node) memberChanged(e membership.Event) {
 	switch {
+	case e.Err != nil && n.State() == Starting:
+		// Whoever comes second gives way: two nodes that act as the same replicas would break every promise of both.
+		n.fail(e.Err)
 	case e.Err != nil:
 		n.logger.Error("gossip", "reason", e.Err)
 	case e.Kind == membership.Up && n.running.Load() != nil:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -317,3 +318,6 @@ func (r demoResult) print(w io.Writer) {
 	row("time", "%.1f s", r.Seconds)
 	t.Flush()
 }
+
+// notEnoughBrokers tells whether a topic was refused because too few nodes are up.
+func notEnoughBrokers(err error) bool { return rpc.CodeOf(err) == rpc.CodeInvalidReplicationFactor }

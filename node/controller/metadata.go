@@ -119,7 +119,9 @@ func (m *Metadata) Committed(id.Offset) {}
 
 // Leader implements raftgroup.Machine.
 func (m *Metadata) Leader(l raftgroup.LeaderChange) {
-	m.logger.Info("metadata leader", "node", l.Leader, "term", l.Term)
+	if l.Leader != id.NoReplica {
+		m.logger.Info("metadata leader", "leader", l.Node, "term", l.Term)
+	}
 	m.announce()
 }
 

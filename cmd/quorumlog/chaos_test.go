@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/bench"
+	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// buildBinary builds the program once for the tests that start real processes.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "quorumlog")
+	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// chaosTime is how long nodes are killed: QUORUMLOG_CHAOS (a duration) or a few seconds.
+func chaosTime(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("QUORUMLOG_CHAOS")
+	if text == "" {
+		return 8 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("QUORUMLOG_CHAOS: %v", err)
+	}
+	return d
+}
+
+// TestKillAtRandom produces while nodes are killed with SIGKILL and restarted at random, one at a time and sometimes all three,
+// and then looks for every acknowledged record.
+func TestKillAtRandom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("QUORUMLOG_SEED"); text != "" {
+		seed, _ = strconv.ParseUint(text, 10, 64)
+	}
+	t.Logf("QUORUMLOG_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	chaos := chaosTime(t)
+	ctx, cancel := context.WithTimeout(context.Background(), chaos+2*time.Minute)
+	defer cancel()
+	cluster, err := bench.StartCluster(ctx, buildBinary(t), t.TempDir(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	c, err := client.New(client.Options{Servers: cluster.Servers()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d := &chaosRun{t: t, client: c, cluster: cluster, ledger: bench.NewLedger(1 << 22)}
+	d.createTopic(ctx)
+
+	stop := make(chan struct{})
+	produced := make(chan error, 1)
+	go func() { produced <- d.produce(ctx, stop) }()
+	d.kill(ctx, random, chaos)
+	close(stop)
+	if err := <-produced; err != nil {
+		t.Errorf("producing: %v", err)
+	}
+	d.verify(ctx)
+}
+
+type chaosRun struct {
+	t       *testing.T
+	client  *client.Client
+	cluster *bench.Cluster
+	ledger  *bench.Ledger
+	acked   atomic.Int64
+}
+
+const chaosTopic = "chaos"
+
+func (d *chaosRun) createTopic(ctx context.Context) {
+	d.t.Helper()
+	for {
+		err := d.client.Admin().CreateTopic(ctx, client.TopicSpec{
+			Name: chaosTopic, Partitions: 4, ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"},
+		})
+		if err == nil {
+			return
+		}
+		if !notEnoughBrokers(err) {
+			d.t.Fatal(err)
+		}
+		select {
+		case <-ctx.Done():
+			d.t.Fatal(err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// produce sends numbered records of mixed sizes until stop is closed, and waits for the outcome of all of them.
+func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
+	producer, err := d.client.NewProducer(client.ProducerOptions{BufferBytes: 2 << 20, DeliveryTimeout: time.Minute})
+	if err != nil {
+		return err
+	}
+	value := make([]byte, 100_000)
+	random := rand.NewChaCha8([32]byte{1})
+	_, _ = random.Read(value)
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	var failed atomic.Int64
+	for n := int64(0); ; {
+		select {
+		case <-stop:
+			if err := producer.Flush(ctx); err != nil {
+				return err
+			}
+			if f := failed.Load(); f > 0 {
+				return fmt.Errorf("%d records were not acknowledged", f)
+			}
+			return producer.Close(ctx)
+		case <-pace.C:
+		}
+		for range 5 {
+			key := strconv.AppendInt(nil, n, 10)
+			v := value[:100]
+			if n%100 == 0 {
+				v = value // large enough to be written straight into the segment
+			}
+			number := n
+			d.ledger.Sent(number, bench.Sum(key, v))
+			err := producer.Produce(ctx, client.Record{Topic: chaosTopic, Partition: client.AnyPartition, Key: key, Value: v}, func(a client.Ack) {
+				if a.Err != nil {
+					failed.Add(1)
+					return
+				}
+				d.ledger.Acked(number, a.Partition, a.Offset)
+				d.acked.Add(1)
+			})
+			if err != nil {
+				return err
+			}
+			n++
+		}
+	}
+}
+
+// kill kills and restarts nodes until the time is over. Every round waits for acknowledgements, so that each kill hits a cluster
+// that works.
+func (d *chaosRun) kill(ctx context.Context, random *rand.Rand, length time.Duration) {
+	deadline := time.Now().Add(length)
+	rounds := 0
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		if !d.awaitAcks(ctx, 200) {
+			d.t.Errorf("no acknowledgements after %d kills", rounds)
+			return
+		}
+		victims := d.cluster.Nodes()
+		if random.IntN(4) > 0 {
+			victims = victims[random.IntN(len(victims)):][:1]
+		}
+		for _, v := range victims {
+			if err := v.Kill(); err != nil {
+				d.t.Error(err)
+			}
+		}
+		if len(victims) == 1 && random.IntN(2) == 0 {
+			d.awaitAcks(ctx, 50)
+		}
+		for _, v := range victims {
+			if err := v.Start(ctx); err != nil {
+				d.t.Error(err)
+				return
+			}
+		}
+		rounds++
+	}
+	d.t.Logf("%d rounds of kills, %d records acknowledged", rounds, d.acked.Load())
+}
+
+// awaitAcks waits for n more acknowledgements.
+func (d *chaosRun) awaitAcks(ctx context.Context, n int64) bool {
+	target := d.acked.Load() + n
+	patience := time.NewTimer(40 * time.Second)
+	defer patience.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for d.acked.Load() < target {
+		select {
+		case <-tick.C:
+		case <-patience.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// verify reads everything back.
+func (d *chaosRun) verify(ctx context.Context) {
+	d.t.Helper()
+	consumer, err := d.client.NewConsumer(client.ConsumerOptions{})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer consumer.Close()
+	ends, err := d.client.Admin().Offsets(ctx, chaosTopic)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	open := make(map[id.TopicPartition]id.Offset)
+	for _, r := range ends {
+		if r.End > 0 {
+			open[r.TopicPartition] = r.End
+			if err := consumer.Assign(r.TopicPartition, client.Beginning); err != nil {
+				d.t.Fatal(err)
+			}
+		}
+	}
+	for len(open) > 0 {
+		fetch, err := consumer.Poll(ctx)
+		if err != nil {
+			d.t.Fatalf("reading back, open %v: %v", open, err)
+		}
+		for m, err := range fetch.Records() {
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			number, err := strconv.ParseInt(string(m.Key), 10, 64)
+			if err != nil {
+				number = -1
+			}
+			d.ledger.Saw(m.TopicPartition, m.Offset, number, bench.Sum(m.Key, m.Value))
+			if m.Offset+1 >= open[m.TopicPartition] {
+				delete(open, m.TopicPartition)
+			}
+		}
+	}
+	if report := d.ledger.Report(); !report.OK() || report.Acked == 0 {
+		d.t.Errorf("%+v", report)
+	} else {
+		d.t.Logf("%+v", report)
+	}
+}

@@ -60,7 +60,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return Errorf(CodeRequestTimedOut, "%s took longer than the %s it was given: %v", shorten(name), timeout, err)
 	case drpc.ProtocolError.Has(err), drpcerr.Code(err) == drpcerr.Unimplemented:
-		return Errorf(CodeUnsupportedVersion, "unknown call %q: this node speaks protocol %d", shorten(name), Protocol)
+		return errUnknownCall
 	}
 	return err
 }

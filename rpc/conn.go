@@ -5,10 +5,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // writeTimeout is how long a write may wait for a peer that does not read; TCP_USER_TIMEOUT usually says so before.
@@ -88,14 +85,19 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements io.Writer.
+// Write implements io.Writer. A write that failed may have sent a part of a frame: nothing can follow it, so the connection is
+// closed, which drpc does not do by itself.
 func (c *conn) Write(p []byte) (int, error) {
 	now := time.Now()
 	if due := now.Add(writeTimeout).UnixNano(); due-c.writeDue.Load() > int64(time.Second) {
 		c.writeDue.Store(due)
 		_ = c.Conn.SetWriteDeadline(now.Add(writeTimeout))
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		_ = c.Conn.Close()
+	}
+	return n, err
 }
 
 // hurry limits all further writes to a short time: the stream is ending, and only a last word may still go out.
@@ -113,17 +115,6 @@ func (c *conn) closeWrite() bool {
 
 // keepAlive finds a peer that is gone without a word while nothing is being sent.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3}
-
-// control sets TCP_USER_TIMEOUT, which finds a peer that is gone, or does not read, while something is being sent.
-func control(_, _ string, raw syscall.RawConn) error {
-	var err error
-	if e := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
-	}); e != nil {
-		return e
-	}
-	return err
-}
 
 // Listen opens a TCP listener whose connections have keepalive and TCP_USER_TIMEOUT set (accepted sockets inherit the latter).
 func Listen(ctx context.Context, addr string) (net.Listener, error) {

@@ -292,7 +292,8 @@ func (c *FetchConn) Send(commands ...FetchCommand) error {
 }
 
 // Recv calls f for each event until the stream ends, and returns why: an *Error. Call it once, on a goroutine of its own. f
-// must not send, and should not block for long: the credit is what holds the server back.
+// must not send, nor block for more than a moment: the credit is what holds the server back, and a connection that is not read
+// for seconds is closed by the server's kernel.
 func (c *FetchConn) Recv(f func(FetchEvent)) error {
 	return c.recv(func(message []byte) error {
 		return frames(message, func(kind byte, frame []byte) error {

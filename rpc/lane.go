@@ -41,7 +41,11 @@ type lane struct {
 
 func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
 	l := &lane{peer: p, number: number, ping: ping, kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), backoff: backoffMin}
-	l.out = newOutbox(trainHead, bound)
+	chunk := trainBytes
+	if number == LaneCtl {
+		chunk = 16 << 10
+	}
+	l.out = newOutbox(trainHead, chunk, bound)
 	return l
 }
 
@@ -137,13 +141,19 @@ func (l *lane) write(k *link, received chan error) error {
 	ticker := time.NewTicker(l.ping)
 	defer ticker.Stop()
 	ping := seal(make([]byte, trainHead), trainPing)
+	busy := false // since the last ping
 	for {
 		select {
 		case <-l.out.wake:
+			busy = true
 			if err := l.drain(k); err != nil {
 				return err
 			}
 		case <-ticker.C:
+			if !busy {
+				l.out.trim()
+			}
+			busy = false
 			if err := transmit(k.st, ping); err != nil {
 				return err
 			}
@@ -206,9 +216,12 @@ func (l *lane) down() {
 
 // report logs a failure, once as long as it stays the same.
 func (l *lane) report(err error) {
-	if text := err.Error(); l.number == LaneCtl && text != l.logged {
+	if l.number != LaneCtl && l.peer.ctl.link.Load() == nil {
+		return // the control lane says it for all
+	}
+	if text := err.Error(); text != l.logged {
 		l.logged = text
-		l.log().Warn("no lane to node, trying again", "node", l.peer.node, "reason", text)
+		l.log().Warn("no lane to node, trying again", "node", l.peer.node, "lane", l.number, "reason", text)
 	}
 }
 

@@ -37,7 +37,8 @@ func (d *Dialer) dial(ctx context.Context, addr string) (*conn, error) {
 		raw = wrapped
 	}
 	c := newConn(raw)
-	c.guard.open = true // we call, the other side answers
+	c.guard.open = true // we call, the other side answers, and may go on at once
+	c.guard.maxMessage.Store(maxMessage)
 	return c, nil
 }
 

@@ -14,6 +14,7 @@ import (
 //	}
 type outbox struct {
 	head  int           // bytes kept free at the start of each train
+	chunk int           // capacity of a new train; it grows if need be
 	bound int           // of all bytes in mu.full and mu.last
 	wake  chan struct{} // capacity 1: there is something to take
 	dirty atomic.Bool   // something was put since the last signal
@@ -29,11 +30,8 @@ type outbox struct {
 	}
 }
 
-// freeBytes bounds what an outbox keeps for reuse.
-const freeBytes = 2 << 20
-
-func newOutbox(head, bound int) *outbox {
-	return &outbox{head: head, bound: bound, wake: make(chan struct{}, 1)}
+func newOutbox(head, chunk, bound int) *outbox {
+	return &outbox{head: head, chunk: chunk, bound: bound, wake: make(chan struct{}, 1)}
 }
 
 // begin finds room for an item of at most size bytes and leaves the outbox locked until end. False (and not locked): the
@@ -66,24 +64,28 @@ func (o *outbox) end(train []byte) {
 	o.dirty.Store(true)
 }
 
-// buffer returns an empty train with room for n bytes: a written one if there is, the smallest that fits.
+// buffer returns an empty train with room for n bytes: the one that was written last, if it is large enough.
 func (o *outbox) buffer(n int) []byte {
-	best := -1
-	for i, b := range o.mu.free {
-		if cap(b) >= n && (best < 0 || cap(b) < cap(o.mu.free[best])) {
-			best = i
+	for i := len(o.mu.free) - 1; i >= 0; i-- {
+		b := o.mu.free[i]
+		if cap(b) < n {
+			continue
 		}
+		last := len(o.mu.free) - 1
+		o.mu.free[i] = o.mu.free[last]
+		o.mu.free[last] = nil
+		o.mu.free = o.mu.free[:last]
+		o.mu.idle -= cap(b)
+		return b[:o.head]
 	}
-	if best < 0 {
-		return make([]byte, o.head, max(n, 4<<10))
-	}
-	b := o.mu.free[best]
-	last := len(o.mu.free) - 1
-	o.mu.free[best] = o.mu.free[last]
-	o.mu.free[last] = nil
-	o.mu.free = o.mu.free[:last]
-	o.mu.idle -= cap(b)
-	return b[:o.head]
+	return make([]byte, o.head, max(n, o.chunk))
+}
+
+// trim lets go of what is kept for reuse: nothing has been sent for a while.
+func (o *outbox) trim() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.mu.free, o.mu.idle = nil, 0
 }
 
 // signal wakes the writer if it sleeps.
@@ -124,7 +126,7 @@ func (o *outbox) take() []byte {
 func (o *outbox) done(train []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.mu.idle+cap(train) <= freeBytes {
+	if o.mu.idle+cap(train) <= o.bound/4 {
 		o.mu.free = append(o.mu.free, train[:0])
 		o.mu.idle += cap(train)
 	}

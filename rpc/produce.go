@@ -144,7 +144,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	if err := acceptHello(c, st, limits); err != nil {
 		return err
 	}
-	p := &ProduceStream{conn: c, st: st, out: newOutbox(0, answersBound), failing: make(chan struct{})}
+	p := &ProduceStream{conn: c, st: st, out: newOutbox(0, 4<<10, answersBound), failing: make(chan struct{})}
 	stop, written := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(written)
@@ -176,7 +176,6 @@ func (p *ProduceStream) write(stop chan struct{}) {
 				return // the receiving side will learn why
 			}
 		case <-p.failing:
-			p.conn.hurry()
 			_ = p.drain()
 			_ = p.st.SendError(toWire(p.failure))
 			return
@@ -268,6 +267,7 @@ func (p *ProduceStream) put(frame []byte) {
 func (p *ProduceStream) Fail(err error) {
 	p.once.Do(func() {
 		p.failure = err
+		p.conn.hurry() // a write to a client that does not read is in the way
 		close(p.failing)
 	})
 }

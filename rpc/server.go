@@ -178,7 +178,7 @@ func (s *Server) serve(c *conn) {
 	for first := true; ; first = false {
 		st, name, err := m.NewServerStream(s.hard)
 		if err != nil {
-			if bad := (*malformed)(nil); first || errors.As(err, &bad) {
+			if first || isMalformed(err) {
 				s.drop(c, err)
 			}
 			return
@@ -196,14 +196,19 @@ func (s *Server) serve(c *conn) {
 	}
 }
 
-// drop notes a connection that never got as far as a call. One that said nothing and closed is no news: port checks do so.
+func isMalformed(err error) bool {
+	var bad *malformed
+	return errors.As(err, &bad)
+}
+
+// drop notes a connection that never got as far as a call, or broke the framing. One that said nothing and closed is no news: port checks do so.
 func (s *Server) drop(c *conn, err error) {
 	s.counts.dropped.Add(1)
 	if s.closing.Err() != nil || (c.received.Load() == 0 && (errors.Is(err, io.EOF) || errors.Is(err, context.Canceled))) {
 		return
 	}
 	if n, ok := s.drops.allow(); ok {
-		s.log.Info("dropped a connection that made no call", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
+		s.log.Info("dropped a connection", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
 			"reason", dropReason(err), "suppressed", n)
 	}
 }
@@ -243,12 +248,18 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 	if err == nil {
 		return st.CloseSend() == nil && unary
 	}
-	s.log.Debug("call ended", "call", shorten(name), "remote", c.RemoteAddr().String(), "reason", err.Error())
+	if isMalformed(err) {
+		s.drop(c, err)
+	} else {
+		s.log.Debug("call ended", "call", shorten(name), "remote", c.RemoteAddr().String(), "reason", err.Error())
+	}
 	if !unary {
 		c.hurry()
 	}
-	return st.SendError(toWire(err)) == nil && unary
+	return st.SendError(toWire(err)) == nil && unary && err != error(errUnknownCall)
 }
+
+var errUnknownCall = Errorf(CodeUnsupportedVersion, "this node does not know the call: it speaks protocol %d", Protocol)
 
 var errShutdown = Errorf(CodeBrokerNotAvailable, "the node is shutting down: another one leads its partitions in a moment")
 
@@ -274,7 +285,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 	case v.Admin != nil:
 		return s.serveAdmin(c, st, name)
 	}
-	return Errorf(CodeUnsupportedVersion, "unknown call %q: this node speaks protocol %d", shorten(name), Protocol)
+	return errUnknownCall
 }
 
 // linger lets the client read the last word: closing a socket that holds unread bytes resets it, and takes the word away.

@@ -30,7 +30,7 @@ const (
 const (
 	dialTimeout    = time.Second
 	preludeTimeout = 5 * time.Second  // from accept to an open stream
-	pooledTimeout  = 30 * time.Second // between two administrative calls on a connection; the client's pool gives up sooner
+	pooledTimeout  = 10 * time.Second // between two administrative calls on a connection; the client's pool gives up sooner
 	unaryTimeout   = 60 * time.Second // an administrative call that names no deadline
 	streamPing     = 3 * time.Second  // the client's side of a produce or fetch stream says at least this often that it lives
 	streamTimeout  = 12 * time.Second // a stream without any byte for this long is broken

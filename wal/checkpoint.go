@@ -257,12 +257,14 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }()
 	for _, l := range logs {
-		cut, pieces, garbage, ok := l.takeCut(completed)
+		cut, garbage, ok, err := l.takeCut(completed)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			continue
 		}
 		buf = cut.append(buf[:0])
-		release(pieces, 0)
 		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
 			return err
 		}
@@ -301,7 +303,7 @@ func (c *checkpointer) store(b **pebble.Batch, taken []takenCut, sync *pebble.Wr
 			}
 		}
 	}
-	if err := (*b).Commit(sync); err != nil {
+	if err := c.s.metaCommit(*b, sync); err != nil {
 		return err
 	}
 	return (*b).Close()
@@ -326,7 +328,7 @@ func (c *checkpointer) retire(completed journal.Seq) error {
 			return err
 		}
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := s.metaCommit(b, pebble.Sync); err != nil {
 		return err
 	}
 	return s.journal.Retire(r)
@@ -376,12 +378,12 @@ func (l *Log) covered(seq journal.Seq) {
 }
 
 // takeCut takes the log's cut as of the last completed round, or says that it cannot be taken now: a truncation or reset is
-// in flight. completed was read before. The pieces are what the tails of the cut alias; they are released by the caller.
-func (l *Log) takeCut(completed journal.Seq) (c *cut, pieces []piece, garbage []segment.Key, ok bool) {
+// in flight. completed was read before. garbage are the segments whose files can go when the cut is stored.
+func (l *Log) takeCut(completed journal.Seq) (c *cut, garbage []segment.Key, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted {
-		return nil, nil, nil, false
+		return nil, nil, false, nil
 	}
 	if l.cutGiven && l.cutState.Applied <= l.doneIndex {
 		l.state, l.cutGiven = l.cutState, false
@@ -406,19 +408,18 @@ func (l *Log) takeCut(completed journal.Seq) (c *cut, pieces []piece, garbage []
 		if sg.first > l.doneIndex {
 			break // nothing of it is durable: its first record will name it
 		}
-		var cs cutSegment
-		if cs, pieces, ok = l.cutSegment(k, pieces); !ok {
-			l.s.fail(l.s.broken(l, "the tail does not hold what the cut needs"))
-			return nil, pieces, nil, false
+		cs, ok := l.cutSegment(k)
+		if !ok {
+			return nil, nil, false, l.s.broken(l, "the tail does not hold what the cut needs")
 		}
 		c.segs = append(c.segs, cs)
 	}
 	garbage, l.garbage = l.garbage, nil
-	return c, pieces, garbage, true
+	return c, garbage, true, nil
 }
 
 // cutSegment returns the durable part of segs[k]. Called with mu.
-func (l *Log) cutSegment(k int, pieces []piece) (cutSegment, []piece, bool) {
+func (l *Log) cutSegment(k int) (cutSegment, bool) {
 	sg := l.segs[k]
 	end, last := l.durableEnd(k), min(l.lastOf(k), l.doneIndex)
 	if l.s.o.off.cutUncommitted && last > l.commit() && l.commit()+1 >= sg.rowBase {
@@ -431,15 +432,15 @@ func (l *Log) cutSegment(k int, pieces []piece) (cutSegment, []piece, bool) {
 	}
 	if sg.sealed {
 		c.w = end
-		return c, pieces, true
+		return c, true
 	}
 	c.rows = append(c.rows, sg.rows[sg.indexed-sg.rowBase:last+1-sg.rowBase]...)
-	n := len(pieces)
-	pieces, ok := sg.tail.pieces(pieces, int64(c.w), int64(end))
-	for _, p := range pieces[n:] {
+	pieces, ok := sg.tail.pieces(nil, int64(c.w), int64(end))
+	for _, p := range pieces {
 		c.tail = append(c.tail, p.bytes()...)
 	}
-	return c, pieces, ok
+	release(pieces, 0)
+	return c, ok
 }
 
 // unlinkDropped removes files that no stored cut and no later record of the journal names.

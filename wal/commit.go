@@ -128,6 +128,9 @@ func (c *committer) commit() {
 			return
 		}
 	}
+	if c.s.failed() { // elsewhere, meanwhile
+		return
+	}
 	for _, rl := range r.logs {
 		rl.complete(c.completed)
 	}

@@ -25,13 +25,12 @@ type files struct {
 
 // openSeg is a segment whose files are in use. log and index stay valid until release.
 type openSeg struct {
-	sg     *seg
-	refs   int           // guarded by files.mu
-	elem   *list.Element // in lru when refs is 0
-	gone   bool          // forgotten: close at the last release
-	log    disk.File
-	index  disk.File
-	sealed bool
+	sg    *seg
+	refs  int           // guarded by files.mu
+	elem  *list.Element // in lru when refs is 0
+	gone  bool          // forgotten: close at the last release
+	log   disk.File
+	index disk.File
 }
 
 // acquire opens the files of a segment, or returns the open ones.
@@ -64,7 +63,7 @@ func (f *files) insert(sg *seg, log, index disk.File) *openSeg {
 		_, _ = log.Close(), index.Close()
 		return o
 	}
-	o := &openSeg{sg: sg, refs: 1, log: log, index: index}
+	o := &openSeg{sg: sg, refs: 1, log: log, index: index, gone: sg.dropped.Load()}
 	if f.open == nil {
 		f.open = make(map[*seg]*openSeg)
 	}
@@ -98,6 +97,7 @@ func (f *files) release(o *openSeg) {
 
 // forget closes the files of a segment as soon as nobody uses them.
 func (f *files) forget(sg *seg) {
+	sg.dropped.Store(true)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o := f.open[sg]; o != nil {
@@ -180,6 +180,7 @@ func (s *Store) prepare(l *Log, sg *seg) {
 // runPreparer is the preparer's goroutine.
 func (s *Store) runPreparer() {
 	p := &s.preparer
+	defer p.drop()
 	for {
 		select {
 		case <-s.closing:
@@ -198,12 +199,28 @@ func (s *Store) runPreparer() {
 			p.queue = p.queue[1:]
 			p.mu.Unlock()
 			err := s.prepareFiles(job.l, job.sg)
-			job.l.mu.Lock()
-			job.sg.preparing = false
-			job.l.idle.Broadcast()
-			job.l.mu.Unlock()
+			job.done()
 			s.noteError(err)
 		}
+	}
+}
+
+// done lets the segment be prepared again.
+func (j prepareJob) done() {
+	j.l.mu.Lock()
+	j.sg.preparing = false
+	j.l.idle.Broadcast()
+	j.l.mu.Unlock()
+}
+
+// drop gives up what is queued.
+func (p *preparer) drop() {
+	p.mu.Lock()
+	jobs := p.queue
+	p.queue = nil
+	p.mu.Unlock()
+	for _, j := range jobs {
+		j.done()
 	}
 }
 
@@ -222,7 +239,7 @@ func (s *Store) noteError(err error) {
 // has set l.writing.
 func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 	l.mu.Lock()
-	for sg.preparing {
+	for sg.preparing && !s.failed() {
 		l.idle.Wait()
 	}
 	if sg.ready && sg.allocated >= to {

@@ -30,9 +30,19 @@ func (s *Store) flushOnce(l *Log) (more bool, err error) {
 		l.mu.Unlock()
 		return false, nil
 	}
-	l.writing = true
+	// Taken now: a truncation may change the tail at any time, although its round waits until the write has returned.
 	from, ready := sg.w, sg.ready && int64(to) <= sg.allocated
+	pieces, ok := sg.tail.pieces(nil, int64(from), int64(to))
+	l.writing = ok
+	var rows []segment.Row
+	if seal {
+		rows = append(rows, sg.rows[sg.indexed-sg.rowBase:]...)
+	}
 	l.mu.Unlock()
+	if !ok {
+		return false, s.broken(l, "the tail does not hold what is above the watermark")
+	}
+	defer release(pieces, 0)
 	defer func() {
 		l.mu.Lock()
 		l.writing = false
@@ -46,15 +56,8 @@ func (s *Store) flushOnce(l *Log) (more bool, err error) {
 		}
 	}
 	if seal {
-		return true, s.seal(l, sg)
+		return true, s.seal(l, sg, pieces, rows)
 	}
-	l.mu.Lock()
-	pieces, ok := sg.tail.pieces(nil, int64(from), int64(to))
-	l.mu.Unlock()
-	if !ok {
-		return false, s.broken(l, "the tail does not hold what is above the watermark")
-	}
-	defer release(pieces, 0)
 	if err := s.writePieces(l, sg, pieces, from); err != nil {
 		return false, err
 	}
@@ -95,7 +98,8 @@ func (l *Log) flushable() (sg *seg, to id.Position, seal bool) {
 			return sg, to, false
 		}
 		last := l.lastOf(k)
-		if k+1 < len(l.segs) && last <= l.doneIndex && last <= l.commit() {
+		// Not before an entry of the next segment is durable: a recovered log never ends with a sealed segment.
+		if k+1 < len(l.segs) && last < l.doneIndex && last <= l.commit() {
 			return sg, sg.end, true
 		}
 	}
@@ -116,17 +120,12 @@ func (l *Log) unflushed() (bytes int64, rows int) {
 }
 
 // seal writes the last block and the last rows of a segment all of whose bytes are committed and cuts the files to their
-// exact lengths. They are never written again once a cut says so. The caller has set l.writing.
-func (s *Store) seal(l *Log, sg *seg) error {
+// exact lengths. They are never written again once a cut says so. The caller has set l.writing, so nobody else changes the
+// segment, which has another one behind it.
+func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error {
 	l.mu.Lock()
 	w, end, indexed := sg.w, sg.end, sg.indexed
-	rows := append([]segment.Row(nil), sg.rows[indexed-sg.rowBase:]...)
-	pieces, ok := sg.tail.pieces(nil, int64(w), int64(end))
 	l.mu.Unlock()
-	if !ok {
-		return s.broken(l, "the tail does not hold the last block of a segment")
-	}
-	defer release(pieces, 0)
 	o, err := s.files.acquire(l, sg)
 	if err != nil {
 		return err

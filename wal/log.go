@@ -93,10 +93,11 @@ type seg struct {
 	maxTime, timeBefore int64
 	tail                tail
 
-	recovered bool  // cut or journal named it at the start: files of its name are its own
-	ready     bool  // both files exist, durably
-	preparing bool  // the preparer has it in its queue
-	allocated int64 // bytes of the .log that have their space
+	dropped   atomic.Bool // by a truncation, reset or deletion: its files are not kept open
+	recovered bool        // cut or journal named it at the start: files of its name are its own
+	ready     bool        // both files exist, durably
+	preparing bool        // the preparer has it in its queue
+	allocated int64       // bytes of the .log that have their space
 }
 
 func newLog(s *Store, spec *Spec, dir string) *Log {

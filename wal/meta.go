@@ -40,3 +40,35 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	l.s.fail(fmt.Errorf("wal: pebble: "+format, args...))
 }
+
+// The writes to Pebble. It reports a failed write of its log to Fatalf, which normally ends the process, and then goes on as
+// if nothing had happened: so what it returned counts only while the store has not failed.
+
+func (s *Store) metaSet(key, value []byte) error {
+	if err := s.meta.Set(key, value, pebble.Sync); err != nil {
+		return err
+	}
+	return s.cause()
+}
+
+func (s *Store) metaDelete(key []byte) error {
+	if err := s.meta.Delete(key, pebble.Sync); err != nil {
+		return err
+	}
+	return s.cause()
+}
+
+func (s *Store) metaCommit(b *pebble.Batch, sync *pebble.WriteOptions) error {
+	if err := b.Commit(sync); err != nil {
+		return err
+	}
+	return s.cause()
+}
+
+// cause is why the store failed, nil when it did not.
+func (s *Store) cause() error {
+	if s.failed() {
+		return s.failCause
+	}
+	return nil
+}

@@ -51,7 +51,7 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	if err := b.Set(completedKey, appendSeq(nil, done.Completed), nil); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := s.metaCommit(b, pebble.Sync); err != nil {
 		return err
 	}
 	s.completed.Store(uint64(done.Completed))
@@ -291,7 +291,8 @@ func (l *Log) openSegment(dir string, sg *seg, found map[string]bool) (refused s
 	if info.Size < int64(sg.w) || index.Size < rows {
 		return fmt.Sprintf("segment %v has %d bytes and %d of index, it must have %d and %d", sg.key, info.Size, index.Size, sg.w, rows), nil
 	}
-	sg.ready, sg.allocated = true, disk.RoundDown(info.Size)
+	// Files that nothing vouches for may have names that were never synced: they are prepared as new ones are.
+	sg.ready, sg.allocated = sg.w > 0 || sg.indexed > sg.first, disk.RoundDown(info.Size)
 	return "", nil
 }
 

@@ -136,6 +136,21 @@ func (s *Store) start() {
 	s.commitRun.Go(s.commits.run)
 	s.running.Go(s.checkpoints.run)
 	s.running.Go(s.runPreparer)
+	s.running.Go(s.wakeOnFailure)
+}
+
+// wakeOnFailure is the goroutine that wakes those who wait for writes which will not return now.
+func (s *Store) wakeOnFailure() {
+	select {
+	case <-s.closing:
+		return
+	case <-s.failure:
+	}
+	for _, l := range s.Logs() {
+		l.mu.Lock()
+		l.idle.Broadcast()
+		l.mu.Unlock()
+	}
 }
 
 // Close completes the rounds in flight, checkpoints and closes. Logs must not be used any more.
@@ -288,10 +303,13 @@ func (s *Store) reserveDir(key logKey, name string) (string, error) {
 
 // storeFirstCut makes a new log durable. What is completed by then can have nothing of it.
 func (s *Store) storeFirstCut(l *Log) error {
-	c, _, _, _ := l.takeCut(journal.Seq(s.completed.Load()))
+	c, _, _, err := l.takeCut(journal.Seq(s.completed.Load()))
+	if err != nil {
+		return err
+	}
 	s.metaMu.Lock()
 	defer s.metaMu.Unlock()
-	return s.meta.Set(cutKey(l.group, l.replica), c.append(nil), pebble.Sync)
+	return s.metaSet(cutKey(l.group, l.replica), c.append(nil))
 }
 
 // Delete removes a log and its files. The caller has stopped submitting to it; Done may not be called for submissions in
@@ -299,7 +317,7 @@ func (s *Store) storeFirstCut(l *Log) error {
 func (s *Store) Delete(ctx context.Context, l *Log) error {
 	l.mu.Lock()
 	l.deleted = true
-	for l.direct || l.writing || l.writingIndex {
+	for (l.direct || l.writing || l.writingIndex) && !s.failed() {
 		l.idle.Wait()
 	}
 	segs := l.segs
@@ -355,7 +373,7 @@ func (s *Store) removeReplica(key logKey, dir, name string) error {
 		return err
 	}
 	s.metaMu.Lock()
-	err = s.meta.Delete(cutKey(key.group, key.replica), pebble.Sync)
+	err = s.metaDelete(cutKey(key.group, key.replica))
 	s.metaMu.Unlock()
 	if err != nil {
 		return err
@@ -424,7 +442,7 @@ func (s *Store) Get(key string) ([]byte, error) {
 
 // Set stores a small value under key, durably.
 func (s *Store) Set(key string, value []byte) error {
-	return s.meta.Set(userKey(key), value, pebble.Sync)
+	return s.metaSet(userKey(key), value)
 }
 
 func (s *Store) metaGet(key []byte) ([]byte, error) {

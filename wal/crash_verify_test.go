@@ -1,0 +1,246 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// verify compares everything that was recovered with the model. A disk that halts meanwhile ends it.
+func (r *crashRun) verify() {
+	for _, ref := range r.store.Refused() {
+		r.broke("group %d, replica %d is refused: %s", ref.Group, ref.Replica, ref.Reason)
+	}
+	found := make(map[id.Replica]*Log)
+	for _, l := range r.store.Logs() {
+		if found[l.Replica()] != nil {
+			r.broke("replica %d is there twice", l.Replica())
+		}
+		found[l.Replica()] = l
+	}
+	for _, m := range r.old {
+		r.verifyGone(m, found)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.names)) {
+		m := r.names[name]
+		l := found[m.replica]
+		switch {
+		case m.deleting:
+			r.verifyGone(m, found)
+		case l == nil && m.created:
+			r.broke("group %d, replica %d is not there", m.group, m.replica)
+		case l != nil:
+			delete(found, m.replica)
+			r.verifyLog(m, l)
+		}
+	}
+	for _, l := range found {
+		r.broke("%v was never created", l)
+	}
+	r.checkValues()
+}
+
+// verifyGone deletes what was left by a Create or Delete that did not come to its end.
+func (r *crashRun) verifyGone(m *replica, found map[id.Replica]*Log) {
+	l := found[m.replica]
+	if l == nil {
+		return
+	}
+	delete(found, m.replica)
+	if m.deleted {
+		r.broke("group %d, replica %d was deleted and is there again", m.group, m.replica)
+		return
+	}
+	if r.over() {
+		return
+	}
+	if got, err := r.read(l); err == nil {
+		if err := m.accept(got); err != nil {
+			r.broke("%v", err)
+		}
+	} else if !r.over() {
+		r.broke("%v", err)
+	}
+	if r.within("Delete", func() error { return r.store.Delete(context.Background(), l) }) && !r.over() {
+		m.deleted = true
+	}
+}
+
+func (r *crashRun) verifyLog(m *replica, l *Log) {
+	if l.Group() != m.group || l.Name() != m.name {
+		r.broke("%v is not %s of group %d", l, m.name, m.group)
+	}
+	got, err := r.read(l)
+	if err == nil {
+		err = m.accept(got)
+	}
+	if err != nil {
+		if !r.over() {
+			r.broke("%v", err)
+		}
+		return
+	}
+	r.mu.Lock()
+	r.logs[m] = l
+	r.mu.Unlock()
+	r.logf("  %d/%d: recovered (%d, %d], commit %d, term %d", m.group, m.replica, got.start.Index, got.last(), got.commit, got.term)
+	if err := r.checkReads(m, l); err != nil && !r.over() {
+		r.broke("%v after recovery: %w", l, err)
+	}
+}
+
+// read takes down what a log says, and checks that its ways of saying it agree (invariant 5).
+func (r *crashRun) read(l *Log) (*recovered, error) {
+	hs := l.HardState()
+	got := &recovered{commit: hs.Commit, state: l.State()}
+	got.start, got.term, got.vote = l.Start(), hs.Term, hs.Vote
+	last := l.LastIndex()
+	offset := got.start.Offset
+	for i := got.start.Index + 1; i <= last; {
+		hi := min(last+1, i+1+id.Index(r.rng.IntN(40)))
+		entries, err := l.ReadEntries(i, hi, 1<<uint(8+r.rng.IntN(12)))
+		if err != nil {
+			return nil, fmt.Errorf("%v: entries [%d, %d): %w", l, i, hi, err)
+		}
+		if len(entries) == 0 || entries[0].Index != i || len(entries) > int(hi-i) {
+			return nil, fmt.Errorf("%v: entries [%d, %d): got %d", l, i, hi, len(entries))
+		}
+		for _, e := range entries {
+			n := &ent{Entry: e, offset: offset, next: offset}
+			if e.Index != i {
+				return nil, fmt.Errorf("%v: entry %d in place of %d", l, e.Index, i)
+			}
+			if term, ok := l.Term(i); !ok || term != e.Term {
+				return nil, fmt.Errorf("%v: entry %d is of term %d, Term says %d, %v", l, i, e.Term, term, ok)
+			}
+			if e.Kind == KindBatch {
+				b := batch.Batch(e.Data)
+				if err := batch.Check(b); err != nil {
+					return nil, fmt.Errorf("%v: entry %d: %w", l, i, err)
+				}
+				if b.BaseOffset() != offset || b.Epoch() != id.EpochOf(e.Term) {
+					return nil, fmt.Errorf("%v: entry %d of term %d: %v, want offset %d", l, i, e.Term, b, offset)
+				}
+				n.next = b.NextOffset()
+			}
+			got.ents = append(got.ents, n)
+			i, offset = i+1, n.next
+		}
+	}
+	if l.NextOffset() != offset || l.FirstIndex() != got.start.Index+1 || l.StartOffset() != got.start.Offset {
+		return nil, fmt.Errorf("%v: next offset %d, first index %d, start offset %d; the entries say %d, %d, %d",
+			l, l.NextOffset(), l.FirstIndex(), l.StartOffset(), offset, got.start.Index+1, got.start.Offset)
+	}
+	if term, ok := l.Term(got.start.Index); !ok || term != got.start.Term {
+		return nil, fmt.Errorf("%v: the start is %+v, Term says %d, %v", l, got.start, term, ok)
+	}
+	return got, nil
+}
+
+// readSome checks what a log serves while it is written to.
+func (r *crashRun) readSome() {
+	m := r.anyLive()
+	if m == nil {
+		return
+	}
+	if err := r.checkReads(m, r.logs[m]); err != nil && !r.over() {
+		r.broke("%v: %w\n%s", r.logs[m], err, m.describe(&recovered{logState: m.cur}))
+	}
+}
+
+// checkReads compares reads by index and by offset with the model.
+func (r *crashRun) checkReads(m *replica, l *Log) error {
+	cur := &m.cur
+	if l.LastIndex() != cur.last() || l.NextOffset() != cur.nextOffset() {
+		return fmt.Errorf("last index %d, next offset %d; want %d, %d", l.LastIndex(), l.NextOffset(), cur.last(), cur.nextOffset())
+	}
+	if n := len(cur.ents); n > 0 {
+		lo := cur.start.Index + 1 + id.Index(r.rng.IntN(n))
+		hi := lo + 1 + id.Index(r.rng.Uint64N(uint64(cur.last()-lo+1)))
+		entries, err := l.ReadEntries(lo, hi, 1<<30)
+		if err != nil {
+			return err
+		}
+		if err := sameEntries(cur, lo, hi, entries); err != nil {
+			return fmt.Errorf("ReadEntries: %w", err)
+		}
+		if entries, ok := l.Entries(nil, lo, hi, 1<<30); ok { // as many as are in memory
+			if err := sameEntries(cur, lo, lo+id.Index(max(len(entries), 1)), entries); err != nil {
+				return fmt.Errorf("Entries: %w", err)
+			}
+			l.Release()
+		}
+		if e := cur.at(lo); l.OffsetAt(lo) != e.offset {
+			return fmt.Errorf("OffsetAt(%d) is %d, want %d", lo, l.OffsetAt(lo), e.offset)
+		}
+	}
+	if at := l.OffsetAt(cur.last() + 1); at != cur.nextOffset() {
+		return fmt.Errorf("OffsetAt(%d) is %d, want %d", cur.last()+1, at, cur.nextOffset())
+	}
+	return r.checkOffsets(m, l)
+}
+
+func sameEntries(s *logState, lo, hi id.Index, entries []Entry) error {
+	if len(entries) != int(hi-lo) {
+		return fmt.Errorf("%d entries for [%d, %d)", len(entries), lo, hi)
+	}
+	for i, e := range entries {
+		if want := s.at(lo + id.Index(i)); e.Index != want.Index || e.Term != want.Term || e.Kind != want.Kind || !bytes.Equal(e.Data, want.Data) {
+			return fmt.Errorf("entry %d is not what was submitted: %d, term %d, %v, %d bytes; want term %d, %v, %d bytes", want.Index,
+				e.Index, e.Term, e.Kind, len(e.Data), want.Term, want.Kind, len(want.Data))
+		}
+	}
+	return nil
+}
+
+// checkOffsets reads from a random offset below the high watermark on.
+func (r *crashRun) checkOffsets(m *replica, l *Log) error {
+	cur := &m.cur
+	hw := l.OffsetAt(m.told + 1)
+	if want := cur.offsetAt(m.told + 1); hw != want {
+		return fmt.Errorf("the high watermark is %d, want %d", hw, want)
+	}
+	if _, err := l.Read(nil, cur.nextOffset()+1, hw, 1); !errors.Is(err, ErrOutOfRange) {
+		return fmt.Errorf("reading beyond the end says %v", err)
+	}
+	if hw == cur.start.Offset {
+		return nil
+	}
+	from := cur.start.Offset + id.Offset(r.rng.Int64N(int64(hw-cur.start.Offset)))
+	maxBytes := 1 << uint(r.rng.IntN(18))
+	b, err := l.Read(nil, from, hw, maxBytes)
+	if err != nil {
+		return fmt.Errorf("Read(%d): %w", from, err)
+	}
+	var want []byte
+	for _, e := range cur.ents {
+		if e.next <= from || e.offset >= hw || e.Kind != KindBatch {
+			continue
+		}
+		if len(want) > 0 && len(want)+len(e.Data) > len(b) {
+			break
+		}
+		want = append(want, e.Data...)
+	}
+	if !bytes.Equal(b, want) {
+		return fmt.Errorf("Read(%d, %d, %d): %d bytes, want %d", from, hw, maxBytes, len(b), len(want))
+	}
+	if len(b) > maxBytes && batch.Batch(b).NextOffset() <= from {
+		return fmt.Errorf("Read(%d, %d, %d): %d bytes", from, hw, maxBytes, len(b))
+	}
+	return nil
+}
+
+// offsetAt is the offset of the first record at or after entry i.
+func (s *logState) offsetAt(i id.Index) id.Offset {
+	if e := s.at(i); e != nil {
+		return e.offset
+	}
+	return s.nextOffset()
+}

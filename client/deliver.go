@@ -242,7 +242,7 @@ func (q *queue) oldestSentLocked() *pending {
 func (q *queue) endSentLocked(expired func(*pending) bool) {
 	all := q.waiting.take()
 	for b := all.popFront(); b != nil; b = all.popFront() {
-		if b.sequenced && expired(b) {
+		if b.sequenced && !b.done && expired(b) {
 			b.endLocked(id.NoOffset, q.timeout(b))
 			q.ended.pushBack(b)
 		} else {
@@ -258,7 +258,7 @@ func (q *queue) expireWaitingLocked(expired func(*pending) bool) {
 	}
 	all := q.waiting.take()
 	for b := all.popFront(); b != nil; b = all.popFront() {
-		if expired(b) {
+		if !b.done && expired(b) {
 			b.endLocked(id.NoOffset, q.timeout(b))
 			q.ended.pushBack(b)
 		} else {

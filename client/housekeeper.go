@@ -18,8 +18,6 @@ const (
 	// stallAfter is how long a batch is in flight before the housekeeper asks whether its leader still leads: a frozen node
 	// breaks no connection.
 	stallAfter = time.Second
-	// requestSlack is how much later than the node the client gives up on a request.
-	requestSlack = 2 * time.Second
 
 	nodeBackoffMin = 50 * time.Millisecond
 	nodeBackoffMax = time.Second
@@ -261,6 +259,7 @@ func (h *housekeeper) scan(now time.Time) {
 	p := h.producer
 	known := p.client.cache.current.Load()
 	h.updateTopics(known)
+	patience := p.client.opts.RequestTimeout * 6 / 5 // the node's own patience is RequestTimeout
 	for _, q := range p.allQueues() {
 		q.expire(now)
 		s, since, epoch := q.stalledSince()
@@ -274,8 +273,8 @@ func (h *housekeeper) scan(now time.Time) {
 			if moved && !s.connected() {
 				q.lost(s, fmt.Errorf("node %d at %s is not reached, and node %d leads now", s.node, s.addr, l.node))
 			}
-		case now.Sub(since) > p.client.opts.RequestTimeout+requestSlack:
-			s.fail(fmt.Errorf("node %d at %s: no answer within %v", s.node, s.addr, p.client.opts.RequestTimeout+requestSlack))
+		case now.Sub(since) > patience:
+			s.fail(fmt.Errorf("node %d at %s: no answer within %v", s.node, s.addr, patience))
 		case now.Sub(since) > stallAfter && moved:
 			q.lost(s, fmt.Errorf("node %d at %s does not answer, and node %d leads now", s.node, s.addr, l.node))
 		case now.Sub(since) > stallAfter:

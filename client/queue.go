@@ -139,7 +139,15 @@ func (q *queue) takeLocked() *pending {
 		return nil
 	}
 	b := q.waiting.popFront()
+	for b != nil && b.done {
+		q.flight.pushBack(b)
+		b = q.waiting.popFront()
+	}
 	if b == nil {
+		q.advanceLocked()
+		if !q.hasWorkLocked() {
+			return nil
+		}
 		b, q.open = q.open, nil
 		q.topic.turn(q.producer, q.tp.Partition)
 	}
@@ -210,14 +218,14 @@ func (q *queue) nextDelayLocked() time.Duration {
 	return q.delay
 }
 
-// putBackLocked returns everything in flight that has no outcome to the head of those that wait. With idempotence that is safe
-// at any time: the attempts under way, if they are written at all, are recognized when the batches come again. Answers to them
-// are ignored from here on.
+// putBackLocked returns everything in flight to the head of those that wait. With idempotence that is safe at any time: the
+// attempts under way, if they are written at all, are recognized when the batches come again. Answers to them are ignored from
+// here on. A batch that has its outcome already keeps its place, so that the callbacks keep theirs; it is not sent again.
 func (q *queue) putBackLocked() {
 	flight := q.flight.take()
 	var back pendingList
 	for b := flight.popFront(); b != nil; b = flight.popFront() {
-		if b.done {
+		if b.done && !q.producer.idempotent() {
 			q.ended.pushBack(b)
 			continue
 		}
@@ -225,6 +233,7 @@ func (q *queue) putBackLocked() {
 		back.pushBack(b)
 	}
 	q.waiting.prepend(back)
+	q.advanceLocked()
 }
 
 // interrupt gives up waiting for the answer to the attempt under way, if there is one.
@@ -243,10 +252,17 @@ func (b *pending) endLocked(offset id.Offset, err error) {
 	b.done, b.offset, b.err, b.correlation = true, offset, err, 0
 }
 
-// advanceLocked moves the batches at the head of flight that have their outcome to those whose callbacks are called.
+// advanceLocked moves the batches that have their outcome, and none without one before them, to those whose callbacks are
+// called.
 func (q *queue) advanceLocked() {
 	for q.flight.head != nil && q.flight.head.done {
 		q.ended.pushBack(q.flight.popFront())
+	}
+	if q.flight.head != nil || q.sending != nil {
+		return
+	}
+	for q.waiting.head != nil && q.waiting.head.done {
+		q.ended.pushBack(q.waiting.popFront())
 	}
 }
 
@@ -256,8 +272,10 @@ func (q *queue) advanceLocked() {
 func (q *queue) restartLocked(reason func(*pending) error) {
 	all := q.waiting.take()
 	for b := all.popFront(); b != nil; b = all.popFront() {
-		if b.doubt {
+		if b.doubt && !b.done {
 			b.endLocked(id.NoOffset, reason(b))
+		}
+		if b.done {
 			q.ended.pushBack(b)
 			continue
 		}
@@ -333,7 +351,9 @@ func (q *queue) close(err error) {
 	}
 	all := q.waiting.take()
 	for b := all.popFront(); b != nil; b = all.popFront() {
-		b.endLocked(id.NoOffset, err)
+		if !b.done {
+			b.endLocked(id.NoOffset, err)
+		}
 		q.ended.pushBack(b)
 	}
 	q.mu.Unlock()

@@ -171,6 +171,7 @@ func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
 	b := q.takeLocked()
 	if b == nil {
 		q.mu.Unlock()
+		q.callBack()
 		return nil
 	}
 	if b.wire == nil {

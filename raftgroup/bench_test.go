@@ -1,0 +1,236 @@
+package raftgroup_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// direct hands copies of messages over on the sender's goroutine.
+type direct struct {
+	from  id.Node
+	hosts map[id.Node]*raftgroup.Host
+}
+
+func (d *direct) Flush() {}
+func (d *direct) Send(to id.Node, g id.Group, m *raftpb.Message) {
+	d.hosts[to].Step(d.from, g, raftgrouptest.CopyMessage(m))
+}
+
+// ringStore is a store that copies what is submitted into a ring of the last entries and completes it on a goroutine of its
+// own: the cheapest store that keeps the rules.
+type ringStore struct {
+	mu     sync.Mutex
+	queue  []*wal.Append
+	wake   chan struct{}
+	ended  chan struct{}
+	closed bool
+}
+
+const ringEntries = 512
+
+type ringLog struct {
+	group   id.Group
+	replica id.Replica
+	ring    [ringEntries]wal.Entry
+	offsets [ringEntries]id.Offset
+	last    id.Index
+	next    id.Offset
+}
+
+func newRingStore() *ringStore {
+	s := &ringStore{wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	go func() {
+		defer close(s.ended)
+		var done []*wal.Append
+		for range s.wake {
+			s.mu.Lock()
+			done, s.queue = s.queue, done[:0]
+			closed := s.closed
+			s.mu.Unlock()
+			for _, a := range done {
+				a.Done(a)
+			}
+			if closed {
+				return
+			}
+		}
+	}()
+	return s
+}
+
+func (s *ringStore) SetCutTaker(func(*wal.Log)) {}
+func (s *ringStore) Submit(appends []*wal.Append) {
+	for _, a := range appends {
+		l := raftgroup.TargetOf(a).(*ringLog)
+		for _, e := range a.Entries {
+			at := e.Index % ringEntries
+			l.ring[at] = wal.Entry{Index: e.Index, Term: e.Term, Kind: e.Kind, Data: append(l.ring[at].Data[:0], e.Data...)}
+			l.offsets[at] = l.next
+			if e.Kind == wal.KindBatch {
+				l.next = batch.Batch(e.Data).NextOffset()
+			}
+			l.last = e.Index
+		}
+	}
+	s.mu.Lock()
+	s.queue = append(s.queue, appends...)
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *ringStore) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *ringStore) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.signal()
+	<-s.ended
+}
+
+func (l *ringLog) Group() id.Group          { return l.group }
+func (l *ringLog) Replica() id.Replica      { return l.replica }
+func (l *ringLog) FirstIndex() id.Index     { return 11 }
+func (l *ringLog) LastIndex() id.Index      { return l.last }
+func (l *ringLog) NextOffset() id.Offset    { return l.next }
+func (l *ringLog) Start() wal.Start         { return wal.Start{Index: 10, Term: 1} }
+func (l *ringLog) HardState() wal.HardState { return wal.HardState{Term: 1, Commit: 10} }
+func (l *ringLog) State() wal.State         { return wal.State{Applied: 10} }
+func (l *ringLog) SetCommit(id.Index)       {}
+func (l *ringLog) TakeCut(wal.State)        {}
+func (l *ringLog) Term(i id.Index) (id.Term, bool) {
+	if i <= 10 || i > l.last {
+		return 1, i == 10
+	}
+	return l.ring[i%ringEntries].Term, true
+}
+func (l *ringLog) OffsetAt(i id.Index) id.Offset {
+	if i > l.last {
+		return l.next
+	}
+	return l.offsets[i%ringEntries]
+}
+func (l *ringLog) Entries(dst []wal.Entry, lo, hi id.Index, maxBytes int) ([]wal.Entry, bool) {
+	bytes := 0
+	for i := lo; i < hi; i++ {
+		e := l.ring[i%ringEntries]
+		if bytes += len(e.Data); i > lo && bytes > maxBytes {
+			break
+		}
+		dst = append(dst, e)
+	}
+	return dst, true
+}
+func (l *ringLog) ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error) {
+	dst, _ := l.Entries(nil, lo, hi, maxBytes)
+	return dst, nil
+}
+
+// BenchmarkPropose keeps 64 batches outstanding on a group (or spread over several) of three replicas whose hosts share one
+// process, and reports the processor time of all three per entry. Checking, stamping and copying are in it; network and disk
+// are memory.
+func BenchmarkPropose(b *testing.B) {
+	for _, size := range []int{1 << 10, 64 << 10} {
+		for _, groups := range []int{1, 12} {
+			for _, outstanding := range []int{1, 64} {
+				b.Run(fmt.Sprintf("%dKB/groups=%d/outstanding=%d", size>>10, groups, outstanding), func(b *testing.B) {
+					benchmarkPropose(b, size, groups, outstanding)
+				})
+			}
+		}
+	}
+}
+
+func benchmarkPropose(b *testing.B, size, groups, outstanding int) {
+	hosts := make(map[id.Node]*raftgroup.Host)
+	var stores []*ringStore
+	for n := id.Node(1); n <= 3; n++ {
+		s := newRingStore()
+		stores = append(stores, s)
+		h, err := raftgroup.New(raftgroup.Options{Node: n, Store: s, Transport: &direct{n, hosts}, Workers: 1})
+		require.NoError(b, err)
+		hosts[n] = h
+	}
+	defer func() {
+		for _, h := range hosts {
+			require.NoError(b, h.Close())
+		}
+		for _, s := range stores {
+			s.close()
+		}
+	}()
+	var leaders []*raftgroup.Group
+	for g := id.Group(1); int(g) <= groups; g++ {
+		var members []raftgroup.Member
+		for n := id.Node(1); n <= 3; n++ {
+			members = append(members, raftgroup.Member{Replica: raftgrouptest.ReplicaOf(g, n), Node: n})
+		}
+		for _, n := range []id.Node{2, 3, 1} {
+			hint := raftgroup.CampaignByTimer
+			if n == 1 {
+				hint = raftgroup.CampaignPreferred
+			}
+			r, err := hosts[n].Open(raftgroup.Spec{Group: g, Replica: raftgrouptest.ReplicaOf(g, n), Members: members, Machine: quiet{},
+				Log: &ringLog{group: g, replica: raftgrouptest.ReplicaOf(g, n), last: 10}, Campaign: hint})
+			require.NoError(b, err)
+			if n == 1 {
+				leaders = append(leaders, r)
+			}
+		}
+	}
+	for _, l := range leaders {
+		require.True(b, raftgrouptest.Until(10*time.Second, l.IsLeader))
+	}
+	made := raftgrouptest.Batch(make([]byte, size))
+	free := make(chan *raftgroup.Proposal, outstanding)
+	failed := make(chan error, outstanding)
+	for range outstanding {
+		free <- &raftgroup.Proposal{Batch: slices.Clone(made), Acks: raftgroup.AcksAll, Done: func(p *raftgroup.Proposal) {
+			if p.Result.Err != nil {
+				failed <- p.Result.Err
+			}
+			free <- p
+		}}
+	}
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	cpu := cpuTime()
+	b.ResetTimer()
+	for i := range b.N {
+		leaders[i%len(leaders)].Propose(<-free)
+	}
+	for range outstanding {
+		<-free
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N)/1e3, "cpu-µs/op")
+	m := hosts[1].Metrics()
+	b.ReportMetric(float64(m.Proposals)/float64(m.ProposalSteps), "batches/step")
+	require.Empty(b, failed)
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 	"path"
 
@@ -13,6 +14,16 @@ func (s *Store) openMeta() error {
 	fs := s.o.PebbleFS
 	if fs == nil {
 		fs = vfs.Default
+	}
+	// Pebble syncs neither the directory it finds nor what is above.
+	err := fs.MkdirAll(path.Join(s.o.Dir, "meta"), 0o755)
+	for _, dir := range []string{s.o.Dir, path.Dir(s.o.Dir)} {
+		if err == nil {
+			err = syncMetaDir(fs, dir)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("wal: create %s: %w", path.Join(s.o.Dir, "meta"), err)
 	}
 	db, err := pebble.Open(path.Join(s.o.Dir, "meta"), &pebble.Options{
 		FS:                 fs,
@@ -28,6 +39,14 @@ func (s *Store) openMeta() error {
 	}
 	s.meta = db
 	return nil
+}
+
+func syncMetaDir(fs vfs.FS, dir string) error {
+	f, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // pebbleLogger drops Pebble's chatter, and takes its fatal errors for the store's.

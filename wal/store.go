@@ -317,7 +317,7 @@ func (s *Store) storeFirstCut(l *Log) error {
 func (s *Store) Delete(ctx context.Context, l *Log) error {
 	l.mu.Lock()
 	l.deleted = true
-	for (l.direct || l.writing || l.writingIndex) && !s.failed() {
+	for l.busy() && !s.failed() {
 		l.idle.Wait()
 	}
 	segs := l.segs
@@ -339,6 +339,16 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 	delete(s.logs, key)
 	delete(s.dirs, l.dir)
 	return nil
+}
+
+// busy tells whether somebody is at work on the log's files. Called with mu.
+func (l *Log) busy() bool {
+	for _, sg := range l.segs {
+		if sg.preparing {
+			return true
+		}
+	}
+	return l.direct || l.writing || l.writingIndex
 }
 
 // DeleteRefused removes what is left of a refused replica.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,7 +36,7 @@ type identity struct {
 // openIdentity reads the identity of dir, or makes one, and counts this start.
 func openIdentity(files disk.FS, dir string, node id.Node) (identity, error) {
 	path := filepath.Join(dir, identityFile)
-	data, err := os.ReadFile(path)
+	data, err := files.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		ident := identity{NodeID: node, StoreID: uuid.NewString(), Boot: 1}
 		return ident, ident.store(files, dir)

@@ -13,7 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -47,7 +50,9 @@ type Node struct {
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
 
-	files    disk.FS
+	files       disk.FS
+	pebbleFiles vfs.FS // nil: the operating system's
+
 	state    atomic.Int32 // a State
 	fatal    chan error   // capacity 1: the first one counts
 	closers  []closer     // what is open, in the order of opening
@@ -118,12 +123,9 @@ func ignoreContext(close func() error) func(context.Context) error {
 	return func(context.Context) error { return close() }
 }
 
-func (n *Node) openDirectory(context.Context) error {
+func (n *Node) openDirectory(ctx context.Context) error {
 	dir := n.options.DataDir
-	if err := disk.NewBuffered().MkdirAll(dir); err != nil {
-		return fmt.Errorf("cannot create the data directory: %w", err)
-	}
-	files, err := n.options.Storage.Disk.open(dir)
+	files, err := n.openFiles(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot use the data directory: %w", err)
 	}
@@ -136,11 +138,45 @@ func (n *Node) openDirectory(context.Context) error {
 	return err
 }
 
+// openFiles makes the data directory and returns the file system for it.
+func (n *Node) openFiles(ctx context.Context) (disk.FS, error) {
+	dir := n.options.DataDir
+	if d, ok := simulated.DiskOf(ctx); ok {
+		n.pebbleFiles = d.Pebble
+		return d.Files, makeDirectory(d.Files, dir)
+	}
+	if err := makeDirectory(disk.NewBuffered(), dir); err != nil {
+		return nil, err
+	}
+	return n.options.Storage.Disk.open(dir)
+}
+
+// makeDirectory makes a directory and what is missing above it, durably: the wal's promises begin in the directory that it is
+// given, so the names that lead there must not be the ones that a power loss takes.
+func makeDirectory(files disk.FS, dir string) error {
+	var made []string
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := files.Stat(d); err == nil || d == filepath.Dir(d) {
+			break
+		}
+		made = append(made, d)
+	}
+	if err := files.MkdirAll(dir); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := files.SyncDir(filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (n *Node) openStore(ctx context.Context) error {
 	begin := time.Now()
 	s := n.options.Storage
 	store, err := wal.Open(ctx, wal.Options{
-		Dir: n.options.DataDir, FS: n.files, Logger: n.logger, OnFatal: n.fail,
+		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Logger: n.logger, OnFatal: n.fail,
 		CacheBytes: s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
 		SegmentBytes: s.DefaultSegmentBytes,

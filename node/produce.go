@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -71,7 +72,7 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 	case s.node.store.Pressure() == wal.PressureNoSpace:
 		return nil, rpc.Errorf(rpc.CodeStorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
 	default:
-		if err := p.Check(r.Batch); err != nil {
+		if err := p.Check(r.Batch, time.Now()); err != nil {
 			return nil, err
 		}
 		if r.Acks != rpc.AcksAll && batch.Batch(r.Batch).Producer() != id.NoProducer {
@@ -153,6 +154,7 @@ var errorCodes = []struct {
 	{batch.ErrCorrupt, rpc.CodeCorruptMessage},
 	{batch.ErrInvalidTimestamp, rpc.CodeInvalidTimestamp},
 	{batch.ErrInvalid, rpc.CodeInvalidRecord},
+	{partition.ErrTransactional, rpc.CodeInvalidRequest},
 	{wal.ErrCorrupt, rpc.CodeStorageError},
 	{wal.ErrClosed, rpc.CodeBrokerNotAvailable},
 	{wal.ErrDeleted, rpc.CodeUnknownTopicOrPartition},

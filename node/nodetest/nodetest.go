@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -30,10 +32,20 @@ type Cluster struct {
 	log    *lockedBuffer
 }
 
+// Crash says what a node that is cut off loses.
+type Crash = disksim.Kind
+
+// The kinds of crash of a simulated disk.
+const (
+	Kill      = disksim.Kill      // the process: what was written stays, synced or not
+	PowerLoss = disksim.PowerLoss // the machine: what was not synced is lost, torn or garbage
+)
+
 // Node is one node of a cluster, running or not.
 type Node struct {
 	*node.Node // nil while it is stopped
 	Options    node.Options
+	disk       *disksim.Disk // nil: the real one
 }
 
 // Options returns the options of node n in a test: fast gossip, short elections, ports of its own below dir.
@@ -51,6 +63,18 @@ func Options(dir string, n int, log io.Writer) node.Options {
 // printed if it failed.
 func Start(t testing.TB, n int) *Cluster {
 	t.Helper()
+	return start(t, n, func(int) *disksim.Disk { return nil })
+}
+
+// StartSimulated is Start with each node on a simulated disk, so that its power can be cut. The seed makes the disks' accidents
+// repeatable; what the nodes make of time and scheduling is not.
+func StartSimulated(t testing.TB, n int, seed uint64) *Cluster {
+	t.Helper()
+	return start(t, n, func(i int) *disksim.Disk { return disksim.New(disksim.Options{Seed: seed + uint64(i)}) })
+}
+
+func start(t testing.TB, n int, newDisk func(int) *disksim.Disk) *Cluster {
+	t.Helper()
 	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &lockedBuffer{}}
 	t.Cleanup(c.close)
 	for i := range n {
@@ -60,7 +84,11 @@ func Start(t testing.TB, n int) *Cluster {
 		} else {
 			o.Join = []string{c.Nodes[0].GossipAddress()}
 		}
-		c.Nodes = append(c.Nodes, &Node{Options: o})
+		d := newDisk(i)
+		if d != nil {
+			o.DataDir = "/node-" + strconv.Itoa(i+1) // on its own disk
+		}
+		c.Nodes = append(c.Nodes, &Node{Options: o, disk: d})
 		c.StartNode(i)
 	}
 	for i := range n {
@@ -85,6 +113,9 @@ func (c *Cluster) StartNode(i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	n := c.Nodes[i]
+	if n.disk != nil {
+		ctx = simulated.WithDisk(ctx, simulated.Disk{Files: n.disk, Pebble: n.disk.Pebble()})
+	}
 	started, err := node.Start(ctx, n.Options)
 	if err != nil {
 		c.t.Fatalf("node %d does not start: %v", i+1, err)
@@ -106,6 +137,18 @@ func (c *Cluster) StopNode(i int) {
 		c.t.Errorf("node %d does not stop: %v", i+1, err)
 	}
 	n.Node = nil
+}
+
+// CrashNode stops node i as a crash does: from one instant to the next its disk takes nothing any more, and it is gone without
+// a goodbye. The next start finds what the crash left.
+func (c *Cluster) CrashNode(i int, kind Crash) {
+	c.t.Helper()
+	n := c.Nodes[i]
+	n.disk.Halt()
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = n.Stop(now) // what it still wants to write fails; that is the point
+	n.Node, n.disk = nil, n.disk.Crash(kind)
 }
 
 // AwaitReady waits until node i holds what it should hold.

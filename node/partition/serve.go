@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
@@ -21,9 +22,27 @@ func (e *ErrOutOfRange) Error() string {
 	return fmt.Sprintf("offset %d is outside of the partition, which has [%d, %d)", e.Offset, e.Start, e.End)
 }
 
+// maxTimestampAhead is how far in the future a record may claim to be (message.timestamp.after.max.ms, KIP-937). Microseconds sent
+// as milliseconds would otherwise keep a partition from ever expiring anything.
+const maxTimestampAhead = time.Hour
+
+// ErrTransactional refuses batches of transactions, of which no view would know that they are not committed.
+var ErrTransactional = errors.New("transactions are not supported: produce without a transactional.id")
+
 // Check says whether b may be proposed: everything about a batch that can be known without the log.
-func (p *Partition) Check(b []byte) error {
-	return batch.CheckProduce(b, p.config.Load().MaxMessageBytes)
+func (p *Partition) Check(b []byte, now time.Time) error {
+	if err := batch.CheckProduce(b, p.config.Load().MaxMessageBytes); err != nil {
+		return err
+	}
+	header := batch.Batch(b)
+	if latest := now.Add(maxTimestampAhead).UnixMilli(); header.MaxTimestamp() > latest {
+		return fmt.Errorf("%w: %d is more than %v ahead of this node's clock (%d): timestamps are milliseconds since 1970",
+			batch.ErrInvalidTimestamp, header.MaxTimestamp(), maxTimestampAhead, now.UnixMilli())
+	}
+	if header.Attributes().Transactional() {
+		return ErrTransactional
+	}
+	return nil
 }
 
 // Read appends to dst committed batches from the one that holds offset from on, as many as maxBytes allow but at least one, and

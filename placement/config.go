@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // MaxMessageBytesLimit is the largest max.message.bytes that a topic may have. A batch has to fit into one message between nodes, of
@@ -146,7 +148,7 @@ func nearestKey(name string) string {
 	}
 	best, bestDistance := "", len(name)
 	for _, k := range configKeys {
-		if d := editDistance(normalKey(name), normalKey(k.Name)); d < bestDistance && d <= len(k.Name)/3 {
+		if d := levenshtein.ComputeDistance(normalKey(name), normalKey(k.Name)); d < bestDistance && d <= len(k.Name)/3 {
 			best, bestDistance = k.Name, d
 		}
 	}
@@ -161,24 +163,4 @@ func normalKey(name string) string {
 		}
 		return r
 	}, strings.ToLower(name))
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -106,47 +107,77 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		runs = min(runs, 6)
 	}
-	for i := range runs {
-		seed := uint64(i)
+	for seed := range uint64(runs) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			config := raftgrouptest.Config{
-				Nodes: 3 + 2*rng.IntN(2), Groups: 1 + rng.IntN(4), Seed: seed, Campaign: raftgroup.CampaignPreferred,
-				Options: raftgroup.Options{Workers: 1 + rng.IntN(3), ElectionTicks: 10, HeartbeatTicks: 2, MaxMessageBytes: 4 << 10, ReadAheadBytes: 8 << 10},
-				Disk: func(n id.Node) raftgrouptest.Disk {
-					d := raftgrouptest.NewMemDisk(seed ^ uint64(n)<<8)
-					d.Poison = true
-					d.Resident = rng.IntN(3) * 40
-					slow := rand.New(rand.NewPCG(seed, uint64(n)))
-					d.Delay = func() time.Duration { return time.Duration(slow.IntN(30)*slow.IntN(30)) * 100 * time.Microsecond }
-					return d
-				},
+			config := chaosConfig(seed, rng)
+			config.Disk = func(n id.Node) raftgrouptest.Disk {
+				d := raftgrouptest.NewMemDisk(seed ^ uint64(n)<<8)
+				d.Poison = true
+				d.Resident = rng.IntN(3) * 40
+				slow := rand.New(rand.NewPCG(seed, uint64(n)))
+				d.Delay = func() time.Duration { return time.Duration(slow.IntN(30)*slow.IntN(30)) * 100 * time.Microsecond }
+				return d
 			}
-			cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
-				chaos(t, c, seed, 60)
-				for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
-					require.NotNil(t, c.AwaitLeader(g, time.Minute), "group %d has no leader", g)
-					var got raftgroup.Result
-					require.True(t, raftgrouptest.Until(time.Minute, func() bool {
-						leader := c.Leader(g)
-						if leader == nil {
-							return false
-						}
-						got = <-c.Propose(leader, raftgrouptest.Batch([]byte("the last one")), raftgroup.AcksAll)
-						return got.Err == nil
-					}), "group %d takes no proposals: %v", g, got.Err)
-				}
-				caughtUp(t, c)
-				acked := 0
-				for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
-					acked += c.Witness.AckedCount(g)
-					sameLogs(t, c, g)
-				}
-				require.Greater(t, acked, 0)
-				t.Logf("%d nodes, %d groups, %d batches acknowledged", c.Config.Nodes, c.Config.Groups, acked)
-			})
+			runChaos(t, config, seed, 60)
 		})
 	}
+}
+
+// The same on the real wal over a simulated disk, which loses power with each crash.
+func TestChaosOnWal(t *testing.T) {
+	runs := *chaosRuns / 4
+	if testing.Short() {
+		runs = min(runs, 2)
+	}
+	for seed := range uint64(runs) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			config := chaosConfig(seed, rng)
+			config.Disk = func(n id.Node) raftgrouptest.Disk {
+				d := raftgrouptest.NewWalDisk(seed ^ uint64(n)<<8)
+				d.Options = wal.Options{
+					JournalFileBytes: 256 << 10, CheckpointBytes: 512 << 10, CheckpointInterval: 5 * time.Second,
+					DirectAppendBytes: 4 << 10, SegmentBytes: 128 << 10, CacheBytes: 8 << 20, ReserveBytes: 1,
+				}
+				return d
+			}
+			runChaos(t, config, seed, 40)
+		})
+	}
+}
+
+func chaosConfig(seed uint64, rng *rand.Rand) raftgrouptest.Config {
+	return raftgrouptest.Config{
+		Nodes: 3 + 2*rng.IntN(2), Groups: 1 + rng.IntN(4), Seed: seed, Campaign: raftgroup.CampaignPreferred,
+		Options: raftgroup.Options{Workers: 1 + rng.IntN(3), ElectionTicks: 10, HeartbeatTicks: 2, MaxMessageBytes: 4 << 10, ReadAheadBytes: 8 << 10},
+	}
+}
+
+func runChaos(t *testing.T, config raftgrouptest.Config, seed uint64, steps int) {
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		chaos(t, c, seed, steps)
+		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
+			require.NotNil(t, c.AwaitLeader(g, time.Minute), "group %d has no leader", g)
+			var got raftgroup.Result
+			require.True(t, raftgrouptest.Until(time.Minute, func() bool {
+				leader := c.Leader(g)
+				if leader == nil {
+					return false
+				}
+				got = <-c.Propose(leader, raftgrouptest.Batch([]byte("the last one")), raftgroup.AcksAll)
+				return got.Err == nil
+			}), "group %d takes no proposals: %v", g, got.Err)
+		}
+		caughtUp(t, c)
+		acked := 0
+		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
+			acked += c.Witness.AckedCount(g)
+			sameLogs(t, c, g)
+		}
+		require.Greater(t, acked, 0)
+		t.Logf("%d nodes, %d groups, %d batches acknowledged", c.Config.Nodes, c.Config.Groups, acked)
+	})
 }
 
 // sameLogs compares what all replicas have stored.

@@ -31,8 +31,8 @@ var off rules
 // A deposed leader may get one Ready with a new entry 12 and commit index 12: step 5 before step 1 would acknowledge the
 // entry 12 that it once proposed.
 //
-// 5 and 6 come before the submission, because committed entries alias memory of the log that the submission may free. What of
-// the commit index covers entries of this very Ready has to wait until the log has them: see commitSubmitted.
+// 5 and 6 come before the submission, so that nobody waits for the copying that it does. What of the commit index covers
+// entries of this very Ready has to wait until the log has them: see commitSubmitted.
 func (g *Group) handleReady(rd *raft.Ready) {
 	commit := id.Index(rd.HardState.GetCommit())
 	if off.answerBeforeCut && commit > 0 {

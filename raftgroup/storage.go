@@ -23,6 +23,7 @@ type storage struct {
 	hardState *raftpb.HardState // both as handed to the RawNode when the replica was opened
 	confState *raftpb.ConfState
 	scratch   []wal.Entry
+	lent      bool // the log has lent memory in this turn
 	windows   []*readWindow
 }
 
@@ -57,8 +58,8 @@ func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 	return nil, raft.ErrSnapshotTemporarilyUnavailable
 }
 
-// Entries implements raft.Storage. What it returns aliases the log's memory until the group's next submission: messages are
-// encoded and entries applied before that.
+// Entries implements raft.Storage. What it returns aliases the log's memory until the end of the turn: messages are encoded
+// and entries applied by then.
 func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	limit := int(min(maxSize, math.MaxInt32))
 	from, to := id.Index(lo), id.Index(hi)
@@ -68,6 +69,10 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	entries, ok := s.g.log.Entries(s.scratch[:0], from, to, limit)
 	s.scratch = entries[:0]
 	if ok {
+		if !s.lent && s.g.w != nil {
+			s.lent = true
+			s.g.w.lent = append(s.g.w.lent, s.g)
+		}
 		converted := toRaft(entries)
 		clear(entries)
 		return converted, nil

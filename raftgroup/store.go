@@ -18,6 +18,7 @@ type Log interface {
 	HardState() wal.HardState
 	State() wal.State
 	Entries(dst []wal.Entry, lo, hi id.Index, maxBytes int) ([]wal.Entry, bool)
+	Release()
 	ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error)
 	SetCommit(i id.Index)
 	TakeCut(st wal.State)

@@ -20,6 +20,7 @@ type worker struct {
 	groups []*Group  // open ones, failed ones included; g.slot is the position
 	dirty  []*Group  // touched in this turn
 	spare  []*Group  // the other half of dirty's double buffer
+	lent   []*Group  // asked their logs for entries: to be released at the end of the turn
 	after  []*Group  // have a commit index to handle after the submission
 	got    delivery
 	jobs   []*appendJob // free ones
@@ -131,6 +132,12 @@ func (w *worker) settle() {
 		w.spare = list
 	}
 	w.flush()
+	for _, g := range w.lent { // Raft holds no message and no Ready any more that shares their data
+		g.storage.lent = false
+		g.log.Release()
+	}
+	clear(w.lent)
+	w.lent = w.lent[:0]
 }
 
 func (w *worker) flush() {
@@ -169,10 +176,11 @@ func (w *worker) recycle(j *appendJob) {
 	if len(w.jobs) >= maxFreeJobs {
 		return
 	}
-	entries := j.append.Entries
-	clear(entries)
+	a := &j.append // which keeps what the store planned in, to plan in again
+	clear(a.Entries)
+	a.Entries, a.HardState, a.Log = a.Entries[:0], nil, nil
 	clear(j.responses)
-	*j = appendJob{append: wal.Append{Entries: entries[:0]}, responses: j.responses[:0]}
+	j.responses, j.group, j.last, j.term = j.responses[:0], nil, 0, 0
 	w.jobs = append(w.jobs, j)
 }
 

@@ -158,8 +158,9 @@ func (c *Cluster) OpenGroup(node id.Node, l raftgroup.Log, members []raftgroup.M
 func (c *Cluster) Crash(node id.Node) {
 	n := c.Nodes[node]
 	c.Net.Detach(node)
-	n.Disk.Crash()
+	n.Disk.Halt()
 	_ = n.Host.Close()
+	n.Disk.Crash()
 	n.Host, n.Store = nil, nil
 }
 

@@ -26,7 +26,9 @@ type Store interface {
 type Disk interface {
 	// Open recovers the store.
 	Open() (Store, error)
-	// Crash ends the open store as power loss does. Its committer completes nothing any more.
+	// Halt cuts the power: nothing that is submitted to the open store becomes durable any more, nothing completes.
+	Halt()
+	// Crash follows Halt when nobody uses the store any more: what Open finds next is decided.
 	Crash()
 }
 
@@ -37,7 +39,7 @@ type MemDisk struct {
 	Delay func() time.Duration
 	// Resident is how many of the last entries of a log are in memory; what is older must be read. 0: all.
 	Resident int
-	// Poison overwrites what Entries returned at the log's next submission, as an unlucky reuse of memory would.
+	// Poison overwrites what Entries returned when the log is released, as an unlucky reuse of memory would.
 	Poison bool
 	// LoseAll keeps nothing at a crash that was not durable.
 	LoseAll bool
@@ -88,10 +90,12 @@ func (d *MemDisk) Open() (Store, error) {
 	return s, nil
 }
 
+// Halt implements Disk.
+func (d *MemDisk) Halt() { d.open.stop() }
+
 // Crash implements Disk.
 func (d *MemDisk) Crash() {
 	s := d.open
-	s.stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.LoseAll {
@@ -242,7 +246,7 @@ type memLog struct {
 	offsets []id.Offset // of each entry: that of its first record, or of the next one
 	next    id.Offset
 	commit  id.Index
-	lent    [][]byte // what Entries returned since the last submission
+	lent    [][]byte // what Entries returned since the last Release
 	start   wal.Start
 }
 
@@ -257,12 +261,6 @@ func (l *memLog) at(i id.Index) int { return int(i - l.start.Index - 1) }
 func (l *memLog) submit(entries []wal.Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, b := range l.lent {
-		for i := range b {
-			b[i] ^= 0xa5
-		}
-	}
-	l.lent = nil
 	if len(entries) == 0 {
 		return
 	}
@@ -353,6 +351,17 @@ func (l *memLog) Entries(dst []wal.Entry, lo, hi id.Index, maxBytes int) ([]wal.
 		dst = append(dst, e)
 	}
 	return dst, true
+}
+
+func (l *memLog) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.lent {
+		for i := range b {
+			b[i] ^= 0xa5
+		}
+	}
+	l.lent = l.lent[:0]
 }
 
 func (l *memLog) ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error) {

@@ -204,7 +204,7 @@ func (f *Frame) fill(b []byte) {
 
 // copySum copies p to b at the given position and adds it to the checksum, in steps that stay in the cache.
 func copySum(b []byte, at int, p []byte, crc uint32) (int, uint32) {
-	const step = 8 << 10
+	const step = 16 << 10
 	for len(p) > 0 {
 		n := copy(b[at:], p[:min(len(p), step)])
 		crc = crc32.Update(crc, castagnoli, b[at:at+n])

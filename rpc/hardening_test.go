@@ -79,7 +79,7 @@ func TestStrangers(t *testing.T) {
 		{"half a name", join(claim(drpcwire.KindInvoke, 1, 1, 20), []byte("/quorumlog")), false, preludeTimeout + time.Second, 1},
 		{"message first", claim(drpcwire.KindMessage, 1, 1, 20), false, time.Second, 1},
 		{"endless number", bytes.Repeat([]byte{kindInvoke<<1 | 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 3), false, time.Second, 1},
-		{"unknown call", invoke("/quorumlog.Admin/Explode"), false, time.Second + lingerTimeout, 0},
+		{"unknown call", invoke("/quorumlog.Admin/Explode"), false, preludeTimeout + time.Second, 0},
 		{"call without request", invoke("/quorumlog.Admin/Metadata"), false, preludeTimeout + 2*time.Second, 1},
 		{"1 GiB request", join(invoke("/quorumlog.Admin/Metadata"), claim(drpcwire.KindMessage, 1, 2, 1<<30)), true, time.Second, 1},
 		{"lane without hello", invoke(rpcLane), false, preludeTimeout + 2*time.Second, 1},
@@ -246,9 +246,7 @@ func TestPanicInStream(t *testing.T) {
 	done, answers := make(chan error, 2), make(chan uint64, 10)
 	go func() { done <- c.Recv(func(ProduceResponse) {}) }()
 	go func() { done <- other.Recv(func(r ProduceResponse) { answers <- r.Correlation }) }()
-	if err := errors.Join(c.Send(ProduceRequest{Correlation: 13}), c.Flush()); err != nil {
-		t.Fatal(err)
-	}
+	_ = errors.Join(c.Send(ProduceRequest{Correlation: 13}), c.Flush()) // the stream may end before Flush returns
 	if err := within(t, 3*time.Second, "Recv returned", done); CodeOf(err) != CodeUnknown || err.Error() != "internal error: see the log of node 4" {
 		t.Errorf("the client sees %v", err)
 	}
@@ -326,7 +324,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		_, err := d.Admin(addr).DeleteTopic(context.Background(), &pb.DeleteTopicRequest{})
 		unary <- err
 	}()
-	eventually(t, 2*time.Second, "all are busy", func() bool { return received.Load() > 100 && s.Metrics().Connections == 8 })
+	eventually(t, 2*time.Second, "all are busy", func() bool { return received.Load() > 100 && s.Metrics().Connections == 8 && a.begun.Load() == 1 })
 	closed := make(chan struct{})
 	start := time.Now()
 	go func() {
@@ -361,7 +359,7 @@ func TestCloseCutsOff(t *testing.T) {
 		_, err := d.Admin(s.Addr().String()).DeleteTopic(context.Background(), &pb.DeleteTopicRequest{})
 		done <- err
 	}()
-	eventually(t, time.Second, "the call is there", func() bool { return s.Metrics().Connections == 1 })
+	eventually(t, time.Second, "the call is there", func() bool { return a.begun.Load() == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {

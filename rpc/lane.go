@@ -34,9 +34,12 @@ type lane struct {
 	kick   chan struct{} // capacity 1: dial now
 	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
 
-	link    atomic.Pointer[link] // the present stream, for breakNow
-	logged  string               // the last failure that was logged; the goroutine of run only
-	backoff time.Duration        // likewise
+	link atomic.Pointer[link] // the present stream, for breakNow
+
+	// Of run's goroutine only:
+	logged   string // the last failure that was logged
+	failures int    // since it last worked
+	backoff  time.Duration
 }
 
 func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
@@ -191,6 +194,7 @@ func (l *lane) drain(k *link) error {
 // up and down report the control lane's state; down also ends the bulk lanes, so that all of them start afresh.
 func (l *lane) up() {
 	l.peer.peers.counts.connects.Add(1)
+	l.failures = 0
 	if l.logged != "" {
 		l.logged = ""
 		l.log().Info("lane to node works again", "node", l.peer.node, "lane", l.number)
@@ -216,8 +220,9 @@ func (l *lane) down() {
 
 // report logs a failure, once as long as it stays the same.
 func (l *lane) report(err error) {
-	if l.number != LaneCtl && l.peer.ctl.link.Load() == nil {
-		return // the control lane says it for all
+	l.failures++
+	if l.number != LaneCtl && (l.failures < 3 || l.peer.ctl.link.Load() == nil) {
+		return // the control lane speaks for all, unless this one alone keeps failing
 	}
 	if text := err.Error(); text != l.logged {
 		l.logged = text

@@ -157,12 +157,12 @@ func (s *Server) admit(c *conn) bool {
 	return true
 }
 
-// waiting notes that a connection is between calls (true) or in one. False when it should end instead.
+// waiting notes that a connection is between calls (true) or in one. False: the server is closing, no other call may begin.
 func (s *Server) waiting(c *conn, between bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.conns[c] = between
-	return !between || s.closing.Err() == nil
+	return s.closing.Err() == nil
 }
 
 // serve runs the calls of one connection in sequence, as drpc has it.
@@ -183,14 +183,11 @@ func (s *Server) serve(c *conn) {
 			}
 			return
 		}
-		s.waiting(c, false)
-		again := s.call(c, st, name)
-		if !again {
-			linger(c, m)
+		if !s.waiting(c, false) {
 			return
 		}
-		c.setDeadline(pooledTimeout)
-		if !s.waiting(c, true) {
+		if again := s.call(c, st, name); !again || !s.waiting(c, true) {
+			linger(c, m)
 			return
 		}
 	}
@@ -245,6 +242,9 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 		}()
 	}
 	err := s.dispatch(c, st, name)
+	if unary {
+		c.setDeadline(pooledTimeout)
+	}
 	if err == nil {
 		return st.CloseSend() == nil && unary
 	}
@@ -256,7 +256,10 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 	if !unary {
 		c.hurry()
 	}
-	return st.SendError(toWire(err)) == nil && unary && err != error(errUnknownCall)
+	if err == error(errUnknownCall) {
+		c.setDeadline(preludeTimeout) // as if it had said nothing
+	}
+	return st.SendError(toWire(err)) == nil && unary
 }
 
 var errUnknownCall = Errorf(CodeUnsupportedVersion, "this node does not know the call: it speaks protocol %d", Protocol)
@@ -308,8 +311,11 @@ func (s *Server) Close(ctx context.Context) error {
 	_ = s.o.Listener.Close()
 	s.mu.Lock()
 	for c, between := range s.mu.conns {
-		if between {
+		if between && !c.closeWrite() { // the client closes in turn, or is given up
 			_ = c.Close()
+		}
+		if between {
+			c.setDeadline(lingerTimeout)
 		}
 	}
 	s.mu.Unlock()

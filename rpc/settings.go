@@ -6,8 +6,9 @@ import "time"
 const Protocol uint16 = 1
 
 const (
-	// MaxBatchBytes is the largest record batch that a produce stream or a lane carries: 1 MiB of records, headers aside.
-	MaxBatchBytes = 1<<20 + 64<<10
+	// MaxBatchBytes is the largest record batch that any stream carries, and so the upper limit of max.message.bytes. It leaves
+	// room for all headers in a message.
+	MaxBatchBytes = 2_000_000
 	// trainBytes is how much is packed into one drpc message when there is more to send. A frame that is larger goes alone.
 	trainBytes = 256 << 10
 	// maxMessage bounds a drpc message in both directions: a train, or the largest single frame.

@@ -173,6 +173,7 @@ func TestFetchStream(t *testing.T) {
 type adminServer struct {
 	pb.DRPCAdminUnimplementedServer
 	slow    chan struct{} // DeleteTopic waits for it, or its context
+	begun   atomic.Int32
 	ended   atomic.Int32
 	timeout atomic.Int64
 }
@@ -188,6 +189,7 @@ func (a *adminServer) CreateTopic(context.Context, *pb.CreateTopicRequest) (*pb.
 }
 
 func (a *adminServer) DeleteTopic(ctx context.Context, _ *pb.DeleteTopicRequest) (*pb.DeleteTopicResponse, error) {
+	a.begun.Add(1)
 	defer a.ended.Add(1)
 	select {
 	case <-a.slow:

@@ -67,7 +67,7 @@ func TestFaultsOneByOne(t *testing.T) {
 				a := produceAll(t, p, "test", 0, 300)
 				ok, failed := a.counts()
 				if fault != clienttest.Reject && failed > 0 || ok+failed != 300 || fault == clienttest.Reject && failed == 0 {
-					t.Errorf("%d acknowledged, %d failed: %v", ok, failed, a.failed)
+					t.Errorf("%d acknowledged, %d failed: %v", ok, failed, a.firstFailure())
 				}
 				checkDelivery(t, cluster, a, "test", 2)
 			})

@@ -109,6 +109,14 @@ func (a *acks) callback(value string) func(client.Ack) {
 	}
 }
 
+// firstFailure is the error of some record, for messages.
+func (a *acks) firstFailure() error {
+	for _, err := range a.failed {
+		return err
+	}
+	return nil
+}
+
 func (a *acks) counts() (ok, failed int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

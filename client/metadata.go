@@ -21,7 +21,7 @@ const (
 	// hedgeDelay is after how long without an answer the next node is asked as well: a frozen node answers nothing at all.
 	hedgeDelay = 250 * time.Millisecond
 	// unknownGrace is how long a topic must be unknown before that is believed: the node asked may not have heard of it yet.
-	unknownGrace = 3 * time.Second
+	unknownGrace = 2 * time.Second
 )
 
 // metadata is a snapshot of what is known of the cluster. It is never changed once it is published.

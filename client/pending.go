@@ -21,7 +21,8 @@ type identity struct {
 var noIdentity = identity{producer: id.NoProducer, epoch: -1}
 
 // pending is a batch on its way: from its first record to its outcome. It belongs to one queue and is guarded by that queue's
-// mutex, except that the sender of the queue's stream encodes and reads wire while it is queue.sending or holds a reference.
+// mutex, except that builder and buffer belong to the sender while the batch is queue.sending, and that whoever holds a reference
+// may read wire.
 type pending struct {
 	next *pending // in the list that it is in
 
@@ -86,7 +87,7 @@ func (b *pending) release() {
 	clear(b.flushes)
 	b.callbacks, b.flushes = b.callbacks[:0], b.flushes[:0]
 	b.next, b.charge, b.due = nil, 0, false
-	b.forget()
+	b.sequenced, b.identity, b.sequence, b.wire = false, noIdentity, 0, nil
 	b.attempts, b.correlation, b.doubt, b.sentAt, b.cause = 0, 0, false, time.Time{}, nil
 	b.done, b.offset, b.err = false, 0, nil
 	pendingPool.Put(b)
@@ -94,24 +95,31 @@ func (b *pending) release() {
 
 // forget takes identity and sequence back. Only right when no attempt under them can have been written.
 func (b *pending) forget() {
+	if b.attempts > 0 {
+		b.buffer = nil // a sender that is stuck in its last attempt may still be reading it
+	}
 	b.sequenced, b.identity, b.sequence, b.wire = false, noIdentity, 0, nil
 }
 
 func (b *pending) count() int { return b.builder.Count() }
 
-// encode makes wire.
-func (b *pending) encode(c batch.Compression) error {
-	trailer := batch.Plain(c)
-	if b.identity != noIdentity {
-		trailer = batch.Trailer{Producer: b.identity.producer, ProducerEpoch: b.identity.epoch, BaseSequence: b.sequence, Compression: c}
+// trailer is what the batch is closed with, as things are now.
+func (b *pending) trailer(c batch.Compression) batch.Trailer {
+	if !b.sequenced {
+		return batch.Plain(c)
 	}
+	return batch.Trailer{Producer: b.identity.producer, ProducerEpoch: b.identity.epoch, BaseSequence: b.sequence, Compression: c}
+}
+
+// encode returns the batch as it is sent, in buffer. The caller is the queue's sender and holds a reference, not the mutex:
+// nobody else touches builder or buffer meanwhile.
+func (b *pending) encode(t batch.Trailer) (batch.Batch, error) {
 	b.buffer = slices.Grow(b.buffer[:0], b.builder.Len())
-	wire, err := b.builder.Finish(b.buffer, trailer)
+	wire, err := b.builder.Finish(b.buffer, t)
 	if err != nil {
-		return fmt.Errorf("client: encode a batch: %w", err)
+		return nil, fmt.Errorf("client: encode a batch: %w", err)
 	}
-	b.wire = wire
-	return nil
+	return wire, nil
 }
 
 // pendingList is a list of batches in the order in which they are to be written.

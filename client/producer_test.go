@@ -32,7 +32,7 @@ func TestProduceAndConsume(t *testing.T) {
 			const n = 2000
 			a := produceAll(t, p, "test", 1, n)
 			if ok, failed := a.counts(); ok != n || failed != 0 {
-				t.Fatalf("%d acknowledged, %d failed: %v", ok, failed, a.failed)
+				t.Fatalf("%d acknowledged, %d failed: %v", ok, failed, a.firstFailure())
 			}
 			if !slices.IsSorted(a.order) {
 				t.Error("callbacks are out of order")
@@ -176,7 +176,7 @@ func TestDeliveryTimeoutLeavesNoHole(t *testing.T) {
 	cluster.SetFault(nil)
 	after := produceAll(t, p, "test", 0, 10)
 	if ok, failed := after.counts(); ok != 10 {
-		t.Fatalf("%d of 10 acknowledged afterwards, %d failed: %v", ok, failed, after.failed)
+		t.Fatalf("%d of 10 acknowledged afterwards, %d failed: %v", ok, failed, after.firstFailure())
 	}
 	if n := len(cluster.Values(tp("test", 0))); n != 20 {
 		t.Errorf("%d records in the log, 20 were acknowledged", n)
@@ -210,7 +210,7 @@ func TestForgottenProducer(t *testing.T) {
 	for round := range 3 {
 		a := produceAll(t, p, "test", 0, 100)
 		if ok, failed := a.counts(); ok != 100 {
-			t.Fatalf("round %d: %d acknowledged, %d failed: %v", round, ok, failed, a.failed)
+			t.Fatalf("round %d: %d acknowledged, %d failed: %v", round, ok, failed, a.firstFailure())
 		}
 		cluster.ForgetProducers(tp("test", 0))
 	}

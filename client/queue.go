@@ -27,7 +27,7 @@ type queue struct {
 	mu      sync.Mutex
 	open    *pending    // takes records
 	waiting pendingList // closed for records, not sent or put back
-	sending *pending    // being encoded by the sender of stream, outside mu
+	sending *pending    // being encoded by the sender of stream, outside mu: nothing else is sent meanwhile
 	flight  pendingList // sent; the head is the oldest without outcome
 	ended   pendingList // have their outcome; callbacks are to be called
 	calling *pending    // its callbacks are being called
@@ -35,6 +35,7 @@ type queue struct {
 	err     error       // closed, why
 
 	stream    *stream // who sends; nil: the housekeeper looks for one when there is something to send
+	recalled  bool    // sending is back in waiting, in its place: the sender may only keep what it has encoded
 	listed    bool    // in the list of stream
 	homeless  bool    // in the list of the housekeeper
 	topicID   id.Topic
@@ -232,6 +233,10 @@ func (q *queue) putBackLocked() {
 		b.interrupt(nil)
 		back.pushBack(b)
 	}
+	if q.sending != nil && !q.recalled && q.producer.opts.Acks != AcksNone {
+		back.pushBack(q.sending) // it comes behind those that were in flight
+		q.recalled = true
+	}
 	q.waiting.prepend(back)
 	q.advanceLocked()
 }
@@ -319,7 +324,7 @@ func (q *queue) flush(f *flush) {
 		}
 	}
 	for _, b := range []*pending{q.calling, q.sending, q.open} {
-		if b != nil {
+		if b != nil && !(b == q.sending && q.recalled) {
 			f.add(b)
 		}
 	}

@@ -174,18 +174,13 @@ func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
 		q.callBack()
 		return nil
 	}
-	if b.wire == nil {
-		q.sending = b
+	if b.wire == nil && !s.encodeLocked(q, b) {
+		q.signalLocked()
 		q.mu.Unlock()
-		err := b.encode(s.producer.opts.Compression)
-		q.mu.Lock()
-		q.sending = nil
-		if err != nil {
-			b.endLocked(id.NoOffset, err)
-		}
+		return nil
 	}
 	correlation, ok := s.registerLocked(q, b)
-	topic := q.topicID
+	topic, wire := q.topicID, b.wire
 	q.signalLocked()
 	q.mu.Unlock()
 	if !ok {
@@ -199,7 +194,7 @@ func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
 		Partition:   q.tp.Partition,
 		Acks:        acks.wire(),
 		Timeout:     s.producer.client.opts.RequestTimeout,
-		Batch:       b.wire,
+		Batch:       wire,
 	})
 	if acks == AcksNone {
 		q.sentUnasked(b, err)
@@ -207,6 +202,28 @@ func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
 	}
 	b.release()
 	return err
+}
+
+// encodeLocked encodes a batch that was taken from the queue, with the mutex released meanwhile. False: the batch was taken
+// back in that time.
+func (s *stream) encodeLocked(q *queue, b *pending) bool {
+	q.sending = b
+	b.retain()
+	trailer := b.trailer(s.producer.opts.Compression)
+	q.mu.Unlock()
+	wire, err := b.encode(trailer)
+	q.mu.Lock()
+	defer b.release()
+	recalled := q.recalled
+	q.sending, q.recalled = nil, false
+	switch {
+	case b.done:
+	case err != nil && !recalled:
+		b.endLocked(id.NoOffset, err)
+	case b.trailer(s.producer.opts.Compression) == trailer:
+		b.wire = wire
+	}
+	return !recalled
 }
 
 // registerLocked puts a batch that is ready to be written among those in flight; false when that is not to be, because things
@@ -221,10 +238,6 @@ func (s *stream) registerLocked(q *queue, b *pending) (correlation uint64, ok bo
 		q.ended.pushBack(b)
 		return 0, false
 	case q.stream != s || q.draining:
-		q.waiting.pushFront(b)
-		return 0, false
-	case b.sequenced && b.identity != q.identity:
-		b.forget()
 		q.waiting.pushFront(b)
 		return 0, false
 	}

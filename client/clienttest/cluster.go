@@ -32,6 +32,9 @@ const (
 	MoveLeader        // the partition moves to another node, then Refuse
 	MoveAfter         // the batch is written, the partition moves, the connection breaks
 	NumFaults         // how many there are
+
+	// Discard is no fault: the batch is acknowledged and not kept, for benchmarks.
+	Discard
 )
 
 // Cluster is some nodes that share all partitions.
@@ -379,7 +382,9 @@ func (n *node) start() error {
 	if err != nil {
 		return err
 	}
+	n.cluster.mu.Lock()
 	n.addr = l.Addr().String()
+	n.cluster.mu.Unlock()
 	n.mu.Lock()
 	n.conns = make(map[net.Conn]struct{})
 	n.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -65,6 +66,9 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 	case LoseAck:
 		_, _ = c.appendLocked(p, r.Batch)
 	case Swallow:
+	case Discard:
+		p.next += id.Offset(batch.Batch(r.Batch).Count())
+		answer(p.next-id.Offset(batch.Batch(r.Batch).Count()), nil)
 	case Twice:
 		_, _ = c.appendLocked(p, r.Batch)
 		answer(c.appendLocked(p, r.Batch))

@@ -255,7 +255,7 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 	var taken []takenCut
 	var buf []byte
 	b := s.meta.NewBatch()
-	defer func() { _ = b.Close() }()
+	defer func() { _ = b.Close() }() // the current one; closing a batch twice would close another's
 	for _, l := range logs {
 		cut, garbage, ok, err := l.takeCut(completed)
 		if err != nil {
@@ -270,16 +270,16 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 		}
 		taken = append(taken, takenCut{l, cut.covered, garbage})
 		if b.Len() >= cutBatchBytes {
-			if err := c.store(&b, taken, pebble.NoSync); err != nil {
+			if err := c.store(b, taken, pebble.NoSync); err != nil {
 				return err
 			}
-			b = s.meta.NewBatch()
+			b.Reset()
 		}
 	}
 	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
 		return err
 	}
-	if err := c.store(&b, taken, pebble.Sync); err != nil {
+	if err := c.store(b, taken, pebble.Sync); err != nil {
 		return err
 	}
 	for _, t := range taken {
@@ -290,7 +290,7 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 }
 
 // store commits a batch, but for cuts of logs that were deleted meanwhile.
-func (c *checkpointer) store(b **pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
+func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
 	c.s.metaMu.Lock()
 	defer c.s.metaMu.Unlock()
 	for _, t := range taken {
@@ -298,15 +298,12 @@ func (c *checkpointer) store(b **pebble.Batch, taken []takenCut, sync *pebble.Wr
 		deleted := t.l.deleted
 		t.l.mu.Unlock()
 		if deleted {
-			if err := (*b).Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
+			if err := b.Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
 				return err
 			}
 		}
 	}
-	if err := c.s.metaCommit(*b, sync); err != nil {
-		return err
-	}
-	return (*b).Close()
+	return c.s.metaCommit(b, sync)
 }
 
 // retire takes the journal files out of use in which no log has a record that its stored cut does not cover.

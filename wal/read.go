@@ -308,18 +308,17 @@ func (v *segView) rowsFrom(r *reader, i id.Index, take func(row *segment.Row, n 
 	return nil
 }
 
-// bytes appends the bytes of r.rows, which are consecutive, to dst and checks them: from the file below the watermark and
-// from the tail above.
+// bytes appends the bytes of r.rows, which are consecutive, to dst and checks them: from the tail, and what is before it
+// from the file.
 func (v *segView) bytes(r *reader, dst []byte) ([]byte, error) {
 	if len(r.rows) == 0 {
 		return dst, nil
 	}
 	from, to := r.rows[0].Position, r.rows[len(r.rows)-1].End()
 	v.l.mu.Lock()
-	w := max(min(v.sg.w, to), from)
-	if start := id.Position(v.sg.tail.start(int64(v.sg.end))); start <= from {
-		w = from // all of it
-	}
+	// The tail, which begins at or below the watermark, not the watermark itself: the latter comes down only when the round of
+	// a truncation is complete.
+	w := max(min(id.Position(v.sg.tail.start(int64(v.sg.end))), to), from)
 	var ok bool
 	r.pieces, ok = v.sg.tail.pieces(r.pieces, int64(w), int64(to))
 	v.l.mu.Unlock()

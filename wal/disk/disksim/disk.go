@@ -203,7 +203,9 @@ func (d *Disk) losePower() {
 		n.opens = 0
 		n.losePower(d.rng, keep)
 	})
-	keepPebble := [...]int{0, 0, 100, 50}[d.rng.IntN(4)]
+	// All or nothing: Pebble relies on a marker not being there without the manifest it names, although it syncs the
+	// directory only once for both. (Some of both is also not reproducible, since CrashClone walks maps.)
+	keepPebble := [...]int{0, 0, 100}[d.rng.IntN(3)]
 	d.pebble = d.pebble.CrashClone(vfs.CrashCloneCfg{
 		UnsyncedDataPercent: keepPebble, RNG: rand.New(rand.NewPCG(d.rng.Uint64(), 0)),
 	})

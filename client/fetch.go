@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -69,9 +68,6 @@ func (s *fetchStream) run() {
 	defer conn.Close()
 	s.consumer.wg.Go(func() {
 		err := conn.Recv(s.event)
-		if err == nil {
-			err = errors.New("the node closed the stream")
-		}
 		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
 	})
 	for {

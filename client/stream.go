@@ -73,9 +73,6 @@ func (s *stream) run() {
 	}
 	s.producer.wg.Go(func() {
 		err := conn.Recv(s.answer)
-		if err == nil {
-			err = errors.New("the node closed the stream")
-		}
 		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
 	})
 	defer conn.Close()

@@ -32,7 +32,11 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 			if r := c.Group(any(), g); r != nil { // whoever it is: one that does not lead must refuse
 				acks := []raftgroup.Acks{raftgroup.AcksAll, raftgroup.AcksAll, raftgroup.AcksLeader, raftgroup.AcksNone}[rng.IntN(4)]
 				record++
-				c.Propose(r, raftgrouptest.Batch(fmt.Appendf(make([]byte, rng.IntN(2000)), "record %d", record)), acks)
+				size := rng.IntN(2000)
+				if rng.IntN(8) == 0 {
+					size = rng.IntN(40_000) // larger than a message, and straight into the segment
+				}
+				c.Propose(r, raftgrouptest.Batch(fmt.Appendf(make([]byte, size), "record %d", record)), acks)
 			}
 		}
 	}
@@ -81,7 +85,10 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 				}
 			}
 		}
-		propose()
+		for range rng.IntN(4) {
+			propose()
+			pause(time.Duration(rng.IntN(3000)) * time.Microsecond)
+		}
 		pause(time.Duration(rng.IntN(400)) * time.Millisecond)
 	}
 	c.Net.Heal()

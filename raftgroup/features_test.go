@@ -447,17 +447,43 @@ func TestReplicaThatLostEntriesStops(t *testing.T) {
 			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(raftgrouptest.ReplicaOf(1, victim))),
 			Term: new(uint64(term)), Commit: new(uint64(leader.Log().LastIndex()) + 5),
 		})
-		require.True(t, raftgrouptest.Until(time.Second, func() bool { return c.Nodes[victim].Host.Metrics().Failed == 1 }))
-		require.Len(t, c.Witness.Problems, 1)
-		require.Contains(t, c.Witness.Problems[0], "acknowledged data was lost")
-		c.Witness.Problems = nil
+		stopped(t, c, victim, "acknowledged data was lost")
 		propose(t, c, leader, 10, 10)
 		propose(t, c, c.Leader(2), 10, 10)
 		c.Nodes[victim].Host.Cut(1, raftgrouptest.ReplicaOf(1, victim)) // still possible
-		_, err := c.Group(victim, 1).ReadIndex(context.Background())
+	})
+}
+
+// Raft panics when it is to apply a change after which there is no voter. Only that replica stops.
+func TestPanicInRaftStopsOneReplica(t *testing.T) {
+	config := raftgrouptest.Config{Nodes: 1, Groups: 2, Campaign: raftgroup.CampaignPreferred}
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		require.NotNil(t, c.AwaitLeader(2, time.Second))
+		leader := c.AwaitLeader(1, time.Second)
+		propose(t, c, leader, 10, 10)
+		err := leader.ChangeMembers(context.Background(), raftgroup.ConfChange(
+			raftgroup.Change{Type: raftpb.ConfChangeRemoveNode, Replica: leader.Replica()}))
 		var failed *raftgroup.FailedError
 		require.ErrorAs(t, err, &failed)
+		require.Equal(t, leader.Replica(), failed.Replica)
+		stopped(t, c, 1, "removed all voters")
+		propose(t, c, c.Leader(2), 10, 10)
 	})
+}
+
+// stopped checks that group 1's replica on a node has stopped, and why.
+func stopped(t *testing.T, c *raftgrouptest.Cluster, node id.Node, reason string) {
+	t.Helper()
+	require.True(t, raftgrouptest.Until(time.Second, func() bool { return c.Nodes[node].Host.Metrics().Failed == 1 }))
+	problems := c.Witness.Problems
+	c.Witness.Problems = nil
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0], reason)
+	require.Contains(t, problems[0], "replace it by a new replica")
+	_, err := c.Group(node, 1).ReadIndex(context.Background())
+	var failed *raftgroup.FailedError
+	require.ErrorAs(t, err, &failed)
+	require.ErrorIs(t, (<-c.Propose(c.Group(node, 1), raftgrouptest.Batch(nil), raftgroup.AcksAll)).Err, raftgroup.ErrClosed)
 }
 
 func TestCloseGroupEndsEverything(t *testing.T) {

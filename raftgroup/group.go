@@ -354,10 +354,10 @@ func (g *Group) fail(cause error) {
 	g.w.n.failed.Add(1)
 	err := &FailedError{Group: g.id, Replica: g.replica, Cause: cause}
 	g.h.o.Logger.Error("replica stopped", "group", uint64(g.id), "replica", uint64(g.replica), "error", cause)
-	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
 	g.endWaiting(0, err)
 	g.failPending(err)
 	g.endRequests(err)
+	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
 	g.h.o.OnGroupFailed(g, err)
 }
 

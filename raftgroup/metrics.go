@@ -26,6 +26,7 @@ type Metrics struct {
 	Unroutable       uint64 // messages for a replica whose node is not known
 	Elections        uint64 // campaigns started by hints, calls and failed nodes
 	LeaderChanges    uint64 // leader, term or role of a replica changed
+	BelowStart       uint64 // times a follower needed entries from before the log's start: it is to be replaced
 	DiskReads        uint64 // reads for lagging followers
 	DiskReadBytes    uint64 // bytes of entries in these
 	UncommittedBytes int64  // bytes proposed and not committed now
@@ -39,7 +40,7 @@ type counters struct {
 	proposals, proposalSteps, proposedBytes, refused                    atomic.Uint64
 	committed, applied, received                                        atomic.Uint64
 	droppedUnknown, droppedInvalid, droppedFull, droppedSnapshots, sent atomic.Uint64
-	unroutable, elections, leaderChanges, cuts                          atomic.Uint64
+	unroutable, elections, leaderChanges, cuts, belowStart              atomic.Uint64
 	_                                                                   [64]byte // workers' counters share no cache line
 }
 
@@ -73,7 +74,7 @@ func (c *counters) addTo(m *Metrics) {
 		{&m.Refused, &c.refused}, {&m.Committed, &c.committed}, {&m.Applied, &c.applied}, {&m.Received, &c.received},
 		{&m.DroppedUnknown, &c.droppedUnknown}, {&m.DroppedInvalid, &c.droppedInvalid}, {&m.DroppedFull, &c.droppedFull},
 		{&m.DroppedSnapshots, &c.droppedSnapshots}, {&m.Sent, &c.sent}, {&m.Unroutable, &c.unroutable},
-		{&m.Elections, &c.elections}, {&m.LeaderChanges, &c.leaderChanges}, {&m.Cuts, &c.cuts},
+		{&m.Elections, &c.elections}, {&m.LeaderChanges, &c.leaderChanges}, {&m.Cuts, &c.cuts}, {&m.BelowStart, &c.belowStart},
 	} {
 		*x.to += x.from.Load()
 	}

@@ -122,9 +122,15 @@ func (g *Group) proposePending() {
 		return // after the next Ready, or when the transfer ends
 	}
 	pr := &g.w.proposer
-	bytes := 0
+	bytes, taken := 0, 0
 	for i, p := range g.pending {
+		if g.w.budget <= 0 {
+			g.w.waiting = append(g.w.waiting, g)
+			break
+		}
+		g.w.budget -= len(p.Batch)
 		g.pending[i] = nil
+		taken++
 		if err := g.admissible(p); err != nil {
 			p.fail(err)
 			continue
@@ -137,7 +143,9 @@ func (g *Group) proposePending() {
 			bytes += len(p.Batch)
 		}
 	}
-	g.pending = g.pending[:0]
+	rest := copy(g.pending, g.pending[taken:])
+	clear(g.pending[rest:])
+	g.pending = g.pending[:rest]
 	if bytes > 0 {
 		g.stepProposals(pr, bytes)
 	}

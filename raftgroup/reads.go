@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +12,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -117,8 +120,10 @@ func (g *Group) readDone(w *readWindow) {
 	w.entries, w.result = w.result, nil
 	if w.err != nil || len(w.entries) == 0 || g.role != Leader {
 		g.storage.drop(at)
-		if w.err != nil {
-			g.fail(w.err)
+		// A log that ends, moves its start, or is on its way out has not failed.
+		if w.err != nil && !errors.Is(w.err, wal.ErrCompacted) && !errors.Is(w.err, wal.ErrUnavailable) &&
+			!errors.Is(w.err, wal.ErrDeleted) && !errors.Is(w.err, wal.ErrClosed) {
+			g.fail(fmt.Errorf("read for a follower: %w", w.err))
 		}
 		return
 	}

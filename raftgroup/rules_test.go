@@ -1,6 +1,7 @@
 package raftgroup_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,7 +88,7 @@ func TestCutBeforeAnswers(t *testing.T) {
 // A follower gets the same message twice while it writes the entry. The second yields an append without entries, with the
 // acknowledgement of the first one's entry attached.
 func TestResponsesWaitForEarlierAppends(t *testing.T) {
-	slow := time.Duration(0)
+	var slow atomic.Int64
 	config := raftgrouptest.Config{Nodes: 3, Groups: 1, Campaign: raftgroup.CampaignPreferred,
 		Options: raftgroup.Options{Workers: 1},
 		Disk: func(n id.Node) raftgrouptest.Disk {
@@ -95,7 +96,7 @@ func TestResponsesWaitForEarlierAppends(t *testing.T) {
 			d.LoseAll = true
 			d.Delay = func() time.Duration {
 				if n == 2 {
-					return slow
+					return time.Duration(slow.Load())
 				}
 				return 0
 			}
@@ -107,7 +108,7 @@ func TestResponsesWaitForEarlierAppends(t *testing.T) {
 		require.Equal(t, raftgrouptest.ReplicaOf(1, 1), leader.Replica())
 		caughtUp(t, c)
 		c.Net.Isolate(3, 1, 2)
-		slow = 100 * time.Millisecond
+		slow.Store(int64(100 * time.Millisecond))
 		index := uint64(leader.Log().LastIndex()) + 1
 		captured := make(chan *raftpb.Message, 1)
 		c.Net.SetFilter(func(from, to id.Node, g id.Group, m *raftpb.Message) bool {
@@ -129,7 +130,7 @@ func TestResponsesWaitForEarlierAppends(t *testing.T) {
 		c.Net.SetFilter(nil)
 		c.Crash(2)
 		c.Crash(1)
-		slow = 0
+		slow.Store(0)
 		require.NoError(t, c.Start(2))
 		c.Net.Heal()
 		leader = c.AwaitLeader(1, 20*time.Second)

@@ -64,6 +64,7 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	limit := int(min(maxSize, math.MaxInt32))
 	from, to := id.Index(lo), id.Index(hi)
 	if from < s.g.log.FirstIndex() {
+		s.g.w.n.belowStart.Add(1)
 		return nil, raft.ErrCompacted
 	}
 	entries, ok := s.g.log.Entries(s.scratch[:0], from, to, limit)

@@ -32,7 +32,12 @@ type worker struct {
 	ticks  int
 
 	proposer proposer
+	budget   int      // bytes that may still be proposed in this turn
+	waiting  []*Group // have proposals that the budget left for the next turn
 }
+
+// turnBudget bounds the bytes that are proposed in one turn, and with it how long heartbeats may wait for the turn's end.
+const turnBudget = 8 * mib
 
 func newWorker(h *Host) *worker {
 	w := &worker{h: h, stop: make(chan struct{}), done: make(chan struct{}), down: make(map[id.Node]int64), now: time.Now()}
@@ -88,7 +93,16 @@ func (w *worker) turn(tick, ring bool) {
 	for _, p := range w.got.proposals {
 		p.group.enqueue(p)
 	}
+	w.budget = turnBudget
+	for _, g := range w.waiting {
+		g.touch()
+	}
+	clear(w.waiting)
+	w.waiting = w.waiting[:0]
 	w.settle()
+	if len(w.waiting) > 0 {
+		w.in.signal()
+	}
 }
 
 func (w *worker) handle(ev *event) {

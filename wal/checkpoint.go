@@ -273,7 +273,10 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 			if err := c.store(b, taken, pebble.NoSync); err != nil {
 				return err
 			}
-			b.Reset()
+			if err := b.Close(); err != nil {
+				return err
+			}
+			b = s.meta.NewBatch()
 		}
 	}
 	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {

@@ -145,8 +145,11 @@ func step(n int64) int64 {
 	return allocationSteps[0]
 }
 
+// preparers is how many goroutines create files, take space and catch up.
+const preparers = 4
+
 // preparer creates segment files and takes their space, off the path of rounds: until it is done the partition uses the
-// journal.
+// journal. It also flushes logs that piled up so much in the journal meanwhile that rounds cannot take it along.
 type preparer struct {
 	mu    sync.Mutex
 	queue []prepareJob
@@ -155,7 +158,7 @@ type preparer struct {
 
 type prepareJob struct {
 	l  *Log
-	sg *seg
+	sg *seg // nil: flush the log
 }
 
 // prepare asks for files and space of a segment when they are missing or about to be. Called with the log's mu.
@@ -167,17 +170,49 @@ func (s *Store) prepare(l *Log, sg *seg) {
 		return
 	}
 	sg.preparing = true
-	p := &s.preparer
+	l.preparing++
+	s.preparer.add(prepareJob{l, sg})
+}
+
+// catchUp asks for a flush of a log. Called with its mu.
+func (s *Store) catchUp(l *Log) {
+	if l.catchingUp || s.noSpace.Load() {
+		return
+	}
+	l.catchingUp = true
+	l.preparing++
+	s.preparer.add(prepareJob{l, nil})
+}
+
+func (p *preparer) add(j prepareJob) {
 	p.mu.Lock()
-	p.queue = append(p.queue, prepareJob{l, sg})
+	p.queue = append(p.queue, j)
 	p.mu.Unlock()
+	p.kick()
+}
+
+func (p *preparer) kick() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
-// runPreparer is the preparer's goroutine.
+// next takes a job from the queue, and sees to it that another goroutine takes the one behind.
+func (p *preparer) next() (j prepareJob, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		return j, false
+	}
+	j, p.queue = p.queue[0], p.queue[1:]
+	if len(p.queue) > 0 {
+		p.kick()
+	}
+	return j, true
+}
+
+// runPreparer is one of the preparer's goroutines.
 func (s *Store) runPreparer() {
 	p := &s.preparer
 	defer p.drop()
@@ -189,17 +224,14 @@ func (s *Store) runPreparer() {
 			return
 		case <-p.wake:
 		}
-		for {
-			p.mu.Lock()
-			if len(p.queue) == 0 {
-				p.mu.Unlock()
-				break
+		for j, ok := p.next(); ok; j, ok = p.next() {
+			var err error
+			if j.sg == nil {
+				err = s.flush(j.l)
+			} else {
+				err = s.prepareFiles(j.l, j.sg)
 			}
-			job := p.queue[0]
-			p.queue = p.queue[1:]
-			p.mu.Unlock()
-			err := s.prepareFiles(job.l, job.sg)
-			job.done()
+			j.done()
 			s.noteError(err)
 		}
 	}
@@ -208,7 +240,12 @@ func (s *Store) runPreparer() {
 // done lets the segment be prepared again.
 func (j prepareJob) done() {
 	j.l.mu.Lock()
-	j.sg.preparing = false
+	if j.sg == nil {
+		j.l.catchingUp = false
+	} else {
+		j.sg.preparing = false
+	}
+	j.l.preparing--
 	j.l.idle.Broadcast()
 	j.l.mu.Unlock()
 }
@@ -227,7 +264,7 @@ func (p *preparer) drop() {
 // noteError takes an error of work beside the rounds: no space is waited out, all else ends the store.
 func (s *Store) noteError(err error) {
 	switch {
-	case err == nil || errors.Is(err, ErrDeleted):
+	case err == nil || errors.Is(err, ErrDeleted): // a dropped segment needs no files
 	case errors.Is(err, disk.ErrNoSpace):
 		s.noteNoSpace(err)
 	default:
@@ -247,12 +284,10 @@ func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 		return nil
 	}
 	sg.preparing = true
+	l.preparing++
 	l.mu.Unlock()
 	err := s.prepareFiles(l, sg)
-	l.mu.Lock()
-	sg.preparing = false
-	l.idle.Broadcast()
-	l.mu.Unlock()
+	prepareJob{l, sg}.done()
 	return err
 }
 
@@ -262,7 +297,7 @@ func (s *Store) prepareFiles(l *Log, sg *seg) error {
 	l.mu.Lock()
 	ready, allocated, end, deleted, recovered := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.recovered
 	l.mu.Unlock()
-	if deleted {
+	if deleted || sg.dropped.Load() {
 		return ErrDeleted
 	}
 	target := disk.RoundUp(max(allocated, end) + step(allocated))

@@ -53,6 +53,8 @@ type Log struct {
 	writing bool // the checkpointer writes to a segment
 	// writingIndex: the checkpointer writes to an index.
 	writingIndex bool
+	preparing    int  // jobs of the preparer for the log, also for dropped segments
+	catchingUp   bool // one of them is a flush
 	changed      bool // the stored cut is behind although no journal record says so
 	deleted      bool
 

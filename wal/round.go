@@ -132,10 +132,14 @@ func (rl *roundLog) candidate(threshold int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rl.from, rl.to = sg.w, id.Position(disk.RoundDown(int64(rl.end)))
-	ok := l.blocked == 0 && !l.writing && !l.deleted && !sg.sealed && rl.to > rl.from && int64(pos-rl.from) <= maxDirectGap
+	ok := l.blocked == 0 && !l.writing && !l.deleted && !sg.sealed && rl.to > rl.from
 	if ok {
 		l.s.prepare(l, sg)
 		ok = sg.ready && int64(rl.to) <= sg.allocated
+	}
+	if ok && int64(pos-rl.from) > maxDirectGap {
+		l.s.catchUp(l)
+		ok = false
 	}
 	if ok {
 		rl.pieces, ok = sg.tail.pieces(rl.pieces[:0], int64(rl.from), int64(rl.end))

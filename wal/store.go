@@ -135,7 +135,9 @@ func (s *Store) start() {
 	s.commits.completed = journal.Seq(s.completed.Load())
 	s.commitRun.Go(s.commits.run)
 	s.running.Go(s.checkpoints.run)
-	s.running.Go(s.runPreparer)
+	for range preparers {
+		s.running.Go(s.runPreparer)
+	}
 	s.running.Go(s.wakeOnFailure)
 }
 
@@ -343,12 +345,7 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 
 // busy tells whether somebody is at work on the log's files. Called with mu.
 func (l *Log) busy() bool {
-	for _, sg := range l.segs {
-		if sg.preparing {
-			return true
-		}
-	}
-	return l.direct || l.writing || l.writingIndex
+	return l.direct || l.writing || l.writingIndex || l.preparing > 0
 }
 
 // DeleteRefused removes what is left of a refused replica.

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"time"
 
-	"storj.io/drpc/drpcmetadata"
-
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -35,13 +33,10 @@ const (
 )
 
 // forwarded marks the calls made with ctx as passed on by this node.
-func forwarded(ctx context.Context) context.Context { return drpcmetadata.Add(ctx, forwardedKey, "1") }
+func forwarded(ctx context.Context) context.Context { return rpc.WithMetadata(ctx, forwardedKey, "1") }
 
 // isForwarded tells whether another node has passed the call on.
-func isForwarded(ctx context.Context) bool {
-	meta, _ := drpcmetadata.Get(ctx)
-	return meta[forwardedKey] != ""
-}
+func isForwarded(ctx context.Context) bool { return rpc.Metadata(ctx, forwardedKey) != "" }
 
 // atController runs a call where the metadata is led: here, or by forward on the node that leads it. While nobody leads it waits,
 // for as long as ctx allows.

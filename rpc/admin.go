@@ -97,6 +97,19 @@ func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, er
 	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: o}), nil
 }
 
+// noting remembers that the answer was there. drpc reports a call as failed when the server closes the connection right after
+// its answer, while drpc says goodbye to the stream.
+type noting struct {
+	drpc.Encoding
+	complete bool
+}
+
+func (n *noting) Unmarshal(b []byte, m drpc.Message) error {
+	err := n.Encoding.Unmarshal(b, m)
+	n.complete = err == nil
+	return err
+}
+
 // adminConn adds to a pooled connection what drpc does not do.
 type adminConn struct {
 	drpc.Conn
@@ -111,8 +124,9 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
-	err := c.Conn.Invoke(drpcmetadata.Add(ctx, timeoutKey, meta), rpc, e, in, out)
-	if err == nil {
+	answer := &noting{Encoding: e}
+	err := c.Conn.Invoke(WithMetadata(ctx, timeoutKey, meta), rpc, answer, in, out)
+	if err == nil || answer.complete {
 		return nil
 	}
 	var known *Error

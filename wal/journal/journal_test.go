@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lni/goutils/leaktest"
@@ -262,6 +263,10 @@ func TestNoSpace(t *testing.T) {
 }
 
 func TestRegisterWithoutSpaceIsTriedAgain(t *testing.T) {
+	synctest.Test(t, registerWithoutSpace)
+}
+
+func registerWithoutSpace(t *testing.T) {
 	o := newOwner(t, disksim.New(disksim.Options{}))
 	o.setRefuse(disk.ErrNoSpace)
 	o.mustOpen()

@@ -1,6 +1,7 @@
 package raftgroup_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -98,12 +99,13 @@ func (s *ringStore) signal() {
 	}
 }
 
-func (s *ringStore) close() {
+func (s *ringStore) close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.signal()
 	<-s.ended
+	return nil
 }
 
 func (l *ringLog) Group() id.Group          { return l.group }
@@ -145,27 +147,63 @@ func (l *ringLog) ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error
 	return dst, nil
 }
 
+// bench is what a benchmark's three nodes keep their logs in.
+type benchStore interface {
+	raftgroup.LogStore
+	open(group id.Group, replica id.Replica) (raftgroup.Log, error)
+	close() error
+}
+
+func (s *ringStore) open(g id.Group, r id.Replica) (raftgroup.Log, error) {
+	return &ringLog{group: g, replica: r, last: 10}, nil
+}
+
+// realStore is a wal on a real disk.
+type realStore struct{ *wal.Store }
+
+func (s realStore) close() error { return s.Close() }
+func (s realStore) open(g id.Group, r id.Replica) (raftgroup.Log, error) {
+	return s.Create(context.Background(), wal.Spec{
+		Group: g, Replica: r, Name: fmt.Sprintf("bench-%d", g), Topic: id.NewTopic(), Start: wal.Start{Index: 10, Term: 1},
+		HardState: wal.HardState{Term: 1, Commit: 10}, State: wal.State{Applied: 10},
+	})
+}
+
 // BenchmarkPropose keeps 64 batches outstanding on a group (or spread over several) of three replicas whose hosts share one
 // process, and reports the processor time of all three per entry. Checking, stamping and copying are in it; network and disk
-// are memory.
+// are memory. BenchmarkProposeOnWal has three real wals on the disk of the temporary directory.
 func BenchmarkPropose(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10} {
 		for _, groups := range []int{1, 12} {
 			for _, outstanding := range []int{1, 64} {
 				b.Run(fmt.Sprintf("%dKB/groups=%d/outstanding=%d", size>>10, groups, outstanding), func(b *testing.B) {
-					benchmarkPropose(b, size, groups, outstanding)
+					benchmarkPropose(b, size, groups, outstanding, func() (benchStore, error) { return newRingStore(), nil })
 				})
 			}
 		}
 	}
 }
 
-func benchmarkPropose(b *testing.B, size, groups, outstanding int) {
+func BenchmarkProposeOnWal(b *testing.B) {
+	for _, size := range []int{1 << 10, 64 << 10} {
+		for _, groups := range []int{1, 12} {
+			b.Run(fmt.Sprintf("%dKB/groups=%d/outstanding=64", size>>10, groups), func(b *testing.B) {
+				benchmarkPropose(b, size, groups, 64, func() (benchStore, error) {
+					s, err := wal.Open(context.Background(), wal.Options{Dir: b.TempDir()})
+					return realStore{s}, err
+				})
+			})
+		}
+	}
+}
+
+func benchmarkPropose(b *testing.B, size, groups, outstanding int, open func() (benchStore, error)) {
 	hosts := make(map[id.Node]*raftgroup.Host)
-	var stores []*ringStore
+	stores := make(map[id.Node]benchStore)
 	for n := id.Node(1); n <= 3; n++ {
-		s := newRingStore()
-		stores = append(stores, s)
+		s, err := open()
+		require.NoError(b, err)
+		stores[n] = s
 		h, err := raftgroup.New(raftgroup.Options{Node: n, Store: s, Transport: &direct{n, hosts}, Workers: 1})
 		require.NoError(b, err)
 		hosts[n] = h
@@ -175,7 +213,7 @@ func benchmarkPropose(b *testing.B, size, groups, outstanding int) {
 			require.NoError(b, h.Close())
 		}
 		for _, s := range stores {
-			s.close()
+			require.NoError(b, s.close())
 		}
 	}()
 	var leaders []*raftgroup.Group
@@ -189,8 +227,9 @@ func benchmarkPropose(b *testing.B, size, groups, outstanding int) {
 			if n == 1 {
 				hint = raftgroup.CampaignPreferred
 			}
-			r, err := hosts[n].Open(raftgroup.Spec{Group: g, Replica: raftgrouptest.ReplicaOf(g, n), Members: members, Machine: quiet{},
-				Log: &ringLog{group: g, replica: raftgrouptest.ReplicaOf(g, n), last: 10}, Campaign: hint})
+			l, err := stores[n].open(g, raftgrouptest.ReplicaOf(g, n))
+			require.NoError(b, err)
+			r, err := hosts[n].Open(raftgroup.Spec{Group: g, Replica: l.Replica(), Members: members, Machine: quiet{}, Log: l, Campaign: hint})
 			require.NoError(b, err)
 			if n == 1 {
 				leaders = append(leaders, r)

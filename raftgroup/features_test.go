@@ -388,6 +388,25 @@ func TestProposalsAtTheDoor(t *testing.T) {
 	})
 }
 
+// More than one turn may propose: it takes several, in order.
+func TestManyBytesAtOnce(t *testing.T) {
+	cluster(t, three(2), func(t *testing.T, c *raftgrouptest.Cluster) {
+		for g := id.Group(1); g <= 2; g++ {
+			leader := c.AwaitLeader(g, time.Second)
+			var results []<-chan raftgroup.Result
+			for range 300 {
+				results = append(results, c.Propose(leader, raftgrouptest.Batch(make([]byte, 64<<10)), raftgroup.AcksAll))
+			}
+			for i, r := range results {
+				got := <-r
+				require.NoError(t, got.Err)
+				require.Equal(t, id.Offset(i), got.Offset)
+			}
+		}
+		caughtUp(t, c)
+	})
+}
+
 func TestWaitAppliedAndDuplicates(t *testing.T) {
 	cluster(t, three(1), func(t *testing.T, c *raftgrouptest.Cluster) {
 		leader := c.AwaitLeader(1, time.Second)

@@ -113,12 +113,12 @@ func FuzzStep(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			c, err := raftgrouptest.NewCluster(raftgrouptest.Config{Nodes: 1, Groups: 2, Campaign: raftgroup.CampaignPreferred})
+			c, err := raftgrouptest.NewCluster(raftgrouptest.Config{Nodes: 3, Groups: 2, Campaign: raftgroup.CampaignPreferred})
 			require.NoError(t, err)
 			defer c.Close()
 			require.NotNil(t, c.AwaitLeader(1, time.Second))
-			for len(data) >= 12 {
-				c.Net.Inject(id.Node(data[0]%4), 1, 1, randomMessage(data))
+			for data = data[:min(len(data), 600)]; len(data) >= 12; {
+				c.Net.Inject(id.Node(data[0]%4), id.Node(data[0]/4%2+1), 1, randomMessage(data))
 				data = data[12:]
 			}
 			pause(10 * time.Millisecond)
@@ -137,9 +137,12 @@ func randomMessage(b []byte) *raftpb.Message {
 		return new(uint64(x % 32))
 	}
 	m := &raftpb.Message{
-		Type: raftpb.MessageType(b[1] % 24).Enum(), To: new(uint64(raftgrouptest.ReplicaOf(1, 1))), From: number(b[2]),
+		Type: raftpb.MessageType(b[1] % 24).Enum(), To: new(uint64(raftgrouptest.ReplicaOf(1, id.Node(b[0]/4%2+1)))), From: number(b[2]),
 		Term: number(b[3]), LogTerm: number(b[4]), Index: number(b[5]), Commit: number(b[6]), RejectHint: number(b[7]),
 		Reject: new(b[8]&1 > 0),
+	}
+	if b[2] < 200 {
+		m.From = new(uint64(raftgrouptest.ReplicaOf(1, id.Node(b[0]%4))))
 	}
 	if b[8]&2 > 0 {
 		m.Context = binary.LittleEndian.AppendUint64(nil, uint64(b[9]))[:b[9]%9]

@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,34 +50,52 @@ func (c *conn) setDeadline(d time.Duration) {
 	_ = c.Conn.SetReadDeadline(c.mu.due) // fails only on a closed connection, which the next read reports
 }
 
-// setIdle lets the connection live as long as something arrives at least every d (or three quarters of it: the deadline is
-// moved only when a quarter is used up). 0: silence is no reason to close.
+// setIdle lets the connection live as long as something arrives at least every d. 0: silence is no reason to close.
+//
+// The last fifth of d is a grace that begins when the reader has found out that the rest has passed. When it is this process
+// that was stopped or starved, all deadlines have passed when it goes on, while what the peer said waits in the socket.
 func (c *conn) setIdle(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.idle, c.mu.due = d, time.Time{}
 	if d > 0 {
-		c.mu.due = time.Now().Add(d)
+		c.mu.due = time.Now().Add(d - d/5)
 	}
 	_ = c.Conn.SetReadDeadline(c.mu.due)
 }
 
+// extend moves the deadline before a read, not each time but when a sixteenth of it is used up.
 func (c *conn) extend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mu.idle == 0 {
+	idle := c.mu.idle
+	if idle == 0 {
 		return
 	}
-	if due := time.Now().Add(c.mu.idle); due.Sub(c.mu.due) > c.mu.idle/4 {
+	if due := time.Now().Add(idle - idle/5); due.Sub(c.mu.due) > idle/16 {
 		c.mu.due = due
 		_ = c.Conn.SetReadDeadline(due)
 	}
+}
+
+// grace gives a read that timed out its last chance; false: it has none.
+func (c *conn) grace() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.idle == 0 {
+		return false
+	}
+	c.mu.due = time.Now().Add(c.mu.idle / 5)
+	return c.Conn.SetReadDeadline(c.mu.due) == nil
 }
 
 // Read implements io.Reader for drpc's one reading goroutine.
 func (c *conn) Read(p []byte) (int, error) {
 	c.extend()
 	n, err := c.Conn.Read(p)
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.grace() {
+		n, err = c.Conn.Read(p)
+	}
 	if n > 0 {
 		c.received.Add(uint64(n))
 		if bad := c.guard.scan(p[:n]); bad != nil {

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"errors"
+	"os"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -69,6 +71,9 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		}
 		return errUnexpected(kind)
 	})
+	if hello.Lane == LaneCtl && errors.Is(err, os.ErrDeadlineExceeded) {
+		s.log.Warn("closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*ping)
+	}
 	if code := CodeOf(err); code == CodeCorruptMessage || code == CodeInvalidRequest {
 		s.log.Warn("closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
 	}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
@@ -121,13 +122,27 @@ func (l *lane) drive(k *link) error {
 	l.up()
 	err := l.write(k, received)
 	l.link.Store(nil)
-	k.close()
-	if reason, ok := fromWire(<-received); ok {
-		err = reason
+	if hungUp(err) || isClosed(k.dc.Closed()) { // a write noticed that the stream has ended; the receiver knows why
+		err = lost(k.addr, <-received)
+	} else {
+		k.close()
+		if reason, ok := fromWire(<-received); ok {
+			err = reason
+		}
 	}
+	k.close()
 	k.join()
 	l.down()
 	return err
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // answer takes what the other side says on the lane: pongs, which did their work by arriving.
@@ -162,7 +177,7 @@ func (l *lane) write(k *link, received chan error) error {
 			}
 		case err := <-received:
 			received <- err
-			return lost(k.addr, err)
+			return io.EOF
 		case <-l.notice: // see whether it answers us, now rather than at the next tick
 			if err := transmit(k.st, ping); err != nil {
 				return err

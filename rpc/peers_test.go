@@ -54,7 +54,13 @@ func TestPeersCarryMessages(t *testing.T) {
 	s := startServer(t, ServerOptions{Services: Services{Peer: peer}})
 	defer closeServer(t, s)
 	up := newEdges()
-	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(s.Addr()), Up: up.up, Down: up.down})
+	var log logBuffer
+	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(s.Addr()), Up: up.up, Down: up.down, Logger: log.logger()})
+	defer func() {
+		if t.Failed() {
+			t.Logf("%+v\n%s", p.Metrics(), log.String())
+		}
+	}()
 	p.Reset(1)
 	if e := within(t, 2*time.Second, "up", up.c); e != "up 1" {
 		t.Fatal(e)
@@ -247,12 +253,13 @@ func (b *blackhole) close() {
 func TestPeersMissedPings(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	peer := newTestPeer(hello(1), nil)
-	s := startServer(t, ServerOptions{Services: Services{Peer: peer}})
+	var log, serverLog logBuffer
+	s := startServer(t, ServerOptions{Services: Services{Peer: peer}, Logger: serverLog.logger()})
 	defer closeServer(t, s)
 	hole := newBlackhole(t, s.Addr().String())
 	defer hole.close()
 	up := newEdges()
-	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(hole.l.Addr()), Up: up.up, Down: up.down, Ping: 50 * time.Millisecond})
+	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(hole.l.Addr()), Up: up.up, Down: up.down, Ping: 50 * time.Millisecond, Logger: log.logger()})
 	defer p.Close()
 	p.Reset(1)
 	within(t, 2*time.Second, "up", up.c)
@@ -272,6 +279,9 @@ func TestPeersMissedPings(t *testing.T) {
 	}
 	if n := within(t, time.Second, "the other side noticed too", peer.closed); n != 2 {
 		t.Errorf("PeerClosed(%d)", n)
+	}
+	if !strings.Contains(log.String(), "i/o timeout") || !strings.Contains(serverLog.String(), "closed the control lane of a silent node") || serverLog.lines() != 1 {
+		t.Errorf("logs:\n%s%s", log.String(), serverLog.String())
 	}
 	hole.swallow.Store(false)
 	if e := within(t, 3*time.Second, "up again", up.c); e != "up 1" {

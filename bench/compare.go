@@ -1,0 +1,131 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Compare lets targets take turns, A B C A B C, so that a disk or a neighbour that changes its mood meets all of them. Each
+// result is handed to each as it comes; what was measured before an error is returned with it.
+func Compare(ctx context.Context, run Run, targets []Target, rounds int, each func(Result)) (Comparison, error) {
+	c := Comparison{Began: time.Now().UTC().Format(time.RFC3339), Workload: run.Workload}
+	var err error
+	if c.Machine, err = InspectMachine(run.Dir); err != nil {
+		return c, err
+	}
+	for round := 1; round <= rounds; round++ {
+		for _, target := range targets {
+			turn := run
+			turn.Target, turn.Round = target, round
+			turn.Say("%s, round %d of %d", target.Name(), round, rounds)
+			result, err := turn.Do(ctx)
+			if err != nil {
+				return c, err
+			}
+			c.Results = append(c.Results, result)
+			each(result)
+		}
+	}
+	c.Ratios = c.ratios()
+	return c, nil
+}
+
+// Ratio is one figure of a target divided by the same figure of another one in the same round.
+type Ratio struct {
+	Of     string  `json:"of"`
+	To     string  `json:"to"`
+	Figure string  `json:"figure"`
+	Median float64 `json:"median"`
+	Lowest float64 `json:"lowest"`
+	Most   float64 `json:"highest"`
+}
+
+// figures are what is compared.
+var figures = []struct {
+	name string
+	of   func(Result) float64
+}{
+	{"mb_per_second", func(r Result) float64 { return r.MBPerSecond }},
+	{"records_per_second", func(r Result) float64 { return r.RecordsPerSecond }},
+	{"server_cpu_ms_per_mb", func(r Result) float64 { return r.ServerCPUPerMB }},
+	{"ack_ms.p50", func(r Result) float64 { return ackOf(r).P50 }},
+	{"ack_ms.p99", func(r Result) float64 { return ackOf(r).P99 }},
+	{"disk_bytes_per_byte", func(r Result) float64 { return r.DiskBytesPerByte }},
+	{"server_rss_mb", func(r Result) float64 { return r.ServerRSSMB }},
+	{"server_cpu_percent", func(r Result) float64 { return r.ServerCPUPercent }},
+}
+
+func ackOf(r Result) Percentiles {
+	if r.AckMS == nil {
+		return Percentiles{}
+	}
+	return *r.AckMS
+}
+
+// ratios compares quorumlog, or else the last target, with each other one.
+func (c Comparison) ratios() (ratios []Ratio) {
+	var names []string
+	for _, r := range c.Results {
+		if !slices.Contains(names, r.Target) {
+			names = append(names, r.Target)
+		}
+	}
+	if len(names) < 2 {
+		return nil
+	}
+	subject := names[len(names)-1]
+	if slices.Contains(names, "quorumlog") {
+		subject = "quorumlog"
+	}
+	for _, other := range names {
+		if other == subject {
+			continue
+		}
+		for _, f := range figures {
+			if r, ok := c.ratio(subject, other, f.name, f.of); ok {
+				ratios = append(ratios, r)
+			}
+		}
+	}
+	return ratios
+}
+
+func (c Comparison) ratio(of, to, name string, figure func(Result) float64) (Ratio, bool) {
+	byRound := make(map[int]float64)
+	for _, r := range c.Results {
+		if r.Target == to {
+			byRound[r.Round] = figure(r)
+		}
+	}
+	var values []float64
+	for _, r := range c.Results {
+		if base := byRound[r.Round]; r.Target == of && base > 0 && figure(r) > 0 {
+			values = append(values, figure(r)/base)
+		}
+	}
+	if len(values) == 0 {
+		return Ratio{}, false
+	}
+	slices.Sort(values)
+	return Ratio{of, to, name, median(values), values[0], values[len(values)-1]}, true
+}
+
+// median of ascending values.
+func median(v []float64) float64 {
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+// Headline tells whether the figures of all results may be quoted.
+func (c Comparison) Headline() error {
+	for _, r := range c.Results {
+		if err := r.Headline(); err != nil {
+			return fmt.Errorf("no headline: %w", err)
+		}
+	}
+	return nil
+}

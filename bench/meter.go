@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// meter measures a timed part.
+type meter struct {
+	t       *turn
+	begun   time.Time
+	records int64
+	servers usage
+	client  time.Duration
+	allocs  float64
+}
+
+// allocator is a System that counts allocations of its servers.
+type allocator interface {
+	Allocations(ctx context.Context) (float64, error)
+}
+
+func (t *turn) begin(records int64) *meter {
+	return &meter{
+		t: t, records: records, servers: usageOf(t.system.Processes(), t.dir), client: ownCPU(), allocs: t.allocations(), begun: time.Now(),
+	}
+}
+
+func (t *turn) allocations() float64 {
+	if a, ok := t.system.(allocator); ok {
+		if n, err := a.Allocations(context.Background()); err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+// end writes what was used since begin, and the rate, into the result.
+func (m *meter) end(records int64) {
+	seconds := time.Since(m.begun).Seconds()
+	r := &m.t.result
+	used := usageOf(m.t.system.Processes(), m.t.dir).sub(m.servers)
+	client := ownCPU() - m.client
+	records -= m.records
+	mb := m.t.megabytes(records)
+	r.Seconds = seconds
+	r.RecordsPerSecond, r.MBPerSecond = float64(records)/seconds, mb/seconds
+	r.ServerCPUPercent = 100 * used.cpu.Seconds() / seconds
+	r.ServerRSSMB = float64(used.rss) / 1e6
+	if mb == 0 {
+		return
+	}
+	r.ServerCPUPerMB = used.cpu.Seconds() * 1000 / mb
+	r.ClientCPUPerMB = client.Seconds() * 1000 / mb
+	r.ProcessBytesPerByte = float64(used.written) / 1e6 / mb
+	r.SyscallsPerMB = float64(used.syscallsRW) / mb
+	if used.disk >= 0 {
+		r.DiskBytesPerByte = float64(used.disk) / 1e6 / mb
+	}
+	if allocs := m.t.allocations(); allocs > 0 {
+		r.AllocationsPerRec = (allocs - m.allocs) / float64(records)
+	}
+}
+
+// leastFree is what a run must leave on the disk.
+const leastFree = 2 << 30
+
+// watch waits for the end of the timed part and notes the rate of each second.
+func (m *meter) watch(ctx context.Context, d time.Duration, records func() int64) error {
+	end := time.NewTimer(time.Until(m.begun.Add(d)))
+	defer end.Stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last, at := m.records, m.begun
+	for {
+		select {
+		case <-end.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-tick.C:
+			n := records()
+			rate := m.t.megabytes(n-last) / now.Sub(at).Seconds()
+			last, at = n, now
+			m.t.result.Series = append(m.t.result.Series, rate)
+			m.t.Say("%2.0f s: %.1f MB/s", now.Sub(m.begun).Seconds(), rate)
+			if free, err := freeBytes(m.t.dir); err == nil && free < leastFree {
+				return fmt.Errorf("the disk is nearly full: %d MB are left", free/1e6)
+			}
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Quorumlog is quorumlog itself as a target.
+type Quorumlog struct {
+	Binary  string   // executable of which nodes are started; empty: this process's own
+	Nodes   int      // 0: three
+	Args    []string // more flags for each node
+	Version string
+}
+
+// Name implements Target.
+func (Quorumlog) Name() string { return "quorumlog" }
+
+// Start implements Target.
+func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
+	s := &ownSystem{setup: setup, servers: setup.Servers, version: q.Version}
+	def(&q.Nodes, 3)
+	if len(s.servers) == 0 {
+		if q.Binary == "" {
+			var err error
+			if q.Binary, err = os.Executable(); err != nil {
+				return nil, fmt.Errorf("cannot find this program's file, of which the nodes are started: %w", err)
+			}
+		}
+		args := []string{"--metrics", "127.0.0.1:0"}
+		if w := setup.Workload; w.Mode == ModeCatchUp && w.Cache == CacheHot {
+			// The backlog is meant to be in memory: records have headers, and partitions are not equally long.
+			args = append(args, "--cache-mb", strconv.FormatInt(int64(w.BacklogBytes)*5/4>>20, 10))
+		}
+		s.args = append(args, q.Args...)
+		begin := time.Now()
+		var err error
+		if s.cluster, err = StartCluster(ctx, q.Binary, setup.Dir, q.Nodes, s.args...); err != nil {
+			return nil, err
+		}
+		s.servers = s.cluster.Servers()
+		setup.Log("%d nodes serve after %v", q.Nodes, time.Since(begin).Round(time.Millisecond))
+	}
+	var err error
+	if s.client, err = client.New(client.Options{Servers: s.servers, ClientID: "bench"}); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.awaitNodes(ctx, q.Nodes); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// ownSystem is a cluster under measurement.
+type ownSystem struct {
+	setup   Setup
+	version string
+	args    []string
+	servers []string
+	cluster *Cluster // nil: somebody else's
+	client  *client.Client
+	status  client.ClusterStatus
+}
+
+// awaitNodes waits until a cluster that was just started has all its nodes.
+func (s *ownSystem) awaitNodes(ctx context.Context, nodes int) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		status, err := s.client.Admin().ClusterStatus(ctx)
+		alive := 0
+		for _, n := range status.Nodes {
+			if n.Alive {
+				alive++
+			}
+		}
+		if err == nil && (s.cluster == nil || alive >= nodes) {
+			s.status = status
+			return nil
+		}
+		if sleepFor(ctx, 50*time.Millisecond) != nil {
+			return fmt.Errorf("the cluster at %v has %d nodes of %d: %w", s.servers, alive, nodes, errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// Create implements System.
+func (s *ownSystem) Create(ctx context.Context, l Layout) error {
+	replicas := min(3, len(s.status.Nodes))
+	for _, topic := range l.Topics {
+		spec := client.TopicSpec{
+			Name: topic, Partitions: l.Partitions, ReplicationFactor: replicas,
+			Configs: map[string]string{"min.insync.replicas": strconv.Itoa(replicas/2 + 1)},
+		}
+		for {
+			err := s.client.Admin().CreateTopic(ctx, spec)
+			if err == nil {
+				break
+			}
+			if rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor || sleepFor(ctx, 50*time.Millisecond) != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Remove implements Remover.
+func (s *ownSystem) Remove(ctx context.Context, l Layout) error {
+	for _, topic := range l.Topics {
+		if err := s.client.Admin().DeleteTopic(ctx, topic); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Describe implements System.
+func (s *ownSystem) Describe() Description {
+	replicas := min(3, len(s.status.Nodes))
+	d := Description{
+		Version: s.version, Replication: replicas, Quorum: replicas/2 + 1, Acks: "all", Nodes: len(s.status.Nodes),
+		Own: s.cluster != nil, KeepsData: true,
+		Fsync:    "before the acknowledgement, on a majority",
+		Settings: map[string]string{"min.insync.replicas": strconv.Itoa(replicas/2 + 1), "idempotent producer": "yes"},
+	}
+	for _, n := range s.status.Nodes {
+		if n.FsyncClass != "" {
+			d.Settings["fsync class"] = n.FsyncClass
+		}
+		if n.Version != "" {
+			d.Version = n.Version
+		}
+	}
+	if len(s.args) > 0 {
+		d.Settings["node flags"] = strings.Join(s.args, " ")
+	}
+	return d
+}
+
+// Processes implements System.
+func (s *ownSystem) Processes() []int {
+	if s.cluster == nil {
+		return nil
+	}
+	var pids []int
+	for _, p := range s.cluster.Nodes() {
+		if pid := p.PID(); pid != 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Close implements System.
+func (s *ownSystem) Close() error {
+	var errs []error
+	if s.client != nil {
+		errs = append(errs, s.client.Close())
+	}
+	if s.cluster != nil {
+		errs = append(errs, s.cluster.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ends implements System.
+func (s *ownSystem) Ends(ctx context.Context, l Layout) ([]int64, error) {
+	ends := make([]int64, l.Total())
+	for _, topic := range l.Topics {
+		offsets, err := s.client.Admin().Offsets(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range offsets {
+			ends[l.Index(topic, int32(o.Partition))] = int64(o.End)
+		}
+	}
+	return ends, nil
+}
+
+// ownProducer counts the records of each partition as their batches end: the client calls back in their order.
+type ownProducer struct {
+	layout   Layout
+	producer *client.Producer
+	ended    func(Outcome)
+
+	mu   sync.Mutex
+	next []uint64 // number of the first record without outcome, by partition
+}
+
+// NewProducer implements System.
+func (s *ownSystem) NewProducer(_ context.Context, l Layout, ended func(Outcome)) (Producer, error) {
+	p := &ownProducer{layout: l, ended: ended, next: make([]uint64, l.Total())}
+	w := s.setup.Workload
+	var err error
+	p.producer, err = s.client.NewProducer(client.ProducerOptions{
+		Linger: w.Linger, BatchBytes: int(w.Batch), BufferBytes: int64(w.InFlight), OnBatch: p.batch,
+	})
+	return p, err
+}
+
+func (p *ownProducer) batch(b client.BatchAck) {
+	index := p.layout.Index(b.Topic, int32(b.Partition))
+	p.mu.Lock()
+	first := p.next[index]
+	p.next[index] += uint64(b.Count)
+	p.mu.Unlock()
+	p.ended(Outcome{Partition: index, First: first, Count: b.Count, Offset: int64(b.BaseOffset), Err: b.Err})
+}
+
+// Send implements Producer.
+func (p *ownProducer) Send(ctx context.Context, partition int, key, value []byte) error {
+	topic, n := p.layout.At(partition)
+	return p.producer.Produce(ctx, client.Record{Topic: topic, Partition: id.Partition(n), Key: key, Value: value}, nil)
+}
+
+// Flush implements Producer.
+func (p *ownProducer) Flush(ctx context.Context) error { return p.producer.Flush(ctx) }
+
+// Close implements Producer.
+func (p *ownProducer) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return p.producer.Close(ctx)
+}
+
+type ownConsumer struct {
+	layout   Layout
+	consumer *client.Consumer
+}
+
+// NewConsumer implements System.
+func (s *ownSystem) NewConsumer(_ context.Context, l Layout) (Consumer, error) {
+	c, err := s.client.NewConsumer(client.ConsumerOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for i := range l.Total() {
+		topic, n := l.At(i)
+		if err := c.Assign(id.TopicPartition{Topic: topic, Partition: id.Partition(n)}, client.Beginning); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return &ownConsumer{l, c}, nil
+}
+
+// Poll implements Consumer.
+func (c *ownConsumer) Poll(ctx context.Context, visit func(Message)) error {
+	fetch, err := c.consumer.Poll(ctx)
+	if err != nil {
+		return err
+	}
+	index := c.layout.Index(fetch.Topic, int32(fetch.Partition))
+	for m, err := range fetch.Records() {
+		if err != nil {
+			return err
+		}
+		visit(Message{Partition: index, Offset: int64(m.Offset), Key: m.Key, Value: m.Value})
+	}
+	return nil
+}
+
+// Close implements Consumer.
+func (c *ownConsumer) Close() error { return c.consumer.Close() }
+
+// LeaderOf implements Faults.
+func (s *ownSystem) LeaderOf(ctx context.Context, l Layout, partition int) (int, error) {
+	topic, n := l.At(partition)
+	topics, err := s.client.Admin().DescribeTopics(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	for i, p := range s.cluster.Nodes() {
+		if p.ID == topics[0].Partitions[n].Leader {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("it is led by node %d, which is none of this run's", topics[0].Partitions[n].Leader)
+}
+
+// Kill implements Faults.
+func (s *ownSystem) Kill(node int) error { return s.cluster.Nodes()[node].Kill() }
+
+// Stop implements Faults.
+func (s *ownSystem) Stop(ctx context.Context, node int) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return s.cluster.Nodes()[node].Terminate(ctx)
+}
+
+// Restart implements Faults.
+func (s *ownSystem) Restart(ctx context.Context, node int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return s.cluster.Nodes()[node].Start(ctx)
+}
+
+// Allocations returns how many heap objects the nodes have allocated since they were started.
+func (s *ownSystem) Allocations(ctx context.Context) (total float64, err error) {
+	for _, n := range s.status.Nodes {
+		if n.MetricsAddress == "" {
+			continue
+		}
+		value, err := scrape(ctx, n.MetricsAddress, "go_memstats_mallocs_total")
+		if err != nil {
+			return 0, err
+		}
+		total += value
+	}
+	return total, nil
+}
+
+// scrape returns one metric of a node.
+func scrape(ctx context.Context, address, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no metric %s", address, name)
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorumlog/quorumlog/bench"
+)
+
+// errNoHeadline is the verdict when what a target acknowledged was not found.
+var errNoHeadline = errors.New("the figures above do not count")
+
+// benchTargets makes the targets by name.
+func benchTargets(f benchFlags) map[string]bench.Target {
+	return map[string]bench.Target{
+		"quorumlog": bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version()},
+	}
+}
+
+// targetNames are the names in the order in which they are listed.
+var targetNames = []string{"quorumlog"}
+
+type benchFlags struct {
+	file, dir, json    string
+	servers, nodeArgs  []string
+	duration, warmUp   time.Duration
+	rounds, nodes      int
+	cpuprofile, tracer string
+	timeout            time.Duration
+}
+
+func newBenchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure quorumlog, its peers, and what this machine can do at best",
+		Long: `Measure quorumlog, its peers, and what this machine can do at best.
+
+Every run reads back what was acknowledged and compares each byte; figures of a run that lost, doubled or reordered
+anything do not count. A target's processes and data exist only during its turn.`,
+		Args: unknownCommand,
+		RunE: needSubcommand,
+	}
+	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand())
+	return cmd
+}
+
+func (f *benchFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.file, "file", "", "YAML `file` with a workload of your own, instead of a name")
+	flags.StringVar(&f.dir, "dir", "", "`directory` for the data of clusters that are started (default: a temporary one)")
+	flags.StringVar(&f.json, "json", "", "`file` for everything that was measured")
+	flags.StringSliceVar(&f.servers, "servers", nil, "host:port `addresses` of a cluster that runs already; the target starts its own otherwise")
+	flags.StringArrayVar(&f.nodeArgs, "node-flag", nil, "a `flag` for the nodes of quorumlog's own cluster, such as --disk-io=buffered; may be repeated")
+	flags.DurationVar(&f.duration, "duration", 0, "timed part, instead of the workload's")
+	flags.DurationVar(&f.warmUp, "warm-up", 0, "part before the timed one, instead of the workload's")
+	flags.IntVar(&f.nodes, "nodes", 3, "nodes of quorumlog's own cluster")
+	flags.DurationVar(&f.timeout, "timeout", time.Hour, "give up after this `duration`")
+}
+
+func newBenchRunCommand() *cobra.Command {
+	var f benchFlags
+	target := ""
+	cmd := &cobra.Command{
+		Use:   "run [WORKLOAD]",
+		Short: "Measure one target under one workload",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.rounds = max(1, f.rounds)
+			return runBench(cmd.Context(), f, args, []string{target}, cmd.OutOrStdout())
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&target, "target", "quorumlog", "`target`: "+strings.Join(targetNames, ", "))
+	cmd.Flags().IntVar(&f.rounds, "rounds", 1, "how many turns")
+	return cmd
+}
+
+func newBenchCompareCommand() *cobra.Command {
+	var f benchFlags
+	var targets []string
+	cmd := &cobra.Command{
+		Use:   "compare [WORKLOAD]",
+		Short: "Let targets take turns under one workload, and print the ratios",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runBench(cmd.Context(), f, args, targets, cmd.OutOrStdout())
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringSliceVar(&targets, "targets", []string{"limit-log", "quorumlog"}, "`targets` in the order of their turns: "+strings.Join(targetNames, ", "))
+	cmd.Flags().IntVar(&f.rounds, "rounds", 3, "how often each target has its turn")
+	return cmd
+}
+
+func newBenchListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the workloads and the targets",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var rows []string
+			for _, name := range bench.Standard {
+				w, err := bench.WorkloadNamed(name)
+				if err != nil {
+					return err
+				}
+				rows = append(rows, name+"\t"+w.Description)
+			}
+			if err := table(cmd.OutOrStdout(), "WORKLOAD\tWHAT IT DOES", rows); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "\nThe same with other numbers of partitions and sizes (100b, 4kb) exist too.\nTargets: %s\n", strings.Join(targetNames, ", "))
+			return err
+		},
+	}
+}
+
+// workload is the one that is named or in the file, with what the flags change.
+func (f benchFlags) workload(args []string) (w bench.Workload, err error) {
+	switch {
+	case f.file != "" && len(args) > 0:
+		return w, errors.New("give either a workload's name or --file, not both")
+	case f.file != "":
+		data, err := os.ReadFile(f.file)
+		if err != nil {
+			return w, fmt.Errorf("cannot read the workload: %w", err)
+		}
+		if w, err = bench.ParseWorkload(data); err != nil {
+			return w, fmt.Errorf("%s: %w", f.file, err)
+		}
+	case len(args) == 0:
+		return w, fmt.Errorf("name a workload: %s", strings.Join(bench.Standard, ", "))
+	default:
+		if w, err = bench.WorkloadNamed(args[0]); err != nil {
+			return w, err
+		}
+	}
+	if f.duration != 0 {
+		w.Duration = f.duration
+	}
+	if f.warmUp != 0 {
+		w.WarmUp = f.warmUp
+	}
+	return w, w.Validate()
+}
+
+func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	w, err := f.workload(args)
+	if err != nil {
+		return err
+	}
+	var targets []bench.Target
+	known := benchTargets(f)
+	for _, name := range names {
+		t := known[name]
+		if t == nil {
+			return fmt.Errorf("there is no target %q: there are %s", name, strings.Join(targetNames, ", "))
+		}
+		targets = append(targets, t)
+	}
+	if len(f.servers) > 0 && len(targets) > 1 {
+		return errors.New("--servers names one cluster: measure one target at a time with it")
+	}
+	dir, err := os.MkdirTemp(f.dir, "quorumlog-bench-")
+	if err != nil {
+		return fmt.Errorf("cannot create a directory for the data: %w", err)
+	}
+	progress := newProgress(os.Stderr)
+	run := bench.Run{Workload: w, Dir: dir, Servers: f.servers, Say: progress.say}
+	c, err := bench.Compare(ctx, run, targets, f.rounds, func(r bench.Result) {
+		progress.say("%s: %.0f records/s, %.1f MB/s", r.Target, r.RecordsPerSecond, r.MBPerSecond)
+	})
+	progress.close()
+	c.Version = version()
+	if len(c.Results) > 0 {
+		c.WriteText(out)
+		if f.json != "" {
+			err = errors.Join(err, c.WriteJSON(f.json))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.Headline(); err != nil {
+		return fmt.Errorf("%w: %w", errNoHeadline, err)
+	}
+	return os.RemoveAll(dir)
+}

@@ -69,6 +69,13 @@ type File interface {
 	Close() error
 }
 
+// IsDirect tells whether fsys bypasses the page cache. If it does, what is read comes from the medium (or its own cache, which
+// a sync empties); else it may come from pages that a failed writeback left clean, and no sync will bring them to the medium.
+func IsDirect(fsys FS) bool {
+	d, ok := fsys.(interface{ Direct() bool })
+	return ok && d.Direct()
+}
+
 // Info describes a file or directory.
 type Info struct {
 	Size int64 // bytes, of a file

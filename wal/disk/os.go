@@ -46,11 +46,8 @@ func NewOS(dir string) (FS, error) {
 	return direct, nil
 }
 
-// IsDirect tells whether fsys bypasses the page cache.
-func IsDirect(fsys FS) bool {
-	o, ok := fsys.(*osFS)
-	return ok && oDirect != 0 && o.flags&oDirect != 0
-}
+// Direct tells whether o bypasses the page cache: see IsDirect.
+func (o *osFS) Direct() bool { return oDirect != 0 && o.flags&oDirect != 0 }
 
 // probeDirect writes one block with O_DIRECT: some file systems accept the flag and refuse the write.
 func probeDirect(dir string) (ok bool, err error) {

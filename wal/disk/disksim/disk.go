@@ -39,6 +39,9 @@ func (k Kind) String() string {
 type Options struct {
 	Seed     uint64
 	Capacity int64 // bytes of all files but Pebble's; 0: no bound
+	// Direct says that there is no page cache. It makes a difference after a failed sync: without a cache, what the medium has
+	// lost is not read any more; with one it is, until the cache parts with it, and later syncs leave it alone.
+	Direct bool
 	// Hook is asked before each operation; its error is injected, and it may block to delay the operation or call Halt.
 	// It runs on the goroutine of the caller, at the same time as others, without a lock held.
 	Hook func(Op) error
@@ -53,6 +56,7 @@ type Disk struct {
 	hook     func(Op) error
 	after    func(Op, error)
 	capacity int64
+	direct   bool
 
 	used     int64 // bytes taken
 	root     *inode
@@ -71,7 +75,7 @@ type Disk struct {
 // New returns an empty disk.
 func New(o Options) *Disk {
 	d := &Disk{
-		rng: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), hook: o.Hook, after: o.After, capacity: o.Capacity,
+		rng: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), hook: o.Hook, after: o.After, capacity: o.Capacity, direct: o.Direct,
 		pebble: vfs.NewCrashableMem(),
 	}
 	d.root = d.newInode(true)
@@ -84,6 +88,9 @@ func (d *Disk) boot() {
 	d.scratch = vfs.NewMem()
 	d.haltedCh = make(chan struct{})
 }
+
+// Direct is for disk.IsDirect.
+func (d *Disk) Direct() bool { return d.direct }
 
 // SetHook replaces Options.Hook; nil removes it.
 func (d *Disk) SetHook(hook func(Op) error) {
@@ -162,7 +169,7 @@ func (d *Disk) Crash(k Kind) *Disk {
 	defer d.mu.Unlock()
 	d.halt()
 	next := &Disk{
-		rng: d.rng, hook: d.hook, after: d.after, capacity: d.capacity,
+		rng: d.rng, hook: d.hook, after: d.after, capacity: d.capacity, direct: d.direct,
 		root: d.root, pending: d.pending, steps: d.steps, pebble: d.pebble, inodes: d.inodes,
 	}
 	d.root, d.pending, d.rng = nil, nil, nil

@@ -185,6 +185,40 @@ func TestDirectoryNeedsItsParent(t *testing.T) {
 	}
 }
 
+// TestFailedSyncWithoutCache checks that what was lost can be seen at once when there is no page cache.
+func TestFailedSyncWithoutCache(t *testing.T) {
+	lost := 0
+	for seed := range uint64(20) {
+		d := New(Options{Seed: seed, Direct: true})
+		if !disk.IsDirect(d) {
+			t.Fatal("the disk is not direct")
+		}
+		f := durable(t, d, "f", 1, 4)
+		_, err := f.WriteAt(filled(3, 4), 0)
+		must(t, err)
+		d.SetHook(func(op Op) error {
+			if op.Kind == OpSync {
+				return errors.New("medium error")
+			}
+			return nil
+		})
+		if err := f.Sync(); err == nil {
+			t.Fatal("the sync did not fail")
+		}
+		d.SetHook(nil)
+		before := read(t, d, "f")
+		if !bytes.Equal(before, read(t, d.Crash(PowerLoss), "f")) {
+			t.Fatalf("seed %d: what was read was not what the medium held", seed)
+		}
+		if kindOf(before[:disk.BlockSize]) == "old" {
+			lost++
+		}
+	}
+	if lost == 0 {
+		t.Error("a sync that failed lost nothing")
+	}
+}
+
 // TestSyncAfterFailedSync is fsyncgate: the second sync succeeds and the bytes are not on the medium.
 func TestSyncAfterFailedSync(t *testing.T) {
 	lost := 0

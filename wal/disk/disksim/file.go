@@ -97,7 +97,7 @@ func (f *file) Sync() error {
 		case whole:
 			f.n.sync()
 		case failed:
-			f.n.failSync(f.d.rng)
+			f.n.failSync(f.d.rng, f.d.direct)
 		case part: // which blocks are on the medium is decided by the power loss anyway
 		}
 		return nil

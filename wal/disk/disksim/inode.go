@@ -161,12 +161,18 @@ func (n *inode) sync() {
 }
 
 // failSync is a sync that returned an error: some blocks are on the medium, of the others the system forgets that they are not.
-func (n *inode) failSync(rng *rand.Rand) {
+func (n *inode) failSync(rng *rand.Rand, direct bool) {
 	for _, b := range slices.Sorted(maps.Keys(n.dirty)) {
 		if rng.IntN(2) == 0 {
 			n.lost[b] = n.dirty[b][0]
 		}
 		delete(n.dirty, b)
+	}
+	if direct {
+		for b, p := range n.lost {
+			n.put(b, p)
+		}
+		clear(n.lost)
 	}
 }
 

@@ -3,10 +3,12 @@ package raftgroup_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -45,10 +47,14 @@ const ringEntries = 512
 type ringLog struct {
 	group   id.Group
 	replica id.Replica
-	ring    [ringEntries]wal.Entry
-	offsets [ringEntries]id.Offset
+	ring    []wal.Entry
+	offsets []id.Offset
 	last    id.Index
 	next    id.Offset
+}
+
+func newRingLog(g id.Group, r id.Replica, entries int) *ringLog {
+	return &ringLog{group: g, replica: r, last: 10, ring: make([]wal.Entry, entries), offsets: make([]id.Offset, entries)}
 }
 
 func newRingStore() *ringStore {
@@ -77,7 +83,7 @@ func (s *ringStore) Submit(appends []*wal.Append) {
 	for _, a := range appends {
 		l := raftgroup.TargetOf(a).(*ringLog)
 		for _, e := range a.Entries {
-			at := e.Index % ringEntries
+			at := e.Index % id.Index(len(l.ring))
 			l.ring[at] = wal.Entry{Index: e.Index, Term: e.Term, Kind: e.Kind, Data: append(l.ring[at].Data[:0], e.Data...)}
 			l.offsets[at] = l.next
 			if e.Kind == wal.KindBatch {
@@ -123,18 +129,18 @@ func (l *ringLog) Term(i id.Index) (id.Term, bool) {
 	if i <= 10 || i > l.last {
 		return 1, i == 10
 	}
-	return l.ring[i%ringEntries].Term, true
+	return l.ring[i%id.Index(len(l.ring))].Term, true
 }
 func (l *ringLog) OffsetAt(i id.Index) id.Offset {
 	if i > l.last {
 		return l.next
 	}
-	return l.offsets[i%ringEntries]
+	return l.offsets[i%id.Index(len(l.ring))]
 }
 func (l *ringLog) Entries(dst []wal.Entry, lo, hi id.Index, maxBytes int) ([]wal.Entry, bool) {
 	bytes := 0
 	for i := lo; i < hi; i++ {
-		e := l.ring[i%ringEntries]
+		e := l.ring[i%id.Index(len(l.ring))]
 		if bytes += len(e.Data); i > lo && bytes > maxBytes {
 			break
 		}
@@ -155,7 +161,7 @@ type benchStore interface {
 }
 
 func (s *ringStore) open(g id.Group, r id.Replica) (raftgroup.Log, error) {
-	return &ringLog{group: g, replica: r, last: 10}, nil
+	return newRingLog(g, r, ringEntries), nil
 }
 
 // realStore is a wal on a real disk.
@@ -265,6 +271,64 @@ func benchmarkPropose(b *testing.B, size, groups, outstanding int, open func() (
 	m := hosts[1].Metrics()
 	b.ReportMetric(float64(m.Proposals)/float64(m.ProposalSteps), "batches/step")
 	require.Empty(b, failed)
+}
+
+// What groups without traffic cost: heartbeats and ticks.
+func TestIdleGroups(t *testing.T) {
+	const groups, seconds = 300, 20
+	hints := map[id.Node]raftgroup.CampaignHint{1: raftgroup.CampaignPreferred}
+	synctest.Test(t, func(t *testing.T) {
+		hosts := make(map[id.Node]*raftgroup.Host)
+		var stores []*ringStore
+		for n := id.Node(1); n <= 3; n++ {
+			s := newRingStore()
+			h, err := raftgroup.New(raftgroup.Options{Node: n, Store: s, Transport: &direct{n, hosts}, Workers: 1})
+			require.NoError(t, err)
+			stores, hosts[n] = append(stores, s), h
+		}
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var leaders []*raftgroup.Group
+		for g := id.Group(1); int(g) <= groups; g++ {
+			var members []raftgroup.Member
+			for n := id.Node(1); n <= 3; n++ {
+				members = append(members, raftgroup.Member{Replica: raftgrouptest.ReplicaOf(g, n), Node: n})
+			}
+			for n := id.Node(3); n >= 1; n-- {
+				l := newRingLog(g, raftgrouptest.ReplicaOf(g, n), 8)
+				r, err := hosts[n].Open(raftgroup.Spec{Group: g, Replica: l.Replica(), Members: members, Machine: quiet{}, Log: l,
+					Campaign: hints[n]})
+				require.NoError(t, err)
+				if n == 1 {
+					leaders = append(leaders, r)
+				}
+			}
+		}
+		for _, l := range leaders {
+			require.True(t, raftgrouptest.Until(time.Second, l.IsLeader))
+		}
+		pause(5 * time.Second)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		term := map[*raftgroup.Group]id.Term{}
+		for _, l := range leaders {
+			_, _, term[l] = l.Leader()
+		}
+		cpu := cpuTime()
+		pause(seconds * time.Second)
+		cpu = cpuTime() - cpu
+		t.Logf("%d idle replicas: %.2f %% of a core for 10,000, %d bytes each", 3*groups,
+			cpu.Seconds()/seconds/(3*groups)*10_000*100, int64(after.HeapAlloc-before.HeapAlloc)/(3*groups))
+		for _, l := range leaders {
+			_, _, now := l.Leader()
+			require.True(t, l.IsLeader() && now == term[l], "leadership does not move")
+		}
+		for n, h := range hosts {
+			require.NoError(t, h.Close())
+			require.NoError(t, stores[n-1].close())
+		}
+	})
 }
 
 func cpuTime() time.Duration {

@@ -24,6 +24,7 @@ const (
 // hurry is a series of campaigns that ends when there is a leader.
 type hurry struct {
 	active bool
+	series uint32 // a timer of an earlier series is void
 	tries  int
 	every  time.Duration
 }
@@ -105,25 +106,28 @@ func (g *Group) failover() {
 // hurryUp campaigns after a delay and then every so often, until there is a leader.
 func (g *Group) hurryUp(delay, every time.Duration) {
 	if g.hurry.active {
-		return // its timer is set
-	}
-	g.hurry = hurry{active: true, every: every}
-	g.w.timers.add(g.w.now.Add(delay), g)
-}
-
-// hurried is called when the group's timer rings.
-func (g *Group) hurried() {
-	if !g.hurry.active {
 		return
 	}
-	g.hurry.active = false
-	if g.closed || g.broken != nil || g.leader != id.NoReplica || g.hurry.tries >= maxCampaigns {
+	g.hurry = hurry{active: true, series: g.hurry.series + 1, every: every}
+	g.w.timers.add(timer{g.w.now.Add(delay), g, g.hurry.series})
+}
+
+// hurried is called when a timer of the group rings.
+func (g *Group) hurried(series uint32) {
+	h := &g.hurry
+	if !h.active || h.series != series {
+		return
+	}
+	if g.closed || g.broken != nil || h.tries >= maxCampaigns {
+		h.active = false
 		return
 	}
 	g.campaign()
-	g.hurry.active = true
-	g.hurry.tries++
-	g.w.timers.add(g.w.now.Add(g.hurry.every), g)
+	h.tries++
+	if h.tries%8 == 0 { // the others are not there: go easy
+		h.every = min(2*h.every, time.Second)
+	}
+	g.w.timers.add(timer{g.w.now.Add(h.every), g, h.series})
 }
 
 func (g *Group) campaign() {
@@ -149,8 +153,9 @@ func (g *Group) alive(m *member) bool {
 
 // timer is an entry of timers.
 type timer struct {
-	at    time.Time
-	group *Group
+	at     time.Time
+	group  *Group
+	series uint32
 }
 
 // timers is a binary heap, earliest first.
@@ -163,8 +168,8 @@ func (t *timers) next() time.Time {
 	return t.heap[0].at
 }
 
-func (t *timers) add(at time.Time, g *Group) {
-	t.heap = append(t.heap, timer{at, g})
+func (t *timers) add(x timer) {
+	t.heap = append(t.heap, x)
 	for i := len(t.heap) - 1; i > 0; {
 		up := (i - 1) / 2
 		if !t.heap[i].at.Before(t.heap[up].at) {
@@ -175,8 +180,8 @@ func (t *timers) add(at time.Time, g *Group) {
 	}
 }
 
-func (t *timers) pop() *Group {
-	g := t.heap[0].group
+func (t *timers) pop() timer {
+	first := t.heap[0]
 	n := len(t.heap) - 1
 	t.heap[0], t.heap[n] = t.heap[n], timer{}
 	t.heap = t.heap[:n]
@@ -188,7 +193,7 @@ func (t *timers) pop() *Group {
 			}
 		}
 		if least == i {
-			return g
+			return first
 		}
 		t.heap[i], t.heap[least] = t.heap[least], t.heap[i]
 		i = least
@@ -197,7 +202,8 @@ func (t *timers) pop() *Group {
 
 func (w *worker) fireTimers() {
 	for next := w.timers.next(); !next.IsZero() && !next.After(w.now); next = w.timers.next() {
-		w.timers.pop().hurried()
+		t := w.timers.pop()
+		t.group.hurried(t.series)
 	}
 }
 

@@ -52,12 +52,12 @@ func (g *Group) becameLeader() {
 	g.refreshInSync()
 }
 
-// inSyncTicks is how often a leader judges its members.
+// inSyncTicks is how often a leader judges its members while it has enough of them.
 const inSyncTicks = 10
 
 // leaderTick is called every tick while the replica leads.
 func (g *Group) leaderTick() {
-	if (g.w.ticks+g.slot)%inSyncTicks != 0 {
+	if g.majority && g.inSync >= g.minInSync && (g.w.ticks+g.slot)%inSyncTicks != 0 {
 		return
 	}
 	g.samples.add(g.w.now.UnixNano(), g.commit, int64(g.h.o.ReplicaLagMax)/3)

@@ -105,7 +105,7 @@ func (g *Group) setLeader(l LeaderChange) {
 	g.w.n.leaderChanges.Add(1)
 	g.term, g.role, g.leader = l.Term, l.Role, l.Leader
 	if l.Leader != id.NoReplica {
-		g.hurry.tries = 0
+		g.hurry.active = false
 	}
 	if led && !leads {
 		g.w.n.leading.Add(-1)

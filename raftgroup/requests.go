@@ -258,7 +258,6 @@ type changeRequest struct {
 	proposed bool
 	index    id.Index
 	term     id.Term
-	leaving  bool // applied; the joint configuration is yet to be left
 	result   chan error
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
@@ -55,9 +56,9 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 	if t.ReplicationFactor == 0 {
 		req.ReplicationFactor = -1
 	}
-	err := a.call(ctx, fmt.Sprintf("create topic %q", t.Name), func(ctx context.Context, c pb.DRPCAdminClient, at attempt) error {
+	err := a.call(ctx, fmt.Sprintf("create topic %q", t.Name), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.CreateTopic(ctx, req)
-		if at.maybeDone && rpc.CodeOf(err) == rpc.CodeTopicAlreadyExists {
+		if past.maybeDone && rpc.CodeOf(err) == rpc.CodeTopicAlreadyExists {
 			return nil // by an earlier attempt of this call, whose answer got lost
 		}
 		return err
@@ -93,9 +94,9 @@ func (a *Admin) waitForLeaders(ctx context.Context, topic string) error {
 // DeleteTopic deletes a topic and its records.
 func (a *Admin) DeleteTopic(ctx context.Context, name string) error {
 	req := &pb.DeleteTopicRequest{Name: name, TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
-	return a.call(ctx, fmt.Sprintf("delete topic %q", name), func(ctx context.Context, c pb.DRPCAdminClient, at attempt) error {
+	return a.call(ctx, fmt.Sprintf("delete topic %q", name), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.DeleteTopic(ctx, req)
-		if at.maybeDone && rpc.CodeOf(err) == rpc.CodeUnknownTopicOrPartition {
+		if past.maybeDone && rpc.CodeOf(err) == rpc.CodeUnknownTopicOrPartition {
 			return nil
 		}
 		return err
@@ -295,11 +296,11 @@ type attempt struct {
 
 // call runs f against one node after the other until one answers, or refuses for good, or ctx ends.
 func (a *Admin) call(ctx context.Context, what string, f func(context.Context, pb.DRPCAdminClient, attempt) error) error {
-	var at attempt
+	var past attempt
 	servers := newRotation(a.client.cache.addresses())
 	for backoff := adminBackoff; ; {
 		server := servers.next()
-		err := a.try(ctx, server, func(ctx context.Context, c pb.DRPCAdminClient) error { return f(ctx, c, at) })
+		err := a.try(ctx, server, func(ctx context.Context, c pb.DRPCAdminClient) error { return f(ctx, c, past) })
 		if err == nil {
 			return nil
 		}
@@ -318,17 +319,25 @@ func (a *Admin) call(ctx context.Context, what string, f func(context.Context, p
 		case isRefusal && refused.Code == rpc.CodeBrokerNotAvailable:
 			isRefusal = false // nobody there: the next one may answer at once
 		case !isRefusal || refused.Code == rpc.CodeRequestTimedOut || refused.Code == rpc.CodeNetworkException:
-			at.maybeDone, isRefusal = true, false
+			past.maybeDone, isRefusal = true, false
 		}
 		if isRefusal || servers.exhausted() {
 			if e := pause(ctx, backoff); e != nil {
-				return fmt.Errorf("client: %s: %w (last error: %s: %w)", what, e, server, err)
+				return fmt.Errorf("client: %s: %w (last error: %w)", what, e, at(server, err))
 			}
 			backoff = min(2*backoff, adminBackoffMax)
 		} else if ctx.Err() != nil {
-			return fmt.Errorf("client: %s: %w (last error: %s: %w)", what, ctx.Err(), server, err)
+			return fmt.Errorf("client: %s: %w (last error: %w)", what, ctx.Err(), at(server, err))
 		}
 	}
+}
+
+// at says where an error comes from, unless it says so itself.
+func at(server string, err error) error {
+	if strings.Contains(err.Error(), server) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", server, err)
 }
 
 // callLeader runs f against the leader of a partition until it answers, or refuses for good, or ctx ends.

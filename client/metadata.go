@@ -322,7 +322,7 @@ func (m *metadataCache) fetch(ctx context.Context, req *pb.MetadataRequest) (*pb
 			if r.err == nil {
 				return r.resp, r.server, nil
 			}
-			failures = append(failures, fmt.Errorf("%s: %w", r.server, r.err))
+			failures = append(failures, at(r.server, r.err))
 			ask()
 		case <-time.After(hedgeDelay):
 			ask()

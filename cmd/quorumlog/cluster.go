@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+func newClusterCommand() *cobra.Command {
+	var conn connection
+	var out output
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Look at the cluster",
+		Args:  unknownCommand,
+		RunE:  needSubcommand,
+	}
+	conn.register(cmd)
+	out.register(cmd)
+	cmd.AddCommand(&cobra.Command{
+		Use:   "status",
+		Short: "Show the nodes, the metadata quorum and what is under-replicated",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.admin(cmd, func(ctx context.Context, a *client.Admin) error {
+				s, err := a.ClusterStatus(ctx)
+				if err != nil {
+					return err
+				}
+				return out.print(cmd.OutOrStdout(), s, func(w io.Writer) error { return printStatus(w, s) })
+			})
+		},
+	})
+	return cmd
+}
+
+func printStatus(w io.Writer, s client.ClusterStatus) error {
+	fmt.Fprintf(w, "Cluster:\t%s (%s)\n", s.ClusterName, s.ClusterID)
+	fmt.Fprintf(w, "Metadata:\tleader %s, term %d, commit %d, voters %s, learners %s\n",
+		nodeName(s.Metadata.Leader), s.Metadata.Term, s.Metadata.Commit, nodeNames(s.Metadata.Voters), nodeNames(s.Metadata.Learners))
+	fmt.Fprintf(w, "Topics:\t%d with %d partitions, %d under-replicated, %d without leader\n\n", s.Topics, s.Partitions, s.UnderReplicated, s.Leaderless)
+	rows := make([]string, 0, len(s.Nodes))
+	for _, n := range s.Nodes {
+		row := []string{
+			strconv.Itoa(int(n.ID)), n.Address, n.State, n.Rack, metadataRole(s.Metadata, n.ID),
+			strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas), strconv.Itoa(n.UnderReplicated), diskFree(n), n.Version, n.Error,
+		}
+		for i := range row {
+			if row[i] == "" && i < len(row)-1 {
+				row[i] = "-"
+			}
+		}
+		rows = append(rows, strings.TrimRight(strings.Join(row, "\t"), "\t"))
+	}
+	return table(w, "NODE\tADDRESS\tSTATE\tRACK\tMETADATA\tLEADS\tREPLICAS\tUNDER-REPLICATED\tDISK FREE\tVERSION\tPROBLEM", rows)
+}
+
+func metadataRole(q client.MetadataQuorum, n id.Node) string {
+	switch {
+	case n == q.Leader:
+		return "leader"
+	case slices.Contains(q.Voters, n):
+		return "voter"
+	case slices.Contains(q.Learners, n):
+		return "learner"
+	}
+	return ""
+}
+
+func diskFree(n client.NodeStatus) string {
+	if n.DiskTotalBytes == 0 {
+		return ""
+	}
+	const gb = 1e9
+	return fmt.Sprintf("%.1f of %.1f GB", float64(n.DiskFreeBytes)/gb, float64(n.DiskTotalBytes)/gb)
+}
+
+// nodeName is a node id as Kafka's tools print it.
+func nodeName(n id.Node) string {
+	if n == id.NoNode {
+		return "none"
+	}
+	return strconv.Itoa(int(n))
+}
+
+func nodeNames(nodes []id.Node) string {
+	if len(nodes) == 0 {
+		return "none"
+	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = nodeName(n)
+	}
+	return strings.Join(names, ",")
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorumlog/quorumlog/client"
+)
+
+// serversVariable is the environment variable that stands for --servers.
+const serversVariable = "QUORUMLOG_SERVERS"
+
+// defaultServer is where a node listens when nothing else is said.
+const defaultServer = "127.0.0.1:9192"
+
+// connection is the flags that all commands have which talk to a cluster.
+type connection struct {
+	servers []string
+	timeout time.Duration
+}
+
+func (f *connection) register(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringSliceVar(&f.servers, "servers", nil,
+		"`host:port,…` of nodes; any one that is alive suffices (default: $"+serversVariable+", else "+defaultServer+")")
+	cmd.PersistentFlags().DurationVar(&f.timeout, "timeout", 15*time.Second, "give up on an administrative call after this `duration`")
+}
+
+// addresses are the servers by flag, environment or default.
+func (f *connection) addresses() []string {
+	if len(f.servers) > 0 {
+		return f.servers
+	}
+	if v := os.Getenv(serversVariable); v != "" {
+		return strings.Split(v, ",")
+	}
+	return []string{defaultServer}
+}
+
+func (f *connection) connect() (*client.Client, error) {
+	var servers []string
+	for _, s := range f.addresses() {
+		servers = append(servers, strings.TrimSpace(s))
+	}
+	return client.New(client.Options{Servers: servers, ClientID: "quorumlog-cli"})
+}
+
+// admin runs one administrative call.
+func (f *connection) admin(cmd *cobra.Command, call func(context.Context, *client.Admin) error) (err error) {
+	c, err := f.connect()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	ctx, stop := untilSignal(cmd)
+	defer stop()
+	return f.bounded(ctx, c, call)
+}
+
+// bounded runs a call within the timeout, and makes of its error what the user can do about it.
+func (f *connection) bounded(ctx context.Context, c *client.Client, call func(context.Context, *client.Admin) error) error {
+	limited, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	err := call(limited, c.Admin())
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no success within %v at %s: %w: are the nodes up, and is --servers right?", f.timeout, strings.Join(f.addresses(), ","), withoutDeadline(err))
+	}
+	return err
+}
+
+// withoutDeadline is the error behind "context deadline exceeded", if there is one.
+func withoutDeadline(err error) error {
+	text := err.Error()
+	if _, cause, ok := strings.Cut(text, "(last error: "); ok {
+		return errors.New(strings.TrimSuffix(cause, ")"))
+	}
+	return err
+}
+
+// unknownTopic adds to an error about a topic that does not exist which one may be meant.
+func unknownTopic(ctx context.Context, a *client.Admin, topic string, err error) error {
+	if !isUnknownTopic(err) {
+		return err
+	}
+	names, e := a.ListTopics(ctx)
+	if e != nil {
+		return err
+	}
+	if near := nearest(names, topic); near != "" {
+		return fmt.Errorf("topic %q does not exist: did you mean %q?", topic, near)
+	}
+	return fmt.Errorf("topic %q does not exist: create it with 'quorumlog topic create %s', or see 'quorumlog topic list'", topic, topic)
+}
+
+// untilSignal is the command's context, which SIGINT and SIGTERM end. After the first signal, the next one kills.
+func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorumlog/quorumlog/rpc"
+)
+
+// buildVersion is set by releases: -ldflags "-X main.buildVersion=1.2.3".
+var buildVersion string
+
+// version is the release, or what the Go tool knows about the source.
+func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
+
+type versionReport struct {
+	Version  string `json:"version"`
+	Protocol int    `json:"protocol"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func newVersionCommand() *cobra.Command {
+	var o output
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versionReport{version(), int(rpc.Protocol), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return o.line(cmd.OutOrStdout(), v, "quorumlog %s, protocol %d, %s %s", v.Version, v.Protocol, v.Go, v.Platform)
+		},
+	}
+	o.register(cmd)
+	return cmd
+}

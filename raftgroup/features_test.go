@@ -493,9 +493,9 @@ func TestPanicInRaftStopsOneReplica(t *testing.T) {
 // stopped checks that group 1's replica on a node has stopped, and why.
 func stopped(t *testing.T, c *raftgrouptest.Cluster, node id.Node, reason string) {
 	t.Helper()
-	require.True(t, raftgrouptest.Until(time.Second, func() bool { return c.Nodes[node].Host.Metrics().Failed == 1 }))
-	problems := c.Witness.Problems
-	c.Witness.Problems = nil
+	var problems []string
+	require.True(t, raftgrouptest.Until(time.Second, func() bool { problems = c.Witness.Take(); return len(problems) > 0 }))
+	require.Equal(t, uint64(1), c.Nodes[node].Host.Metrics().Failed)
 	require.Len(t, problems, 1)
 	require.Contains(t, problems[0], reason)
 	require.Contains(t, problems[0], "replace it by a new replica")

@@ -25,7 +25,7 @@ var table = crc64.MakeTable(crc64.ECMA)
 type Witness struct {
 	mu       sync.Mutex
 	groups   map[id.Group]*testimony
-	Problems []string
+	Problems []string // read it when nothing runs any more; Take is for before
 }
 
 type entryID struct {
@@ -66,6 +66,15 @@ func (w *Witness) Problem(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.problem(format, args...)
+}
+
+// Take returns the contradictions so far and forgets them.
+func (w *Witness) Take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.Problems
+	w.Problems = nil
+	return p
 }
 
 func (w *Witness) problem(format string, args ...any) {

@@ -24,6 +24,7 @@ const (
 	msgEncrypt      = 10
 	msgNack         = 11
 	msgCRC          = 12
+	msgError        = 13
 	msgLabel        = 244
 )
 
@@ -92,9 +93,27 @@ func screenMessage(b []byte) error {
 	}
 	switch b[0] {
 	case msgPing, msgIndirectPing, msgAck, msgSuspect, msgAlive, msgDead, msgNack:
-		return nil
+		return screenBody(b[1:])
 	}
 	return errMessage
+}
+
+// screenBody checks the body of a message in a packet: one msgpack map, with nothing in it that is longer than the packet.
+func screenBody(b []byte) error {
+	if len(b) == 0 {
+		return errShort
+	}
+	if b[0]&0xf0 != 0x80 {
+		return errMessage
+	}
+	var p packScreen
+	if err := p.scan(b); err != nil {
+		return err
+	}
+	if !p.between() {
+		return errShort
+	}
+	return nil
 }
 
 // screenCompound checks the parts of a compound message: their number in a byte, their lengths in two bytes each, then they.
@@ -132,6 +151,19 @@ func screenStream(b []byte, label string, encrypted bool) error {
 	case encrypted || b[0] == msgEncrypt:
 		return nil // memberlist answers a node whose key does not fit
 	case b[0] == msgPing:
+		return nil
+	case b[0] == msgPushPull:
+		return screenPushPull(b[1:])
+	}
+	return errMessage
+}
+
+// screenAnswer checks the first bytes of the answer to a call, which carry no label. errShort: it needs more of them.
+func screenAnswer(b []byte, encrypted bool) error {
+	switch {
+	case len(b) == 0:
+		return errShort
+	case encrypted || b[0] == msgEncrypt || b[0] == msgAck || b[0] == msgError:
 		return nil
 	case b[0] == msgPushPull:
 		return screenPushPull(b[1:])

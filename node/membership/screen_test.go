@@ -77,11 +77,22 @@ func TestScreenPacket(t *testing.T) {
 	}{
 		{"ping", labelled(msgPing, 0x80), nil},
 		{"alive with checksum", labelled(crc(msgAlive, 0x80)...), nil},
-		{"compound", labelled(msgCompound, 2, 0, 2, 0, 1, msgPing, 0x80, msgDead), nil},
-		{"compound with checksum", labelled(crc(msgCompound, 1, 0, 1, msgNack)...), nil},
+		{"compound", labelled(msgCompound, 2, 0, 2, 0, 2, msgPing, 0x80, msgDead, 0x80), nil},
+		{"compound with checksum", labelled(crc(msgCompound, 1, 0, 2, msgNack, 0x80)...), nil},
 		{"compound of nothing", labelled(msgCompound, 0), nil},
+		{"all that a body may have", labelled(msgPing, 0x85, 0xa1, 'k', 0xce, 1, 2, 3, 4, 0xd9, 1, 'k', 0xc3, 0xc4, 1, 0, 0x92, 1, 0xff, 0xc5, 0, 1, 7, 0xda, 0, 1, 'x', 0xcb, 1, 2, 3, 4, 5, 6, 7, 8, 0xc0), nil},
+		{"no body", labelled(msgPing), errShort},
+		{"body that is no map", labelled(msgAlive, 0x92, 1, 2), errMessage},
+		{"text of 1 GiB", labelled(msgAlive, 0x86, 0xa4, 'N', 'o', 'd', 'e', 0xdb, 0x40, 0, 0, 0), errTooLong},
+		{"bytes of 1 GiB", labelled(msgAlive, 0x86, 0xa4, 'M', 'e', 't', 'a', 0xc6, 0x40, 0, 0, 0), errTooLong},
+		{"text of 1025", labelled(msgAlive, 0x86, 0xa4, 'N', 'o', 'd', 'e', 0xda, 4, 1), errTooLong},
+		{"text longer than the packet", labelled(msgAlive, 0x86, 0xa4, 'N', 'o', 'd', 'e', 0xda, 4, 0), errShort},
+		{"array of 1 Gi", labelled(msgAlive, 0x86, 0xa3, 'V', 's', 'n', 0xdd, 0x40, 0, 0, 0), errTooLong},
+		{"map of 1 Gi", labelled(msgAlive, 0xdf, 0x40, 0, 0, 0), errMessage},
+		{"extension", labelled(msgAlive, 0x81, 0xa1, 'x', 0xc9, 0x40, 0, 0, 0, 1), errTooLong},
+		{"text of 1 GiB in a compound", labelled(msgCompound, 1, 0, 7, msgPing, 0x81, 0xdb, 0x40, 0, 0, 0), errTooLong},
 		{"compressed", labelled(9, 0x82), errMessage},
-		{"compressed in a compound", labelled(msgCompound, 2, 0, 1, 0, 1, msgPing, 9), errMessage},
+		{"compressed in a compound", labelled(msgCompound, 2, 0, 2, 0, 1, msgPing, 0x80, 9), errMessage},
 		{"compound in a compound", labelled(msgCompound, 1, 0, 2, msgCompound, 0), errMessage},
 		{"compound cut off", labelled(msgCompound, 200, 0, 1), errShort},
 		{"part cut off", labelled(msgCompound, 1, 0xff, 0xff, msgPing), errShort},
@@ -113,6 +124,14 @@ func FuzzScreen(f *testing.F) {
 		}
 		if !bytes.Equal(b, before) {
 			t.Error("changed what it looked at")
+		}
+		var whole, cut packScreen
+		want, got := whole.scan(b), error(nil)
+		for i := 0; i < len(b) && got == nil; i++ {
+			got = cut.scan(b[i : i+1])
+		}
+		if got != want || want == nil && whole != cut {
+			t.Errorf("whole: %v, %+v; byte by byte: %v, %+v", want, whole, got, cut)
 		}
 	})
 }

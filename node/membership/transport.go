@@ -221,7 +221,7 @@ func (t *transport) check(s *stream) {
 		t.reject(s, err)
 		return
 	}
-	s.head = r
+	s.pass(r, 2+len(t.label)+1)
 	select {
 	case t.streams <- s:
 	case <-t.ctx.Done():
@@ -294,29 +294,56 @@ func (t *transport) forget(s *stream) {
 type stream struct {
 	net.Conn
 	owner  *transport
-	head   *bufio.Reader // accepted: the reader that looked at its first bytes
-	dialed string        // dialed: the address, until the first byte of the answer was looked at
+	head   *bufio.Reader // that looked at the first bytes; nil: nobody has yet
+	dialed string        // dialed: the address
+	// plain is how many bytes come before those that are screened: label and type. After them everything is msgpack, unless it is encrypted.
+	plain  int
+	screen packScreen
 }
 
-// Read implements net.Conn. Answers carry no label, so one that begins with a label is the other side's way to say that it is not of
-// this cluster.
+// pass lets memberlist read what r has looked at.
+func (s *stream) pass(r *bufio.Reader, plain int) { s.head, s.plain = r, plain }
+
+// Read implements net.Conn. No length gets past it that nodes do not send.
 func (s *stream) Read(p []byte) (int, error) {
-	if s.head != nil {
-		return s.head.Read(p)
+	if s.head == nil {
+		if err := s.checkAnswer(); err != nil {
+			return 0, err
+		}
 	}
-	if s.dialed == "" {
-		return s.Conn.Read(p)
+	n, err := s.head.Read(p)
+	if s.owner.encrypted {
+		return n, err
 	}
+	skip := min(n, s.plain)
+	s.plain -= skip
+	if bad := s.screen.scan(p[skip:n]); bad != nil {
+		return 0, bad
+	}
+	return n, err
+}
+
+// checkAnswer looks at the first bytes of the answer to a call. Answers carry no label, so one that begins with a label is the other side's
+// way to say that it is not of this cluster.
+func (s *stream) checkAnswer() error {
 	r := bufio.NewReaderSize(s.Conn, maxStreamHead)
-	first, err := r.Peek(1)
+	err := errShort
+	for n := 1; errors.Is(err, errShort) && n <= maxStreamHead; n++ {
+		if _, err = r.Peek(n); err != nil {
+			return err
+		}
+		head, _ := r.Peek(r.Buffered())
+		n = len(head)
+		if head[0] == msgLabel {
+			return s.owner.refusedBy(s.dialed, r)
+		}
+		err = screenAnswer(head, s.owner.encrypted)
+	}
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if first[0] == msgLabel {
-		return 0, s.owner.refusedBy(s.dialed, r)
-	}
-	s.head, s.dialed = r, ""
-	return r.Read(p)
+	s.pass(r, 1)
+	return nil
 }
 
 // Close implements net.Conn.

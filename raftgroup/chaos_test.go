@@ -1,9 +1,12 @@
 package raftgroup_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"go.etcd.io/raft/v3/raftpb"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,8 +44,10 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 		}
 	}
 	var down []id.Node
+	var others sync.WaitGroup
+	defer others.Wait()
 	for range steps {
-		switch rng.IntN(12) {
+		switch rng.IntN(14) {
 		case 0:
 			c.Net.SetFaults(raftgrouptest.Faults{Drop: rng.Float64() * 0.3, Duplicate: rng.Float64() * 0.3, Delay: time.Duration(rng.IntN(40)) * time.Millisecond})
 		case 1:
@@ -85,6 +90,23 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 				}
 			}
 		}
+		switch g := id.Group(rng.IntN(c.Config.Groups) + 1); rng.IntN(12) {
+		case 0:
+			shuffle(c, &others, g, rng.Uint64())
+		case 1:
+			if leader := c.Leader(g); leader != nil {
+				to := raftgrouptest.ReplicaOf(g, any())
+				others.Go(func() {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+					defer cancel()
+					_ = leader.TransferLeader(ctx, to)
+				})
+			}
+		case 2:
+			if r := c.Group(any(), g); r != nil {
+				others.Go(func() { readIndex(c, r) })
+			}
+		}
 		for range rng.IntN(4) {
 			propose()
 			pause(time.Duration(rng.IntN(3000)) * time.Microsecond)
@@ -96,8 +118,55 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 	for _, n := range down {
 		require.NoError(t, c.Start(n))
 	}
-	for i := range nodes {
-		c.Nodes[nodes[i]].Host.NodeUp(any())
+	for _, n := range nodes {
+		for _, o := range nodes {
+			c.Nodes[n].Host.NodeUp(o)
+		}
+	}
+}
+
+// shuffle makes voters learners and learners voters, one or two at once, but leaves two voters.
+func shuffle(c *raftgrouptest.Cluster, others *sync.WaitGroup, g id.Group, seed uint64) {
+	leader := c.Leader(g)
+	if leader == nil {
+		return
+	}
+	others.Go(func() {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		st, err := leader.Status(ctx)
+		if err != nil {
+			return
+		}
+		voters := 0
+		for _, m := range st.Members {
+			if !m.Learner {
+				voters++
+			}
+		}
+		var changes []raftgroup.Change
+		for _, i := range rng.Perm(len(st.Members))[:1+rng.IntN(2)] {
+			ch := raftgroup.Change{Type: raftpb.ConfChangeAddNode, Replica: st.Members[i].Replica, Node: st.Members[i].Node}
+			if !st.Members[i].Learner {
+				if voters--; voters < 2 {
+					return
+				}
+				ch.Type = raftpb.ConfChangeAddLearnerNode
+			}
+			changes = append(changes, ch)
+		}
+		_ = leader.ChangeMembers(ctx, raftgroup.ConfChange(changes...))
+	})
+}
+
+// readIndex checks that what was acknowledged before is not above the index that a read gets.
+func readIndex(c *raftgrouptest.Cluster, r *raftgroup.Group) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	before := c.Witness.LastAcked(r.ID())
+	if i, err := r.ReadIndex(ctx); err == nil && i < before {
+		c.Witness.Problem("replica %d: ReadIndex %d is behind entry %d, acknowledged before", r.Replica(), i, before)
 	}
 }
 
@@ -201,7 +270,7 @@ func sameLogs(t *testing.T, c *raftgrouptest.Cluster, g id.Group) {
 			require.NoError(t, err)
 			for j := range min(len(a), len(b)) {
 				require.Equal(t, a[j], b[j])
-				if len(a[j].Data) > 0 {
+				if a[j].Kind == wal.KindBatch {
 					require.NoError(t, batch.Check(a[j].Data))
 				}
 			}

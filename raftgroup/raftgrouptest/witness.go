@@ -138,6 +138,17 @@ func (w *Witness) AckedCount(g id.Group) int {
 	return len(w.group(g).acked)
 }
 
+// LastAcked returns the highest index that was acknowledged.
+func (w *Witness) LastAcked(g id.Group) id.Index {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var last id.Index
+	for i := range w.group(g).acked {
+		last = max(last, i)
+	}
+	return last
+}
+
 // LastApplied returns the highest index that any replica applied.
 func (w *Witness) LastApplied(g id.Group) id.Index {
 	w.mu.Lock()

@@ -11,14 +11,27 @@
 //
 // # How it is built
 //
-// The producer keeps one queue per partition and one stream per node (files producer.go, queue.go, stream.go). A queue owns
-// its records until they are acknowledged: when a leader moves, the batches in flight go back to the head of their queue, in
-// order and with the sequences they had, and the housekeeper (housekeeper.go) gives the queue to the stream of the new leader.
+// The producer keeps one queue per partition (queue.go) and one stream per node (stream.go). A queue owns its batches
+// (pending.go) until they have their outcome: when a leader moves, those in flight go back to the head of their queue, in order
+// and with the sequences they had (deliver.go), and the housekeeper (housekeeper.go) gives the queue to the stream of the new
+// leader. A stream is one connection, from the dial to the first error.
 //
-// The consumer is the mirror image: one cursor per partition, one stream per node (consumer.go, cursor.go, fetch.go).
+// The consumer is the mirror image: one cursor per partition (cursor.go), one stream per node (fetch.go), which pushes what the
+// consumer has granted credit for.
+//
+// Both learn from the metadata cache (metadata.go) who leads: it is refreshed when somebody asks, at most every 50 ms, and it
+// asks several nodes when the first one is slow.
+//
+// # Idempotence
+//
+// A batch gets its sequence when it is first sent and keeps it for all attempts. When a batch ends without its outcome being
+// known, the sequences behind it cannot be used any more: the producer starts anew under the next epoch for this partition,
+// which fences what may still be under way. Batches that may have been written by then end as well (ErrUnacknowledged); those
+// that certainly were not go on. Until the first batch of an epoch is acknowledged it is alone in flight, because a partition
+// that does not know a producer takes any sequence for its first.
 //
 // # Locks
 //
-// queue.mu comes before stream.mu and topics' mutexes; no lock is held across a call of the user's callbacks, a dial or a
-// write to a socket.
+// queue.mu comes before stream.mu, housekeeper.mu, Producer.mu and metadataCache.mu; Consumer.mu before fetchStream.mu and
+// metadataCache.mu. No lock is held across a callback of the user, a dial or a write to a socket.
 package client

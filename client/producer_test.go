@@ -10,6 +10,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/client/clienttest"
+	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -213,6 +214,23 @@ func TestForgottenProducer(t *testing.T) {
 			t.Fatalf("round %d: %d acknowledged, %d failed: %v", round, ok, failed, a.firstFailure())
 		}
 		cluster.ForgetProducers(tp("test", 0))
+	}
+}
+
+func TestFencedProducer(t *testing.T) {
+	cluster, c := newCluster(t, 1)
+	cluster.CreateTopic("test", 1, nil)
+	p := newProducer(t, c, client.ProducerOptions{})
+	produceAll(t, p, "test", 0, 1)
+	cluster.FenceProducers(tp("test", 0))
+	a := produceAll(t, p, "test", 0, 1)
+	if err := a.firstFailure(); !errors.Is(err, &rpc.Error{Code: rpc.CodeInvalidProducerEpoch}) {
+		t.Errorf("fenced: %v", err)
+	}
+	// With another producer id it goes on.
+	b := produceAll(t, p, "test", 0, 100)
+	if ok, failed := b.counts(); ok != 100 || failed != 0 {
+		t.Errorf("%d acknowledged, %d failed: %v", ok, failed, b.firstFailure())
 	}
 }
 

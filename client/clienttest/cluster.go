@@ -3,6 +3,7 @@ package clienttest
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -340,6 +341,15 @@ func (c *Cluster) ForgetProducers(tp id.TopicPartition) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.topics[tp.Topic].partitions[tp.Partition].producers = make(map[id.Producer]*producer)
+}
+
+// FenceProducers makes a partition refuse the producers it knows, as if newer incarnations of them had written.
+func (c *Cluster) FenceProducers(tp id.TopicPartition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.topics[tp.Topic].partitions[tp.Partition].producers {
+		p.epoch, p.last = math.MaxInt16, nil
+	}
 }
 
 // read returns whole batches from the one that holds offset from on.

@@ -69,7 +69,6 @@ type NodeStatus struct {
 	Protocol        string `json:"protocol"`
 	AcceptsProduce  bool   `json:"accepts_produce"`
 	DiskFreeBytes   int64  `json:"disk_free_bytes"`
-	DiskTotalBytes  int64  `json:"disk_total_bytes"`
 	FsyncClass      string `json:"fsync_class"`
 	Leaders         int    `json:"leaders"`
 	Replicas        int    `json:"replicas"`

@@ -78,7 +78,7 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 	for _, n := range r.Nodes {
 		s.Nodes = append(s.Nodes, NodeStatus{
 			Node: nodeFromWire(n.Node), State: n.State, Protocol: n.Protocol, AcceptsProduce: n.AcceptsProduce,
-			DiskFreeBytes: n.DiskFreeBytes, DiskTotalBytes: n.DiskTotalBytes, FsyncClass: n.FsyncClass,
+			DiskFreeBytes: n.DiskFreeBytes, FsyncClass: n.FsyncClass,
 			Leaders: int(n.PartitionsLed), Replicas: int(n.Replicas), UnderReplicated: int(n.UnderReplicated),
 			MetricsAddress: n.MetricsAddress, Error: n.ErrorMessage,
 		})

@@ -393,7 +393,7 @@ func (a *admin) ClusterStatus(context.Context, *pb.ClusterStatusRequest) (*pb.Cl
 	for _, n := range c.nodes {
 		out.Metadata.Voters = append(out.Metadata.Voters, int32(n.id))
 		s := &pb.NodeStatus{
-			Node: n.describeLocked(), State: "ready", Protocol: "1", DiskFreeBytes: 5 << 30, DiskTotalBytes: 10 << 30,
+			Node: n.describeLocked(), State: "ready", Protocol: "1", DiskFreeBytes: 5 << 30,
 			FsyncClass: "direct", PartitionsLed: led[n.id], Replicas: out.Partitions, AcceptsProduce: true,
 		}
 		if !n.up {

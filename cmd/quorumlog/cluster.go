@@ -76,11 +76,11 @@ func metadataRole(q client.MetadataQuorum, n id.Node) string {
 }
 
 func diskFree(n client.NodeStatus) string {
-	if n.DiskTotalBytes == 0 {
+	if n.DiskFreeBytes == 0 {
 		return ""
 	}
 	const gb = 1e9
-	return fmt.Sprintf("%.1f of %.1f GB", float64(n.DiskFreeBytes)/gb, float64(n.DiskTotalBytes)/gb)
+	return fmt.Sprintf("%.1f GB", float64(n.DiskFreeBytes)/gb)
 }
 
 // nodeName is a node id as Kafka's tools print it.

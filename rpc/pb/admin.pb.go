@@ -1132,10 +1132,9 @@ type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// starting, ready, draining, dead ...: the node's own word when it could be asked, else what the others know.
-	State          string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	Protocol       string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	DiskFreeBytes  int64  `protobuf:"varint,4,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
-	DiskTotalBytes int64  `protobuf:"varint,5,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
+	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	DiskFreeBytes int64  `protobuf:"varint,4,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
 	// How its disk takes a sync: "direct", "buffered", "memory".
 	FsyncClass      string `protobuf:"bytes,6,opt,name=fsync_class,json=fsyncClass,proto3" json:"fsync_class,omitempty"`
 	PartitionsLed   int32  `protobuf:"varint,7,opt,name=partitions_led,json=partitionsLed,proto3" json:"partitions_led,omitempty"`
@@ -1204,13 +1203,6 @@ func (x *NodeStatus) GetProtocol() string {
 func (x *NodeStatus) GetDiskFreeBytes() int64 {
 	if x != nil {
 		return x.DiskFreeBytes
-	}
-	return 0
-}
-
-func (x *NodeStatus) GetDiskTotalBytes() int64 {
-	if x != nil {
-		return x.DiskTotalBytes
 	}
 	return 0
 }
@@ -2353,14 +2345,13 @@ const file_admin_proto_rawDesc = "" +
 	"leaderless\x12\x1f\n" +
 	"\vanswered_by\x18\n" +
 	" \x01(\x05R\n" +
-	"answeredBy\"\xda\x03\n" +
+	"answeredBy\"\xb0\x03\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12&\n" +
-	"\x0fdisk_free_bytes\x18\x04 \x01(\x03R\rdiskFreeBytes\x12(\n" +
-	"\x10disk_total_bytes\x18\x05 \x01(\x03R\x0ediskTotalBytes\x12\x1f\n" +
+	"\x0fdisk_free_bytes\x18\x04 \x01(\x03R\rdiskFreeBytes\x12\x1f\n" +
 	"\vfsync_class\x18\x06 \x01(\tR\n" +
 	"fsyncClass\x12%\n" +
 	"\x0epartitions_led\x18\a \x01(\x05R\rpartitionsLed\x12\x1a\n" +

@@ -1,19 +1,14 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -37,10 +32,8 @@ type Process struct {
 	args   []string
 	log    string // file of its standard error
 
-	mu      sync.Mutex
-	command *exec.Cmd
-	exited  chan struct{} // closed when the process is gone
-	err     error         // how it ended
+	mu    sync.Mutex
+	child *Child // nil: it does not run
 }
 
 // StartCluster starts nodes 1..n with binary (a quorumlog executable) and returns when all of them serve. Data and logs are kept
@@ -136,97 +129,46 @@ func (c *Cluster) Close() error {
 }
 
 // Start starts the process and returns when it serves: when it has printed its line of addresses.
-func (p *Process) Start(ctx context.Context) error {
+func (p *Process) Start(ctx context.Context) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.command != nil {
+	if p.child != nil {
 		return fmt.Errorf("node %d runs already", p.ID)
 	}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("cannot open the log of node %d: %w", p.ID, err)
-	}
-	defer log.Close() // the child has its own copy
-	command := exec.Command(p.binary, p.args...)
-	command.Stderr = log
-	command.SysProcAttr = childAttributes()
-	stdout, err := command.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := command.Start(); err != nil {
-		return fmt.Errorf("cannot start node %d: %w", p.ID, err)
-	}
-	p.command, p.exited = command, make(chan struct{})
-	serving := make(chan struct{})
-	go p.wait(command, stdout, serving, p.exited)
-	select {
-	case <-serving:
-		return nil
-	case <-p.exited:
-		p.command = nil
-		return fmt.Errorf("node %d ended before it served: %w; its last words: %s", p.ID, p.err, lastLine(p.log))
-	case <-ctx.Done():
-		return fmt.Errorf("node %d did not serve in time: %w; its last words: %s", p.ID, ctx.Err(), lastLine(p.log))
-	}
-}
-
-// wait owns the process: it reads its output to the end and collects it.
-func (p *Process) wait(command *exec.Cmd, stdout io.Reader, serving, exited chan struct{}) {
-	said := false
-	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		if !said && strings.Contains(lines.Text(), " serves: ") {
-			said = true
-			close(serving)
-		}
-	}
-	p.err = command.Wait()
-	close(exited)
+	p.child, err = StartChild(ctx, ChildOptions{
+		Name: fmt.Sprintf("node %d", p.ID), Path: p.binary, Args: p.args, Log: p.log,
+		Ready: func(line string) bool { return strings.Contains(line, " serves: ") },
+	})
+	return err
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone.
-func (p *Process) Kill() error { return p.signal(context.Background(), syscall.SIGKILL) }
+func (p *Process) Kill() error { return p.end((*Child).Kill) }
 
 // Terminate asks the process to stop, with SIGTERM, and waits until it is gone.
-func (p *Process) Terminate(ctx context.Context) error { return p.signal(ctx, syscall.SIGTERM) }
+func (p *Process) Terminate(ctx context.Context) error {
+	return p.end(func(c *Child) error { return c.Terminate(ctx) })
+}
 
-func (p *Process) signal(ctx context.Context, s syscall.Signal) error {
+func (p *Process) end(how func(*Child) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.command == nil {
+	if p.child == nil {
 		return nil
 	}
-	if err := p.command.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("cannot signal node %d: %w", p.ID, err)
+	err := how(p.child)
+	if !p.child.Running() {
+		p.child = nil
 	}
-	select {
-	case <-p.exited:
-	case <-ctx.Done():
-		return fmt.Errorf("node %d did not stop: %w", p.ID, ctx.Err())
-	}
-	p.command = nil
-	if s != syscall.SIGKILL && p.err != nil {
-		return fmt.Errorf("node %d ended with %w; its last words: %s", p.ID, p.err, lastLine(p.log))
-	}
-	return nil
+	return err
 }
 
 // PID returns the process's id, 0 when it does not run.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.command == nil {
+	if p.child == nil {
 		return 0
 	}
-	return p.command.Process.Pid
-}
-
-// lastLine returns the last line of a log file, for error messages.
-func lastLine(path string) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	text := strings.TrimSpace(string(data))
-	return text[strings.LastIndexByte(text, '\n')+1:]
+	return p.child.PID()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorumlog/quorumlog/bench"
+	"github.com/quorumlog/quorumlog/bench/limit"
 )
 
 // errNoHeadline is the verdict when what a target acknowledged was not found.
@@ -23,11 +24,16 @@ var errNoHeadline = errors.New("the figures above do not count")
 func benchTargets(f benchFlags) map[string]bench.Target {
 	return map[string]bench.Target{
 		"quorumlog": bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version()},
+		"limit":     limit.Target{Layout: limit.Journal, Command: limitCommand},
+		"limit-log": limit.Target{Layout: limit.Log, Command: limitCommand},
 	}
 }
 
+// limitCommand runs one process of a bound.
+var limitCommand = []string{"bench", "limit-node"}
+
 // targetNames are the names in the order in which they are listed.
-var targetNames = []string{"quorumlog"}
+var targetNames = []string{"quorumlog", "limit", "limit-log"}
 
 type benchFlags struct {
 	file, dir, json    string
@@ -49,7 +55,7 @@ anything do not count. A target's processes and data exist only during its turn.
 		Args: unknownCommand,
 		RunE: needSubcommand,
 	}
-	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand())
+	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newLimitNodeCommand())
 	return cmd
 }
 
@@ -198,4 +204,27 @@ func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Wr
 		return fmt.Errorf("%w: %w", errNoHeadline, err)
 	}
 	return os.RemoveAll(dir)
+}
+
+// newLimitNodeCommand is a process of a bound, which the harness starts.
+func newLimitNodeCommand() *cobra.Command {
+	var o limit.NodeOptions
+	layout := ""
+	cmd := &cobra.Command{
+		Use:    limitCommand[1],
+		Short:  "Run one process of the targets limit and limit-log",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Layout = limit.Layout(layout)
+			o.Ready = func(address string) { fmt.Fprintln(cmd.OutOrStdout(), limit.ReadyPrefix+address) }
+			return limit.RunNode(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Dir, limit.FlagDir, "", "`directory` of the files")
+	flags.StringVar(&layout, limit.FlagLayout, string(limit.Journal), "journal or log")
+	flags.IntVar(&o.Partitions, limit.FlagPartitions, 1, "`number` of partitions")
+	flags.StringSliceVar(&o.Followers, limit.FlagFollowers, nil, "`addresses` of followers; a leader has them")
+	return cmd
 }

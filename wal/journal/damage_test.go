@@ -179,6 +179,42 @@ func TestDamageOfManyFrames(t *testing.T) {
 	o.close()
 }
 
+// The only frame of the last file vouches for the lost one at the end of the file before. It is written anew, and its file
+// goes; the damage must stay.
+func TestDamageBetweenFilesStays(t *testing.T) {
+	for _, seal := range []int{0, 1} {
+		o, places := filled(t, disksim.New(disksim.Options{}), 6)
+		for range seal {
+			o.round()
+		}
+		o.close()
+		p := places[4]
+		wipe(t, o.fs.(*disksim.Disk), p.name, p.off, int64(p.Bytes))
+		for range 3 {
+			o.mustOpen()
+			o.expectAllBut(places[:5], Damage{First: p.Seq, Last: p.Seq, All: true})
+			o.close()
+		}
+	}
+}
+
+// Pebble vouches for frames that are gone without a trace.
+func TestCompletedBeyondTheEnd(t *testing.T) {
+	d := disksim.New(disksim.Options{})
+	o, places := filled(t, d, 6)
+	o.awaitSpare()
+	o.close()
+	o.completed = o.prev
+	for _, p := range places[2:] {
+		wipe(t, d, p.name, p.off, int64(p.Bytes))
+	}
+	for range 3 {
+		o.mustOpen()
+		o.expectAllBut(places[:2], Damage{First: places[2].Seq, Last: places[5].Seq, All: true})
+		o.close()
+	}
+}
+
 // The last frame is torn if nobody vouches for it, and damaged if Pebble does or a seal frame.
 func TestLastFrame(t *testing.T) {
 	for _, c := range []struct {

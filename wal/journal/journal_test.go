@@ -85,6 +85,20 @@ func TestUnsyncedRounds(t *testing.T) {
 	if o.res.Last != synced || len(o.res.Unvouched) != 3 {
 		t.Fatalf("last %d of %d, %d unvouched", o.res.Last, synced, len(o.res.Unvouched))
 	}
+	// A file whose frames are not all synced is not retired, whatever the owner says.
+	synced = o.round().Seq
+	for range 40 {
+		if _, err := o.write(entry(1, 9000, 'x')); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, i := range o.j.Retirable(MaxSeq).Remove {
+		for _, s := range o.j.Files() {
+			if s.Name == i.Name && s.Newest > synced {
+				t.Errorf("%v would be retired", s)
+			}
+		}
+	}
 	o.close()
 }
 

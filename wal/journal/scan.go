@@ -29,7 +29,8 @@ type storedFile struct {
 	first Seq   // sequence of its first frame, lost ones included; 0 if there is none or it is not known
 	last  Seq   // of its last vouched frame; MaxSeq if what was lost after it is not known
 	end   int64 // position after its last vouched frame, or the end of what was lost
-	used  bool  // a frame was seen in it, vouched or not
+	tail  int64 // position after its last frame, vouched or not
+	used  bool  // a frame was seen in it
 	// pooled: nothing was found in it, so it may be the fresh file, or is left in the pool.
 	pooled bool
 }
@@ -135,6 +136,7 @@ func (s *scan) scanFile(f *storedFile) error {
 		}
 		pos = start + h.total
 	}
+	f.tail = pos
 	switch {
 	case f.ended() && pos < f.info.End:
 		s.openGap(f, pos, "frames are missing below the recorded end of the file")
@@ -212,8 +214,12 @@ func (s *scan) frame(f *storedFile, h *header, start int64, b []byte) pending {
 	return p
 }
 
-// addGap adds the loss of the frames between the expected one and last.
+// addGap adds the loss of the frames between the expected one and last, which were somewhere from pos to start, or, if nothing
+// lies between, at the end of the file before: there it is found again by the next recovery, whatever becomes of f.
 func (s *scan) addGap(f *storedFile, pos, start int64, last Seq) {
+	if before := s.lastUsed(f); start == 0 && before != nil && !before.ended() {
+		f, pos, start = before, before.tail, before.info.Bytes
+	}
 	p := pending{file: f, start: pos, end: start, missing: true}
 	p.File = f.info.Number
 	p.Seq = max(s.expect, 1)
@@ -224,6 +230,20 @@ func (s *scan) addGap(f *storedFile, pos, start int64, last Seq) {
 		f.first = p.Seq
 	}
 	s.waiting = append(s.waiting, p)
+}
+
+// lastUsed returns the last file before f, or of all, in which a frame was seen; nil if there is none.
+func (s *scan) lastUsed(f *storedFile) *storedFile {
+	var used *storedFile
+	for _, g := range s.files {
+		if g == f {
+			break
+		}
+		if g.used {
+			used = g
+		}
+	}
+	return used
 }
 
 // openGap notes that frames may be missing from pos to the end of the file and perhaps further.
@@ -305,7 +325,11 @@ func (s *scan) finish() error {
 	if s.gap != nil {
 		s.closeGap(MaxSeq)
 	} else if n := len(s.files); n > 0 && s.expect <= s.completed {
-		s.openGap(s.files[n-1], s.files[n-1].end, fmt.Sprintf("frames up to %d were complete", s.completed))
+		f := s.lastUsed(nil)
+		if f == nil || f.ended() {
+			f = s.files[n-1]
+		}
+		s.openGap(f, f.tail, fmt.Sprintf("frames up to %d were complete", s.completed))
 		s.closeGap(s.completed)
 	}
 	if err := s.flush(); err != nil {

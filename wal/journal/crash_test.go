@@ -75,9 +75,9 @@ func (m *model) check(t testing.TB, o *owner, seed uint64) {
 // round comes back, once, in order; nothing else does but the unvouched ones; no crash looks like damage; sequences grow.
 func TestCrashes(t *testing.T) {
 	defer leaktest.AfterTest(t)()
-	seeds := uint64(400)
+	seeds := uint64(200)
 	if testing.Short() {
-		seeds = 50
+		seeds = 40
 	}
 	for seed := range seeds {
 		crashes(t, seed)

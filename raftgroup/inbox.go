@@ -33,7 +33,7 @@ type event struct {
 // smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
 const smallMessageBytes = 400
 
-// inbox is a worker's queue, filled by anyone and emptied by the worker. Entries and proposals have queues of their own, so
+// inbox is a worker's queue, filled by anyone and emptied by the worker. MsgApps and proposals have queues of their own, so
 // that votes, heartbeats and responses never wait behind them. Completions and calls are never dropped: there are no more of
 // them than submissions in flight and callers waiting.
 type inbox struct {
@@ -42,7 +42,7 @@ type inbox struct {
 	mu         sync.Mutex
 	closed     bool
 	urgent     []event
-	bulk       []event // MsgApps with entries
+	bulk       []event // MsgApps
 	proposals  []*Proposal
 	smallBytes int64
 	bulkBytes  int64
@@ -81,8 +81,8 @@ func (in *inbox) post(ev event) bool {
 	return true
 }
 
-// message queues a message from another node, whose entries weigh bytes. False: no room. Each group has room for one message
-// with entries however full the inbox is, or a full inbox could keep out the entry that would commit the rest.
+// message queues a message from another node: a MsgApp when it weighs bytes. False: no room. Each group has room for one
+// MsgApp however full the inbox is, or a full inbox could keep out the entry that would commit the rest.
 func (in *inbox) message(ev event, bytes int64) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -37,7 +37,7 @@ func (h *Host) Step(from id.Node, group id.Group, m *raftpb.Message) {
 }
 
 // checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of
-// its entries. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
+// a MsgApp. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
 func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
 		return 0, false
@@ -80,6 +80,7 @@ func checkEntries(m *raftpb.Message) (bytes int64, ok bool) {
 	if term == 0 || last > term || index > math.MaxUint64/2 {
 		return 0, false
 	}
+	bytes = smallMessageBytes // not 0: one without entries must not overtake those with entries that it builds on
 	for _, e := range m.GetEntries() {
 		index++
 		if e == nil || e.GetIndex() != index || e.GetTerm() < last || e.GetTerm() > term {

@@ -202,12 +202,13 @@ func (m *metadataCache) refresh(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mu.refreshes++
+	known := m.mu.err != nil
 	m.mu.err = err
 	if err == nil {
 		m.mu.server = server
 		m.publishLocked(m.current.Load().merge(resp))
 		m.noteMissingLocked(resp)
-	} else if ctx.Err() == nil {
+	} else if ctx.Err() == nil && !known {
 		m.client.opts.Logger.Warn("no node answers with metadata", "error", err)
 	}
 	m.announceLocked()

@@ -53,6 +53,8 @@ func (w *benchWriter) drain() {
 
 // BenchmarkAppend writes batches into a number of logs for the benchtime, one goroutine for each log.
 func BenchmarkAppend(b *testing.B) {
+	poisonFreed = false
+	defer func() { poisonFreed = true }()
 	for _, size := range []int{1 << 10, 64 << 10} {
 		for _, logs := range []int{1, 12, 120} {
 			b.Run(fmt.Sprintf("%dKiB/%d", size>>10, logs), func(b *testing.B) {
@@ -125,6 +127,8 @@ func bareAppend(b *testing.B, fs disk.FS, dir string, files, size int, total int
 // BenchmarkAgainstBare writes 64 KiB batches and then as many bytes with bare O_DIRECT writers, and reports the ratio.
 func BenchmarkAgainstBare(b *testing.B) {
 	const size, total = 64 << 10, 1 << 30
+	poisonFreed = false
+	defer func() { poisonFreed = true }()
 	for _, logs := range []int{1, 12, 120} {
 		b.Run(fmt.Sprint(logs), func(b *testing.B) {
 			for range b.N {

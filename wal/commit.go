@@ -84,7 +84,7 @@ func (c *committer) take() bool {
 	rest := c.taken[:0]
 	held := 0
 	for i, a := range c.queue {
-		if r.bytes >= maxRoundBytes {
+		if r.bytes >= c.s.maxRound {
 			rest = append(rest, c.queue[i:]...)
 			break
 		}
@@ -128,7 +128,9 @@ func (c *committer) commit() {
 			return
 		}
 	}
-	if c.s.failed() { // elsewhere, meanwhile
+	c.s.ending.Lock() // nothing completes once the store has failed
+	defer c.s.ending.Unlock()
+	if c.s.failed() {
 		return
 	}
 	for _, rl := range r.logs {

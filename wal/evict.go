@@ -84,6 +84,9 @@ func (l *Log) tellEvictor(sg *seg) {
 func (l *Log) evictOne() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.blocked > 0 {
+		return false // the watermark comes down when the truncation is complete: until then it speaks of other bytes
+	}
 	for k, sg := range l.segs {
 		if len(sg.tail.chunks) == 0 {
 			continue

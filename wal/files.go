@@ -295,12 +295,12 @@ func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 // sg.preparing.
 func (s *Store) prepareFiles(l *Log, sg *seg) error {
 	l.mu.Lock()
-	ready, allocated, end, deleted, recovered := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.recovered
+	ready, allocated, end, deleted, own := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.own
 	l.mu.Unlock()
 	if deleted || sg.dropped.Load() {
 		return ErrDeleted
 	}
-	target := disk.RoundUp(max(allocated, end) + step(allocated))
+	target := disk.RoundUp(max(allocated, end) + step(allocated)) // more than there is, also so that the length is dirty
 	if free, err := s.fs.FreeBytes(s.o.Dir); err != nil {
 		return err
 	} else if free-(target-allocated) < s.o.ReserveBytes {
@@ -314,7 +314,7 @@ func (s *Store) prepareFiles(l *Log, sg *seg) error {
 	if ready {
 		o, err = s.files.acquire(l, sg)
 	} else {
-		o, err = s.createFiles(l, sg, recovered)
+		o, err = s.createFiles(l, sg, own)
 	}
 	if err != nil {
 		return err
@@ -341,7 +341,7 @@ func (s *Store) prepareFiles(l *Log, sg *seg) error {
 }
 
 // createFiles makes the files of a segment, and its directory durably if there is none.
-func (s *Store) createFiles(l *Log, sg *seg, recovered bool) (*openSeg, error) {
+func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
 	dir := path.Join(s.logsDir, l.dir)
 	if _, err := s.fs.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := s.fs.MkdirAll(dir); err != nil {
@@ -353,25 +353,28 @@ func (s *Store) createFiles(l *Log, sg *seg, recovered bool) (*openSeg, error) {
 	if err := s.fs.SyncDir(s.logsDir); err != nil {
 		return nil, err
 	}
-	log, err := s.createFile(path.Join(dir, sg.key.Log()), recovered)
+	log, err := s.createFile(path.Join(dir, sg.key.Log()), own)
 	if err != nil {
 		return nil, err
 	}
-	index, err := s.createFile(path.Join(dir, sg.key.Index()), recovered)
+	index, err := s.createFile(path.Join(dir, sg.key.Index()), own)
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
+	l.mu.Lock()
+	sg.own = true // should taking the space fail, these very files are to be used next time
+	l.mu.Unlock()
 	return s.files.insert(sg, log, index), nil
 }
 
-// createFile makes a file. Where one is there already it belongs to this very segment when recovery found the segment in
-// the journal; else it is what a start before this one left behind, never named by journal or cut.
-func (s *Store) createFile(name string, recovered bool) (disk.File, error) {
+// createFile makes a file. Where one is there already it is this very segment's own, or else what a start before this one left
+// behind, never named by journal or cut.
+func (s *Store) createFile(name string, own bool) (disk.File, error) {
 	f, err := s.fs.Create(name)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, err
 	}
-	if recovered {
+	if own {
 		return s.fs.Open(name)
 	}
 	if err := s.fs.Remove(name); err != nil {
@@ -403,3 +406,42 @@ func (s *Store) checkSpace() {
 }
 
 const spaceCheckInterval = time.Second
+
+// The ballast is a file of nothing that makes room for the copy of the last round when a store starts on a full disk.
+const (
+	ballastName  = "ballast"
+	ballastExtra = 2 * mib // for a round that is larger than half a file because of one large append
+)
+
+// keepBallast makes the ballast if there is none and enough space. Failing does no harm before the disk is full.
+func (s *Store) keepBallast() {
+	name, size := path.Join(s.o.Dir, ballastName), s.o.JournalFileBytes+ballastExtra
+	if info, err := s.fs.Stat(name); err == nil && info.Size == size {
+		return
+	}
+	free, err := s.fs.FreeBytes(s.o.Dir)
+	if err != nil || free < s.o.ReserveBytes+2*size {
+		return
+	}
+	_ = s.fs.Remove(name)
+	f, err := s.fs.Create(name)
+	if err != nil {
+		return
+	}
+	err = errors.Join(f.Preallocate(size), f.Sync(), f.Close())
+	if err != nil {
+		_ = s.fs.Remove(name)
+	}
+}
+
+// dropBallast gives its space to a recovery that may need it.
+func (s *Store) dropBallast() error {
+	free, err := s.fs.FreeBytes(s.o.Dir)
+	if err != nil || free > 2*(s.o.JournalFileBytes+ballastExtra) {
+		return err
+	}
+	if err := s.fs.Remove(path.Join(s.o.Dir, ballastName)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

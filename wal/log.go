@@ -96,7 +96,7 @@ type seg struct {
 	tail                tail
 
 	dropped   atomic.Bool // by a truncation, reset or deletion: its files are not kept open
-	recovered bool        // cut or journal named it at the start: files of its name are its own
+	own       bool        // files of its name are its own: made by this process, or cut or journal named it at the start
 	ready     bool        // both files exist, durably
 	preparing bool        // the preparer has it in its queue
 	allocated int64       // bytes of the .log that have their space

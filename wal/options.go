@@ -27,7 +27,8 @@ type Options struct {
 	DirectAppendBytes int64
 	// JournalFileBytes is the size of a journal file. Default 64 MiB.
 	JournalFileBytes int64
-	// CheckpointBytes is how many bytes in the journal start a checkpoint. Default 4 journal files.
+	// CheckpointBytes is how many bytes in the journal start a checkpoint. They are what recovery replays and holds in
+	// memory. Default 4 journal files, but no more than half of CacheBytes.
 	CheckpointBytes int64
 	// CheckpointInterval is the longest time between checkpoints of a store that is written to. Default 60 s.
 	CheckpointInterval time.Duration
@@ -48,12 +49,10 @@ type Options struct {
 type rules struct {
 	truncateFragment bool // §2.4: journal the kept bytes of the block that a truncation cuts
 	truncateWaits    bool // §2.4: truncate only after writes and flushes of the log returned
-	referenceWhole   bool // §4.2: check everything that the reference's write covered
-	recoverySync     bool // §4.3: sync what the unvouched frame references
+	recoverySync     bool // §4.3: make what the unvouched frame references safe
 	recoveryCopy     bool // §4.3: copy the unvouched frame to a fresh file
 	cutUncommitted   bool // §3: a cut holds uncommitted entries too
 	cutWaits         bool // §3: no cut while a truncation is in flight
-	reuseSealed      bool // §2.5: never write a sealed segment again
 }
 
 const (
@@ -70,7 +69,7 @@ func (o Options) withDefaults() Options {
 	set(&o.CacheBytes, 512*mib)
 	set(&o.DirectAppendBytes, 48*kib)
 	set(&o.JournalFileBytes, 64*mib)
-	set(&o.CheckpointBytes, 4*o.JournalFileBytes)
+	set(&o.CheckpointBytes, min(4*o.JournalFileBytes, o.CacheBytes/2))
 	set(&o.SegmentBytes, 1<<30)
 	set(&o.ReserveBytes, 256*mib)
 	if o.CheckpointInterval == 0 {

@@ -8,8 +8,6 @@ import (
 	"path"
 	"strings"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
 	"github.com/quorumlog/quorumlog/wal/journal"
@@ -17,6 +15,10 @@ import (
 
 // recovery is the start of a store: the cuts, then the journal in order, then the last round made durable, and only then
 // anybody may step. One goroutine.
+//
+// It writes to no segment. A block that the journal holds now may be one that a reference further on took along, which makes
+// the segment its only holder: writing it would put acknowledged bytes at risk. So the tails hold all that is replayed, which
+// the checkpoints bound, and the first checkpoint afterwards flushes it.
 type recovery struct {
 	s         *Store
 	ctx       context.Context
@@ -43,6 +45,9 @@ func (s *Store) recover(ctx context.Context) error {
 		return err
 	}
 	if err := r.finishDeletions(); err != nil {
+		return err
+	}
+	if err := s.dropBallast(); err != nil {
 		return err
 	}
 	jr, err := journal.Open(s.fs, path.Join(s.o.Dir, "journal"), r.live, journal.Options{
@@ -149,7 +154,7 @@ func (c *cut) open(s *Store, k logKey) *Log {
 		cs := &c.segs[i]
 		sg := &seg{
 			key: cs.key, first: cs.first, end: cs.end, w: cs.w, sealed: cs.sealed, indexed: cs.indexed,
-			rows: cs.rows, rowBase: cs.indexed, maxTime: cs.maxTime, timeBefore: cs.maxTime, recovered: true,
+			rows: cs.rows, rowBase: cs.indexed, maxTime: cs.maxTime, timeBefore: cs.maxTime, own: true,
 		}
 		if len(cs.tail) > 0 {
 			sg.tail.append(&s.memory, int64(cs.w), cs.tail)
@@ -218,7 +223,7 @@ func (r *recovery) visit(f *journal.StoredFrame) error {
 		}
 		r.apply(p, f.Seq, rec)
 	}
-	return r.keepWithinMemory()
+	return nil
 }
 
 // damaged refuses the logs that an unreadable but vouched frame touched.
@@ -305,7 +310,7 @@ func (l *Log) replayRun(rec *runRecord, form recordForm) error {
 	sg := l.active()
 	if sg == nil || sg.key != rec.key {
 		sg = l.roll(rec.key)
-		sg.recovered = true
+		sg.own = true
 	}
 	if rec.rows[0].Position != sg.end || rec.rows[0].Offset != l.NextOffset() || sg.sealed {
 		return fmt.Errorf("%w: entry %d at position %d, offset %d of segment %v, which ends at %d, offset %d",
@@ -323,7 +328,7 @@ func (l *Log) replayRun(rec *runRecord, form recordForm) error {
 		l.push(sg, row)
 	}
 	if form == formReference {
-		if rec.to < sg.w { // equal: what was committed was flushed while replaying
+		if rec.to <= sg.w {
 			return fmt.Errorf("%w: a write up to %d, below the watermark %d", errBadRecord, rec.to, sg.w)
 		}
 		sg.tail.clear()
@@ -371,32 +376,5 @@ func (l *Log) replayTruncation(i id.Index, rec *runRecord) error {
 	l.forgetFrom(i)
 	l.next.Store(int64(offset))
 	l.last.Store(uint64(i - 1))
-	return nil
-}
-
-// keepWithinMemory flushes while replaying when the tails grow too large: only committed bytes, which are the same in every
-// state that the journal goes through. (Others may be replaced later in the journal by a direct write whose blocks are in the
-// file already, and these a flush of the older bytes would destroy.)
-func (r *recovery) keepWithinMemory() error {
-	s := r.s
-	if s.memory.used.Load() <= s.o.CacheBytes/4*3 {
-		return nil
-	}
-	for _, p := range r.logs {
-		l := p.l
-		if p.refused != "" {
-			continue
-		}
-		l.mu.Lock()
-		l.doneIndex = l.commit()
-		if k := l.segOf(l.doneIndex); k >= 0 {
-			l.doneEnd = l.committedEnd(k)
-		}
-		l.mu.Unlock()
-		if err := s.flush(l); err != nil && !errors.Is(err, disk.ErrNoSpace) {
-			return err
-		}
-	}
-	s.evict(s.o.CacheBytes/2, evictAll)
 	return nil
 }

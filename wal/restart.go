@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -66,8 +67,13 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	return nil
 }
 
-// checkReferences checks and syncs what a frame's references name. A bad one drops its log's records of this frame and of
-// those after it.
+// checkReferences reads what a frame's references name and puts entries with their bytes into the references' places. A bad
+// reference drops its log's records of this frame and of those after it.
+//
+// The bytes that a reference names are the only copy, in blocks that nobody vouches for: they may be in a cache and not on the
+// disk, and writing them again where they are would put them at risk of that very write. In the journal they are safe, and the
+// watermark stays below them, so that an ordinary flush can bring them to the segment. For the same reason it suffices to check
+// the reference's own rows: whatever else its write covered is still in the journal or in the cut.
 func (r *recovery) checkReferences(f *journal.StoredFrame) error {
 	for i := range f.Records {
 		rec := &f.Records[i]
@@ -79,11 +85,16 @@ func (r *recovery) checkReferences(f *journal.StoredFrame) error {
 			p.refuse(fmt.Sprintf("round %d of the journal: %v", f.Seq, err))
 			continue
 		}
-		good, err := r.s.checkReference(p.l, &r.rec)
+		if r.s.o.off.recoverySync {
+			continue
+		}
+		payload, err := r.s.dereference(p.l, &r.rec)
 		if err != nil {
 			return fmt.Errorf("wal: check the last round of %v: %w", p.l, err)
 		}
-		p.dropped = !good
+		if p.dropped = payload == nil; !p.dropped {
+			rec.Kind, rec.Payload = journal.KindEntry, payload
+		}
 	}
 	return nil
 }
@@ -117,95 +128,59 @@ func (r *recovery) keep(frame *journal.Frame, seq journal.Seq, rec *journal.Reco
 	frame.Add(journal.KindHardState, rec.Group, rec.Replica, b)
 }
 
-// checkReference tells whether the file holds what a reference of an unvouched round says, over everything that its write
-// covered: also entries of earlier rounds that the write took along out of the journal. What is good is synced.
-func (s *Store) checkReference(l *Log, rec *runRecord) (good bool, err error) {
-	name := path.Join(s.logsDir, l.dir, rec.key.Log())
-	f, err := s.fs.Open(name)
+// dereference returns a reference as a run of entries with the bytes that are in the segment; nil when these are not what the
+// rows say.
+func (s *Store) dereference(l *Log, rec *runRecord) (payload []byte, err error) {
+	data, err := s.referencedBytes(path.Join(s.logsDir, l.dir, rec.key.Log()), rec)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	for at, i := data, 0; i < len(rec.rows); i++ {
+		row := &rec.rows[i]
+		if row.Length > 0 && segment.Checksum(at[:row.Length]) != row.Checksum {
+			return nil, nil
+		}
+		at = at[row.Length:]
+	}
+	control := 0
+	for _, c := range rec.controls {
+		control += 4 + len(c)
+	}
+	entries := runRecord{key: rec.key, commit: rec.commit, rows: rec.rows}
+	payload = make([]byte, runHeaderBytes+segment.RowSize*len(rec.rows), runHeaderBytes+segment.RowSize*len(rec.rows)+control+len(data))
+	putRunHeader(payload, &entries, 0, control, len(data))
+	for _, c := range rec.controls {
+		payload = binary.LittleEndian.AppendUint32(payload, uint32(len(c)))
+		payload = append(payload, c...)
+	}
+	return append(payload, data...), nil
+}
+
+// referencedBytes returns the bytes of a reference's rows: those below rec.to from the file, the others from the record. nil
+// when the file does not have them.
+func (s *Store) referencedBytes(name string, rec *runRecord) (data []byte, err error) {
+	from, to := int64(rec.rows[0].Position), int64(rec.to)
+	if from >= to { // the write took earlier bytes along, and none of these
+		return rec.data[from-to:], nil
+	}
+	f, err := s.fs.OpenRead(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	var rows []segment.Row
-	if sg := l.active(); sg != nil && sg.key == rec.key && !s.o.off.referenceWhole {
-		for i := range sg.rows {
-			if sg.rows[i].End() > sg.w {
-				rows = append(rows, sg.rows[i])
-			}
-		}
+	start := disk.RoundDown(from)
+	image := disk.AlignedBytes(int(to - start))
+	n, err := f.ReadAt(image, start)
+	if err != nil && err != io.EOF {
+		return nil, err
 	}
-	rows = append(rows, rec.rows...)
-	if good, err = checkRows(f, rows, rec); !good || err != nil {
-		return false, err
+	if n < len(image) {
+		return nil, nil
 	}
-	if s.o.off.recoverySync {
-		return true, nil
-	}
-	if !disk.IsDirect(s.fs) {
-		if err := rewrite(f, int64(rec.from), int64(rec.to)); err != nil {
-			return false, err
-		}
-	}
-	return true, f.Sync()
-}
-
-// checkRows compares rows with the bytes of the file below rec.to and those of the record above.
-func checkRows(f disk.File, rows []segment.Row, rec *runRecord) (bool, error) {
-	const window = 4 * mib
-	var buf []byte
-	var at, have int64 // buf holds [at, at+have) of the file
-	for i := range rows {
-		row := &rows[i]
-		if row.Length == 0 {
-			continue
-		}
-		pos, end := int64(row.Position), int64(row.End())
-		crc := uint32(0)
-		for pos < min(end, int64(rec.to)) {
-			if pos < at || pos >= at+have {
-				if buf == nil {
-					buf = disk.AlignedBytes(window)
-				}
-				at = disk.RoundDown(pos)
-				n, err := f.ReadAt(buf[:min(window, int64(rec.to)-at)], at)
-				if err != nil && err != io.EOF {
-					return false, err
-				}
-				if have = int64(n); pos >= at+have {
-					return false, nil // shorter than the write
-				}
-			}
-			part := buf[pos-at : min(end-at, have)]
-			crc = segment.UpdateChecksum(crc, part)
-			pos += int64(len(part))
-		}
-		if pos < end {
-			crc = segment.UpdateChecksum(crc, rec.data[pos-int64(rec.to):end-int64(rec.to)])
-		}
-		if crc != row.Checksum {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// rewrite writes a range back as it is: a page cache may have taken pages for clean whose writing failed.
-func rewrite(f disk.File, from, to int64) error {
-	buf := disk.AlignedBytes(int(min(to-from, 4*mib)))
-	for from < to {
-		b := buf[:min(to-from, int64(len(buf)))]
-		if _, err := f.ReadAt(b, from); err != nil {
-			return err
-		}
-		if _, err := f.WriteAt(b, from); err != nil {
-			return err
-		}
-		from += int64(len(b))
-	}
-	return nil
+	return append(image[from-start:], rec.data...), nil
 }
 
 // finish looks at the files of the recovered logs and opens the logs, now that the recovery is durable.
@@ -230,7 +205,9 @@ func (r *recovery) finish() error {
 		}
 		s.logs[k] = p.l
 	}
-	s.evict(s.o.CacheBytes, evictAll)
+	if s.memory.used.Load() > s.o.CacheBytes/2 {
+		s.checkpoints.force()
+	}
 	return nil
 }
 

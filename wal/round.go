@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	maxRoundBytes  = 32 * mib // of entries in one round
-	maxDirect      = 32       // segments written by one round
+	maxRoundBytes  = 32 * mib // of entries in one round; also no more than half a journal file has
+	maxDirect      = 128      // segments written by one round: as long as the same bytes would take in the journal
 	maxDirectGap   = 256 * kib
 	flushWorthy    = 16 * kib // less than this is not flushed but goes into the cut
 	prepareAhead   = 2        // a segment's space is taken when less than 1/prepareAhead of the last step is left

@@ -46,9 +46,11 @@ type Store struct {
 	dirs    map[string]bool // directories in use
 	refused map[logKey]*refusedLog
 
+	maxRound  int64
 	closing   chan struct{}
 	closeOnce sync.Once
 	failure   chan struct{}
+	ending    sync.Mutex // held while a round completes, and to fail
 	failOnce  sync.Once
 	failCause error          // readable when failure is closed
 	running   sync.WaitGroup // checkpointer and preparer
@@ -132,7 +134,10 @@ func (s *Store) openDirs() (err error) {
 // start begins the goroutines.
 func (s *Store) start() {
 	s.io.start(ioWorkers)
+	// The copy that recovery makes of the last round must fit into any file of the journal, for the disk may be full then.
+	s.maxRound = min(maxRoundBytes, s.o.JournalFileBytes/2)
 	s.commits.completed = journal.Seq(s.completed.Load())
+	s.keepBallast()
 	s.commitRun.Go(s.commits.run)
 	s.running.Go(s.checkpoints.run)
 	for range preparers {
@@ -208,8 +213,10 @@ func (s *Store) release() error {
 // fail stops the store for good: nothing completes afterwards.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
+		s.ending.Lock()
 		s.failCause = err
 		close(s.failure)
+		s.ending.Unlock()
 		s.o.Logger.Error("the log store failed: nothing is acknowledged any more", "error", err)
 		s.o.OnFatal(err)
 	})
@@ -409,7 +416,7 @@ func (s *Store) Pressure() Pressure {
 	switch {
 	case s.noSpace.Load():
 		return PressureNoSpace
-	case s.memory.used.Load() > s.o.CacheBytes+s.o.CacheBytes/8:
+	case s.memory.used.Load() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > 4*s.o.CheckpointBytes:
 		return PressureThrottle
 	}
 	return PressureNone

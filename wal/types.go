@@ -120,7 +120,7 @@ type Pressure uint8
 // Pressures, in the order of severity. Votes, hard states and commits are taken under each of them.
 const (
 	PressureNone     Pressure = iota
-	PressureThrottle          // the tails' memory is near its hard bound: hold producers back
+	PressureThrottle          // the tails' memory or the journal is near its bound: hold producers back
 	PressureNoSpace           // free disk is below the reserve: refuse producers
 )
 

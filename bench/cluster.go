@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ type Process struct {
 }
 
 // StartCluster starts nodes 1..n with binary (a quorumlog executable) and returns when all of them serve. Data and logs are kept
-// below dir. args are added to each node's command line.
+// below dir. args are added to each node's command line; {node} in them stands for its number.
 func StartCluster(ctx context.Context, binary, dir string, n int, args ...string) (*Cluster, error) {
 	addresses, err := freeAddresses(2 * n)
 	if err != nil {
@@ -54,6 +55,9 @@ func StartCluster(ctx context.Context, binary, dir string, n int, args ...string
 			"node", "--node-id", number, "--data-dir", p.Dir, "--rpc-address", p.RPC, "--gossip-address", p.Gossip,
 			"--cluster-name", "bench-" + filepath.Base(dir),
 		}, args...)
+		for j, a := range p.args {
+			p.args[j] = strings.ReplaceAll(a, "{node}", number)
+		}
 		if i == 0 {
 			p.args = append(p.args, "--bootstrap")
 		}
@@ -161,6 +165,16 @@ func (p *Process) end(how func(*Child) error) error {
 		p.child = nil
 	}
 	return err
+}
+
+// Signal sends a signal, if the process runs.
+func (p *Process) Signal(s os.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.child == nil {
+		return nil
+	}
+	return p.child.Signal(s)
 }
 
 // PID returns the process's id, 0 when it does not run.

@@ -22,6 +22,11 @@ type allocator interface {
 }
 
 func (t *turn) begin(records int64) *meter {
+	if p, ok := t.system.(profiler); ok {
+		if err := p.StartProfiles(); err != nil {
+			t.Say("no profiles: %v", err)
+		}
+	}
 	return &meter{
 		t: t, records: records, servers: usageOf(t.system.Processes(), t.dir), client: ownCPU(), allocs: t.allocations(), begun: time.Now(),
 	}
@@ -42,6 +47,11 @@ func (m *meter) end(records int64) {
 	r := &m.t.result
 	used := usageOf(m.t.system.Processes(), m.t.dir).sub(m.servers)
 	client := ownCPU() - m.client
+	if p, ok := m.t.system.(profiler); ok {
+		if err := p.StopProfiles(); err != nil {
+			m.t.Say("no profiles: %v", err)
+		}
+	}
 	records -= m.records
 	mb := m.t.megabytes(records)
 	r.Seconds = seconds

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/quorumlog/quorumlog/client"
@@ -39,15 +40,15 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 				return nil, fmt.Errorf("cannot find this program's file, of which the nodes are started: %w", err)
 			}
 		}
-		args := []string{"--metrics", "127.0.0.1:0"}
+		s.args = []string{"--metrics", "127.0.0.1:0"}
 		if w := setup.Workload; w.Mode == ModeCatchUp && w.Cache == CacheHot {
 			// The backlog is meant to be in memory: records have headers, and partitions are not equally long.
-			args = append(args, "--cache-mb", strconv.FormatInt(int64(w.BacklogBytes)*5/4>>20, 10))
+			s.args = append(s.args, "--cache-mb", strconv.FormatInt(int64(w.BacklogBytes)*5/4>>20, 10))
 		}
-		s.args = append(args, q.Args...)
+		s.args = append(s.args, q.Args...)
 		begin := time.Now()
 		var err error
-		if s.cluster, err = StartCluster(ctx, q.Binary, setup.Dir, q.Nodes, s.args...); err != nil {
+		if s.cluster, err = StartCluster(ctx, q.Binary, setup.Dir, q.Nodes, append(s.args[:len(s.args):len(s.args)], setup.Profile.flags()...)...); err != nil {
 			return nil, err
 		}
 		s.servers = s.cluster.Servers()
@@ -306,6 +307,22 @@ func (s *ownSystem) Restart(ctx context.Context, node int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return s.cluster.Nodes()[node].Start(ctx)
+}
+
+// StartProfiles implements profiler.
+func (s *ownSystem) StartProfiles() error { return s.signal(syscall.SIGUSR1) }
+
+// StopProfiles implements profiler.
+func (s *ownSystem) StopProfiles() error { return s.signal(syscall.SIGUSR2) }
+
+func (s *ownSystem) signal(sig os.Signal) error {
+	var errs []error
+	if s.cluster != nil && s.setup.Profile != (Profile{}) {
+		for _, p := range s.cluster.Nodes() {
+			errs = append(errs, p.Signal(sig))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Allocations returns how many heap objects the nodes have allocated since they were started.

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -23,9 +24,24 @@ type Setup struct {
 	Log      func(format string, args ...any) // for what the user should know while he waits
 }
 
-// Profile asks for profiles of the timed part, into files; empty: none.
-type Profile struct {
-	CPU, Trace string // directories
+// Profile asks for profiles of the timed part, one file per node, in these directories; empty: none.
+type Profile struct{ CPU, Trace string }
+
+// flags are what a node of quorumlog is given; see its command.
+func (p Profile) flags() (flags []string) {
+	if p.CPU != "" {
+		flags = append(flags, "--cpuprofile", filepath.Join(p.CPU, "node-{node}.cpu"))
+	}
+	if p.Trace != "" {
+		flags = append(flags, "--trace", filepath.Join(p.Trace, "node-{node}.trace"))
+	}
+	return flags
+}
+
+// profiler is a System that can profile its servers.
+type profiler interface {
+	StartProfiles() error
+	StopProfiles() error
 }
 
 // System is a target that runs.

@@ -3,7 +3,6 @@ package limit
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,7 +24,7 @@ type NodeOptions struct {
 // lagBytes bounds the frames in a process: how far the slowest copy may be behind.
 const lagBytes = 64 << 20
 
-// RunNode serves until its client is gone, the context ends or a write fails.
+// RunNode serves until the context ends or a write fails.
 func RunNode(ctx context.Context, o NodeOptions) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,9 +57,6 @@ func RunNode(ctx context.Context, o NodeOptions) error {
 	case <-ctx.Done():
 	}
 	n.close()
-	if errors.Is(err, io.EOF) {
-		return nil // the client is done
-	}
 	return err
 }
 
@@ -168,8 +164,8 @@ func (n *node) read(conn net.Conn) {
 	for {
 		b := <-n.pool.free
 		if _, err := io.ReadFull(in, b.b[:headerBytes]); err != nil {
-			n.fail(io.EOF)
-			return
+			n.pool.free <- b
+			return // the producer has closed; consumers may still read
 		}
 		h := headerOf(b.b)
 		if err := h.check(len(n.committers)); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -36,12 +37,12 @@ var limitCommand = []string{"bench", "limit-node"}
 var targetNames = []string{"quorumlog", "limit", "limit-log"}
 
 type benchFlags struct {
-	file, dir, json    string
-	servers, nodeArgs  []string
-	duration, warmUp   time.Duration
-	rounds, nodes      int
-	cpuprofile, tracer string
-	timeout            time.Duration
+	file, dir, json   string
+	servers, nodeArgs []string
+	duration, warmUp  time.Duration
+	rounds, nodes     int
+	profile           bench.Profile
+	timeout           time.Duration
 }
 
 func newBenchCommand() *cobra.Command {
@@ -69,6 +70,8 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&f.duration, "duration", 0, "timed part, instead of the workload's")
 	flags.DurationVar(&f.warmUp, "warm-up", 0, "part before the timed one, instead of the workload's")
 	flags.IntVar(&f.nodes, "nodes", 3, "nodes of quorumlog's own cluster")
+	flags.StringVar(&f.profile.CPU, "cpuprofile", "", "`directory` for CPU and allocation profiles of quorumlog's own nodes, of the timed part")
+	flags.StringVar(&f.profile.Trace, "trace", "", "`directory` for execution traces of quorumlog's own nodes, of the timed part")
 	flags.DurationVar(&f.timeout, "timeout", time.Hour, "give up after this `duration`")
 }
 
@@ -184,8 +187,13 @@ func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Wr
 	if err != nil {
 		return fmt.Errorf("cannot create a directory for the data: %w", err)
 	}
+	for _, dir := range []*string{&f.profile.CPU, &f.profile.Trace} {
+		if err := makeDirectory(dir); err != nil {
+			return err
+		}
+	}
 	progress := newProgress(os.Stderr)
-	run := bench.Run{Workload: w, Dir: dir, Servers: f.servers, Say: progress.say}
+	run := bench.Run{Workload: w, Dir: dir, Servers: f.servers, Profile: f.profile, Say: progress.say}
 	c, err := bench.Compare(ctx, run, targets, f.rounds, func(r bench.Result) {
 		progress.say("%s: %.0f records/s, %.1f MB/s", r.Target, r.RecordsPerSecond, r.MBPerSecond)
 	})
@@ -204,6 +212,17 @@ func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Wr
 		return fmt.Errorf("%w: %w", errNoHeadline, err)
 	}
 	return os.RemoveAll(dir)
+}
+
+// makeDirectory makes a directory that is named and makes its name absolute: the nodes may run elsewhere.
+func makeDirectory(dir *string) (err error) {
+	if *dir == "" {
+		return nil
+	}
+	if *dir, err = filepath.Abs(*dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(*dir, 0o755)
 }
 
 // newLimitNodeCommand is a process of a bound, which the harness starts.

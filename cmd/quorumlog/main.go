@@ -19,9 +19,10 @@ func main() {
 // commands lists the commands of the root.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
-		newNodeCommand(),
+		profiled(newNodeCommand()),
 		newDevCommand(),
 		newDemoCommand(),
+		newBenchCommand(),
 		newTopicCommand(),
 		newProduceCommand(),
 		newConsumeCommand(),

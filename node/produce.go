@@ -31,6 +31,7 @@ type produceStream struct {
 type pending struct {
 	raftgroup.Proposal
 	stream      *produceStream
+	group       *raftgroup.Group
 	correlation uint64
 	acks        rpc.Acks
 	buffer      []byte
@@ -48,12 +49,12 @@ func (n *Node) produce(stream *rpc.ProduceStream) error {
 func (s *produceStream) receive(r rpc.ProduceRequest) {
 	p, err := s.admit(r)
 	if err != nil {
-		s.refuse(r.Correlation, r.Acks, err)
+		s.refuse(r.Correlation, r.Acks, err, 0)
 		return
 	}
 	w := pendings.Get().(*pending)
 	w.buffer = append(w.buffer[:0], r.Batch...)
-	w.stream, w.correlation, w.acks = s, r.Correlation, r.Acks
+	w.stream, w.group, w.correlation, w.acks = s, p.Group(), r.Correlation, r.Acks
 	w.Proposal = raftgroup.Proposal{Batch: w.buffer, Acks: raftgroup.AcksAll, Done: answered, Owner: w}
 	if r.Acks != rpc.AcksAll {
 		w.Proposal.Acks = raftgroup.AcksLeader
@@ -89,7 +90,9 @@ func answered(p *raftgroup.Proposal) {
 	s, size := w.stream, int64(len(w.buffer))
 	switch {
 	case p.Result.Err != nil:
-		s.refuse(w.correlation, w.acks, p.Result.Err)
+		// The epoch lets the producer tell a newer word about who leads from an older one.
+		_, _, term := w.group.Leader()
+		s.refuse(w.correlation, w.acks, p.Result.Err, id.EpochOf(term))
 	case w.acks != rpc.AcksNone:
 		s.stream.Send(rpc.ProduceResponse{
 			Correlation: w.correlation, Code: rpc.CodeNone, BaseOffset: p.Result.Offset,
@@ -97,19 +100,19 @@ func answered(p *raftgroup.Proposal) {
 		})
 	}
 	s.inFlight.Add(-size)
-	w.stream, w.Proposal = nil, raftgroup.Proposal{}
+	w.stream, w.group, w.Proposal = nil, nil, raftgroup.Proposal{}
 	pendings.Put(w)
 }
 
 // refuse answers a batch that did not get in. With acks=0 nobody waits for an answer: the stream is closed, so that the producer
 // looks for the leader again instead of sending into the void.
-func (s *produceStream) refuse(correlation uint64, acks rpc.Acks, err error) {
+func (s *produceStream) refuse(correlation uint64, acks rpc.Acks, err error, epoch id.Epoch) {
 	e := toRPC(err)
 	if acks == rpc.AcksNone {
 		s.stream.Fail(e)
 		return
 	}
-	s.stream.Send(rpc.ProduceResponse{Correlation: correlation, Code: e.Code, BaseOffset: id.NoOffset, Leader: e.Leader, Message: e.Message})
+	s.stream.Send(rpc.ProduceResponse{Correlation: correlation, Code: e.Code, BaseOffset: id.NoOffset, Leader: e.Leader, Epoch: epoch, Message: e.Message})
 }
 
 // toRPC gives an error of the layers below its code on the wire.

@@ -79,35 +79,39 @@ func TestVotesOnFullDisk(t *testing.T) {
 	}
 }
 
-// TestStuckGroupDoesNotHoldTheJournal is invariant 19.
+// TestStuckGroupDoesNotHoldTheJournal is invariant 19: a group that never commits anything has its bytes flushed and cut like
+// all others, so that journal files come free.
 func TestStuckGroupDoesNotHoldTheJournal(t *testing.T) {
 	r := newCrashRun(crashConfig{seed: 1})
 	r.opts.JournalFileBytes, r.opts.CheckpointBytes, r.opts.CacheBytes = 64<<10, 128<<10, 64<<20
 	r.opts.DirectAppendBytes = 1 << 40
 	r.open(0)
 	r.create()
+	all := r.live()
+	all[0].stuck = true
 	most := 0
 	for i := range 400 {
-		m := r.live()[i%2]
-		m.stuck = i%2 == 0
-		r.store.Submit([]*Append{r.makeAppend(m, r.extend(m, false))})
+		m := all[i%2]
+		r.store.Submit([]*Append{r.makeAppend(m, r.extend(m, i%10 < 2))})
 		r.settle()
 		if !m.stuck {
 			m.commitTo(m.cur.last())
 			r.logs[m].SetCommit(m.told)
 		}
-		r.serve()
+		if i%20 == 0 { // a checkpoint may take a while on a busy machine
+			r.poll("a checkpoint", func() bool { return r.store.Metrics().UncutBytes < r.opts.CheckpointBytes })
+			most = max(most, r.store.Metrics().JournalFiles)
+		}
 		if err := r.failure(); err != nil {
 			t.Fatal(err)
 		}
-		most = max(most, r.store.Metrics().JournalFiles)
 	}
 	written := r.store.Metrics().JournalBytes
 	r.end()
 	if err := r.failure(); err != nil {
 		t.Fatal(err)
 	}
-	if written < 20*uint64(r.opts.CheckpointBytes) || most > 12 {
+	if written < 20*uint64(r.opts.CheckpointBytes) || most > 8 {
 		t.Errorf("%d bytes were written, at most %d files of %d bytes were live", written, most, r.opts.JournalFileBytes)
 	}
 }

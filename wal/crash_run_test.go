@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path"
 	"runtime"
 	"strings"
@@ -29,6 +28,7 @@ type crashConfig struct {
 	// fault, when not nil, is asked for an error to inject into each operation; the run then expects the store to fail.
 	fault func(disksim.Op) error
 	full  bool // the disk runs full now and then
+	slow  int  // of a hundred writes and syncs of segments, how many take long
 	trace bool
 }
 
@@ -45,6 +45,8 @@ type crashRun struct {
 	ids   id.Replica
 	buf   batch.Builder
 	watch watcher
+	logMu sync.Mutex
+	lines []string // of logf
 
 	mu     sync.Mutex
 	cond   sync.Cond
@@ -66,7 +68,11 @@ func newCrashRun(c crashConfig) *crashRun {
 		SegmentBytes:       pick(16<<10, 64<<10, 256<<10), ReserveBytes: 1, off: c.off,
 		OnFatal: r.onFatal,
 	}
-	r.disk = disksim.New(disksim.Options{Seed: c.seed, Hook: r.watch.before, After: r.watch.after})
+	r.disk = disksim.New(disksim.Options{Seed: c.seed, Direct: c.seed%2 == 0, Hook: r.watch.before, After: r.watch.after})
+	if r.slow == 0 && r.rng.IntN(3) == 0 {
+		r.slow = 20
+	}
+	r.watch.rng = rand.New(rand.NewPCG(c.seed, 78))
 	for i := range 2 + r.rng.IntN(4) {
 		name := fmt.Sprintf("topic-%d", i)
 		r.names[name] = r.newReplica(id.Group(10+i), name)
@@ -106,10 +112,14 @@ func (r *crashRun) broke(format string, args ...any) {
 	}
 }
 
+// logf keeps a line for the case that the run fails.
 func (r *crashRun) logf(format string, args ...any) {
-	if r.trace {
-		fmt.Fprintf(os.Stderr, format+"\n", args...)
+	if !r.trace {
+		return
 	}
+	r.logMu.Lock()
+	defer r.logMu.Unlock()
+	r.lines = append(r.lines, fmt.Sprintf(format, args...))
 }
 
 // failure returns the first violation.
@@ -258,6 +268,21 @@ func (r *crashRun) serve() {
 	r.takeCuts(cuts)
 }
 
+// poll serves cuts until cond says so, for what nobody announces.
+func (r *crashRun) poll(what string, cond func() bool) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
+	for !cond() && !r.over() {
+		r.serve()
+		select {
+		case <-tick.C:
+		case <-late:
+			r.broke("%s: not within %v", what, patience)
+		}
+	}
+}
+
 // settle waits until everything submitted is complete, or will never be.
 func (r *crashRun) settle() {
 	if r.full {
@@ -327,11 +352,13 @@ type watcher struct {
 	r      *crashRun
 	mu     sync.Mutex
 	writes map[string]int
+	rng    *rand.Rand
 }
 
 func (w *watcher) before(op disksim.Op) error {
 	if isSegment(op) {
 		w.check(op)
+		w.dawdle()
 	}
 	if w.r.fault != nil {
 		return w.r.fault(op)
@@ -339,7 +366,21 @@ func (w *watcher) before(op disksim.Op) error {
 	return nil
 }
 
-func (w *watcher) after(op disksim.Op, _ error) {
+// dawdle lets other goroutines overtake a write to a segment.
+func (w *watcher) dawdle() {
+	w.mu.Lock()
+	wait := w.rng.IntN(100) < w.r.slow
+	long := time.Duration(w.rng.IntN(2000)) * time.Microsecond
+	w.mu.Unlock()
+	if wait {
+		<-time.After(long)
+	}
+}
+
+func (w *watcher) after(op disksim.Op, err error) {
+	if op.Kind != disksim.OpRead && op.Kind != disksim.OpOpen {
+		w.r.logf("      %v: %v", op, err)
+	}
 	if isSegment(op) && op.Kind == disksim.OpWrite {
 		w.mu.Lock()
 		w.writes[op.Name]--

@@ -46,9 +46,13 @@ func crashTest(t *testing.T, n int, config func(seed uint64) crashConfig) {
 	from, to := crashSeeds(t, n)
 	for seed := from; seed < to && !t.Failed(); seed++ {
 		c := config(seed)
-		c.seed, c.trace = seed, testing.Verbose() && to-from == 1
-		if err := newCrashRun(c).run(); err != nil {
+		c.seed, c.trace = seed, testing.Verbose()
+		r := newCrashRun(c)
+		if err := r.run(); err != nil {
 			t.Errorf("seed %d: %v\n%s", seed, err, replay(t, seed))
+			for _, line := range r.lines {
+				fmt.Println(line)
+			}
 		}
 		if seed%100 == 99 {
 			t.Logf("seeds to %d", seed)

@@ -13,13 +13,16 @@ type meter struct {
 	records int64
 	servers usage
 	client  time.Duration
-	allocs  float64
+	counts  map[string]float64
 }
 
-// allocator is a System that counts allocations of its servers.
-type allocator interface {
-	Allocations(ctx context.Context) (float64, error)
+// counter is a System whose servers count what they do: the sums over all of them, by the name of the metric.
+type counter interface {
+	Counters(ctx context.Context) (map[string]float64, error)
 }
+
+// mallocs is the metric of heap objects that the Go runtime has allocated.
+const mallocs = "go_memstats_mallocs_total"
 
 func (t *turn) begin(records int64) *meter {
 	if p, ok := t.system.(profiler); ok {
@@ -28,17 +31,20 @@ func (t *turn) begin(records int64) *meter {
 		}
 	}
 	return &meter{
-		t: t, records: records, servers: usageOf(t.system.Processes(), t.dir), client: ownCPU(), allocs: t.allocations(), begun: time.Now(),
+		t: t, records: records, servers: usageOf(t.system.Processes(), t.dir), client: ownCPU(), counts: t.counters(), begun: time.Now(),
 	}
 }
 
-func (t *turn) allocations() float64 {
-	if a, ok := t.system.(allocator); ok {
-		if n, err := a.Allocations(context.Background()); err == nil {
-			return n
-		}
+func (t *turn) counters() map[string]float64 {
+	c, ok := t.system.(counter)
+	if !ok {
+		return nil
 	}
-	return 0
+	counts, err := c.Counters(context.Background())
+	if err != nil {
+		t.Say("the servers' counters are left out: %v", err)
+	}
+	return counts
 }
 
 // end writes what was used since begin, and the rate, into the result.
@@ -68,8 +74,12 @@ func (m *meter) end(records int64) {
 	if used.disk >= 0 {
 		r.DiskBytesPerByte = float64(used.disk) / 1e6 / mb
 	}
-	if allocs := m.t.allocations(); allocs > 0 {
-		r.AllocationsPerRec = (allocs - m.allocs) / float64(records)
+	if counts := m.t.counters(); counts != nil {
+		for name, n := range counts {
+			counts[name] = n - m.counts[name]
+		}
+		r.AllocationsPerRec = counts[mallocs] / float64(records)
+		r.Counters = counts
 	}
 }
 

@@ -325,36 +325,39 @@ func (s *ownSystem) signal(sig os.Signal) error {
 	return errors.Join(errs...)
 }
 
-// Allocations returns how many heap objects the nodes have allocated since they were started.
-func (s *ownSystem) Allocations(ctx context.Context) (total float64, err error) {
+// Counters implements counter.
+func (s *ownSystem) Counters(ctx context.Context) (map[string]float64, error) {
+	sums := make(map[string]float64)
 	for _, n := range s.status.Nodes {
 		if n.MetricsAddress == "" {
 			continue
 		}
-		value, err := scrape(ctx, n.MetricsAddress, "go_memstats_mallocs_total")
-		if err != nil {
-			return 0, err
+		if err := scrape(ctx, n.MetricsAddress, sums); err != nil {
+			return nil, err
 		}
-		total += value
 	}
-	return total, nil
+	return sums, nil
 }
 
-// scrape returns one metric of a node.
-func scrape(ctx context.Context, address, name string) (float64, error) {
+// scrape adds what a node counts to sums: its own counters, and the Go runtime's of allocations.
+func scrape(ctx context.Context, address string, sums map[string]float64) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("cannot read the metrics of %s: %w", address, err)
 	}
 	defer resp.Body.Close()
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
+		name, value, ok := strings.Cut(lines.Text(), " ")
+		if !ok || name != mallocs && !(strings.HasPrefix(name, "quorumlog_") && strings.HasSuffix(name, "_total")) {
+			continue
+		}
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			sums[name] += v
 		}
 	}
-	return 0, fmt.Errorf("%s has no metric %s", address, name)
+	return nil
 }

@@ -25,7 +25,7 @@ var Standard = []string{
 // latencyRate is the rate of the workloads that look for latency, in records/s: far below what any target can take.
 const latencyRate = 5000
 
-var namePattern = regexp.MustCompile(`^(max|latency|catchup|catchup-cold|leader-kill|rolling-restart|idle)-(\d+)-partitions?(?:-(\d+)(b|kb))?$`)
+var namePattern = regexp.MustCompile(`^(max|latency|catchup|catchup-cold|leader-kill|rolling-restart|idle)-([1-9]\d*)-partitions?(?:-(\d+)(b|kb))?$`)
 
 // WorkloadNamed returns a workload by its name: one of Standard, or one that differs from those in the number of partitions or
 // the size of the records.

@@ -96,10 +96,10 @@ var byteUnits = []struct {
 	factor float64
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}, {"", 1}}
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (b *Bytes) UnmarshalText(text []byte) error {
+// UnmarshalYAML takes a number with or without a unit.
+func (b *Bytes) UnmarshalYAML(node *yaml.Node) error {
 	for _, u := range byteUnits {
-		if number, ok := strings.CutSuffix(string(text), u.suffix); ok {
+		if number, ok := strings.CutSuffix(node.Value, u.suffix); ok {
 			var n float64
 			if _, err := fmt.Sscanf(strings.TrimSpace(number)+"\n", "%g\n", &n); err != nil || n < 0 {
 				break
@@ -108,7 +108,7 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is no size: write for example 64MiB, 4GB or a number of bytes", text)
+	return fmt.Errorf("%q is no size: write for example 64MiB, 4GB or a number of bytes", node.Value)
 }
 
 // String prints the size with the largest binary unit that divides it.

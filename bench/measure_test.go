@@ -1,0 +1,151 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPercentiles(t *testing.T) {
+	t.Parallel()
+	l := NewLatency()
+	if l.Percentiles() != nil {
+		t.Error("nothing has percentiles")
+	}
+	for i := range 1000 {
+		l.Record(time.Duration(i+1)*time.Millisecond, 1)
+	}
+	l.Record(time.Hour, 1) // counted as the longest that is told apart
+	l.Record(-time.Second, 1)
+	p := l.Percentiles()
+	for _, c := range []struct{ got, want float64 }{
+		{p.P50, 500}, {p.P90, 901}, {p.P99, 992}, {p.P999, 1000}, {p.Max, 120_000}, {float64(p.N), 1002},
+	} {
+		if math.Abs(c.got-c.want) > c.want/200 {
+			t.Errorf("got %v, want %v: %+v", c.got, c.want, p)
+		}
+	}
+	for i := 1; i < len(p.Curve); i++ {
+		if p.Curve[i].MS < p.Curve[i-1].MS || p.Curve[i].Percentile <= p.Curve[i-1].Percentile {
+			t.Errorf("the curve falls: %v", p.Curve)
+		}
+	}
+}
+
+func TestPayloadKnowsItself(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{MinRecordBytes, 100, 4096} {
+		p := newPayload(size)
+		b := make([]byte, size)
+		for number := range uint64(1000) {
+			want := identity{uint32(number % 7), number * 1e9, time.Duration(number)}
+			p.fill(b, want)
+			if got, ok := p.parse(b); !ok || got != want {
+				t.Fatalf("got %+v, %v, want %+v", got, ok, want)
+			}
+		}
+		for at := range b {
+			b[at] ^= 0x10
+			if _, ok := p.parse(b); ok {
+				t.Fatalf("a changed byte %d of %d is not noticed", at, size)
+			}
+			b[at] ^= 0x10
+		}
+		if _, ok := p.parse(b[:size-1]); ok {
+			t.Error("a shorter value is accepted")
+		}
+	}
+}
+
+func TestRatios(t *testing.T) {
+	t.Parallel()
+	c := Comparison{}
+	for round, mb := range []float64{100, 200, 400} {
+		c.Results = append(c.Results,
+			Result{Target: "limit-log", Round: round + 1, MBPerSecond: mb},
+			Result{Target: "quorumlog", Round: round + 1, MBPerSecond: mb * []float64{0.5, 0.9, 0.8}[round]},
+			Result{Target: "kafka", Round: round + 1, MBPerSecond: mb / 4})
+	}
+	for _, r := range c.ratios() {
+		if r.Of != "quorumlog" {
+			t.Errorf("%+v", r)
+		}
+		if want := (Ratio{"quorumlog", "limit-log", "mb_per_second", 0.8, 0.5, 0.9}); r.To == "limit-log" && r.Figure == "mb_per_second" && r != want {
+			t.Errorf("got %+v, want %+v", r, want)
+		}
+	}
+	if n := len(c.ratios()); n != 2 {
+		t.Errorf("%d ratios of figures that are there", n)
+	}
+}
+
+func TestNoHeadlineForWhatIsNotVerified(t *testing.T) {
+	t.Parallel()
+	good := Result{Target: "a", Verified: true, Description: Description{KeepsData: true}}
+	bad := good
+	bad.Verified = false
+	bad.Lost = 1
+	unread := good
+	unread.Verified = false
+	bound := Result{Target: "limit"}
+	for i, c := range []struct {
+		results []Result
+		ok      bool
+	}{{[]Result{good, bound}, true}, {[]Result{good, bad}, false}, {[]Result{unread}, false}} {
+		if err := (Comparison{Results: c.results}).Headline(); (err == nil) != c.ok {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
+func TestUsageOfThisProcess(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("usage is measured on Linux only")
+	}
+	dir := t.TempDir()
+	u := usageOf([]int{os.Getpid()}, dir)
+	if u.rss < 1<<20 || u.syscallsRW == 0 {
+		t.Errorf("%+v", u)
+	}
+	if gone := usageOf([]int{1 << 30}, dir); gone.rss != 0 || gone.cpu != 0 {
+		t.Errorf("a process that is not there: %+v", gone)
+	}
+	m, err := InspectMachine(dir)
+	if err != nil || m.Cores == 0 || m.CPU == "" || m.FileSystem == "" || len(m.Fdatasync) != 2 || m.Fdatasync[0].P50MS <= 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+func TestRefusesWithoutSpace(t *testing.T) {
+	t.Parallel()
+	w := Workload{Name: "endless", Mode: ModeMaximum, Duration: 1e6 * time.Hour}.withDefaults()
+	_, err := Run{Target: &fake{}, Workload: w, Dir: t.TempDir(), Say: t.Logf}.Do(t.Context())
+	if runtime.GOOS == "linux" && (err == nil || !strings.Contains(err.Error(), "GB free")) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTextNamesWhatWasMeasured(t *testing.T) {
+	t.Parallel()
+	w, err := WorkloadNamed("latency-12-partitions-1kb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Comparison{Workload: w, Machine: Machine{CPU: "abacus", Fdatasync: []SyncLatency{{4096, 1.5, 2}}}, Results: []Result{{
+		Target: "x", AckMS: &Percentiles{P50: 1.25}, Failed: 3, FirstFailure: errors.New("why").Error(),
+		Description: Description{Version: "v9", Replication: 3, Acks: "all", Fsync: "never"},
+	}}}
+	var b bytes.Buffer
+	c.WriteText(&b)
+	for _, want := range []string{"abacus", "4 KiB 1.50 ms", "fsync never", "acks=all", "replication 3", "linger 0s", "1.25", "3 records failed, the first: why", "keys none"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, b.String())
+		}
+	}
+}

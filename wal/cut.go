@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -188,15 +189,13 @@ func (r *cursor) segment() (cutSegment, error) {
 	s.first, s.end, s.w, s.indexed = id.Index(r.u64()), id.Position(r.u64()), id.Position(r.u64()), id.Index(r.u64())
 	s.maxTime = int64(r.u64())
 	n := r.count(segment.RowSize)
-	s.rows = make([]segment.Row, n)
-	for i := range s.rows {
-		p := r.take(segment.RowSize)
-		if p == nil {
-			break
-		}
-		if err := s.rows[i].Parse(p); err != nil {
+	s.rows = slices.Grow(s.rows, n)
+	for range n {
+		var row segment.Row
+		if err := row.Parse(r.take(segment.RowSize)); err != nil {
 			return s, fmt.Errorf("%w: %w", errBadCut, err)
 		}
+		s.rows = append(s.rows, row)
 	}
 	s.tail = r.str()
 	return s, nil

@@ -61,23 +61,23 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 }
 
 // The writes to Pebble. It reports a failed write of its log to Fatalf, which normally ends the process, and then goes on as
-// if nothing had happened: so what it returned counts only while the store has not failed.
+// if nothing had happened: so what it returned counts only while the store has not failed. And nothing is written once it has:
+// what a failed sync left behind is for the next start to find out.
 
 func (s *Store) metaSet(key, value []byte) error {
+	if err := s.cause(); err != nil {
+		return err
+	}
 	if err := s.meta.Set(key, value, pebble.Sync); err != nil {
 		return err
 	}
 	return s.cause()
 }
 
-func (s *Store) metaDelete(key []byte) error {
-	if err := s.meta.Delete(key, pebble.Sync); err != nil {
+func (s *Store) metaCommit(b *pebble.Batch, sync *pebble.WriteOptions) error {
+	if err := s.cause(); err != nil {
 		return err
 	}
-	return s.cause()
-}
-
-func (s *Store) metaCommit(b *pebble.Batch, sync *pebble.WriteOptions) error {
 	if err := b.Commit(sync); err != nil {
 		return err
 	}

@@ -158,6 +158,9 @@ func (r *runRecord) check(form recordForm) error {
 		}
 	}
 	from := first.Position
+	if form == formEntries && (r.from != 0 || r.to != 0) {
+		return fmt.Errorf("%w: entries with a write of [%d, %d)", errBadRecord, r.from, r.to)
+	}
 	if form == formReference {
 		from = r.to
 		aligned := r.from%disk.BlockSize == 0 && r.to%disk.BlockSize == 0

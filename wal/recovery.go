@@ -25,7 +25,7 @@ type recovery struct {
 	logs      map[logKey]*replaying
 	live      []journal.FileInfo
 	completed journal.Seq
-	highest   journal.Seq
+	refusals  map[logKey]string
 	rec       runRecord // scratch
 }
 
@@ -40,7 +40,7 @@ type replaying struct {
 
 // recover does everything of §4 of the durability rules.
 func (s *Store) recover(ctx context.Context) error {
-	r := &recovery{s: s, ctx: ctx, logs: make(map[logKey]*replaying)}
+	r := &recovery{s: s, ctx: ctx, logs: make(map[logKey]*replaying), refusals: make(map[logKey]string)}
 	if err := r.load(); err != nil {
 		return err
 	}
@@ -93,16 +93,21 @@ func (r *recovery) load() error {
 			return errors.Join(err, it.Close())
 		}
 	}
+	for k, reason := range r.refusals {
+		if p := r.logs[k]; p != nil {
+			p.refuse(reason)
+		}
+	}
 	return it.Close()
 }
 
 func (r *recovery) loadOne(key, value []byte) error {
 	switch key[0] {
 	case 'c':
-		if len(key) != 17 {
-			return fmt.Errorf("wal: a cut is stored under %x", key)
+		k, err := parseReplicaKey(key)
+		if err != nil {
+			return err
 		}
-		k := logKey{id.Group(binary.BigEndian.Uint64(key[1:])), id.Replica(binary.BigEndian.Uint64(key[9:]))}
 		c, err := parseCut(value)
 		if err != nil {
 			return fmt.Errorf("wal: group %d, replica %d: %w", k.group, k.replica, err)
@@ -116,6 +121,12 @@ func (r *recovery) loadOne(key, value []byte) error {
 			return fmt.Errorf("wal: journal file %q: %w", key[1:], err)
 		}
 		r.live = append(r.live, f)
+	case 'r':
+		k, err := parseReplicaKey(key)
+		if err != nil {
+			return err
+		}
+		r.refusals[k] = string(value)
 	case 'q':
 		if len(value) != 8 {
 			return fmt.Errorf("wal: the completed sequence has %d bytes", len(value))
@@ -123,6 +134,13 @@ func (r *recovery) loadOne(key, value []byte) error {
 		r.completed = journal.Seq(binary.LittleEndian.Uint64(value))
 	}
 	return nil
+}
+
+func parseReplicaKey(key []byte) (logKey, error) {
+	if len(key) != 17 {
+		return logKey{}, fmt.Errorf("wal: %x is no key of a replica", key)
+	}
+	return logKey{id.Group(binary.BigEndian.Uint64(key[1:])), id.Replica(binary.BigEndian.Uint64(key[9:]))}, nil
 }
 
 // checkFormat refuses what another version of the program wrote.
@@ -191,7 +209,7 @@ func (r *recovery) finishDeletions() error {
 	}
 	for k, p := range r.logs {
 		if doomed[deletedName(p.l.name, k.replica)] {
-			if err := s.metaDelete(cutKey(k.group, k.replica)); err != nil {
+			if err := s.forgetReplica(k); err != nil {
 				return err
 			}
 			delete(r.logs, k)

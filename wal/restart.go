@@ -52,6 +52,13 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	if err := b.Set(completedKey, appendSeq(nil, done.Completed), nil); err != nil {
 		return err
 	}
+	for k, p := range r.logs { // once the journal goes on nothing else will say so
+		if p.refused != "" {
+			if err := b.Set(refusalKey(k.group, k.replica), []byte(p.refused), nil); err != nil {
+				return err
+			}
+		}
+	}
 	if err := s.metaCommit(b, pebble.Sync); err != nil {
 		return err
 	}
@@ -194,6 +201,9 @@ func (r *recovery) finish() error {
 			}
 			if reason != "" {
 				p.refuse(reason)
+				if err := s.metaSet(refusalKey(k.group, k.replica), []byte(reason)); err != nil {
+					return err
+				}
 			}
 		}
 		if p.refused != "" {
@@ -205,8 +215,8 @@ func (r *recovery) finish() error {
 		}
 		s.logs[k] = p.l
 	}
-	if s.memory.used.Load() > s.o.CacheBytes/2 {
-		s.checkpoints.force()
+	if s.checkpoints.uncut.Load() > 0 {
+		s.checkpoints.force() // it frees the memory and the files of what was replayed
 	}
 	return nil
 }

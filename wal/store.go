@@ -386,13 +386,23 @@ func (s *Store) removeReplica(key logKey, dir, name string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.metaMu.Lock()
-	err = s.metaDelete(cutKey(key.group, key.replica))
-	s.metaMu.Unlock()
-	if err != nil {
+	if err := s.forgetReplica(key); err != nil {
 		return err
 	}
 	return s.fs.RemoveAll(doomed)
+}
+
+// forgetReplica removes what Pebble has of a replica.
+func (s *Store) forgetReplica(key logKey) error {
+	b := s.meta.NewBatch()
+	defer func() { _ = b.Close() }()
+	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(refusalKey(key.group, key.replica), nil))
+	if err != nil {
+		return err
+	}
+	s.metaMu.Lock()
+	defer s.metaMu.Unlock()
+	return s.metaCommit(b, pebble.Sync)
 }
 
 func deletedName(name string, replica id.Replica) string {
@@ -428,6 +438,7 @@ func (s *Store) Pressure() Pressure {
 //	'f'                             format version, uint32
 //	'j' name                        a journal file: journal.FileInfo
 //	'q'                             sequence up to which all rounds are complete, uint64
+//	'r' group replica               why the replica is refused: it stays so until it is deleted
 //	'u' key                         a value of Set
 var (
 	formatKey    = []byte("f")
@@ -436,8 +447,11 @@ var (
 
 const formatVersion = 1
 
-func cutKey(g id.Group, r id.Replica) []byte {
-	b := append(make([]byte, 0, 17), 'c')
+func cutKey(g id.Group, r id.Replica) []byte     { return replicaKey('c', g, r) }
+func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }
+
+func replicaKey(kind byte, g id.Group, r id.Replica) []byte {
+	b := append(make([]byte, 0, 17), kind)
 	b = binary.BigEndian.AppendUint64(b, uint64(g))
 	return binary.BigEndian.AppendUint64(b, uint64(r))
 }

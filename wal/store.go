@@ -138,6 +138,7 @@ func (s *Store) start() {
 	s.maxRound = min(maxRoundBytes, s.o.JournalFileBytes/2)
 	s.commits.completed = journal.Seq(s.completed.Load())
 	s.keepBallast()
+	s.checkSpace()
 	s.commitRun.Go(s.commits.run)
 	s.running.Go(s.checkpoints.run)
 	for range preparers {

@@ -127,6 +127,10 @@ func (a *admin) CreateTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 
 func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.CreateTopicResponse, error) {
 	c := a.node.controller
+	// A cluster that has just been founded registers its first node in a moment.
+	if c.Group().IsLeader() {
+		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
+	}
 	candidates := a.node.candidates()
 	command := placement.CreateTopic{
 		Name: r.GetName(), ID: id.NewTopic(), Partitions: int(r.GetPartitions()), ReplicationFactor: int(r.GetReplicationFactor()),

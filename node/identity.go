@@ -27,6 +27,7 @@ const identityFile = "meta.properties"
 // under the wrong node would break every promise that its replicas made.
 type identity struct {
 	ClusterID string  // empty until the node belongs to a cluster
+	Cluster   string  // the name of that cluster, as of then
 	NodeID    id.Node // the operator's
 	StoreID   string  // made with the directory: tells a wiped disk from the one before
 	Founder   bool    // this directory's node founded the cluster: it may create the metadata log
@@ -34,7 +35,7 @@ type identity struct {
 }
 
 // openIdentity reads the identity of dir, or makes one, and counts this start.
-func openIdentity(files disk.FS, dir string, node id.Node) (identity, error) {
+func openIdentity(files disk.FS, dir string, node id.Node, cluster string) (identity, error) {
 	path := filepath.Join(dir, identityFile)
 	data, err := files.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,6 +53,10 @@ func openIdentity(files disk.FS, dir string, node id.Node) (identity, error) {
 		return identity{}, fmt.Errorf("%s belongs to node %d, this is node %d: start it with --node-id %d, or give this node a data directory of its own",
 			dir, ident.NodeID, node, ident.NodeID)
 	}
+	if ident.ClusterID != "" && ident.Cluster != cluster {
+		return identity{}, fmt.Errorf("%s belongs to cluster %q, this node is configured for cluster %q: start it with --cluster-name %s, or give it a data directory of its own",
+			dir, ident.Cluster, cluster, ident.Cluster)
+	}
 	ident.Boot++
 	return ident, ident.store(files, dir)
 }
@@ -59,8 +64,8 @@ func openIdentity(files disk.FS, dir string, node id.Node) (identity, error) {
 // store makes the identity durable.
 func (i identity) store(files disk.FS, dir string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
-		formatVersion, i.ClusterID, i.NodeID, i.StoreID, i.Founder, i.Boot)
+	fmt.Fprintf(&b, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\ncluster.name=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
+		formatVersion, i.ClusterID, i.Cluster, i.NodeID, i.StoreID, i.Founder, i.Boot)
 	if err := files.WriteFile(filepath.Join(dir, identityFile), b.Bytes()); err != nil {
 		return fmt.Errorf("cannot write the identity of the data directory: %w", err)
 	}
@@ -85,10 +90,10 @@ func parseIdentity(data []byte) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("no readable version (%q)", values["version"])
 	}
-	if version > formatVersion {
-		return identity{}, fmt.Errorf("data format %d, this release reads up to %d: start the release that wrote it, or a later one", version, formatVersion)
+	if version != formatVersion {
+		return identity{}, fmt.Errorf("data format %d, this release reads format %d: start the release that wrote it, or a later one", version, formatVersion)
 	}
-	ident := identity{ClusterID: values["cluster.id"], StoreID: values["store.id"], Founder: values["founder"] == "true"}
+	ident := identity{ClusterID: values["cluster.id"], Cluster: values["cluster.name"], StoreID: values["store.id"], Founder: values["founder"] == "true"}
 	node, err := strconv.ParseInt(values["node.id"], 10, 32)
 	if err != nil {
 		return identity{}, fmt.Errorf("node.id %q is not a number", values["node.id"])

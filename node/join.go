@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/controller"
@@ -24,13 +27,17 @@ const (
 )
 
 // openGossip starts membership: discovery, address table, hints.
-func (n *Node) openGossip(context.Context) error {
+func (n *Node) openGossip(ctx context.Context) error {
 	profile := membership.Production
 	if n.options.Timing.Gossip == GossipTest {
 		profile = membership.Test
 	}
+	bind, err := gossipBind(ctx, n.options.GossipAddress)
+	if err != nil {
+		return err
+	}
 	m, err := membership.Start(membership.Options{
-		Cluster: n.options.ClusterName, BindAddress: n.options.GossipAddress, Seeds: n.options.Join, Known: n.knownGossip,
+		Cluster: n.options.ClusterName, BindAddress: bind, AdvertiseAddress: n.advertisedGossip(bind), Seeds: n.options.Join, Known: n.knownGossip,
 		Self: membership.Self{
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
@@ -38,6 +45,9 @@ func (n *Node) openGossip(context.Context) error {
 		OnChange: n.memberChanged, Profile: profile, Logger: n.logger,
 	})
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return listenError("gossip", "--gossip-address", n.options.GossipAddress, err)
+		}
 		return fmt.Errorf("cannot start gossip on %s: %w", n.options.GossipAddress, err)
 	}
 	n.membership = m
@@ -45,12 +55,48 @@ func (n *Node) openGossip(context.Context) error {
 	return nil
 }
 
+// gossipBind makes the address to bind one with an IP: gossip goes to the port of exactly one.
+func gossipBind(ctx context.Context, address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("gossip address %q is not host:port: %w", address, err)
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return "", fmt.Errorf("cannot resolve the gossip address %s: %w", address, err)
+	}
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if err != nil {
+		return "", fmt.Errorf("gossip address %s: %w", address, err)
+	}
+	return netip.AddrPortFrom(ips[0].Unmap(), uint16(number)).String(), nil
+}
+
+// advertisedGossip is the host under which others find gossip when it listens on all addresses: the one under which they find rpc.
+func (n *Node) advertisedGossip(bind string) string {
+	at, err := netip.ParseAddrPort(bind)
+	if err != nil || !at.Addr().IsUnspecified() {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(n.advertised())
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
 // joinCluster gives the data directory a cluster if it has none: by founding one, or by asking a member for a place.
 func (n *Node) joinCluster(ctx context.Context) error {
 	switch {
 	case n.identity.ClusterID != "":
-		return nil
+		return n.lookAround(ctx)
 	case n.options.Founding == Bootstrap:
+		if err := n.lookForCluster(ctx); err != nil {
+			return err
+		}
 		n.identity.ClusterID, n.identity.Founder = newClusterID(), true
 		n.logger.Info("founding a cluster", "cluster", n.identity.ClusterID)
 	case len(n.options.Join) == 0:
@@ -61,6 +107,7 @@ func (n *Node) joinCluster(ctx context.Context) error {
 			return err
 		}
 	}
+	n.identity.Cluster = n.options.ClusterName
 	if err := n.identity.store(n.files, n.options.DataDir); err != nil {
 		return err
 	}
@@ -98,6 +145,9 @@ func (n *Node) askForPlace(ctx context.Context) error {
 				return err
 			}
 			say("waiting for a place in the cluster: node %d at %s says: %v", m.Node, m.RPCAddress, err)
+		}
+		if err := n.membership.Foreign(); err != nil && !asked {
+			return err
 		}
 		if !asked {
 			say("waiting for a member of cluster %q to answer at %s", n.options.ClusterName, strings.Join(n.options.Join, ", "))
@@ -247,14 +297,23 @@ func (n *Node) memberChanged(e membership.Event) {
 		n.fail(e.Err)
 	case e.Err != nil:
 		n.logger.Error("gossip", "reason", e.Err)
-	case e.Kind == membership.Up && n.running.Load() != nil:
+	case n.running.Load() == nil:
+	case e.Kind != membership.Down && n.isStranger(e.Member):
+		n.logger.Error("gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
+			"peer", e.Node, "rpc", e.Member.RPCAddress, "its_cluster", e.Member.ClusterID, "cluster", n.identity.ClusterID)
+	case e.Kind == membership.Up:
 		n.peers.Reset(e.Node)
 	}
 }
 
+// isStranger tells whether a member belongs to another cluster. Not before the node has a cluster itself.
+func (n *Node) isStranger(m membership.Member) bool {
+	return m.ClusterID != "" && m.ClusterID != n.identity.ClusterID
+}
+
 // resolve finds the address of a peer: what gossip heard last, else what the metadata says.
 func (n *Node) resolve(peer id.Node) (string, bool) {
-	if m, ok := n.membership.Member(peer); ok && m.RPCAddress != "" {
+	if m, ok := n.membership.Member(peer); ok && m.RPCAddress != "" && !n.isStranger(m) {
 		return m.RPCAddress, true
 	}
 	if running := n.running.Load(); running != nil {

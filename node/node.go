@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -131,11 +132,23 @@ func (n *Node) openDirectory(ctx context.Context) error {
 	}
 	n.files = files
 	if n.lock, err = files.Lock(filepath.Join(dir, ".lock")); err != nil {
-		return fmt.Errorf("data directory %s is in use: %w", dir, err)
+		return directoryInUse(dir, err)
 	}
 	n.opened("lock", ignoreContext(n.lock.Close))
-	n.identity, err = openIdentity(files, dir, n.options.NodeID)
+	n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName)
 	return err
+}
+
+func directoryInUse(dir string, err error) error {
+	var locked *disk.LockedError
+	if !errors.As(err, &locked) {
+		return fmt.Errorf("cannot lock the data directory %s: %w", dir, err)
+	}
+	holder := "another process"
+	if locked.PID != 0 {
+		holder = fmt.Sprintf("process %d", locked.PID)
+	}
+	return fmt.Errorf("data directory %s is in use by %s: stop it, or give this node a directory of its own with --data-dir", dir, holder)
 }
 
 // openFiles makes the data directory and returns the file system for it.
@@ -196,7 +209,7 @@ func (n *Node) openStore(ctx context.Context) error {
 func (n *Node) openListener(ctx context.Context) error {
 	listener, err := rpc.Listen(ctx, n.options.RPCAddress)
 	if err != nil {
-		return fmt.Errorf("cannot listen on the rpc address %s: %w", n.options.RPCAddress, err)
+		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
 	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
@@ -210,6 +223,14 @@ func (n *Node) openListener(ctx context.Context) error {
 	return nil
 }
 
+// listenError says why an address cannot be listened on, and what to do if somebody else does.
+func listenError(what, flag, address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s address %s is in use by another process: stop it, or choose another port with %s", what, address, flag)
+	}
+	return fmt.Errorf("cannot listen on the %s address %s: %w", what, address, err)
+}
+
 // advertised is the address that peers and clients are told to dial.
 func (n *Node) advertised() string {
 	if n.options.AdvertisedAddress != "" {
@@ -221,7 +242,8 @@ func (n *Node) advertised() string {
 // openGroups opens everything that needs a cluster id: the lanes, the Raft host, the replicas and the metadata.
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Version: rpc.Protocol, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
-	in := &inbound{self: hello, newest: make(map[id.Node]uint64)}
+	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
+	in := &inbound{self: hello, known: known, newest: make(map[id.Node]uint64)}
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
 		Self: hello, Resolve: n.resolve, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
@@ -284,7 +306,7 @@ func (n *Node) openServices(ctx context.Context) error {
 		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger,
 	})
 	if err != nil {
-		return fmt.Errorf("cannot listen on the metrics address %s: %w", n.options.MetricsAddress, err)
+		return listenError("metrics", "--metrics", n.options.MetricsAddress, err)
 	}
 	n.console = server
 	n.opened("console", server.Close)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -129,6 +131,8 @@ func (o Options) Validate() error {
 		return errors.New("no data directory: name one with --data-dir")
 	case len(o.ClusterName) > 200:
 		return fmt.Errorf("cluster name of %d bytes: at most 200", len(o.ClusterName))
+	case strings.ContainsFunc(o.ClusterName, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		return fmt.Errorf("cluster name %q: no spaces or characters that cannot be seen (--cluster-name)", o.ClusterName)
 	case len(o.Rack) > 64:
 		return fmt.Errorf("rack of %d bytes: at most 64", len(o.Rack))
 	}

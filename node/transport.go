@@ -27,6 +27,8 @@ type inbound struct {
 	self  rpc.PeerHello
 	peers *rpc.Peers
 	host  *raftgroup.Host
+	// known tells whether a node is in the metadata or the gossip. Each peer costs lanes back to it, for good.
+	known func(id.Node) bool
 
 	mu     sync.Mutex
 	newest map[id.Node]uint64 // the latest boot epoch that each node has shown: an older one is a ghost
@@ -39,6 +41,9 @@ func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
 	if peer.Node == self.Node {
 		return self, rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
 			"a peer says that it is node %d, which is this node: give it a node id and a data directory of its own", peer.Node)
+	}
+	if !in.known(peer.Node) {
+		return self, rpc.Errorf(rpc.CodeBrokerNotAvailable, "node %d knows no node %d: it is not registered, or the news has not come here yet", self.Node, peer.Node)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

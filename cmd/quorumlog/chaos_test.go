@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -16,17 +14,6 @@ import (
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// buildBinary builds the program once for the tests that start real processes.
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "quorumlog")
-	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
-	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return binary
-}
 
 // chaosTime is how long nodes are killed: QUORUMLOG_CHAOS (a duration) or a few seconds.
 func chaosTime(t *testing.T) time.Duration {

@@ -24,6 +24,12 @@ import (
 // drainTimeout bounds how long a node that was asked to stop hands its leaderships over before it closes all the same.
 const drainTimeout = 10 * time.Second
 
+// noNodeID is the node id of a command line that has none.
+const noNodeID = -1
+
+// maxMiB bounds sizes that are given in MiB: 1 PiB.
+const maxMiB = 1 << 30
+
 func newNodeCommand() *cobra.Command {
 	var config string
 	var o nodeFlags
@@ -69,7 +75,7 @@ type nodeFlags struct {
 }
 
 func (f *nodeFlags) register(flags *pflag.FlagSet) {
-	flags.IntVar(&f.nodeID, "node-id", -1, "`number` of the node: 0 or more, unique in the cluster, fixed for the life of the data directory (required)")
+	flags.IntVar(&f.nodeID, "node-id", noNodeID, "`number` of the node: 0 or more, unique in the cluster, fixed for the life of the data directory (required)")
 	flags.StringVar(&f.dataDir, "data-dir", "", "`directory` of all state, created when missing (required)")
 	flags.StringVar(&f.cluster, "cluster-name", "quorumlog", "`name` that keeps apart clusters whose networks touch")
 	flags.StringVar(&f.rpc, "rpc-address", "127.0.0.1:9192", "`host:port` to serve peers and clients on; port 0 picks one")
@@ -89,8 +95,16 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 }
 
 func (f *nodeFlags) options() (node.Options, error) {
-	if f.nodeID < 0 || f.nodeID > math.MaxInt32 {
-		return node.Options{}, fmt.Errorf("--node-id %d: must be given, 0 or more and unique in the cluster", f.nodeID)
+	switch {
+	case f.nodeID == noNodeID:
+		return node.Options{}, errors.New("--node-id is missing: a number from 0 up that no other node of the cluster has")
+	case f.nodeID < 0 || f.nodeID > math.MaxInt32:
+		return node.Options{}, fmt.Errorf("--node-id %d: from 0 to %d", f.nodeID, math.MaxInt32)
+	}
+	for flag, mib := range map[string]int64{"cache-mb": f.cacheMB, "checkpoint-mb": f.checkpointMB, "reserve-mb": f.reserveMB, "segment-mb": f.segmentMB} {
+		if mib < 0 || mib > maxMiB {
+			return node.Options{}, fmt.Errorf("--%s %d: from 0 (the default) to %d", flag, mib, maxMiB)
+		}
 	}
 	logger, err := newLogger(f.logLevel, f.logFormat)
 	if err != nil {
@@ -137,35 +151,60 @@ func applyConfigFile(flags *pflag.FlagSet, path string) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	var values map[string]any
-	if err := yaml.Unmarshal(data, &values); err != nil {
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
 		return fmt.Errorf("%s is not valid YAML: %w", path, err)
 	}
-	for key, value := range values {
-		flag := flags.Lookup(key)
-		if flag == nil || key == "config" || key == "help" {
-			return fmt.Errorf("%s: unknown key %q; did you mean %q?", path, key, nearestFlag(flags, key))
+	if len(document.Content) == 0 {
+		return nil // empty, or nothing but comments
+	}
+	root := document.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return fmt.Errorf("%s, line %d: expected lines of the form \"flag: value\", such as \"node-id: 1\"", path, root.Line)
+	}
+	seen := make(map[string]bool)
+	for pair := root.Content; len(pair) > 0; pair = pair[2:] {
+		key, value := pair[0], pair[1]
+		flag := flags.Lookup(key.Value)
+		switch {
+		case flag == nil || flag.Name == "config" || flag.Name == "help":
+			return fmt.Errorf("%s, line %d: unknown key %q: did you mean %q?", path, key.Line, key.Value, nearestFlag(flags, key.Value))
+		case seen[flag.Name]:
+			return fmt.Errorf("%s, line %d: %q is there twice", path, key.Line, key.Value)
+		}
+		seen[flag.Name] = true
+		text, err := yamlText(value)
+		if err != nil {
+			return fmt.Errorf("%s, line %d: %s: %w", path, key.Line, key.Value, err)
 		}
 		if flag.Changed {
-			continue
+			continue // the command line wins
 		}
-		if err := flags.Set(key, yamlText(value)); err != nil {
-			return fmt.Errorf("%s: %s: %w", path, key, err)
+		if err := flag.Value.Set(text); err != nil {
+			return fmt.Errorf("%s, line %d: invalid value %q for %s: %w", path, value.Line, text, key.Value, err)
 		}
 	}
 	return nil
 }
 
-func yamlText(value any) string {
-	list, ok := value.([]any)
-	if !ok {
-		return fmt.Sprint(value)
+// yamlText is a value as it would stand on the command line: the text in the file, not what YAML makes of it (a rack 1.10 is not 1.1).
+func yamlText(value *yaml.Node) (string, error) {
+	switch {
+	case value.Kind == yaml.ScalarNode && value.Tag == "!!null":
+		return "", errors.New("no value is given")
+	case value.Kind == yaml.ScalarNode:
+		return value.Value, nil
+	case value.Kind != yaml.SequenceNode:
+		return "", errors.New("expected a value or a list of values")
 	}
-	items := make([]string, len(list))
-	for i, item := range list {
-		items[i] = fmt.Sprint(item)
+	items := make([]string, len(value.Content))
+	for i, item := range value.Content {
+		if item.Kind != yaml.ScalarNode {
+			return "", errors.New("expected a list of values")
+		}
+		items[i] = item.Value
 	}
-	return strings.Join(items, ",")
+	return strings.Join(items, ","), nil
 }
 
 func nearestFlag(flags *pflag.FlagSet, key string) string {

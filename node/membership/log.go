@@ -77,8 +77,8 @@ func newLogBridge(l *slog.Logger) *log.Logger {
 	return log.New(&logBridge{log: l}, "", 0)
 }
 
-// expected are lines that memberlist warns of and that are part of every restart.
-var expected = [][]byte{[]byte("Got ping for unexpected node"), []byte("Refuting "), []byte("Failed UDP ping"), []byte("Failed fallback TCP ping")}
+// expected are lines that memberlist warns of and that are part of every restart or stop.
+var expected = [][]byte{[]byte("use of closed network connection"), []byte("Got ping for unexpected node"), []byte("Refuting "), []byte("Failed UDP ping"), []byte("Failed fallback TCP ping")}
 
 // Write implements io.Writer for one line.
 func (b *logBridge) Write(line []byte) (int, error) {

@@ -69,6 +69,9 @@ type Membership struct {
 	table     *table
 	meta      atomic.Pointer[[]byte]
 	announced chan struct{} // wakes announce: meta changed
+	called    chan struct{} // capacity 1: rejoin has called the seeds for the first time
+	looked    chan struct{} // closed once deliver knows that, and has told what came of it
+	foreign   atomic.Pointer[WrongClusterError]
 
 	cancel    context.CancelFunc
 	wait      sync.WaitGroup
@@ -85,7 +88,8 @@ func Start(o Options) (*Membership, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Membership{
-		name: newName(o.Self), options: o, timing: o.Profile.timing(), log: o.Logger, box: newMailbox(), announced: make(chan struct{}, 1),
+		name: newName(o.Self), options: o, timing: o.Profile.timing(), log: o.Logger, box: newMailbox(),
+		announced: make(chan struct{}, 1), called: make(chan struct{}, 1), looked: make(chan struct{}),
 	}
 	meta, err := encodeMeta(o.Self)
 	if err != nil {
@@ -155,6 +159,22 @@ func (m *Membership) Members() []Member { return m.table.members() }
 // Member returns a node that is alive as far as the gossip knows.
 func (m *Membership) Member(n id.Node) (Member, bool) { return m.table.member(n) }
 
+// Looked returns a channel that is closed once the seeds have been called for the first time: one of them answered, and what it knows is in
+// Members and was told to OnChange, or none did.
+func (m *Membership) Looked() <-chan struct{} { return m.looked }
+
+// Foreign returns the last refusal by a seed that belongs to another cluster, nil if there is none or a seed of this cluster has answered since.
+func (m *Membership) Foreign() error {
+	if e := m.foreign.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// Former returns earlier starts of this node that are alive as far as the gossip knows. Mostly the gossip has not noticed yet that they are
+// over; one that is not runs on the directory of which this one is a copy.
+func (m *Membership) Former() []Member { return m.table.formerSelves() }
+
 // SetClusterID tells the others that this node has a place in the cluster now. It does not wait until they know.
 func (m *Membership) SetClusterID(clusterID string) error {
 	self := m.options.Self
@@ -188,13 +208,19 @@ func (m *Membership) announce(ctx context.Context) {
 // deliver moves what callbacks left in the mailbox into the table and tells OnChange.
 func (m *Membership) deliver(ctx context.Context) {
 	for {
+		first := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.box.wake:
+		case <-m.called: // what the first answer brought is in the box since before this
+			first = true
 		}
 		for _, c := range m.box.take() {
 			m.tell(m.table.apply(c))
+		}
+		if first {
+			close(m.looked)
 		}
 	}
 }
@@ -214,6 +240,7 @@ func (m *Membership) tell(events []Event) {
 // gossipToTheDead does not heal by itself.
 func (m *Membership) rejoin(ctx context.Context) {
 	said := make(map[string]string) // by address, the last reason for a failure: it is worth one line
+	first := sync.OnceFunc(func() { m.called <- struct{}{} })
 	for pause := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -224,6 +251,7 @@ func (m *Membership) rejoin(ctx context.Context) {
 		if len(missing) > 0 {
 			m.joinOne(ctx, missing, said)
 		}
+		first()
 		pause = m.timing.rejoin + rand.N(m.timing.rejoin)
 		if len(m.table.members()) == 0 {
 			pause = min(pause, 500*time.Millisecond) // alone: nothing is more urgent
@@ -241,7 +269,12 @@ func (m *Membership) joinOne(ctx context.Context, missing []string, said map[str
 		}
 		if err == nil {
 			delete(said, address)
+			m.foreign.Store(nil)
 			return
+		}
+		var wrong *WrongClusterError
+		if errors.As(err, &wrong) {
+			m.foreign.Store(wrong)
 		}
 		if reason := err.Error(); said[address] != reason && len(said) < maxMembers {
 			said[address] = reason

@@ -246,6 +246,43 @@ func TestAnotherCluster(t *testing.T) {
 	}
 }
 
+// TestLooked: once a node has looked, it knows whom its seed knows, its own earlier starts included.
+func TestLooked(t *testing.T) {
+	checkLeaks(t)
+	looked := func(p *peer) func() bool {
+		return func() bool {
+			select {
+			case <-p.Looked():
+				return true
+			default:
+				return false
+			}
+		}
+	}
+	one := launch(t, self(1, 1), nil)
+	eventually(t, "a node without seeds has looked", looked(one))
+	two := launch(t, self(2, 1), seeds(one))
+	later := launch(t, self(2, 2), seeds(one))
+	eventually(t, "the newcomer has looked", looked(later))
+	if m := later.Members(); len(m) != 1 || m[0].Node != 1 {
+		t.Errorf("members are %v", m)
+	}
+	if f := later.Former(); len(f) != 1 || f[0].GossipAddress != two.Address() || f[0].Boot != 1 {
+		t.Errorf("former starts are %v", f)
+	}
+	if err := two.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the former start is gone", func() bool { return len(later.Former()) == 0 })
+	stranger := launch(t, self(3, 1), func(o *Options) { seeds(one)(o); o.Cluster = "elsewhere" })
+	eventually(t, "the stranger has looked", looked(stranger))
+	if err := stranger.Foreign(); err == nil || later.Foreign() != nil {
+		t.Errorf("refused: %v, %v", err, later.Foreign())
+	}
+	dead := launch(t, self(4, 1), func(o *Options) { o.Seeds = []string{"127.0.0.1:1"} })
+	eventually(t, "a node whose seed is dead has looked", looked(dead))
+}
+
 func TestEncryption(t *testing.T) {
 	checkLeaks(t)
 	key := func(k string) func(*Options) { return func(o *Options) { o.SecretKey = []byte(k) } }

@@ -3,6 +3,7 @@ package membership
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -102,13 +103,14 @@ type table struct {
 		sync.RWMutex
 		names   map[string]Member // alive, one for each start of a node
 		current map[id.Node]named // the one of names that speaks for the node
+		former  map[string]Member // alive: earlier starts of this node
 	}
 	reported map[[2]string]struct{} // duplicates that were reported, by the addresses of both
 }
 
 func newTable(name string, self Member) *table {
 	t := &table{name: name, self: self, reported: make(map[[2]string]struct{})}
-	t.mu.names, t.mu.current = make(map[string]Member), make(map[id.Node]named)
+	t.mu.names, t.mu.current, t.mu.former = make(map[string]Member), make(map[id.Node]named), make(map[string]Member)
 	return t
 }
 
@@ -190,12 +192,21 @@ func (t *table) speakerLocked(node id.Node) (named, bool) {
 
 // applyNamesake handles news about this node's own id.
 func (t *table) applyNamesake(c change) []Event {
-	former := c.member.StoreID == t.self.StoreID && c.member.Boot < t.self.Boot // the gossip does not know yet that it is over
-	if !c.alive || c.name == t.name || former {
-		return nil
-	}
+	former := c.member.StoreID == t.self.StoreID && c.member.Boot < t.self.Boot // mostly the gossip does not know yet that it is over
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	switch {
+	case !c.alive:
+		delete(t.mu.former, c.name)
+		return nil
+	case c.name == t.name:
+		return nil
+	case former:
+		if len(t.mu.former) < maxMembers {
+			t.mu.former[c.name] = c.member
+		}
+		return nil
+	}
 	return t.duplicateLocked(t.self, c.member)
 }
 
@@ -228,6 +239,12 @@ func (t *table) members() []Member {
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
 	return members
+}
+
+func (t *table) formerSelves() []Member {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Collect(maps.Values(t.mu.former))
 }
 
 // hasAddress tells whether a live member gossips at the address.

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+const (
+	// foundingLook and restartLook bound how long a start waits for the first answer of gossip. Addresses where nobody listens answer
+	// at once; a host that is down does not.
+	foundingLook = 3 * time.Second
+	restartLook  = time.Second
+	// ownPatience is how long a node that finds only nodes of another cluster waits for one of its own.
+	ownPatience = 5 * time.Second
+	// probeTimeout bounds the question whether an earlier start of this node is still there.
+	probeTimeout = time.Second
+)
+
+// firstLook waits until gossip has looked for the others once.
+func (n *Node) firstLook(ctx context.Context, limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-n.membership.Looked():
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// lookForCluster refuses to found a second cluster where one is: the start script of a founder whose disk was lost still says
+// --bootstrap.
+func (n *Node) lookForCluster(ctx context.Context) error {
+	n.firstLook(ctx, foundingLook)
+	for _, m := range n.membership.Members() {
+		if m.ClusterID != "" {
+			return fmt.Errorf("cluster %q exists already (id %s; node %d at %s is part of it): start this node without --bootstrap, and with an unused node id if it has lost its disk",
+				n.options.ClusterName, m.ClusterID, m.Node, m.RPCAddress)
+		}
+	}
+	return n.membership.Foreign()
+}
+
+// lookAround is what a node of a cluster does before it acts as the replicas it holds: it makes sure that it is where it belongs, and
+// that it is the only one.
+func (n *Node) lookAround(ctx context.Context) error {
+	n.firstLook(ctx, restartLook)
+	select {
+	case err := <-n.fatal: // this node's id is in use
+		return err
+	default:
+	}
+	for _, former := range n.membership.Former() {
+		if n.stillThere(ctx, former) {
+			return &membership.DuplicateError{Node: n.options.NodeID, One: former, Other: membership.Member{
+				Self:          membership.Self{StoreID: n.identity.StoreID, RPCAddress: n.advertised()},
+				GossipAddress: n.membership.Address(),
+			}}
+		}
+	}
+	stranger, alone := n.onlyStrangers()
+	if !alone {
+		return nil
+	}
+	n.logger.Info("waiting for a member of the own cluster", "cluster", n.identity.ClusterID, "found", stranger.ClusterID, "at", stranger.RPCAddress)
+	tick := time.NewTicker(joinInterval)
+	defer tick.Stop()
+	for deadline := time.Now().Add(ownPatience); time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if stranger, alone = n.onlyStrangers(); !alone {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s belongs to cluster %s, but node %d at %s is part of cluster %s: correct --join or --cluster-name, or start this node with an empty data directory",
+		n.options.DataDir, n.identity.ClusterID, stranger.Node, stranger.RPCAddress, stranger.ClusterID)
+}
+
+// onlyStrangers tells whether all nodes of a cluster that gossip knows are of another one, and names one.
+func (n *Node) onlyStrangers() (stranger membership.Member, only bool) {
+	for _, m := range n.membership.Members() {
+		switch m.ClusterID {
+		case "":
+		case n.identity.ClusterID:
+			return m, false
+		default:
+			stranger, only = m, true
+		}
+	}
+	return stranger, only
+}
+
+// stillThere asks an earlier start of this node whether it lives. It must not, unless its data directory was copied while it ran: gossip
+// takes a few seconds to notice that a node was killed.
+func (n *Node) stillThere(ctx context.Context, former membership.Member) bool {
+	if former.RPCAddress == n.advertised() {
+		return false // this process has the port now
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	status, err := n.dialer.Admin(former.RPCAddress).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
+	if err != nil || len(status.GetNodes()) == 0 {
+		return false
+	}
+	return id.Node(status.GetAnsweredBy()) == n.options.NodeID && status.GetNodes()[0].GetBootEpoch() == former.Boot
+}

@@ -262,6 +262,7 @@ func TestLooked(t *testing.T) {
 	one := launch(t, self(1, 1), nil)
 	eventually(t, "a node without seeds has looked", looked(one))
 	two := launch(t, self(2, 1), seeds(one))
+	eventually(t, "joined", one.sees(2))
 	later := launch(t, self(2, 2), seeds(one))
 	eventually(t, "the newcomer has looked", looked(later))
 	if m := later.Members(); len(m) != 1 || m[0].Node != 1 {

@@ -52,6 +52,7 @@ type crashRun struct {
 	cond   sync.Cond
 	logs   map[*replica]*Log
 	cuts   []*Log
+	shown  map[*Log]logState // what readers may see: the committed part of logs
 	fatal  error
 	broken error // the first violation
 }
@@ -144,7 +145,9 @@ func (r *crashRun) run() (err error) {
 		if r.open(boot) {
 			r.verify()
 			if !r.over() {
+				stop := r.readBeside()
 				r.work()
+				stop()
 			}
 		}
 		r.end()
@@ -169,7 +172,7 @@ func (r *crashRun) planCrash() {
 // open recovers the store; false: the boot is over.
 func (r *crashRun) open(boot int) bool {
 	r.mu.Lock()
-	r.logs, r.cuts, r.fatal = make(map[*replica]*Log), nil, nil
+	r.logs, r.cuts, r.fatal, r.shown = make(map[*replica]*Log), nil, nil, make(map[*Log]logState)
 	r.mu.Unlock()
 	r.store = nil
 	o := r.opts

@@ -2,11 +2,14 @@ package wal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -195,6 +198,89 @@ func sameEntries(s *logState, lo, hi id.Index, entries []Entry) error {
 			return fmt.Errorf("entry %d is not what was submitted: %d, term %d, %v, %d bytes; want term %d, %v, %d bytes", want.Index,
 				e.Index, e.Term, e.Kind, len(e.Data), want.Term, want.Kind, len(want.Data))
 		}
+	}
+	return nil
+}
+
+// readBeside reads what is committed on another goroutine until it is stopped, as consumers do: no flush, eviction, seal,
+// truncation or recycling may show.
+func (r *crashRun) readBeside() (stop func()) {
+	stopped, done := make(chan struct{}), make(chan struct{})
+	rng := rand.New(rand.NewPCG(r.seed, 79))
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-r.disk.Done():
+				return
+			case <-time.After(time.Duration(rng.IntN(500)) * time.Microsecond):
+			}
+			r.mu.Lock()
+			var logs []*Log
+			for l := range r.shown {
+				logs = append(logs, l)
+			}
+			if len(logs) == 0 {
+				r.mu.Unlock()
+				continue
+			}
+			l := logs[rng.IntN(len(logs))]
+			state := r.shown[l]
+			r.mu.Unlock()
+			if err := readShown(rng, l, &state); err != nil && !r.over() && r.isShown(l) {
+				r.broke("%v: a reader beside: %w", l, err)
+			}
+		}
+	}()
+	return func() {
+		close(stopped)
+		<-done
+	}
+}
+
+// isShown tells whether a log is still there to be read.
+func (r *crashRun) isShown(l *Log) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.shown[l]
+	return ok
+}
+
+func readShown(rng *rand.Rand, l *Log, s *logState) error {
+	hw := s.nextOffset()
+	if hw == s.start.Offset {
+		return nil
+	}
+	from := s.start.Offset + id.Offset(rng.Int64N(int64(hw-s.start.Offset)))
+	if rng.IntN(2) == 0 { // near the head
+		from = max(from, hw-8)
+	}
+	b, err := l.Read(nil, from, hw, 1<<uint(rng.IntN(18)))
+	if l.StartOffset() > from {
+		return nil // reset meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	i, _ := slices.BinarySearchFunc(s.ents, from, func(e *ent, from id.Offset) int {
+		return cmp.Compare(e.next-1, from)
+	})
+	n := len(b)
+	for i < len(s.ents) && len(b) > 0 {
+		e := s.ents[i]
+		i++
+		if e.Kind != KindBatch {
+			continue
+		}
+		if len(b) < len(e.Data) || !bytes.Equal(b[:len(e.Data)], e.Data) {
+			return fmt.Errorf("Read(%d) below %d: entry %d is not what was committed", from, hw, e.Index)
+		}
+		b = b[len(e.Data):]
+	}
+	if n == 0 || len(b) > 0 {
+		return fmt.Errorf("Read(%d) below %d: %d bytes, %d too many", from, hw, n, len(b))
 	}
 	return nil
 }

@@ -112,6 +112,9 @@ func (r *crashRun) remove() {
 	}
 	l := r.logs[m]
 	m.deleting = true
+	r.mu.Lock()
+	delete(r.shown, l)
+	r.mu.Unlock()
 	if r.within("Delete", func() error { return r.store.Delete(context.Background(), l) }) && !r.over() {
 		m.deleted = true
 	}
@@ -165,6 +168,9 @@ func (r *crashRun) advance() {
 	}
 	m.told = max(m.told, min(m.commit, last))
 	r.logs[m].SetCommit(m.told)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shown[r.logs[m]] = m.cur.upTo(m.told + 1)
 }
 
 // agrees tells whether the log is an extension of what the cluster has committed.

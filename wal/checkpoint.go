@@ -292,15 +292,12 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 	return c.retire(completed)
 }
 
-// store commits a batch, but for cuts of logs that were deleted meanwhile.
+// store commits a batch, but for cuts of logs whose deletion was stored meanwhile.
 func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
 	c.s.metaMu.Lock()
 	defer c.s.metaMu.Unlock()
 	for _, t := range taken {
-		t.l.mu.Lock()
-		deleted := t.l.deleted
-		t.l.mu.Unlock()
-		if deleted {
+		if t.l.forgotten {
 			if err := b.Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
 				return err
 			}
@@ -334,12 +331,13 @@ func (c *checkpointer) retire(completed journal.Seq) error {
 	return s.journal.Retire(r)
 }
 
-// coveredSeq is the last sequence up to which every log's records are covered by its stored cut.
+// coveredSeq is the last sequence up to which every log's records are covered by its stored cut. A log that is being deleted
+// counts until that is durable: a crash may bring it back.
 func (s *Store) coveredSeq(completed journal.Seq) journal.Seq {
 	low := completed
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if l.dirty != 0 && !l.deleted {
+		if l.dirty != 0 {
 			low = min(low, l.dirty-1)
 		}
 		l.mu.Unlock()

@@ -209,7 +209,7 @@ func (r *recovery) finishDeletions() error {
 	}
 	for k, p := range r.logs {
 		if doomed[deletedName(p.l.name, k.replica)] {
-			if err := s.forgetReplica(k); err != nil {
+			if err := s.forgetReplica(k, nil); err != nil {
 				return err
 			}
 			delete(r.logs, k)

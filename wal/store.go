@@ -336,7 +336,7 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 		s.files.forget(sg)
 	}
 	key := logKey{l.group, l.replica}
-	if err := s.removeReplica(key, l.dir, l.name); err != nil {
+	if err := s.removeReplica(key, l.dir, l.name, l); err != nil {
 		return fmt.Errorf("wal: delete %v: %w", l, err)
 	}
 	l.mu.Lock()
@@ -365,7 +365,7 @@ func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 	if refused == nil {
 		return nil
 	}
-	if err := s.removeReplica(key, refused.dir, refused.Name); err != nil {
+	if err := s.removeReplica(key, refused.dir, refused.Name, nil); err != nil {
 		return fmt.Errorf("wal: delete refused replica %d of %s: %w", r.Replica, r.Name, err)
 	}
 	s.mu.Lock()
@@ -377,8 +377,8 @@ func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 
 // removeReplica deletes a replica: its directory gets a name that says so, then its cut goes, from which moment on its
 // journal records are an unknown replica's (the durable absence of the cut is the tombstone: a log has one before its first
-// record), then the files.
-func (s *Store) removeReplica(key logKey, dir, name string) error {
+// record), then the files. l is its log if it is open.
+func (s *Store) removeReplica(key logKey, dir, name string, l *Log) error {
 	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
 	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
 	if err == nil {
@@ -387,14 +387,14 @@ func (s *Store) removeReplica(key logKey, dir, name string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := s.forgetReplica(key); err != nil {
+	if err := s.forgetReplica(key, l); err != nil {
 		return err
 	}
 	return s.fs.RemoveAll(doomed)
 }
 
 // forgetReplica removes what Pebble has of a replica.
-func (s *Store) forgetReplica(key logKey) error {
+func (s *Store) forgetReplica(key logKey, l *Log) error {
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }()
 	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(refusalKey(key.group, key.replica), nil))
@@ -403,6 +403,9 @@ func (s *Store) forgetReplica(key logKey) error {
 	}
 	s.metaMu.Lock()
 	defer s.metaMu.Unlock()
+	if l != nil {
+		l.forgotten = true
+	}
 	return s.metaCommit(b, pebble.Sync)
 }
 

@@ -32,7 +32,7 @@ type Group struct {
 	peers        atomic.Pointer[peers]
 	failed       atomic.Bool
 
-	// pendingBytes counts what is proposed and not committed, or not refused. Anyone adds, the worker subtracts.
+	// pendingBytes counts what is proposed and not applied, or not refused. Anyone adds, the worker subtracts.
 	pendingBytes atomic.Int64
 	// bulkQueued counts the group's messages in the inbox's bulk queue. Guarded by inbox.mu.
 	bulkQueued int
@@ -84,7 +84,7 @@ type Group struct {
 	change   *changeRequest
 }
 
-// charge is what a step's proposals weigh until they are committed.
+// charge is what a step's proposals weigh until they are applied.
 type charge struct {
 	last  id.Index
 	bytes int64

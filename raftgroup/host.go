@@ -50,7 +50,7 @@ type Host struct {
 	workers []*worker
 	readers readers
 
-	pendingBytes   atomic.Int64 // proposed and not committed, all groups
+	pendingBytes   atomic.Int64 // proposed and not applied, all groups
 	droppedUnknown atomic.Uint64
 	droppedInvalid atomic.Uint64
 	readID         atomic.Uint64 // of the last ReadIndex

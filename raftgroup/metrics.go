@@ -29,7 +29,7 @@ type Metrics struct {
 	BelowStart       uint64 // times a follower needed entries from before the log's start: it is to be replaced
 	DiskReads        uint64 // reads for lagging followers
 	DiskReadBytes    uint64 // bytes of entries in these
-	UncommittedBytes int64  // bytes proposed and not committed now
+	UncommittedBytes int64  // bytes proposed and not yet committed and applied
 	Cuts             uint64 // cuts given to the store
 }
 

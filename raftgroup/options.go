@@ -38,8 +38,8 @@ type Options struct {
 
 	// MaxMessageBytes is the size of entries put into one message to a follower, and proposed in one step. Default 1 MiB.
 	MaxMessageBytes int
-	// MaxGroupBytes bounds the bytes of a group that are proposed and not committed; beyond it proposals are refused.
-	// Default 32 MiB.
+	// MaxGroupBytes bounds the bytes of a group that are proposed and not yet committed and applied on the leader; beyond it
+	// proposals are refused. Default 32 MiB.
 	MaxGroupBytes int64
 	// MaxHostBytes bounds the same over all groups. Default 256 MiB.
 	MaxHostBytes int64

@@ -319,10 +319,11 @@ func (g *Group) endWaiting(from id.Index, err error) {
 	}
 }
 
-// uncharge takes back the charges of what is committed.
-func (g *Group) uncharge(commit id.Index) {
+// uncharge takes back the charges of what is applied. Committed would be too early: a leader whose own disk is slower than two
+// followers' would pile up what it has yet to write.
+func (g *Group) uncharge(applied id.Index) {
 	n := 0
-	for n < len(g.charges) && g.charges[n].last <= commit {
+	for n < len(g.charges) && g.charges[n].last <= applied {
 		g.discharge(g.charges[n].bytes)
 		n++
 	}

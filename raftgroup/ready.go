@@ -274,7 +274,6 @@ func (g *Group) commitTo(i id.Index) {
 	moved := int64(hw) != g.hw.Load()
 	g.commitIndex.Store(uint64(i))
 	g.hw.Store(int64(hw))
-	g.uncharge(i)
 	g.answer()
 	if moved {
 		g.machine.Committed(hw)
@@ -290,6 +289,7 @@ func (g *Group) apply(m *raftpb.Message) {
 		}
 	}
 	g.appliedIndex.Store(uint64(g.applied))
+	g.uncharge(g.applied)
 	for _, r := range m.GetResponses() {
 		_ = g.step(r)
 	}

@@ -3,12 +3,14 @@ package wal
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -159,5 +161,54 @@ func BenchmarkAgainstBare(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkOpen10k opens a store with 10,000 logs that each have a little in the journal, as after a kill.
+func BenchmarkOpen10k(b *testing.B) {
+	poisonFreed = false
+	defer func() { poisonFreed = true }()
+	const logs = 10000
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := Options{Dir: "/data", FS: sim, PebbleFS: sim.Pebble()}
+	s := mustOpen(b, o)
+	var wg sync.WaitGroup
+	all := make([]*Log, logs)
+	for w := range 16 {
+		wg.Go(func() {
+			for i := w; i < logs; i += 16 {
+				all[i] = mustCreate(b, s, i+1)
+			}
+		})
+	}
+	wg.Wait()
+	var done sync.WaitGroup
+	for _, l := range all {
+		done.Add(1)
+		s.Submit([]*Append{{Log: l, Done: func(*Append) { done.Done() },
+			Entries: []Entry{{Index: 11, Term: 1, Kind: KindBatch, Data: testBatch(0, 1, 1, 500, 1, 1)}}}})
+	}
+	done.Wait()
+	sim.Halt()
+	_ = s.Close()
+	var mem runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&mem)
+	before := mem.HeapAlloc
+	b.ResetTimer()
+	for range b.N {
+		sim = sim.Crash(disksim.Kill)
+		o.FS, o.PebbleFS = sim, sim.Pebble()
+		s = mustOpen(b, o)
+		if len(s.Logs()) != logs {
+			b.Fatalf("%d logs", len(s.Logs()))
+		}
+		b.StopTimer()
+		runtime.GC()
+		runtime.ReadMemStats(&mem)
+		b.ReportMetric((float64(mem.HeapAlloc)-float64(before)+float64(s.memory.used.Load()))/logs, "bytes/log")
+		sim.Halt()
+		_ = s.Close()
+		b.StartTimer()
 	}
 }

@@ -106,6 +106,7 @@ func (c *checkpointer) run() {
 		case <-c.wake:
 		case <-tick.C:
 			c.s.checkSpace()
+			c.s.keepBallast()
 		}
 		due := c.uncut.Load() >= c.s.o.CheckpointBytes || c.forced.Swap(false)
 		if due || c.uncut.Load() > 0 && time.Since(last) >= c.s.o.CheckpointInterval {
@@ -174,7 +175,7 @@ func (c *checkpointer) flushLog(l *Log) error {
 		return nil
 	}
 	if bytes >= flushWorthy || l.sealable() {
-		if err := c.s.flush(l); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
+		if err := c.s.flush(l, true); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
 			return err
 		} else if err != nil {
 			c.s.noteError(err) // the bytes go into the cut instead

@@ -227,7 +227,7 @@ func (s *Store) runPreparer() {
 		for j, ok := p.next(); ok; j, ok = p.next() {
 			var err error
 			if j.sg == nil {
-				err = s.flush(j.l)
+				err = s.flush(j.l, false)
 			} else {
 				err = s.prepareFiles(j.l, j.sg)
 			}
@@ -416,7 +416,11 @@ const (
 // keepBallast makes the ballast if there is none and enough space. Failing does no harm before the disk is full.
 func (s *Store) keepBallast() {
 	name, size := path.Join(s.o.Dir, ballastName), s.o.JournalFileBytes+ballastExtra
+	if s.ballast {
+		return
+	}
 	if info, err := s.fs.Stat(name); err == nil && info.Size == size {
+		s.ballast = true
 		return
 	}
 	free, err := s.fs.FreeBytes(s.o.Dir)
@@ -429,7 +433,7 @@ func (s *Store) keepBallast() {
 		return
 	}
 	err = errors.Join(f.Preallocate(size), f.Sync(), f.Close())
-	if err != nil {
+	if s.ballast = err == nil; err != nil {
 		_ = s.fs.Remove(name)
 	}
 }

@@ -13,9 +13,10 @@ const (
 
 // flush writes what only the journal holds of a log into its segments, whole blocks of durable bytes, committed or not, and
 // seals segments that are complete. It leaves off where rounds are at work: a log that is written directly has little left.
-func (s *Store) flush(l *Log) error {
+// patient waits for the preparer where a segment has no space yet; the preparer itself must not.
+func (s *Store) flush(l *Log, patient bool) error {
 	for {
-		more, err := s.flushOnce(l)
+		more, err := s.flushOnce(l, patient)
 		if err != nil || !more {
 			return err
 		}
@@ -23,10 +24,10 @@ func (s *Store) flush(l *Log) error {
 }
 
 // flushOnce does one write. It returns whether there may be more to do.
-func (s *Store) flushOnce(l *Log) (more bool, err error) {
+func (s *Store) flushOnce(l *Log, patient bool) (more bool, err error) {
 	l.mu.Lock()
 	sg, to, seal := l.flushable()
-	if sg == nil {
+	if sg == nil || sg.preparing && !patient {
 		l.mu.Unlock()
 		return false, nil
 	}

@@ -47,6 +47,7 @@ type Store struct {
 	refused map[logKey]*refusedLog
 
 	maxRound  int64
+	ballast   bool // the ballast is there; start's and the checkpointer's
 	closing   chan struct{}
 	closeOnce sync.Once
 	failure   chan struct{}
@@ -344,6 +345,7 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 		sg.tail.clear()
 	}
 	l.mu.Unlock()
+	l.Release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs, key)

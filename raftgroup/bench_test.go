@@ -164,7 +164,7 @@ func (l *ringLog) ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error
 	return dst, nil
 }
 
-// bench is what a benchmark's three nodes keep their logs in.
+// benchStore is what a benchmark's three nodes keep their logs in.
 type benchStore interface {
 	raftgroup.LogStore
 	open(group id.Group, replica id.Replica) (raftgroup.Log, error)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"go.etcd.io/raft/v3/raftpb"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"

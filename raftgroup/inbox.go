@@ -49,7 +49,7 @@ type inbox struct {
 	maxBytes   int64
 }
 
-// batch of everything that waited; the slices go back with the next take.
+// delivery is everything that waited; its slices go back with the next take.
 type delivery struct {
 	urgent    []event
 	bulk      []event

@@ -70,6 +70,8 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "node %d has no replica of partition %d of topic %v", s.node.options.NodeID, r.Partition, r.Topic)
 	case s.inFlight.Load()+int64(len(r.Batch)) > maxProduceInFlight:
 		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "more than %d bytes of batches of this connection wait for an answer", maxProduceInFlight)
+	case s.node.store.Pressure() == wal.PressureThrottle:
+		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", s.node.options.NodeID)
 	case s.node.store.Pressure() == wal.PressureNoSpace:
 		return nil, rpc.Errorf(rpc.CodeStorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
 	default:

@@ -88,7 +88,7 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.io, "disk-io", "auto", "auto: direct I/O where the file system allows it; buffered: through the page cache")
-	flags.Int64Var(&f.cacheMB, "cache-mb", 0, "memory for the newest records, in `MiB` (default 256)")
+	flags.Int64Var(&f.cacheMB, "cache-mb", 0, "memory for the newest records, in `MiB` (default 512)")
 	flags.Int64Var(&f.checkpointMB, "checkpoint-mb", 0, "journal bytes between checkpoints, in `MiB` (default: the storage's)")
 	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "free disk below which records are refused, in `MiB` (default: the storage's)")
 	flags.Int64Var(&f.segmentMB, "segment-mb", 0, "default segment size, in `MiB` (default 1024)")

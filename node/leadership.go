@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/partition"
@@ -18,6 +19,8 @@ const (
 	balanceLimit = 50
 	// transferTimeout bounds one transfer.
 	transferTimeout = 3 * time.Second
+	// transferLook is how often a transfer looks whether there is anybody left.
+	transferLook = 50 * time.Millisecond
 	// transferParallel is how many leaderships are handed over at once.
 	transferParallel = 16
 )
@@ -47,14 +50,33 @@ func (n *Node) drain(ctx context.Context) {
 
 func (n *Node) handOver(ctx context.Context, g *raftgroup.Group, to id.Replica) {
 	status, err := g.Status(ctx)
-	if err != nil || len(status.Members) < 2 {
+	if err != nil || !n.othersAlive(status) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
-	if err := g.TransferLeader(ctx, to); err != nil {
-		n.logger.Info("a leadership was not handed over", "group", g.ID(), "reason", err)
+	done := make(chan error, 1)
+	go func() { done <- g.TransferLeader(ctx, to) }()
+	tick := time.NewTicker(transferLook)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				n.logger.Info("a leadership was not handed over", "group", g.ID(), "reason", err)
+			}
+			return
+		case <-tick.C:
+			if !n.othersAlive(status) { // a whole cluster is being stopped, and this is the last one
+				cancel()
+			}
+		}
 	}
+}
+
+// othersAlive tells whether anybody seems to be there to take a leadership.
+func (n *Node) othersAlive(status raftgroup.Status) bool {
+	return slices.ContainsFunc(status.Members, func(m raftgroup.MemberStatus) bool { return m.Node != n.options.NodeID && n.alive(m.Node) })
 }
 
 // balanceLeaders hands leaderships back to the nodes that the assignment prefers, some time after they return: each node does so for

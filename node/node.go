@@ -282,7 +282,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 
 func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger,
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: maxConnections(openFiles()),
 		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
 	})
 	if err != nil {

@@ -8,7 +8,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -493,4 +495,70 @@ func sendPackets(t *testing.T, to string, datagrams [][]byte, n int) int {
 		}
 	}
 	return sent
+}
+
+// TestCrowd has more silent connections to every port than the process may have files: the node keeps enough of them for its data, and serves those
+// who come while others are hung up on.
+func TestCrowd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("no limit of files")
+	}
+	t.Parallel()
+	const files, crowd = 400, 500
+	ctx := testContext(t)
+	args := nodeArgs(t.TempDir(), 1, "--bootstrap", "--metrics", "127.0.0.1:0", "--segment-mb", "1")
+	d := start(t, exec.Command("/bin/sh", append([]string{"-c", `ulimit -n ` + strconv.Itoa(files) + ` && exec "$0" "$@"`, buildBinary(t)}, args...)...))
+	port, gossip, metrics := d.ports()
+	c := newClient(t, port)
+	makeTopic(t, c, client.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1})
+	service, err := produceSteadily(ctx, []string{port}, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "service", func() bool { return service.records.Load() > 5 })
+	lines := len(d.errout.lines(""))
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	for _, address := range []string{port, gossip, metrics} {
+		for range crowd {
+			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+			if err != nil {
+				continue // no more room in the queue of the port
+			}
+			conns = append(conns, conn)
+		}
+	}
+	makeTopic(t, c, client.TopicSpec{Name: "while-crowded", Partitions: 8, ReplicationFactor: 1}) // takes files
+	produceNumbers(t, c, "while-crowded", 0, 1000)
+	var open atomic.Int64
+	open.Store(int64(len(conns)))
+	for _, conn := range conns {
+		go func() {
+			_ = drain(conn)
+			open.Add(-1)
+		}()
+	}
+	if !inTime(20*time.Second, func() bool { return open.Load() == 0 }) {
+		t.Errorf("%d of %d silent connections are still open", open.Load(), len(conns))
+	}
+	served := service.records.Load()
+	eventually(t, "service to go on", func() bool { return service.records.Load() > served+20 })
+	close(service.stop)
+	if err := <-service.done; err != nil {
+		t.Errorf("the service failed: %v", err)
+	}
+	readNumbers(t, c, "while-crowded", 1000)
+	said := d.errout.lines("")[lines:]
+	t.Logf("%d silent connections, %d records, %d lines, longest pause %v", len(conns), service.records.Load(), len(said), time.Duration(service.longest.Load()).Round(time.Millisecond))
+	if len(said) > len(conns) {
+		t.Errorf("%d connections cost %d lines", len(conns), len(said))
+	}
+	d.terminate()
 }

@@ -108,7 +108,12 @@ func (l *lockedBuffer) lines(text string) []string {
 // launch starts the program. It is killed when the test ends; what it printed is shown if the test failed.
 func launch(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, command: exec.Command(buildBinary(t), args...), exited: make(chan struct{})}
+	return start(t, exec.Command(buildBinary(t), args...))
+}
+
+func start(t *testing.T, command *exec.Cmd) *daemon {
+	t.Helper()
+	d := &daemon{t: t, command: command, exited: make(chan struct{})}
 	d.command.Stdout, d.command.Stderr = &d.out, &d.errout
 	if err := d.command.Start(); err != nil {
 		t.Fatal(err)
@@ -120,7 +125,7 @@ func launch(t *testing.T, args ...string) *daemon {
 	t.Cleanup(func() {
 		d.kill()
 		if t.Failed() {
-			t.Logf("%v\n%s%s", args, &d.out, &d.errout)
+			t.Logf("%v\n%s%s", command.Args[1:], &d.out, &d.errout)
 		}
 	})
 	return d

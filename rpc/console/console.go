@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +38,41 @@ const (
 	idleTimeout    = 30 * time.Second
 	writeTimeout   = 30 * time.Second
 	maxHeaderBytes = 16 << 10
+	maxConnections = 64
 )
+
+// few closes the connections above maxConnections at once: each is a file that the node may need for its data.
+type few struct {
+	net.Listener
+	open atomic.Int64
+}
+
+// Accept implements net.Listener.
+func (f *few) Accept() (net.Conn, error) {
+	for {
+		c, err := f.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if f.open.Add(1) <= maxConnections {
+			return &counted{Conn: c, of: f}, nil
+		}
+		f.open.Add(-1)
+		_ = c.Close()
+	}
+}
+
+type counted struct {
+	net.Conn
+	of   *few
+	once sync.Once
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	c.once.Do(func() { c.of.open.Add(-1) })
+	return c.Conn.Close()
+}
 
 // Serve listens on address and serves in the background.
 func Serve(ctx context.Context, address string, o Options) (*Server, error) {
@@ -60,7 +95,7 @@ func Serve(ctx context.Context, address string, o Options) (*Server, error) {
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}}
 	s.done.Go(func() {
-		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(&few{Listener: listener}); !errors.Is(err, http.ErrServerClosed) {
 			o.Logger.Error("the metrics port failed", "reason", err)
 		}
 	})

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package node
+
+func openFiles() uint64 { return defaultOpenFiles }

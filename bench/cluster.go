@@ -40,7 +40,7 @@ type Process struct {
 // StartCluster starts nodes 1..n with binary (a quorumlog executable) and returns when all of them serve. Data and logs are kept
 // below dir. args are added to each node's command line; {node} in them stands for its number.
 func StartCluster(ctx context.Context, binary, dir string, n int, args ...string) (*Cluster, error) {
-	addresses, err := freeAddresses(2 * n)
+	addresses, err := FreeAddresses(2 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +82,8 @@ func StartCluster(ctx context.Context, binary, dir string, n int, args ...string
 	return c, nil
 }
 
-// freeAddresses returns loopback addresses whose ports nobody uses, TCP or UDP, at the moment.
-func freeAddresses(n int) ([]string, error) {
+// FreeAddresses returns loopback addresses whose ports nobody uses, TCP or UDP, at the moment.
+func FreeAddresses(n int) ([]string, error) {
 	var addresses []string
 	for len(addresses) < n {
 		tcp, err := net.Listen("tcp", "127.0.0.1:0")

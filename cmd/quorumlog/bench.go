@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorumlog/quorumlog/bench"
+	"github.com/quorumlog/quorumlog/bench/kafka"
 	"github.com/quorumlog/quorumlog/bench/limit"
 )
 
@@ -27,6 +28,9 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 		"quorumlog": bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version()},
 		"limit":     limit.Target{Layout: limit.Journal, Command: limitCommand},
 		"limit-log": limit.Target{Layout: limit.Log, Command: limitCommand},
+
+		"kafka":       kafka.Target{Heat: f.heat},
+		"kafka-fsync": kafka.Target{Heat: f.heat, Fsync: kafka.FsyncAlways},
 	}
 }
 
@@ -34,7 +38,7 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 var limitCommand = []string{"bench", "limit-node"}
 
 // targetNames are the names in the order in which they are listed.
-var targetNames = []string{"quorumlog", "limit", "limit-log"}
+var targetNames = []string{"quorumlog", "limit", "limit-log", "kafka", "kafka-fsync"}
 
 type benchFlags struct {
 	file, dir, json   string
@@ -42,7 +46,7 @@ type benchFlags struct {
 	duration, warmUp  time.Duration
 	rounds, nodes     int
 	profile           bench.Profile
-	timeout           time.Duration
+	timeout, heat     time.Duration
 }
 
 func newBenchCommand() *cobra.Command {
@@ -72,6 +76,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.nodes, "nodes", 3, "nodes of quorumlog's own cluster")
 	flags.StringVar(&f.profile.CPU, "cpuprofile", "", "`directory` for CPU and allocation profiles of quorumlog's own nodes, of the timed part")
 	flags.StringVar(&f.profile.Trace, "trace", "", "`directory` for execution traces of quorumlog's own nodes, of the timed part")
+	flags.DurationVar(&f.heat, "heat", time.Minute, "how long a JVM of the harness's own is loaded before anything counts")
 	flags.DurationVar(&f.timeout, "timeout", time.Hour, "give up after this `duration`")
 }
 

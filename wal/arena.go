@@ -9,11 +9,10 @@ import (
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
 
-// The memory of tails: 64 MiB arenas outside of the Go heap, divided by a buddy allocator into chunks of 4 KiB to 16 MiB.
+// The memory of tails: arenas of arenaBytes outside of the Go heap, divided by a buddy allocator into chunks of 4 KiB to 16 MiB.
 // Arenas are never returned to the system while the store is open, only their chunks are used again: a consumer of a slow
 // connection or a write in flight may hold a chunk for long.
 const (
-	arenaBytes    = 64 * mib
 	minOrder      = 12 // 4 KiB
 	maxOrder      = 24 // 16 MiB; larger chunks are made one by one on the heap
 	orders        = maxOrder - minOrder + 1

@@ -4,6 +4,8 @@ package wal
 
 import "golang.org/x/sys/unix"
 
+const arenaBytes = 64 * mib
+
 // mapArena takes memory outside of the Go heap: the collector neither scans nor counts it.
 func mapArena(n int) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)

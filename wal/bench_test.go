@@ -16,13 +16,12 @@ import (
 
 // benchWriter keeps depth appends of one batch each in flight on one log.
 type benchWriter struct {
-	s       *Store
-	l       *Log
-	index   id.Index
-	next    id.Offset
-	batch   []byte
-	free    chan *Append
-	pending sync.WaitGroup
+	s     *Store
+	l     *Log
+	index id.Index
+	next  id.Offset
+	batch []byte
+	free  chan *Append
 }
 
 func newBenchWriter(s *Store, l *Log, size, depth int) *benchWriter {

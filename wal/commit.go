@@ -32,6 +32,12 @@ type committer struct {
 
 // add queues appends for the next round.
 func (c *committer) add(appends []*Append) {
+	if c.s.failed() {
+		for _, a := range appends {
+			a.plan.clear()
+		}
+		return
+	}
 	c.mu.Lock()
 	c.queue = append(c.queue, appends...)
 	c.mu.Unlock()
@@ -122,6 +128,7 @@ func holds(appends []*Append, l *Log) bool {
 func (c *committer) commit() {
 	r := &c.round
 	defer r.clear()
+	defer r.release()
 	if r.sync {
 		if err := c.write(); err != nil {
 			c.s.fail(err)
@@ -138,7 +145,8 @@ func (c *committer) commit() {
 	}
 	c.s.completed.Store(uint64(c.completed))
 	c.s.metrics.appends.Add(uint64(len(r.appends)))
-	for _, a := range r.appends {
+	for i, a := range r.appends {
+		r.appends[i] = nil
 		a.plan.clear()
 		if a.Done != nil {
 			a.Done(a)
@@ -250,6 +258,16 @@ func (c *committer) seal() {
 		c.s.completed.Store(uint64(w.Seq))
 		c.s.metrics.journalBytes.Add(uint64(w.Bytes))
 	}
+}
+
+// drop gives up what is queued after the committer's goroutine has ended.
+func (c *committer) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.queue {
+		a.plan.clear()
+	}
+	c.queue = nil
 }
 
 // close waits until everything submitted is complete.

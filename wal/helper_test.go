@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -196,5 +195,3 @@ func findLog(t testing.TB, s *Store, g id.Group) *Log {
 	t.Fatalf("group %d is gone; refused: %v", g, s.Refused())
 	return nil
 }
-
-func testRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }

@@ -339,3 +339,23 @@ func TestReadersBesideTheWriter(t *testing.T) {
 	d.check()
 	closeStore(t, s)
 }
+
+// TestFailedStoreLetsGoOfItsMemory crashes the disk under load: Close gives the arenas back all the same.
+func TestFailedStoreLetsGoOfItsMemory(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	for seed := range uint64(20) {
+		sim := disksim.New(disksim.Options{Seed: seed})
+		s := mustOpen(t, testOptions(sim, sim.Pebble(), "/data"))
+		d := newDriver(t, s, mustCreate(t, s, 1))
+		d.done = make(chan struct{}, 1000)
+		sim.CrashAt(sim.Steps() + 1 + int64(seed))
+		for !s.failed() && d.last() < 500 {
+			d.submit(d.batchEntry(3000 + int(seed)*7000))
+		}
+		sim.Halt()
+		_ = s.Close()
+		if n := s.memory.used.Load(); n != 0 || len(s.memory.arenas) != 0 {
+			t.Fatalf("seed %d: %d bytes in %d arenas are left", seed, n, len(s.memory.arenas))
+		}
+	}
+}

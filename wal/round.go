@@ -31,7 +31,6 @@ type round struct {
 	sync    bool // something must be durable before anybody is answered
 
 	bufs  [][]byte // scratch
-	hold  []piece  // referenced until the frame is built
 	bytes int64
 }
 
@@ -67,6 +66,15 @@ func (r *round) add(a *Append) {
 	r.appends = append(r.appends, a)
 	r.bytes += a.plan.bytes
 	r.sync = r.sync || a.plan.sync
+}
+
+// release gives up the memory of appends that were not completed, because the store failed.
+func (r *round) release() {
+	for _, a := range r.appends {
+		if a != nil {
+			a.plan.clear()
+		}
+	}
 }
 
 // clear makes the round ready for the next.
@@ -183,6 +191,9 @@ func (rl *roundLog) write(s *Store) error {
 	}
 	s.metrics.segmentBytes.Add(uint64(rl.to - rl.from))
 	s.metrics.directBytes.Add(uint64(rl.to - rl.from))
+	if s.o.off.directSync {
+		return nil
+	}
 	return f.log.Sync()
 }
 
@@ -216,7 +227,6 @@ func (r *round) build() error {
 		}
 	}
 	err := r.frame.Build()
-	r.hold = release(r.hold, 0)
 	clear(r.bufs)
 	return err
 }

@@ -186,6 +186,7 @@ func (s *Store) Close() error {
 func (s *Store) release() error {
 	var err error
 	s.io.stop()
+	s.commits.drop()
 	if s.journal != nil {
 		err = errors.Join(err, s.journal.Close())
 	}
@@ -383,7 +384,7 @@ func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 func (s *Store) removeReplica(key logKey, dir, name string, l *Log) error {
 	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
 	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
-	if err == nil {
+	if err == nil && !s.o.off.deletionSync {
 		err = s.fs.SyncDir(s.logsDir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

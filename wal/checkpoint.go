@@ -283,6 +283,11 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
 		return err
 	}
+	if s.o.off.unlinkAfterCut {
+		for _, t := range taken {
+			s.unlinkDropped(t.l, t.garbage)
+		}
+	}
 	if err := c.store(b, taken, pebble.Sync); err != nil {
 		return err
 	}
@@ -336,6 +341,9 @@ func (c *checkpointer) retire(completed journal.Seq) error {
 // counts until that is durable: a crash may bring it back.
 func (s *Store) coveredSeq(completed journal.Seq) journal.Seq {
 	low := completed
+	if s.o.off.retireCovered {
+		return low
+	}
 	for _, l := range s.Logs() {
 		l.mu.Lock()
 		if l.dirty != 0 {

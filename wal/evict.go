@@ -84,7 +84,7 @@ func (l *Log) tellEvictor(sg *seg) {
 func (l *Log) evictOne() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.blocked > 0 {
+	if l.blocked > 0 && !l.s.o.off.evictWaits {
 		return false // the watermark comes down when the truncation is complete: until then it speaks of other bytes
 	}
 	for k, sg := range l.segs {

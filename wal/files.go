@@ -326,7 +326,7 @@ func (s *Store) prepareFiles(l *Log, sg *seg) error {
 	if err := o.log.Sync(); err != nil {
 		return err
 	}
-	if !ready {
+	if !ready && !s.o.off.nameSync {
 		if err := o.index.Sync(); err != nil {
 			return err
 		}
@@ -350,8 +350,10 @@ func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if err := s.fs.SyncDir(s.logsDir); err != nil {
-		return nil, err
+	if !s.o.off.nameSync {
+		if err := s.fs.SyncDir(s.logsDir); err != nil {
+			return nil, err
+		}
 	}
 	log, err := s.createFile(path.Join(dir, sg.key.Log()), own)
 	if err != nil {

@@ -79,7 +79,7 @@ func (s *Store) writePieces(l *Log, sg *seg, pieces []piece, at id.Position) err
 	for i, p := range pieces {
 		bufs[i] = p.bytes()
 	}
-	if err := o.log.WritevAt(bufs, int64(at)); err != nil {
+	if err := o.log.WritevAt(bufs, int64(at)); err != nil || s.o.off.flushSync {
 		return err
 	}
 	return o.log.Sync()
@@ -100,7 +100,7 @@ func (l *Log) flushable() (sg *seg, to id.Position, seal bool) {
 		}
 		last := l.lastOf(k)
 		// Not before an entry of the next segment is durable: a recovered log never ends with a sealed segment.
-		if k+1 < len(l.segs) && last < l.doneIndex && last <= l.commit() {
+		if k+1 < len(l.segs) && last < l.doneIndex && (last <= l.commit() || l.s.o.off.sealCommitted) {
 			return sg, sg.end, true
 		}
 	}

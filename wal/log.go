@@ -308,7 +308,7 @@ func (l *Log) roll(key segment.Key) *seg {
 func (l *Log) nextKey() segment.Key {
 	base := l.NextOffset()
 	key := segment.Key{Base: base}
-	if last, ok := l.dropped[base]; ok {
+	if last, ok := l.dropped[base]; ok && !l.s.o.off.freshNames {
 		key.ID = last + 1
 	}
 	for _, sg := range l.segs { // segments of nothing but control entries have the base of the next

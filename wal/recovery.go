@@ -236,7 +236,7 @@ func (r *recovery) visit(f *journal.StoredFrame) error {
 	for i := range f.Records {
 		rec := &f.Records[i]
 		p := r.logs[logKey{rec.Group, rec.Replica}]
-		if p == nil || p.refused != "" || f.Seq <= p.covered {
+		if p == nil || p.refused != "" || f.Seq <= p.covered && !r.s.o.off.replayCovered {
 			continue
 		}
 		r.apply(p, f.Seq, rec)

@@ -18,8 +18,8 @@ type ChildOptions struct {
 	Path  string // executable
 	Args  []string
 	Dir   string                      // working directory; empty: this process's
-	Log   string                      // file to which its standard error is appended, and its output if Ready looks at the log
-	Ready func(line string) (ok bool) // whether a line of its output says that it serves
+	Log   string                      // file to which its output and errors are appended
+	Ready func(line string) (ok bool) // whether a line of its output says that it serves; nil: the caller finds out
 }
 
 // Child is a process that this one started. It dies with it.
@@ -48,6 +48,9 @@ func StartChild(ctx context.Context, o ChildOptions) (*Child, error) {
 	}
 	c := &Child{options: o, command: command, exited: make(chan struct{})}
 	serving := make(chan struct{})
+	if o.Ready == nil {
+		close(serving)
+	}
 	go c.collect(stdout, log, serving)
 	select {
 	case <-serving:
@@ -61,7 +64,7 @@ func StartChild(ctx context.Context, o ChildOptions) (*Child, error) {
 
 // collect owns the process: it reads its output to the end and waits for it.
 func (c *Child) collect(stdout io.Reader, log *os.File, serving chan struct{}) {
-	said := false
+	said := c.options.Ready == nil
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		if !said && c.options.Ready(lines.Text()) {
 			said = true

@@ -17,6 +17,7 @@ import (
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/bench/kafka"
 	"github.com/quorumlog/quorumlog/bench/limit"
+	"github.com/quorumlog/quorumlog/bench/nats"
 )
 
 // errNoHeadline is the verdict when what a target acknowledged was not found.
@@ -31,6 +32,8 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 
 		"kafka":       kafka.Target{Heat: f.heat},
 		"kafka-fsync": kafka.Target{Heat: f.heat, Fsync: kafka.FsyncAlways},
+		"nats":        nats.Target{},
+		"nats-fsync":  nats.Target{Fsync: nats.FsyncAlways},
 	}
 }
 
@@ -38,7 +41,7 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 var limitCommand = []string{"bench", "limit-node"}
 
 // targetNames are the names in the order in which they are listed.
-var targetNames = []string{"quorumlog", "limit", "limit-log", "kafka", "kafka-fsync"}
+var targetNames = []string{"quorumlog", "limit", "limit-log", "kafka", "kafka-fsync", "nats", "nats-fsync"}
 
 type benchFlags struct {
 	file, dir, json   string

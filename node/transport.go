@@ -27,7 +27,7 @@ type inbound struct {
 	self  rpc.PeerHello
 	peers *rpc.Peers
 	host  *raftgroup.Host
-	// known tells whether a node is in the metadata or the gossip. Each peer costs lanes back to it, for good.
+	// known tells whether a node is in the metadata or the gossip. Only such a peer gets lanes back to it: they stay for good.
 	known func(id.Node) bool
 
 	mu     sync.Mutex
@@ -42,13 +42,13 @@ func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
 		return self, rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
 			"a peer says that it is node %d, which is this node: give it a node id and a data directory of its own", peer.Node)
 	}
-	if !in.known(peer.Node) {
-		return self, rpc.Errorf(rpc.CodeBrokerNotAvailable, "node %d knows no node %d: it is not registered, or the news has not come here yet", self.Node, peer.Node)
-	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if err := rpc.CheckHello(self, peer, in.newest[peer.Node]); err != nil {
 		return self, fmt.Errorf("node %d refuses a peer: %w", self.Node, err)
+	}
+	if !in.known(peer.Node) {
+		return self, nil // news of it may come in a moment; until then it is listened to, and costs nothing that stays
 	}
 	in.newest[peer.Node] = peer.Boot
 	if peer.Lane == rpc.LaneCtl {
@@ -61,4 +61,8 @@ func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
 func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message) { in.host.Step(from, g, m) }
 
 // PeerClosed implements rpc.PeerHandler.
-func (in *inbound) PeerClosed(from id.Node) { in.peers.Lost(from) }
+func (in *inbound) PeerClosed(from id.Node) {
+	if in.known(from) {
+		in.peers.Lost(from)
+	}
+}

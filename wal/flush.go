@@ -38,6 +38,7 @@ func (s *Store) flushOnce(l *Log, patient bool) (more bool, err error) {
 	var rows []segment.Row
 	if seal {
 		rows = append(rows, sg.rows[sg.indexed-sg.rowBase:]...)
+		sg.sealing = ok
 	}
 	l.mu.Unlock()
 	if !ok {
@@ -46,7 +47,7 @@ func (s *Store) flushOnce(l *Log, patient bool) (more bool, err error) {
 	defer release(pieces, 0)
 	defer func() {
 		l.mu.Lock()
-		l.writing = false
+		l.writing, sg.sealing = false, false
 		l.idle.Broadcast()
 		l.mu.Unlock()
 		s.commits.kick() // a truncation may have waited
@@ -99,6 +100,9 @@ func (l *Log) flushable() (sg *seg, to id.Position, seal bool) {
 			return sg, to, false
 		}
 		last := l.lastOf(k)
+		if l.writingIndex {
+			continue // the checkpointer appends rows to an index: both would count the same rows
+		}
 		// Not before an entry of the next segment is durable: a recovered log never ends with a sealed segment.
 		if k+1 < len(l.segs) && last < l.doneIndex && (last <= l.commit() || l.s.o.off.sealCommitted) {
 			return sg, sg.end, true
@@ -198,7 +202,7 @@ func (s *Store) flushIndex(l *Log) error {
 		sg := l.segs[k]
 		last := min(l.lastOf(k), l.commit(), l.doneIndex)
 		n := 0
-		if !sg.sealed && sg.ready && last >= sg.indexed {
+		if !sg.sealed && !sg.sealing && sg.ready && last >= sg.indexed {
 			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
 		}
 		if n == 0 {

@@ -101,6 +101,7 @@ type seg struct {
 	own       bool        // files of its name are its own: made by this process, or cut or journal named it at the start
 	ready     bool        // both files exist, durably
 	preparing bool        // the preparer has it in its queue
+	sealing   bool        // being sealed: whoever does that writes its last rows, too
 	allocated int64       // bytes of the .log that have their space
 }
 

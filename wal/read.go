@@ -232,15 +232,14 @@ func (sg *seg) inTail(from, limit id.Offset, maxBytes int) (pos, end id.Position
 // segView is what a reader needs to know of a segment without holding its log's lock. What it says of the bytes below the
 // watermark and the rows on disk stays true: they are committed, or read again by whoever truncates.
 type segView struct {
-	l       *Log
-	sg      *seg
-	last    id.Index
-	indexed id.Index
+	l    *Log
+	sg   *seg
+	last id.Index
 }
 
 // view describes segs[k]. Called with mu.
 func (l *Log) view(k int) *segView {
-	return &segView{l: l, sg: l.segs[k], last: l.lastOf(k), indexed: l.segs[k].indexed}
+	return &segView{l: l, sg: l.segs[k], last: l.lastOf(k)}
 }
 
 // row returns the row of an entry, from memory or from the index.
@@ -251,8 +250,10 @@ func (v *segView) row(i id.Index, row *segment.Row) error {
 		v.l.mu.Unlock()
 		return nil
 	}
+	// Asked here and now: a checkpoint may have indexed the row, and the evictor dropped it, since the view was made.
+	indexed := v.sg.indexed
 	v.l.mu.Unlock()
-	if i >= v.indexed {
+	if i >= indexed {
 		return fmt.Errorf("%w: entry %d of %v was truncated meanwhile", ErrUnavailable, i, v.l)
 	}
 	n := int64(i - v.sg.first)

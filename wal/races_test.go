@@ -1,0 +1,143 @@
+package wal
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+// slowFS holds up one sync of an index file until the test says so.
+type slowFS struct {
+	disk.FS
+	armed   atomic.Bool
+	entered chan struct{}
+	leave   chan struct{}
+}
+type slowFile struct {
+	disk.File
+	fs *slowFS
+}
+
+func (f *slowFS) wrap(name string, x disk.File, err error) (disk.File, error) {
+	if err != nil || !strings.HasSuffix(name, ".index") {
+		return x, err
+	}
+	return &slowFile{x, f}, nil
+}
+func (f *slowFS) Create(name string) (disk.File, error) {
+	x, err := f.FS.Create(name)
+	return f.wrap(name, x, err)
+}
+func (f *slowFS) Open(name string) (disk.File, error) {
+	x, err := f.FS.Open(name)
+	return f.wrap(name, x, err)
+}
+func (f *slowFile) Sync() error {
+	err := f.File.Sync()
+	if f.fs.armed.CompareAndSwap(true, false) {
+		close(f.fs.entered)
+		<-f.fs.leave // a sync that takes a little longer
+	}
+	return err
+}
+
+// TestSealAndIndexDoNotCountRowsTwice has the preparer seal a segment while the checkpointer appends rows to its index.
+func TestSealAndIndexDoNotCountRowsTwice(t *testing.T) {
+	dir := t.TempDir()
+	fs := &slowFS{FS: disk.NewBuffered(), entered: make(chan struct{}), leave: make(chan struct{})}
+	o := testOptions(fs, nil, dir)
+	o.SegmentBytes = 512 * kib
+	o.CheckpointBytes = 1 << 40
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, 1)
+	d := newDriver(t, s, l)
+	put := func(n int) {
+		var e []Entry
+		for range n {
+			e = append(e, d.batchEntry(4096))
+		}
+		d.submit(e...)
+		d.wait(1)
+		d.commitAll()
+	}
+	put(100)
+	if err := s.flush(l, true); err != nil {
+		t.Fatal(err)
+	}
+	put(60) // rolls
+	if len(l.segs) != 2 {
+		t.Fatal(len(l.segs))
+	}
+	fs.armed.Store(true)
+	done := make(chan error)
+	go func() { done <- s.flushIndex(l) }() // the checkpointer
+	<-fs.entered
+	if err := s.flush(l, true); err != nil { // the preparer's catch-up: seals
+		t.Fatal(err)
+	}
+	close(fs.leave)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got, want := l.segs[0].indexed, l.segs[1].first; got > want {
+		t.Errorf("rows below %d are said to be indexed; the segment's entries end before %d", got, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal("open: ", err)
+	}
+	_ = s.Close()
+}
+
+// TestViewFindsRowsThatWereIndexedMeanwhile has a checkpoint and the evictor come between the steps of a read.
+func TestViewFindsRowsThatWereIndexedMeanwhile(t *testing.T) {
+	o := testOptions(nil, nil, t.TempDir())
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l := mustCreate(t, s, 1)
+	d := newDriver(t, s, l)
+	for range 16 {
+		var e []Entry
+		for range 64 {
+			e = append(e, d.batchEntry(4096))
+		}
+		d.submit(e...)
+		d.wait(1)
+	}
+	d.commitAll()
+	if err := s.flush(l, true); err != nil {
+		t.Fatal(err)
+	}
+	for len(l.segs[0].tail.chunks) > 3 || l.segs[0].tail.chunks[0].pos < 8192 {
+		if !l.evictOne() { // the bytes leave the tail; the rows stay, they are not indexed yet
+			t.Fatal("evict")
+		}
+	}
+	l.mu.Lock()
+	v := l.view(0) // a consumer's Read begins
+	l.mu.Unlock()
+	first := v.sg.first
+	var row segment.Row
+	if err := v.row(first, &row); err != nil {
+		t.Fatal("before", err)
+	}
+	if err := s.flushIndex(l); err != nil { // a checkpoint
+		t.Fatal(err)
+	}
+	for range 2 {
+		l.evictOne() // the next round finds the cache full
+	}
+	if err := v.row(first, &row); err != nil { // and goes on
+		t.Error(err)
+	}
+}

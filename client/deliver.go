@@ -49,6 +49,8 @@ func (q *queue) judgeLocked(b *pending, code rpc.Code) verdict {
 		return lostTrack
 	case rpc.CodeInvalidProducerEpoch:
 		return fenced
+	case rpc.CodeUnknown:
+		return again // it says nothing about the batch, which may be in the log: "refused" would be a promise
 	}
 	if code.Retriable() {
 		return again

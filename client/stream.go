@@ -143,11 +143,15 @@ func (s *stream) takeReady() []*queue {
 	return out
 }
 
-// putBack returns queues to the head of the list.
+// putBack returns queues to the head of the list, because the window is full. The answers that make room again may all have come
+// since the sender looked, and have found an empty list and nobody to wake: so it looks once more.
 func (s *stream) putBack(queues []*queue) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.mu.ready = append(append(make([]*queue, 0, len(queues)+len(s.mu.ready)), queues...), s.mu.ready...)
+	s.mu.Unlock()
+	if !s.full() {
+		s.poke()
+	}
 }
 
 // full tells whether the node has no room for another batch. One batch always has.

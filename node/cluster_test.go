@@ -3,6 +3,8 @@ package node_test
 import (
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -112,4 +114,26 @@ func TestRefusals(t *testing.T) {
 		}
 		c.StartNode(0)
 	})
+}
+
+// TestHalfADirectoryIsRefused takes away one part of a founder's data and then the other: neither start may begin anew under the
+// old identity.
+func TestHalfADirectoryIsRefused(t *testing.T) {
+	for _, part := range []string{"meta", "meta.properties"} {
+		t.Run(part, func(t *testing.T) {
+			c := nodetest.Start(t, 1)
+			o := c.Nodes[0].Options
+			c.StopNode(0)
+			if err := os.Rename(filepath.Join(o.DataDir, part), filepath.Join(t.TempDir(), part)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := node.Start(c.Context(), o)
+			if err == nil {
+				_ = n.Stop(c.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), "restore the directory as a whole") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 }

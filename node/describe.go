@@ -180,7 +180,7 @@ func (n *Node) leadersOf(ctx context.Context, t *placement.Topic) []leader {
 	ask.SetLimit(askParallel)
 	for i := range t.Partitions {
 		p := &t.Partitions[i]
-		if n.replicas.group(p.Group) != nil {
+		if n.replicas.working(p.Group) != nil {
 			leaders[i].node, leaders[i].epoch = n.leaderOf(ctx, p)
 			continue
 		}
@@ -193,9 +193,10 @@ func (n *Node) leadersOf(ctx context.Context, t *placement.Topic) []leader {
 	return leaders
 }
 
-// leaderOf returns who leads a partition: from its replica here, else from what one of its members said lately or says now.
+// leaderOf returns who leads a partition: from its replica here, else from what one of its members said lately or says now. A
+// replica that has stopped knows nothing: answering from it would hide the leader from every client that asks this node.
 func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, id.Epoch) {
-	if open := n.replicas.group(p.Group); open != nil {
+	if open := n.replicas.working(p.Group); open != nil {
 		_, node, term := open.Group().Leader()
 		return node, id.EpochOf(term)
 	}

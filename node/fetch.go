@@ -16,6 +16,8 @@ const (
 	fetchBytes = 256 << 10
 	// confirmTimeout bounds the round of heartbeats that must precede OFFSET_OUT_OF_RANGE.
 	confirmTimeout = 5 * time.Second
+	// maxSubscriptions bounds the partitions of one connection: each costs memory, and a look at each commit of its partition.
+	maxSubscriptions = 10_000
 )
 
 // fetchSession is one consumer's connection. Its subscriptions push committed batches for as long as the consumer grants
@@ -62,14 +64,14 @@ func (n *Node) fetch(stream *rpc.FetchStream) error {
 	return err
 }
 
-func (s *fetchSession) receive(c rpc.FetchCommand) {
+func (s *fetchSession) receive(c rpc.FetchCommand) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.subscriptions[c.Subscription]
 	switch c.Kind {
 	case rpc.Subscribe:
 		if sub == nil {
-			s.subscribeLocked(c)
+			return s.subscribeLocked(c)
 		}
 	case rpc.Credit:
 		if sub != nil {
@@ -81,10 +83,14 @@ func (s *fetchSession) receive(c rpc.FetchCommand) {
 			s.dropLocked(sub)
 		}
 	}
+	return nil
 }
 
 // subscribeLocked adds a subscription. An unknown partition gets one as well, so that push, the only one who sends, says so.
-func (s *fetchSession) subscribeLocked(c rpc.FetchCommand) {
+func (s *fetchSession) subscribeLocked(c rpc.FetchCommand) error {
+	if len(s.subscriptions) >= maxSubscriptions {
+		return rpc.Errorf(rpc.CodePolicyViolation, "more than %d subscriptions on one connection: open another one", maxSubscriptions)
+	}
 	sub := &subscription{
 		number: c.Subscription, partition: s.node.replicas.find(c.Topic, c.Partition),
 		watcher: partition.NewWatcher(s.wake), credit: c.Credit, next: c.Offset, caughtUp: id.NoOffset,
@@ -97,6 +103,7 @@ func (s *fetchSession) subscribeLocked(c rpc.FetchCommand) {
 	case s.wake <- struct{}{}:
 	default:
 	}
+	return nil
 }
 
 func (s *fetchSession) dropLocked(sub *subscription) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -113,4 +114,26 @@ func newClusterID() string {
 	var b id.Topic
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return b.String()
+}
+
+// storeIDKey holds the store id a second time, in Pebble.
+const storeIDKey = "node/store-id"
+
+// checkStore makes sure that identity and storage are of the same age. A directory of which one part was lost must not begin
+// anew under the old name: its replicas would have forgotten what they voted for and acknowledged.
+func (n *Node) checkStore() error {
+	stored, err := n.store.Get(storeIDKey)
+	switch {
+	case errors.Is(err, wal.ErrNotFound) && n.identity.ClusterID == "":
+		return n.store.Set(storeIDKey, []byte(n.identity.StoreID)) // before the directory can belong to a cluster
+	case errors.Is(err, wal.ErrNotFound):
+		return fmt.Errorf("%s belongs to cluster %s, but the storage's own records (meta/) are gone: restore the directory as a whole, or start this node with an empty one and an unused node id",
+			n.options.DataDir, n.identity.ClusterID)
+	case err != nil:
+		return fmt.Errorf("cannot read the storage's identity: %w", err)
+	case string(stored) != n.identity.StoreID:
+		return fmt.Errorf("%s holds the data of store %s, but %s says store %s: restore the directory as a whole, or start this node with an empty one and an unused node id",
+			n.options.DataDir, stored, identityFile, n.identity.StoreID)
+	}
+	return nil
 }

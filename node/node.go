@@ -199,6 +199,9 @@ func (n *Node) openStore(ctx context.Context) error {
 	}
 	n.store = store
 	n.opened("store", ignoreContext(store.Close))
+	if err := n.checkStore(); err != nil {
+		return err
+	}
 	for _, r := range store.Refused() {
 		n.logger.Error("a replica is refused: its disk lost what it had acknowledged", "partition", r.Name, "replica", r.Replica, "reason", r.Reason)
 	}
@@ -266,6 +269,9 @@ func (n *Node) openGroups(ctx context.Context) error {
 		ElectionTicks: t.ElectionTicks, Logger: n.logger,
 		OnGroupFailed: func(g *raftgroup.Group, err error) {
 			n.logger.Error("a replica stopped for good", "group", g.ID(), "reason", err)
+			if g.ID() == id.MetadataGroup {
+				n.fail(err) // with the metadata of that moment for ever, the node would be there and useless
+			}
 		},
 	})
 	if err != nil {

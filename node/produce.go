@@ -124,10 +124,14 @@ func toRPC(err error) *rpc.Error {
 		notLeader *raftgroup.NotLeaderError
 		tooLarge  *batch.TooLargeError
 		outside   *partition.ErrOutOfRange
+		failed    *raftgroup.FailedError
 	)
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, &failed):
+		// Whatever stopped the replica: what it had in flight may be committed by the others. Only they can say.
+		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "the replica stopped: another one leads in a moment", Leader: id.NoNode}
 	case errors.As(err, &notLeader):
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: notLeader.Leader}
 	case errors.As(err, &tooLarge):
@@ -161,6 +165,7 @@ var errorCodes = []struct {
 	{batch.ErrInvalid, rpc.CodeInvalidRecord},
 	{partition.ErrTransactional, rpc.CodeInvalidRequest},
 	{wal.ErrCorrupt, rpc.CodeStorageError},
+	{wal.ErrUnavailable, rpc.CodeOffsetNotAvailable},
 	{wal.ErrClosed, rpc.CodeBrokerNotAvailable},
 	{wal.ErrDeleted, rpc.CodeUnknownTopicOrPartition},
 }

@@ -65,6 +65,14 @@ func (r *replicas) group(g id.Group) *partition.Partition {
 	return r.byGroup[g]
 }
 
+// working returns the open replica of a group unless it has stopped for good, or nil.
+func (r *replicas) working(g id.Group) *partition.Partition {
+	if p := r.group(g); p != nil && !p.Group().Failed() {
+		return p
+	}
+	return nil
+}
+
 // all returns the open replicas, in no order.
 func (r *replicas) all() []*partition.Partition {
 	r.mu.RLock()

@@ -60,6 +60,9 @@ func VotersFor(nodes int) int {
 //
 // The number of voters never goes down because nodes die: that would let the rest of a split cluster decide alone.
 func PlanQuorum(v *View, members []QuorumMember) QuorumChange {
+	if v.founder != id.NoNode {
+		return QuorumChange{} // the founder, the only voter, is not registered yet: it would count as gone
+	}
 	registered := v.MetadataMembers()
 	var voters, ready, gone []QuorumMember
 	for _, m := range members {

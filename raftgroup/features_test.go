@@ -599,3 +599,42 @@ func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) any       { return 
 func (quiet) Committed(id.Offset)                                      {}
 func (quiet) Leader(raftgroup.LeaderChange)                            {}
 func (quiet) View() []byte                                             { return nil }
+
+// TestRetryWaitsForMinInSync sends a batch again that is committed and not yet on as many replicas as min.insync.replicas asks for.
+func TestRetryWaitsForMinInSync(t *testing.T) {
+	config := three(1)
+	config.MinInSync = 3
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		require.NotNil(t, leader)
+		propose(t, c, leader, 1, 10)
+		caughtUp(t, c)
+		node := raftgrouptest.NodeOf(leader.Replica())
+		third := node%3 + 1
+		// The third replica gets nothing from now on, but is not known to be away yet.
+		c.Net.Isolate(third, 1, 2, 3)
+		first := c.Propose(leader, raftgrouptest.Batch([]byte("x")), raftgroup.AcksAll)
+		pause(time.Second)
+		select {
+		case r := <-first:
+			t.Fatalf("answered on two replicas: %+v", r)
+		default:
+		}
+		commit := leader.Commit()
+		m := c.Nodes[node].Machines[1]
+		m.Decide = func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission {
+			return raftgroup.Duplicate(commit, term, 1)
+		}
+		// The producer's connection breaks, it sends the batch again.
+		second := c.Propose(leader, raftgrouptest.Batch([]byte("x")), raftgroup.AcksAll)
+		pause(100 * time.Millisecond)
+		select {
+		case r := <-second:
+			t.Errorf("the retry was acknowledged on two replicas: %+v", r)
+		default:
+		}
+		m.Decide = nil
+		c.Net.Heal()
+		<-first
+	})
+}

@@ -361,6 +361,9 @@ func (g *Group) fail(cause error) {
 	g.h.o.OnGroupFailed(g, err)
 }
 
+// Failed tells whether the replica was stopped for good, or closed: it knows nothing of its group any more.
+func (g *Group) Failed() bool { return g.failed.Load() }
+
 // close ends the group's life on its worker.
 func (g *Group) close(err error) {
 	if g.closed {

@@ -218,6 +218,7 @@ func (g *Group) stepProposals(pr *proposer, bytes int) {
 	}
 	if err != nil {
 		g.machine.Truncate(first)
+		g.endWaiting(first, ErrProposalDropped) // retries that began to wait for one of these
 		for _, p := range pr.batch {
 			p.Result = Result{Offset: id.NoOffset}
 			p.fail(ErrProposalDropped)
@@ -261,9 +262,10 @@ func (g *Group) waitForDuplicate(p *Proposal, a Admission) {
 	g.h.pendingBytes.Add(-p.counted)
 	p.counted = 0
 	p.Result = Result{Offset: a.offset, Index: a.index, Term: a.term}
-	done := g.commit
-	if p.Wait == WaitApplied {
-		done = g.applied
+	done := g.applied
+	if p.Wait != WaitApplied {
+		// As much as the original waits for: a retry must not turn "on too few replicas" into success.
+		done = g.acknowledged()
 	}
 	if a.index <= done {
 		p.Done(p)

@@ -190,7 +190,7 @@ func BenchmarkFetch(b *testing.B) {
 				_ = f.Flush()
 			}
 		}()
-		err := f.Recv(func(c FetchCommand) { credit <- c.Credit })
+		err := f.Recv(func(c FetchCommand) error { credit <- c.Credit; return nil })
 		close(credit)
 		return err
 	}}})

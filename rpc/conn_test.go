@@ -104,7 +104,7 @@ func TestStreamPings(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	s := startServer(t, ServerOptions{Services: Services{
 		Produce: func(p *ProduceStream) error { return p.Recv(func(ProduceRequest) {}) },
-		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) {}) },
+		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) error { return nil }) },
 	}})
 	defer closeServer(t, s)
 	p, err := new(Dialer).DialProduce(t.Context(), s.Addr().String())

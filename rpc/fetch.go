@@ -165,8 +165,9 @@ func (s *FetchStream) Context() context.Context { return s.st.Context() }
 // Remote is the address of the consumer.
 func (s *FetchStream) Remote() string { return s.conn.RemoteAddr().String() }
 
-// Recv calls f for each command until the stream ends; nil when the client closed it. f must not block and not send.
-func (s *FetchStream) Recv(f func(FetchCommand)) error {
+// Recv calls f for each command until the stream ends, or f returns an error, which then ends it; nil when the client closed
+// it. f must not block and not send.
+func (s *FetchStream) Recv(f func(FetchCommand) error) error {
 	err := receive(s.st, func(message []byte) error {
 		s.bad = frames(message, func(kind byte, frame []byte) error {
 			if kind == framePing {
@@ -175,7 +176,7 @@ func (s *FetchStream) Recv(f func(FetchCommand)) error {
 			}
 			command, err := decodeCommand(frame)
 			if err == nil {
-				f(command)
+				err = f(command)
 			}
 			return err
 		})

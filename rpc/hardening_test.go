@@ -28,7 +28,7 @@ func everything(t *testing.T, log *logBuffer) *Server {
 		Admin:   &adminServer{},
 		Peer:    newTestPeer(hello(1), nil),
 		Produce: func(p *ProduceStream) error { return p.Recv(func(ProduceRequest) {}) },
-		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) {}) },
+		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) error { return nil }) },
 	}})
 }
 
@@ -290,7 +290,7 @@ func TestCloseWhileBusy(t *testing.T) {
 				for f.Send(FetchEvent{Batches: make([]byte, 100_000)}) == nil {
 				}
 			})
-			err := f.Recv(func(FetchCommand) {})
+			err := f.Recv(func(FetchCommand) error { return nil })
 			sender.Wait()
 			return err
 		},

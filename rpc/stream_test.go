@@ -135,7 +135,7 @@ func TestFetchStream(t *testing.T) {
 				}
 			}
 		})
-		err := f.Recv(func(c FetchCommand) { commands <- c })
+		err := f.Recv(func(c FetchCommand) error { commands <- c; return nil })
 		close(commands)
 		sender.Wait()
 		return err

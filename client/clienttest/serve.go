@@ -126,7 +126,7 @@ func (n *node) fetch(stream *rpc.FetchStream) error {
 	return err
 }
 
-func (s *session) receive(c rpc.FetchCommand) {
+func (s *session) receive(c rpc.FetchCommand) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch sub := s.subscriptions[c.Subscription]; {
@@ -144,6 +144,7 @@ func (s *session) receive(c rpc.FetchCommand) {
 	case s.wake <- struct{}{}:
 	default:
 	}
+	return nil
 }
 
 func (s *session) push(ctx context.Context) {

@@ -258,6 +258,12 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }() // the current one; closing a batch twice would close another's
 	for _, l := range logs {
+		if s.o.off.unlinkWaits {
+			l.mu.Lock()
+			keys := l.garbage
+			l.mu.Unlock()
+			s.unlinkDropped(l, keys)
+		}
 		cut, garbage, ok, err := l.takeCut(completed)
 		if err != nil {
 			return err
@@ -282,11 +288,6 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 	}
 	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
 		return err
-	}
-	if s.o.off.unlinkAfterCut {
-		for _, t := range taken {
-			s.unlinkDropped(t.l, t.garbage)
-		}
 	}
 	if err := c.store(b, taken, pebble.Sync); err != nil {
 		return err

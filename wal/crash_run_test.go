@@ -25,6 +25,7 @@ type crashConfig struct {
 	boots int
 	ops   int // a boot
 	off   rules
+	tune  func(*Options) // last word on the options
 	// fault, when not nil, is asked for an error to inject into each operation; the run then expects the store to fail.
 	fault func(disksim.Op) error
 	full  bool // the disk runs full now and then
@@ -70,6 +71,9 @@ func newCrashRun(c crashConfig) *crashRun {
 		OnFatal: r.onFatal,
 	}
 	r.disk = disksim.New(disksim.Options{Seed: c.seed, Direct: c.seed%2 == 0, Hook: r.watch.before, After: r.watch.after})
+	if c.tune != nil {
+		c.tune(&r.opts)
+	}
 	if r.slow == 0 && r.rng.IntN(3) == 0 {
 		r.slow = 20
 	}
@@ -159,13 +163,17 @@ func (r *crashRun) run() (err error) {
 	return nil
 }
 
+// planCrash picks where the boot ends: after so many steps, at an operation of a rare kind, or when the work is done.
 func (r *crashRun) planCrash() {
-	switch r.rng.IntN(6) {
-	case 0, 1:
+	r.watch.aim(aim{})
+	switch r.rng.IntN(9) {
+	case 0, 1, 2:
 		r.disk.CrashAt(1 + r.rng.Int64N(80))
-	case 2, 3, 4:
+	case 3, 4, 5:
 		r.disk.CrashAt(1 + r.rng.Int64N(700))
-	case 5:
+	case 6, 7:
+		kinds := []disksim.OpKind{disksim.OpRemove, disksim.OpRename, disksim.OpTruncate, disksim.OpPreallocate, disksim.OpCreate, disksim.OpSyncDir}
+		r.watch.aim(aim{kind: kinds[r.rng.IntN(len(kinds))], count: 1 + r.rng.IntN(8), after: r.rng.IntN(2) == 0})
 	}
 }
 
@@ -356,12 +364,40 @@ type watcher struct {
 	mu     sync.Mutex
 	writes map[string]int
 	rng    *rand.Rand
+	target aim
+}
+
+// aim is an operation at which the disk halts: the count-th of its kind from now, before or after it is done.
+type aim struct {
+	kind  disksim.OpKind
+	count int
+	after bool
+}
+
+func (w *watcher) aim(at aim) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.target = at
+}
+
+// hit tells whether to halt at an operation that begins, or ended.
+func (w *watcher) hit(op disksim.Op, after bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.target.count == 0 || op.Pebble || op.Kind != w.target.kind || after != w.target.after {
+		return false
+	}
+	w.target.count--
+	return w.target.count == 0
 }
 
 func (w *watcher) before(op disksim.Op) error {
 	if isSegment(op) {
 		w.check(op)
 		w.dawdle()
+	}
+	if w.hit(op, false) {
+		w.r.disk.Halt()
 	}
 	if w.r.fault != nil {
 		return w.r.fault(op)
@@ -381,6 +417,9 @@ func (w *watcher) dawdle() {
 }
 
 func (w *watcher) after(op disksim.Op, err error) {
+	if w.hit(op, true) {
+		w.r.disk.Halt()
+	}
 	if op.Kind != disksim.OpRead && op.Kind != disksim.OpOpen {
 		w.r.logf("      %v: %v", op, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"time"
 
@@ -47,6 +48,40 @@ func (r *crashRun) verify() {
 		r.broke("%v was never created", l)
 	}
 	r.checkValues()
+	if !r.over() {
+		r.checkFiles()
+	}
+}
+
+// checkFiles looks for files that belong to nothing.
+func (r *crashRun) checkFiles() {
+	wanted := make(map[string]bool)
+	for _, l := range r.store.Logs() {
+		l.mu.Lock()
+		wanted[l.dir] = true
+		for _, sg := range l.segs {
+			wanted[path.Join(l.dir, sg.key.Log())] = true
+			wanted[path.Join(l.dir, sg.key.Index())] = true
+		}
+		l.mu.Unlock()
+	}
+	const logs = "/data/logs"
+	dirs, err := r.disk.List(logs)
+	for _, dir := range dirs {
+		if !wanted[dir] {
+			r.broke("%s belongs to no log", dir)
+		}
+		var names []string
+		names, err = r.disk.List(path.Join(logs, dir))
+		for _, name := range names {
+			if !wanted[path.Join(dir, name)] {
+				r.broke("%s/%s belongs to no segment", dir, name)
+			}
+		}
+	}
+	if err != nil && !r.over() {
+		r.broke("%v", err)
+	}
 }
 
 // verifyGone deletes what was left by a Create or Delete that did not come to its end.

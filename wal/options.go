@@ -55,7 +55,7 @@ type rules struct {
 	cutWaits         bool // §3: no cut while a truncation is in flight
 	directSync       bool // §2.1: a round is complete when its segments are synced too
 	flushSync        bool // §2.3: the watermark moves when what is below is synced
-	unlinkAfterCut   bool // §2.4: what was dropped is unlinked when nothing stored names it any more
+	unlinkWaits      bool // §2.4: what a truncation dropped is unlinked when its round is complete and no cut names it
 	evictWaits       bool // §2.4: the watermark says nothing while a truncation is in flight
 	freshNames       bool // §2.5: a new segment has a name that none had before
 	sealCommitted    bool // §2.5: only a segment whose bytes are all committed is sealed
@@ -64,7 +64,6 @@ type rules struct {
 	replayCovered    bool // §4.1: records that the cut covers are skipped
 	referenceCheck   bool // §4.2: the last round's references are checked
 	droppedTerm      bool // §4.2: term and vote of dropped records stay
-	droppedCommit    bool // §4.2: the commit index of dropped records does not count
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
 }
 

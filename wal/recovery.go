@@ -207,6 +207,9 @@ func (r *recovery) finishDeletions() error {
 	if len(doomed) == 0 {
 		return nil
 	}
+	if err := s.fs.SyncDir(s.logsDir); err != nil { // the process that renamed them may have died before it did
+		return err
+	}
 	for k, p := range r.logs {
 		if doomed[deletedName(p.l.name, k.replica)] {
 			if err := s.forgetReplica(k, nil); err != nil {

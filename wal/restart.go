@@ -128,9 +128,7 @@ func (r *recovery) keep(frame *journal.Frame, seq journal.Seq, rec *journal.Reco
 		p.refuse(err.Error())
 		return
 	}
-	if !r.s.o.off.droppedCommit {
-		hs.Commit = 0 // it may speak of entries that were dropped; term and vote were promised to others
-	}
+	hs.Commit = 0 // it may speak of entries that were dropped; term and vote were promised to others
 	p.l.replayHardState(hs)
 	b := frame.Scratch(hardStateBytes)
 	putHardState(b, hs)

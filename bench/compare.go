@@ -66,12 +66,7 @@ func ackOf(r Result) Percentiles {
 
 // ratios compares quorumlog, or else the last target, with each other one.
 func (c Comparison) ratios() (ratios []Ratio) {
-	var names []string
-	for _, r := range c.Results {
-		if !slices.Contains(names, r.Target) {
-			names = append(names, r.Target)
-		}
-	}
+	names := c.targets()
 	if len(names) < 2 {
 		return nil
 	}

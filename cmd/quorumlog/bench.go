@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,12 +45,12 @@ var limitCommand = []string{"bench", "limit-node"}
 var targetNames = []string{"quorumlog", "limit", "limit-log", "kafka", "kafka-fsync", "nats", "nats-fsync"}
 
 type benchFlags struct {
-	file, dir, json   string
-	servers, nodeArgs []string
-	duration, warmUp  time.Duration
-	rounds, nodes     int
-	profile           bench.Profile
-	timeout, heat     time.Duration
+	file, dir, json, html string
+	servers, nodeArgs     []string
+	duration, warmUp      time.Duration
+	rounds, nodes         int
+	profile               bench.Profile
+	timeout, heat         time.Duration
 }
 
 func newBenchCommand() *cobra.Command {
@@ -63,7 +64,7 @@ anything do not count. A target's processes and data exist only during its turn.
 		Args: unknownCommand,
 		RunE: needSubcommand,
 	}
-	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newLimitNodeCommand())
+	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newBenchReportCommand(), newLimitNodeCommand())
 	return cmd
 }
 
@@ -72,6 +73,7 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.file, "file", "", "YAML `file` with a workload of your own, instead of a name")
 	flags.StringVar(&f.dir, "dir", "", "`directory` for the data of clusters that are started (default: a temporary one)")
 	flags.StringVar(&f.json, "json", "", "`file` for everything that was measured")
+	flags.StringVar(&f.html, "html", "", "`file` for a page with charts")
 	flags.StringSliceVar(&f.servers, "servers", nil, "host:port `addresses` of a cluster that runs already; the target starts its own otherwise")
 	flags.StringArrayVar(&f.nodeArgs, "node-flag", nil, "a `flag` for the nodes of quorumlog's own cluster, such as --disk-io=buffered; may be repeated")
 	flags.DurationVar(&f.duration, "duration", 0, "timed part, instead of the workload's")
@@ -139,6 +141,32 @@ func newBenchListCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func newBenchReportCommand() *cobra.Command {
+	page := ""
+	cmd := &cobra.Command{
+		Use:   "report FILE",
+		Short: "Show again what --json has kept",
+		Args:  oneArgument("file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return fmt.Errorf("cannot read the results: %w", err)
+			}
+			var c bench.Comparison
+			if err := json.Unmarshal(data, &c); err != nil {
+				return fmt.Errorf("%s holds no results: %w", args[0], err)
+			}
+			c.WriteText(cmd.OutOrStdout())
+			if page != "" {
+				err = c.WriteHTML(page)
+			}
+			return errors.Join(err, c.Headline())
+		},
+	}
+	cmd.Flags().StringVar(&page, "html", "", "`file` for a page with charts")
+	return cmd
 }
 
 // workload is the one that is named or in the file, with what the flags change.
@@ -211,6 +239,9 @@ func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Wr
 		c.WriteText(out)
 		if f.json != "" {
 			err = errors.Join(err, c.WriteJSON(f.json))
+		}
+		if f.html != "" {
+			err = errors.Join(err, c.WriteHTML(f.html))
 		}
 	}
 	if err != nil {

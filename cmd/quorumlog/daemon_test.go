@@ -349,6 +349,14 @@ func TestRefusedStarts(t *testing.T) {
 		}
 		return path
 	}
+	// whole has the storage that belongs to the identity, too.
+	whole := func(name string, edit func(string) string) string {
+		path := elsewhere(name)
+		if err := errors.Join(os.CopyFS(path, os.DirFS(copied)), os.WriteFile(filepath.Join(path, "meta.properties"), []byte(edit(string(identity))), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
 	replace := func(old, with string) func(string) string {
 		return func(s string) string {
 			if !strings.Contains(s, old) {
@@ -388,14 +396,14 @@ func TestRefusedStarts(t *testing.T) {
 		{"data directory in use", nodeArgs(dir, 1, "--join", gossip), []string{elsewhere("node-1"), "in use by process " + strconv.Itoa(first.command.Process.Pid), "--data-dir"}},
 		{"cloned node id", nodeArgs(dir, 1, "--data-dir", elsewhere("clone"), "--join", gossip), []string{"node id 1", "node id", "store"}},
 		{"copied data directory", nodeArgs(dir, 1, "--data-dir", copied, "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
-		{"data directory copied while it was in use", nodeArgs(dir, 1, "--data-dir", edited("later", unchanged), "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
+		{"data directory copied while it was in use", nodeArgs(dir, 1, "--data-dir", whole("later", unchanged), "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
 		{"format of the future", nodeArgs(dir, 1, "--data-dir", edited("future", replace("version=1", "version=99"))), []string{"format 99", "format 1", "release"}},
 		{"damaged identity", nodeArgs(dir, 1, "--data-dir", edited("damaged", replace("version=1\n", ""))), []string{"meta.properties", "version"}},
 		{"directory of another node", nodeArgs(dir, 6, "--data-dir", edited("other", unchanged)), []string{"node 1", "node 6", "--node-id 1"}},
 		{"directory of a cluster of another name", nodeArgs(dir, 1, "--data-dir", edited("named", unchanged), "--cluster-name", "another"), []string{`"another"`, `"` + cluster + `"`, "--cluster-name " + cluster}},
 		{"cluster of another name", nodeArgs(dir, 7, "--cluster-name", "another", "--join", gossip), []string{`"another"`, `"` + cluster + `"`, "cluster name"}},
-		{"cluster of another id", nodeArgs(dir, 8, "--data-dir", edited("id", func(s string) string {
-			return replace("node.id=1", "node.id=8")(replace(clusterID, "AAAAAAAAAAAAAAAAAAAAAA")(replace("store.id=", "store.id=x")(s)))
+		{"cluster of another id", nodeArgs(dir, 8, "--data-dir", whole("id", func(s string) string {
+			return replace("node.id=1", "node.id=8")(replace(clusterID, "AAAAAAAAAAAAAAAAAAAAAA")(s))
 		}), "--join", gossip), []string{clusterID, "AAAAAAAAAAAAAAAAAAAAAA", "--join", "empty data directory"}},
 		{"second foundation", nodeArgs(dir, 9, "--bootstrap", "--join", gossip), []string{"exists already", clusterID, port, "--bootstrap"}},
 		{"no cluster", nodeArgs(dir, 10), []string{"--bootstrap", "--join"}},

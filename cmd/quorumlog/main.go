@@ -22,7 +22,6 @@ func commands() []*cobra.Command {
 		profiled(newNodeCommand()),
 		newDevCommand(),
 		newDemoCommand(),
-		newBenchCommand(),
 		newTopicCommand(),
 		newProduceCommand(),
 		newConsumeCommand(),

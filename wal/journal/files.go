@@ -52,7 +52,7 @@ func (j *Journal) addReady() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err != nil && j.mu.noSpace == nil { // the first of a row
+	if err != nil && j.mu.noSpace == nil && !j.mu.closed { // the first of a row; closing interrupts the making of a file
 		j.opts.Logger.Warn("journal: cannot prepare the next file", "error", err, "ready", len(j.mu.ready))
 	}
 	j.mu.attempts++

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"testing"
+
+	"github.com/lni/goutils/leaktest"
 )
 
 // The crash tests let a store with tiny files, caches and checkpoints work, crash at any operation on the disk (also in the
@@ -43,6 +45,7 @@ func replay(t testing.TB, seed uint64) string {
 
 // crashTest runs seeds until one fails.
 func crashTest(t *testing.T, n int, config func(seed uint64) crashConfig) {
+	defer leaktest.AfterTest(t)()
 	from, to := crashSeeds(t, n)
 	for seed := from; seed < to && !t.Failed(); seed++ {
 		c := config(seed)

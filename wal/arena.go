@@ -32,7 +32,55 @@ type memory struct {
 	arenas []*arena
 	free   [orders][]block // stacks of free blocks; entries whose block was merged since are stale and skipped
 	pool   []*chunk        // chunk headers for reuse
+	ahead  [][]byte        // mappings for the next arenas, with their pages in place
 	closed bool
+
+	hungry chan struct{} // capacity 1: an arena was taken from ahead, or mapped for want of one
+}
+
+// arenasAhead is how many arenas are prepared before anybody needs them. The first touch of a page costs more than writing it (the
+// kernel zeroes it, and under a hypervisor the host may, too), and it would happen on a shard worker, in front of all its groups.
+const arenasAhead = 2
+
+// prepareAhead keeps arenas ready until stop is closed, from when the first one is used on, and up to limit bytes in all.
+func (m *memory) prepareAhead(stop <-chan struct{}, limit int64) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-m.hungry:
+		}
+		for m.wantsAhead(limit) {
+			buf, err := mapArena(arenaBytes)
+			if err != nil {
+				break // whoever needs one says so
+			}
+			populate(buf)
+			m.mu.Lock()
+			m.ahead = append(m.ahead, buf)
+			m.mu.Unlock()
+		}
+	}
+}
+
+func (m *memory) wantsAhead(limit int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.ahead) < arenasAhead && int64(len(m.arenas)+len(m.ahead))*arenaBytes < limit
+}
+
+// mapping returns memory for an arena, prepared if possible. Called with mu.
+func (m *memory) mapping() ([]byte, error) {
+	select {
+	case m.hungry <- struct{}{}:
+	default:
+	}
+	if n := len(m.ahead); n > 0 {
+		buf := m.ahead[n-1]
+		m.ahead = m.ahead[:n-1]
+		return buf, nil
+	}
+	return mapArena(arenaBytes)
 }
 
 // block names a piece of an arena by the number of its first 4 KiB.
@@ -113,7 +161,7 @@ func (m *memory) take(order int8) block {
 			return m.split(b, o, order)
 		}
 	}
-	buf, err := mapArena(arenaBytes)
+	buf, err := m.mapping()
 	if err != nil {
 		panic(fmt.Sprintf("wal: out of memory for tails: %v", err))
 	}
@@ -203,6 +251,10 @@ func (m *memory) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
+	for _, buf := range m.ahead {
+		unmapArena(buf)
+	}
+	m.ahead = nil
 	if m.used.Load() != 0 {
 		return
 	}

@@ -15,4 +15,7 @@ func mapArena(n int) ([]byte, error) {
 	return b, err
 }
 
+// populate puts the pages of a mapping in place. A kernel that does not know how (before Linux 5.14) does it at the first touch.
+func populate(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) }
+
 func unmapArena(b []byte) { _ = unix.Munmap(b) }

@@ -146,6 +146,10 @@ func (s *Store) start() {
 		s.running.Go(s.runPreparer)
 	}
 	s.running.Go(s.wakeOnFailure)
+	if s.o.CacheBytes >= 4*arenaBytes { // a smaller cache is there at once
+		s.memory.hungry = make(chan struct{}, 1)
+		s.running.Go(func() { s.memory.prepareAhead(s.closing, s.o.CacheBytes) })
+	}
 }
 
 // wakeOnFailure is the goroutine that wakes those who wait for writes which will not return now.

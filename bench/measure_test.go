@@ -109,12 +109,22 @@ func TestUsageOfThisProcess(t *testing.T) {
 		t.Skip("usage is measured on Linux only")
 	}
 	dir := t.TempDir()
-	u := usageOf([]int{os.Getpid()}, dir)
-	if u.rss < 1<<20 || u.syscallsRW == 0 {
-		t.Errorf("%+v", u)
+	own := os.Getpid()
+	u, ok := usageOf(own)
+	if !ok || u.rss < 1<<20 || u.syscalls == 0 {
+		t.Errorf("%+v, %v", u, ok)
 	}
-	if gone := usageOf([]int{1 << 30}, dir); gone.rss != 0 || gone.cpu != 0 {
-		t.Errorf("a process that is not there: %+v", gone)
+	if _, ok := usageOf(1 << 30); ok {
+		t.Error("a process that is not there is there")
+	}
+	if diskWritten(dir) < 0 {
+		t.Error("what the disk has written is not known")
+	}
+	// The process begins after the first look and is gone at the last one.
+	a := newAccount(nil)
+	a.look([]int{own, 1 << 30})
+	if used := a.used(nil); used.cpu != a.last[own].cpu || used.rss != 0 || len(a.last) != 1 {
+		t.Errorf("%+v", used)
 	}
 	m, err := InspectMachine(dir)
 	if err != nil || m.Cores == 0 || m.CPU == "" || m.FileSystem == "" || len(m.Fdatasync) != 2 || m.Fdatasync[0].P50MS <= 0 {

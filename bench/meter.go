@@ -11,7 +11,8 @@ type meter struct {
 	t       *turn
 	begun   time.Time
 	records int64
-	servers usage
+	servers *account
+	disk    int64 // bytes written by the whole disk, -1 unknown
 	client  time.Duration
 	counts  map[string]float64
 }
@@ -31,7 +32,7 @@ func (t *turn) begin(records int64) *meter {
 		}
 	}
 	return &meter{
-		t: t, records: records, servers: usageOf(t.system.Processes(), t.dir), client: ownCPU(), counts: t.counters(), begun: time.Now(),
+		t: t, records: records, servers: newAccount(t.system.Processes()), disk: diskWritten(t.dir), client: ownCPU(), counts: t.counters(), begun: time.Now(),
 	}
 }
 
@@ -51,7 +52,9 @@ func (t *turn) counters() map[string]float64 {
 func (m *meter) end(records int64) {
 	seconds := time.Since(m.begun).Seconds()
 	r := &m.t.result
-	used := usageOf(m.t.system.Processes(), m.t.dir).sub(m.servers)
+	pids, disk := m.t.system.Processes(), diskWritten(m.t.dir)
+	m.servers.look(pids)
+	used := m.servers.used(pids)
 	client := ownCPU() - m.client
 	if p, ok := m.t.system.(profiler); ok {
 		if err := p.StopProfiles(); err != nil {
@@ -70,9 +73,9 @@ func (m *meter) end(records int64) {
 	r.ServerCPUPerMB = used.cpu.Seconds() * 1000 / mb
 	r.ClientCPUPerMB = client.Seconds() * 1000 / mb
 	r.ProcessBytesPerByte = float64(used.written) / 1e6 / mb
-	r.SyscallsPerMB = float64(used.syscallsRW) / mb
-	if used.disk >= 0 {
-		r.DiskBytesPerByte = float64(used.disk) / 1e6 / mb
+	r.SyscallsPerMB = float64(used.syscalls) / mb
+	if disk >= 0 && m.disk >= 0 {
+		r.DiskBytesPerByte = float64(disk-m.disk) / 1e6 / mb
 	}
 	if counts := m.t.counters(); counts != nil {
 		for name, n := range counts {
@@ -100,6 +103,7 @@ func (m *meter) watch(ctx context.Context, d time.Duration, records func() int64
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-tick.C:
+			m.servers.look(m.t.system.Processes())
 			n := records()
 			rate := m.t.megabytes(n-last) / now.Sub(at).Seconds()
 			last, at = n, now

@@ -20,36 +20,40 @@ type Run struct {
 	Say      func(format string, args ...any) // progress
 }
 
-// Do starts the target, measures, reads everything back, ends the target and removes its data.
+// Do starts the target, measures, reads everything back, ends the target and removes its data. After a failure of the target the
+// data and logs stay.
 func (r Run) Do(ctx context.Context) (result Result, err error) {
-	if len(r.Servers) == 0 {
-		if err := r.checkSpace(); err != nil {
-			return Result{}, err
-		}
+	prefix := "bench"
+	if len(r.Servers) > 0 {
+		prefix = fmt.Sprintf("bench-%d", time.Now().UnixNano()) // others may have used the cluster before
+	} else if err := r.checkSpace(); err != nil {
+		return Result{}, err
 	}
 	dir := filepath.Join(r.Dir, fmt.Sprintf("%s-%d", r.Target.Name(), r.Round))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Result{}, fmt.Errorf("cannot make a directory for the target: %w", err)
 	}
-	load := loadAverage()
-	system, err := r.Target.Start(ctx, Setup{Dir: dir, Servers: r.Servers, Workload: r.Workload, Profile: r.Profile, Log: r.Say})
-	if err != nil {
-		return Result{}, fmt.Errorf("cannot start %s: %w", r.Target.Name(), err)
-	}
-	t := turn{Run: r, system: system, dir: dir, layout: NewLayout("bench", r.Workload.Topics, r.Workload.Partitions)}
-	err = t.measure(ctx)
-	if err != nil && ctx.Err() != nil {
+	t := turn{Run: r, dir: dir, layout: NewLayout(prefix, r.Workload.Topics, r.Workload.Partitions)}
+	t.result = Result{Target: r.Target.Name(), Workload: r.Workload.Name, Round: r.Round, LoadBefore: loadAverage()}
+	if err = t.play(ctx); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
-	}
-	closed := system.Close()
-	if err != nil {
+	} else if err != nil {
 		return Result{}, fmt.Errorf("%s: %w (data and logs are in %s)", r.Target.Name(), err, dir)
 	}
-	if err := errors.Join(closed, os.RemoveAll(dir)); err != nil {
-		return Result{}, fmt.Errorf("cannot clear away after %s: %w", r.Target.Name(), err)
+	return t.result, errors.Join(err, os.RemoveAll(dir))
+}
+
+// play is the turn, between the start of the target and its end.
+func (t *turn) play(ctx context.Context) (err error) {
+	t.system, err = t.Target.Start(ctx, Setup{Dir: t.dir, Servers: t.Servers, Workload: t.Workload, Profile: t.Profile, Log: t.Say})
+	if err != nil {
+		return fmt.Errorf("cannot start it: %w", err)
 	}
-	t.result.Target, t.result.Workload, t.result.Round, t.result.LoadBefore = r.Target.Name(), r.Workload.Name, r.Round, load
-	return t.result, nil
+	err = t.measure(ctx)
+	if r, ok := t.system.(Remover); ok && len(t.Servers) > 0 {
+		err = errors.Join(err, r.Remove(context.WithoutCancel(ctx), t.layout))
+	}
+	return errors.Join(err, t.system.Close())
 }
 
 // assumedMBPerSecond is what a maximum-rate run is taken to write at most, for the check of the disk's space.

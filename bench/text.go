@@ -95,6 +95,7 @@ func row(w io.Writer, r Result) {
 func notes(w io.Writer, r Result) {
 	var n []string
 	add := func(format string, args ...any) { n = append(n, fmt.Sprintf(format, args...)) }
+	add("load average before %.2f", r.LoadBefore)
 	add("servers %.0f %% of a core", r.ServerCPUPercent)
 	if r.MBPerSecond > 0 {
 		add("client %.2f CPU-ms/MB", r.ClientCPUPerMB)

@@ -2,24 +2,46 @@ package bench
 
 import "time"
 
-// usage is what processes have used so far.
+// usage is what a process has used so far.
 type usage struct {
-	cpu        time.Duration // user and system
-	rss        int64         // bytes, now
-	written    int64         // bytes handed to the block layer, or made dirty in the page cache
-	disk       int64         // bytes written by the whole disk below the data, -1 unknown
-	syscallsRW int64         // read and write system calls
-	read       int64         // bytes read from the disk
+	cpu      time.Duration // user and system
+	rss      int64         // bytes, now
+	written  int64         // bytes handed to the block layer, or made dirty in the page cache
+	syscalls int64         // read and write calls
 }
 
-// sub returns what was used since. rss stays what it is.
-func (u usage) sub(since usage) usage {
-	u.cpu -= since.cpu
-	u.written -= since.written
-	u.syscallsRW -= since.syscallsRW
-	u.read -= since.read
-	if u.disk >= 0 && since.disk >= 0 {
-		u.disk -= since.disk
+// account follows processes, of which some may end and others begin meanwhile.
+type account struct {
+	first, last map[int]usage // by process id
+}
+
+func newAccount(pids []int) *account {
+	a := &account{first: make(map[int]usage), last: make(map[int]usage)}
+	for _, pid := range pids {
+		a.first[pid], _ = usageOf(pid)
 	}
-	return u
+	return a
+}
+
+// look notes what the processes have used. What one uses after the last look before its end is not counted.
+func (a *account) look(pids []int) {
+	for _, pid := range pids {
+		if u, ok := usageOf(pid); ok {
+			a.last[pid] = u
+		}
+	}
+}
+
+// used is what all of them have used since the beginning; rss is that of the ones that are alive.
+func (a *account) used(alive []int) (sum usage) {
+	for pid, last := range a.last {
+		first := a.first[pid]
+		sum.cpu += last.cpu - first.cpu
+		sum.written += last.written - first.written
+		sum.syscalls += last.syscalls - first.syscalls
+	}
+	for _, pid := range alive {
+		sum.rss += a.last[pid].rss
+	}
+	return sum
 }

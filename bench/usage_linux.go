@@ -15,33 +15,25 @@ import (
 // clockTick is the unit of /proc/PID/stat: USER_HZ, which Linux has fixed at 100 for every architecture that runs Go.
 const clockTick = 10 * time.Millisecond
 
-// usageOf adds up what processes have used; dir names the disk. A process that is gone counts as nothing.
-func usageOf(pids []int, dir string) usage {
-	u := usage{disk: diskWritten(dir)}
-	for _, pid := range pids {
-		cpu, rss := statOf(pid)
-		u.cpu += cpu
-		u.rss += rss
-		io := ioOf(pid)
-		u.written += io["write_bytes"] - io["cancelled_write_bytes"]
-		u.read += io["read_bytes"]
-		u.syscallsRW += io["syscr"] + io["syscw"]
-	}
-	return u
+// usageOf returns what a process has used; false: it is gone.
+func usageOf(pid int) (usage, bool) {
+	cpu, rss, ok := statOf(pid)
+	io := ioOf(pid)
+	return usage{cpu, rss, io["write_bytes"] - io["cancelled_write_bytes"], io["syscr"] + io["syscw"]}, ok
 }
 
-func statOf(pid int) (cpu time.Duration, rss int64) {
+func statOf(pid int) (cpu time.Duration, rss int64, ok bool) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0
+		return 0, 0, false
 	}
 	// The name, in brackets, may hold anything; field 3 follows it.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 22 {
-		return 0, 0
+	if len(fields) < 22 || fields[0] == "Z" {
+		return 0, 0, false
 	}
 	number := func(field int) int64 { n, _ := strconv.ParseInt(fields[field-3], 10, 64); return n }
-	return time.Duration(number(14)+number(15)) * clockTick, number(24) * int64(os.Getpagesize())
+	return time.Duration(number(14)+number(15)) * clockTick, number(24) * int64(os.Getpagesize()), true
 }
 
 func ioOf(pid int) map[string]int64 {

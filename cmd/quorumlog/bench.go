@@ -234,6 +234,7 @@ func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Wr
 		progress.say("%s: %.0f records/s, %.1f MB/s", r.Target, r.RecordsPerSecond, r.MBPerSecond)
 	})
 	progress.close()
+	_ = os.Remove(dir) // unless it holds what a target that failed has left
 	c.Version = version()
 	if len(c.Results) > 0 {
 		c.WriteText(out)
@@ -244,13 +245,16 @@ func runBench(ctx context.Context, f benchFlags, args, names []string, out io.Wr
 			err = errors.Join(err, c.WriteHTML(f.html))
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted")
+	case err != nil:
 		return err
 	}
 	if err := c.Headline(); err != nil {
 		return fmt.Errorf("%w: %w", errNoHeadline, err)
 	}
-	return os.RemoveAll(dir)
+	return nil
 }
 
 // makeDirectory makes a directory that is named and makes its name absolute: the nodes may run elsewhere.

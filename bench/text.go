@@ -71,8 +71,9 @@ func (l Workload) settings() string {
 	}
 	if l.Mode == ModeCatchUp {
 		parts = append(parts, fmt.Sprintf("backlog %v, %s", l.BacklogBytes, l.Cache))
+	} else {
+		parts = append(parts, fmt.Sprintf("warm-up %v, timed %v", l.WarmUp, l.Duration))
 	}
-	parts = append(parts, fmt.Sprintf("warm-up %v, timed %v", l.WarmUp, l.Duration))
 	return strings.Join(parts, "; ")
 }
 

@@ -118,10 +118,12 @@ func (b Bytes) String() string {
 		return fmt.Sprintf("%d GiB", b>>30)
 	case b >= 1<<20 && b%(1<<20) == 0:
 		return fmt.Sprintf("%d MiB", b>>20)
-	case b >= 1<<10 && b%(1<<10) == 0:
-		return fmt.Sprintf("%d KiB", b>>10)
+	case b >= 1e9 && b%1e9 == 0:
+		return fmt.Sprintf("%d GB", b/1e9)
 	case b >= 1e6 && b%1e6 == 0:
 		return fmt.Sprintf("%d MB", b/1e6)
+	case b >= 1<<10 && b%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", b>>10)
 	}
 	return fmt.Sprintf("%d B", int64(b))
 }

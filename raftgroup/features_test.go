@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -607,9 +608,16 @@ func TestRetryWaitsForMinInSync(t *testing.T) {
 	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
 		leader := c.AwaitLeader(1, time.Second)
 		require.NotNil(t, leader)
+		node := raftgrouptest.NodeOf(leader.Replica())
+		var retryOf atomic.Uint64 // index of the original; 0: batches are new
+		c.Nodes[node].Machines[1].Decide = func(_ id.Index, term id.Term, _ batch.Batch) raftgroup.Admission {
+			if original := id.Index(retryOf.Load()); original > 0 {
+				return raftgroup.Duplicate(original, term, 1)
+			}
+			return raftgroup.Accept()
+		}
 		propose(t, c, leader, 1, 10)
 		caughtUp(t, c)
-		node := raftgrouptest.NodeOf(leader.Replica())
 		third := node%3 + 1
 		// The third replica gets nothing from now on, but is not known to be away yet.
 		c.Net.Isolate(third, 1, 2, 3)
@@ -620,11 +628,7 @@ func TestRetryWaitsForMinInSync(t *testing.T) {
 			t.Fatalf("answered on two replicas: %+v", r)
 		default:
 		}
-		commit := leader.Commit()
-		m := c.Nodes[node].Machines[1]
-		m.Decide = func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission {
-			return raftgroup.Duplicate(commit, term, 1)
-		}
+		retryOf.Store(uint64(leader.Commit()))
 		// The producer's connection breaks, it sends the batch again.
 		second := c.Propose(leader, raftgrouptest.Batch([]byte("x")), raftgroup.AcksAll)
 		pause(100 * time.Millisecond)
@@ -633,7 +637,6 @@ func TestRetryWaitsForMinInSync(t *testing.T) {
 			t.Errorf("the retry was acknowledged on two replicas: %+v", r)
 		default:
 		}
-		m.Decide = nil
 		c.Net.Heal()
 		<-first
 	})

@@ -96,19 +96,25 @@ func (m *meter) watch(ctx context.Context, d time.Duration, records func() int64
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	last, at := m.records, m.begun
+	note := func(now time.Time) {
+		n := records()
+		rate := m.t.megabytes(n-last) / now.Sub(at).Seconds()
+		last, at = n, now
+		m.t.result.Series = append(m.t.result.Series, rate)
+		m.t.Say("%2.0f s: %.1f MB/s", now.Sub(m.begun).Seconds(), rate)
+	}
 	for {
 		select {
-		case <-end.C:
+		case now := <-end.C:
+			if now.Sub(at) > time.Second/2 {
+				note(now)
+			}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-tick.C:
 			m.servers.look(m.t.system.Processes())
-			n := records()
-			rate := m.t.megabytes(n-last) / now.Sub(at).Seconds()
-			last, at = n, now
-			m.t.result.Series = append(m.t.result.Series, rate)
-			m.t.Say("%2.0f s: %.1f MB/s", now.Sub(m.begun).Seconds(), rate)
+			note(now)
 			if free, err := freeBytes(m.t.dir); err == nil && free < leastFree {
 				return fmt.Errorf("the disk is nearly full: %d MB are left", free/1e6)
 			}

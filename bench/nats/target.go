@@ -167,7 +167,7 @@ func (s *system) Describe() bench.Description {
 		Nodes: len(s.servers), Own: s.cluster != nil, KeepsData: true,
 		Fsync: "NOT before the acknowledgement: in memory or the page cache of a majority (sync_interval 2m)",
 		Settings: map[string]string{
-			"client": fmt.Sprintf("nats.go %s, asynchronous publish to the leaders of the streams, %d messages in flight", nats.Version, s.window()),
+			"client": fmt.Sprintf("nats.go %s, asynchronous publish to the leaders of the streams, %d messages in flight, nothing is sent again", nats.Version, s.window()),
 		},
 	}
 	if s.target.Fsync == FsyncAlways {

@@ -15,7 +15,15 @@ func mapArena(n int) ([]byte, error) {
 	return b, err
 }
 
-// populate puts the pages of a mapping in place. A kernel that does not know how (before Linux 5.14) does it at the first touch.
-func populate(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) }
+// populate puts the pages of a mapping in place, a huge page at a time: each call holds a lock that other mappings of the process
+// wait for. A kernel that does not know how (before Linux 5.14) does it at the first touch.
+func populate(b []byte) {
+	const step = 2 * mib
+	for ; len(b) > 0; b = b[min(step, len(b)):] {
+		if unix.Madvise(b[:min(step, len(b))], unix.MADV_POPULATE_WRITE) != nil {
+			return
+		}
+	}
+}
 
 func unmapArena(b []byte) { _ = unix.Munmap(b) }

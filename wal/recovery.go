@@ -110,7 +110,8 @@ func (r *recovery) loadOne(key, value []byte) error {
 		}
 		c, err := parseCut(value)
 		if err != nil {
-			return fmt.Errorf("wal: group %d, replica %d: %w", k.group, k.replica, err)
+			r.refuseUnreadable(k, err)
+			return nil
 		}
 		l := c.open(r.s, k)
 		r.s.dirs[l.dir] = true
@@ -141,6 +142,15 @@ func parseReplicaKey(key []byte) (logKey, error) {
 		return logKey{}, fmt.Errorf("wal: %x is no key of a replica", key)
 	}
 	return logKey{id.Group(binary.BigEndian.Uint64(key[1:])), id.Replica(binary.BigEndian.Uint64(key[9:]))}, nil
+}
+
+// refuseUnreadable takes out the one replica whose cut does not check: the others on the disk must not suffer for it. Its name and
+// directory are in the cut, so it gets names that nothing else has, and its files stay.
+func (r *recovery) refuseUnreadable(k logKey, cause error) {
+	name := fmt.Sprintf("unreadable-%d-%d", k.group, k.replica)
+	l := newLog(r.s, &Spec{Group: k.group, Replica: k.replica, Name: name}, name)
+	l.resetTo(Start{})
+	r.logs[k] = &replaying{l: l, refused: cause.Error()}
 }
 
 // checkFormat refuses what another version of the program wrote.

@@ -396,10 +396,14 @@ func (l *Log) takeCut(completed journal.Seq) (c *cut, garbage []segment.Key, ok 
 	if l.cutGiven && l.cutState.Applied <= l.doneIndex {
 		l.state, l.cutGiven = l.cutState, false
 	}
+	next, ok := l.offsetInMemory(l.doneIndex + 1)
+	if !ok {
+		return nil, nil, false, l.s.broken(l, "the row of the first entry that is not durable is not in memory")
+	}
 	l.changed = false
 	c = &cut{
 		covered: max(completed, l.doneSeq), topic: l.topic, name: l.name, dir: l.dir, segmentBytes: l.segmentBytes,
-		start: l.start, next: l.offsetAt(l.doneIndex + 1), hs: l.doneHS, state: l.state,
+		start: l.start, next: next, hs: l.doneHS, state: l.state,
 	}
 	c.hs.Commit = min(max(c.hs.Commit, l.commit(), c.state.Applied), l.doneIndex)
 	for _, e := range l.epochs {

@@ -393,16 +393,24 @@ func (l *Log) OffsetAt(i id.Index) id.Offset {
 
 // offsetAt is OffsetAt for entries whose row is in memory and those after the last. Called with mu.
 func (l *Log) offsetAt(i id.Index) id.Offset {
+	offset, ok := l.offsetInMemory(i)
+	if !ok {
+		panic(fmt.Sprintf("wal: %v: the row of entry %d is not in memory", l, i))
+	}
+	return offset
+}
+
+func (l *Log) offsetInMemory(i id.Index) (id.Offset, bool) {
 	if i > l.LastIndex() {
-		return l.NextOffset()
+		return l.NextOffset(), true
 	}
 	if i <= l.start.Index {
-		return l.start.Offset
+		return l.start.Offset, true
 	}
 	if row := l.segs[l.segOf(i)].row(i); row != nil {
-		return row.Offset
+		return row.Offset, true
 	}
-	panic(fmt.Sprintf("wal: %v: the row of entry %d is not in memory", l, i))
+	return id.NoOffset, false
 }
 
 // OffsetForTime returns base offset and maximum timestamp of the first batch below limit whose maximum timestamp is at least

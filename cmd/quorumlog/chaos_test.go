@@ -29,6 +29,20 @@ func chaosTime(t *testing.T) time.Duration {
 	return d
 }
 
+// chaosSeed is QUORUMLOG_SEED or a new one, printed for the next run.
+func chaosSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("QUORUMLOG_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("QUORUMLOG_SEED: %v", err)
+		}
+	}
+	t.Logf("QUORUMLOG_SEED=%d", seed)
+	return seed
+}
+
 // TestKillAtRandom produces while nodes are killed with SIGKILL and restarted at random, one at a time and sometimes all three,
 // and then looks for every acknowledged record.
 func TestKillAtRandom(t *testing.T) {
@@ -36,11 +50,7 @@ func TestKillAtRandom(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("QUORUMLOG_SEED"); text != "" {
-		seed, _ = strconv.ParseUint(text, 10, 64)
-	}
-	t.Logf("QUORUMLOG_SEED=%d", seed)
+	seed := chaosSeed(t)
 	random := rand.New(rand.NewPCG(seed, 1))
 	chaos := chaosTime(t)
 	ctx, cancel := context.WithTimeout(context.Background(), chaos+2*time.Minute)

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -21,11 +19,7 @@ func TestPowerLossAtRandom(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("QUORUMLOG_SEED"); text != "" {
-		seed, _ = strconv.ParseUint(text, 10, 64)
-	}
-	t.Logf("QUORUMLOG_SEED=%d", seed)
+	seed := chaosSeed(t)
 	random := rand.New(rand.NewPCG(seed, 2))
 	length := chaosTime(t)
 	ctx, cancel := context.WithTimeout(context.Background(), length+2*time.Minute)

@@ -26,7 +26,8 @@ var poisonFreed bool
 
 // memory hands out chunks. It has its own lock, which is the innermost of all.
 type memory struct {
-	used atomic.Int64 // bytes of chunks that are referenced
+	used    atomic.Int64 // bytes of chunks that are referenced
+	largest atomic.Int64 // bytes of the largest chunk that a tail grows by, but for batches that are larger
 
 	mu     sync.Mutex
 	arenas []*arena

@@ -80,7 +80,8 @@ func (l *Log) tellEvictor(sg *seg) {
 	}
 }
 
-// evictOne drops the log's oldest chunk if it is flushed and committed. It returns false when there is one that is not.
+// evictOne drops the log's oldest chunk if it is flushed and committed, or as much as is of a last one. It returns false when there
+// is one of which nothing can go.
 func (l *Log) evictOne() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,9 +96,10 @@ func (l *Log) evictOne() bool {
 		if !sg.sealed {
 			limit = id.Position(disk.RoundDown(int64(limit)))
 		}
-		if sg.tail.evict(int64(limit)) == 0 {
+		if sg.tail.evict(int64(limit)) == 0 && sg.tail.shrink(&l.s.memory, int64(limit)) == 0 {
 			return false
 		}
+		l.tellEvictor(sg) // of what is left in a smaller chunk
 		sg.forgetRows(id.Position(sg.tail.start(int64(sg.end))))
 		return true
 	}

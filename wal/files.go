@@ -132,17 +132,20 @@ func (f *files) count() int {
 	return len(f.open)
 }
 
-// The steps in which the space of a segment is taken. A small partition does not take what a busy one needs.
-var allocationSteps = [...]int64{mib, 4 * mib, 16 * mib, 64 * mib}
+// Space for a segment is taken in steps that double what it has, within these bounds: a small partition does not take what a busy
+// one needs, and a busy one seldom waits for the file system.
+const (
+	smallestStep = mib
+	largestStep  = 64 * mib
+)
 
-// step returns how much space to take for a segment that has n bytes of it.
-func step(n int64) int64 {
-	for i := len(allocationSteps) - 1; i > 0; i-- {
-		if n >= allocationSteps[i-1] {
-			return allocationSteps[i]
-		}
-	}
-	return allocationSteps[0]
+// step returns how much more space to take for a segment that has allocated bytes of it.
+func step(allocated int64) int64 { return min(max(allocated, smallestStep), largestStep) }
+
+// spacious tells whether a segment has space for some time to come: half of what the next step would add. A step must leave it
+// spacious, or each look at it would take the next one at once. Called with the log's mu.
+func (sg *seg) spacious() bool {
+	return int64(sg.end) <= sg.allocated && sg.allocated-int64(sg.end) >= step(sg.allocated)/2
 }
 
 // preparers is how many goroutines create files, take space and catch up.
@@ -166,7 +169,8 @@ func (s *Store) prepare(l *Log, sg *seg) {
 	if sg.preparing || s.noSpace.Load() {
 		return
 	}
-	if sg.ready && (sg.allocated-int64(sg.end) > step(sg.allocated)/2 || sg.allocated >= l.segmentBytes+mib) && int64(sg.end) <= sg.allocated {
+	full := sg.allocated >= l.segmentBytes+mib && int64(sg.end) <= sg.allocated // it rolls before it needs more
+	if sg.ready && (sg.spacious() || full) {
 		return
 	}
 	sg.preparing = true
@@ -398,7 +402,7 @@ func (s *Store) checkSpace() {
 	if err != nil {
 		return
 	}
-	low := free < s.o.ReserveBytes+allocationSteps[0] || s.journal.Room() < s.o.JournalFileBytes/2
+	low := free < s.o.ReserveBytes+smallestStep || s.journal.Room() < s.o.JournalFileBytes/2
 	if low {
 		s.noteNoSpace(errReserve)
 	} else if s.noSpace.Swap(false) {

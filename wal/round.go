@@ -12,12 +12,10 @@ import (
 )
 
 const (
-	maxRoundBytes  = 32 * mib // of entries in one round; also no more than half a journal file has
-	maxDirect      = 128      // segments written by one round: as long as the same bytes would take in the journal
-	maxDirectGap   = 256 * kib
-	flushWorthy    = 16 * kib // less than this is not flushed but goes into the cut
-	prepareAhead   = 2        // a segment's space is taken when less than 1/prepareAhead of the last step is left
-	directPieceMax = disk.BlockSize
+	maxRoundBytes = 32 * mib // of entries in one round; also no more than half a journal file has
+	maxDirect     = 128      // segments written by one round: as long as the same bytes would take in the journal
+	maxDirectGap  = 256 * kib
+	flushWorthy   = 16 * kib // less than this is not flushed but goes into the cut
 )
 
 // round is a commit round: one frame of the journal, and the segments that are written with it. The committer owns it.

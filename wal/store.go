@@ -138,6 +138,7 @@ func (s *Store) start() {
 	// The copy that recovery makes of the last round must fit into any file of the journal, for the disk may be full then.
 	s.maxRound = min(maxRoundBytes, s.o.JournalFileBytes/2)
 	s.commits.completed = journal.Seq(s.completed.Load())
+	s.shareMemory()
 	s.keepBallast()
 	s.checkSpace()
 	s.commitRun.Go(s.commits.run)
@@ -295,7 +296,14 @@ func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 		return nil, fmt.Errorf("wal: create %v: %w", l, err)
 	}
 	s.logs[key] = l
+	s.shareMemory()
 	return l, nil
+}
+
+// shareMemory lets the chunks of tails be so large that all logs together, each with a last chunk that is nearly empty, stay well
+// inside the cache. Called with mu.
+func (s *Store) shareMemory() {
+	s.memory.largest.Store(min(max(s.o.CacheBytes/int64(16*max(len(s.logs), 1)), smallestShare), largestChunk))
 }
 
 // reserveDir finds a directory that nobody has: the partition's own name, else followed by the replica's id.
@@ -355,6 +363,7 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 	defer s.mu.Unlock()
 	delete(s.logs, key)
 	delete(s.dirs, l.dir)
+	s.shareMemory()
 	return nil
 }
 

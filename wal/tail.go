@@ -8,8 +8,9 @@ import (
 
 // The sizes by which tails grow: small logs stay small, busy ones get chunks that make large writes.
 const (
-	firstChunk   = 4 * kib
-	largestChunk = mib // but for batches that are larger
+	firstChunk    = 4 * kib
+	smallestShare = 16 * kib // what chunks may grow to however many logs there are
+	largestChunk  = mib      // and however few, but for batches that are larger
 )
 
 // tail holds the newest bytes of a segment as the image of its file. The log's lock guards it.
@@ -54,14 +55,14 @@ func (t *tail) grow(m *memory, pos int64, n int) *chunk {
 	start := disk.RoundDown(pos)
 	head := int(pos - start)
 	size := firstChunk
+	largest := int(m.largest.Load())
 	if c := t.last(); c != nil {
-		size = min(4*len(c.buf), largestChunk)
+		size = max(size, min(4*len(c.buf), largest))
 	}
 	if need := head + n; need > size {
 		size = need
-		if need > largestChunk/4 { // several large batches a chunk, or the rest of each chunk would be wasted
-			size = min(4*need, 4*largestChunk)
-			size = max(size, need)
+		if need > largest/4 { // several large batches a chunk, or the rest of each chunk would be wasted
+			size = max(need, min(4*need, 4*largest))
 		}
 	}
 	c := m.alloc(size)
@@ -191,6 +192,28 @@ func (t *tail) evict(limit int64) int64 {
 	t.chunks[len(t.chunks)-1] = nil
 	t.chunks = t.chunks[:len(t.chunks)-1]
 	n := int64(len(c.buf))
+	c.release()
+	return n
+}
+
+// shrink moves what the last chunk holds from limit on, a multiple of 4 KiB, into a chunk of its size, if that is at most half as
+// large. Without it a thousand logs that are written now and then would hold a thousand large chunks, nearly empty, for ever. What
+// others hold a reference to stays as it is. It returns the bytes of memory that this frees once nobody else refers to it.
+func (t *tail) shrink(m *memory, limit int64) int64 {
+	c := t.last()
+	if len(t.chunks) != 1 {
+		return 0
+	}
+	from := max(int(min(limit, disk.RoundDown(c.pos+int64(c.end)))-c.pos), 0)
+	if 2*max(c.end-from, firstChunk) > len(c.buf) {
+		return 0
+	}
+	fresh := m.alloc(c.end - from)
+	fresh.pos = c.pos + int64(from)
+	fresh.end = copy(fresh.buf, c.buf[from:c.end])
+	t.chunks[0] = fresh
+	t.fresh++
+	n := int64(len(c.buf) - len(fresh.buf))
 	c.release()
 	return n
 }

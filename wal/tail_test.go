@@ -15,6 +15,7 @@ func TestTailIsTheImageOfTheFile(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var m memory
 		defer m.close()
+		m.largest.Store(rapid.SampledFrom([]int64{smallestShare, largestChunk}).Draw(t, "largest"))
 		var tl tail
 		var want []byte
 		type batchAt struct{ pos, n int }
@@ -40,7 +41,7 @@ func TestTailIsTheImageOfTheFile(t *testing.T) {
 				}
 			case 2:
 				limit := rapid.IntRange(low, len(want)).Draw(t, "evict")
-				for tl.evict(disk.RoundDown(int64(limit))) > 0 {
+				for tl.evict(disk.RoundDown(int64(limit))) > 0 || tl.shrink(&m, disk.RoundDown(int64(limit))) > 0 {
 					low = int(disk.RoundDown(int64(limit)))
 				}
 			default:

@@ -1,0 +1,41 @@
+package wal
+
+import "testing"
+
+// TestManyLogsShareTheCache writes to more logs than the cache has room for large chunks. Each has little that is not flushed, so
+// producers must not be held back for good: nobody would ever free what they wait for.
+func TestManyLogsShareTheCache(t *testing.T) {
+	s := mustOpen(t, Options{Dir: t.TempDir(), CacheBytes: 4 * mib, JournalFileBytes: mib})
+	defer closeStore(t, s)
+	var drivers []*driver
+	for g := range 64 {
+		drivers = append(drivers, newDriver(t, s, mustCreate(t, s, g+1)))
+	}
+	for range 40 {
+		for _, d := range drivers {
+			d.submit(d.batchEntry(3000))
+		}
+		for _, d := range drivers {
+			d.wait(1)
+			d.commitAll()
+		}
+	}
+	eventually(t, "producers are let in again", func() bool { return s.Pressure() == PressureNone })
+	for _, d := range drivers {
+		d.check()
+	}
+}
+
+// TestStepsLeaveSpace: a step must not be followed by the next one at once, or every small segment ends up with the largest.
+func TestStepsLeaveSpace(t *testing.T) {
+	for allocated := int64(0); allocated < 1<<30; {
+		sg := &seg{allocated: allocated + step(allocated)}
+		for sg.spacious() { // until the preparer is asked again
+			sg.end += 4 * kib
+		}
+		if sg.allocated > 4*int64(sg.end)+smallestStep {
+			t.Fatalf("%d bytes are taken for %d", sg.allocated, sg.end)
+		}
+		allocated = sg.allocated
+	}
+}

@@ -171,7 +171,7 @@ func (l *Log) stageEntry(p *appendPlan, r *run, e *Entry) {
 	sg := r.sg
 	row := segment.Row{
 		Offset: l.NextOffset(), Position: sg.end, Index: e.Index, Term: e.Term, MaxTimestamp: sg.maxTime,
-		Kind: uint8(e.Kind), Checksum: segment.Checksum(e.Data),
+		Kind: uint8(e.Kind), Checksum: checksumOf(e.Kind, e.Data),
 	}
 	if e.Kind == KindBatch {
 		b := batch.Batch(e.Data)

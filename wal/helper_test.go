@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 func init() { poisonFreed = true }
@@ -33,6 +35,7 @@ func testBatch(base id.Offset, epoch id.Epoch, records, n int, ts int64, fill by
 	for i := 61; i < n; i++ {
 		b[i] = fill + byte(i)
 	}
+	be.PutUint32(b[17:], segment.Checksum(b[batch.PrefixSize:]))
 	return b
 }
 

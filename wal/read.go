@@ -340,7 +340,10 @@ func (v *segView) bytes(r *reader, dst []byte) ([]byte, error) {
 	at := n
 	for i := range r.rows {
 		row := &r.rows[i]
-		if row.Length > 0 && segment.Checksum(dst[at:at+int(row.Length)]) != row.Checksum {
+		if row.Position >= w {
+			break // the tail has not been anywhere but in memory
+		}
+		if row.Length > 0 && !intact(row, dst[at:at+int(row.Length)]) {
 			return dst[:n], fmt.Errorf("%w: entry %d at position %d of segment %v of %v", ErrCorrupt, row.Index, row.Position, v.sg.key, v.l)
 		}
 		at += int(row.Length)

@@ -144,7 +144,7 @@ func (s *Store) dereference(l *Log, rec *runRecord) (payload []byte, err error) 
 	}
 	for at, i := data, 0; i < len(rec.rows); i++ {
 		row := &rec.rows[i]
-		if row.Length > 0 && segment.Checksum(at[:row.Length]) != row.Checksum && !s.o.off.referenceCheck {
+		if row.Length > 0 && !intact(row, at[:row.Length]) && !s.o.off.referenceCheck {
 			return nil, nil
 		}
 		at = at[row.Length:]
@@ -337,7 +337,7 @@ func (l *Log) loadTail(sg *seg, start id.Position) (refused string, err error) {
 			sg.tail.append(&l.s.memory, int64(at), image[at-start:row.Position-start])
 		}
 		b := image[row.Position-start : row.End()-start]
-		if segment.Checksum(b) != row.Checksum {
+		if !intact(row, b) {
 			return fmt.Sprintf("segment %v: entry %d does not match its checksum", sg.key, row.Index), nil
 		}
 		sg.tail.append(&l.s.memory, int64(row.Position), b)

@@ -98,7 +98,8 @@ type Reset struct {
 // during Submit and may be used again when it returns.
 type Append struct {
 	Log *Log
-	// Entries are consecutive. A first index at or below the log's last one truncates the log there first.
+	// Entries are consecutive. A first index at or below the log's last one truncates the log there first. Batches must have
+	// passed batch.Check: the log relies on their own CRC.
 	Entries []Entry
 	// HardState, when not nil, replaces the log's hard state.
 	HardState *HardState

@@ -42,6 +42,10 @@ const (
 	// HeaderSize is the number of bytes before the records.
 	HeaderSize = 61
 
+	// PrefixSize is the number of bytes that a batch's CRC does not cover: those that a broker changes, and the CRC itself, at
+	// their end. A checksum of the prefix and the CRC in it cover the whole batch.
+	PrefixSize = offAttributes
+
 	// lengthOverhead is what the length field does not count: the base offset and itself.
 	lengthOverhead = offEpoch
 

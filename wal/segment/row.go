@@ -20,7 +20,8 @@ import (
 //	44  records       uint32  offsets taken; 0 for a control entry
 //	48  kind          uint8   of the entry
 //	49  zero          [7]byte
-//	56  checksum      uint32  CRC-32C of all stored bytes, base offset and epoch included; of the payload for a control entry
+//	56  checksum      uint32  CRC-32C of a batch's first 21 bytes, which end in the batch's own CRC of all that follows; of the
+//	                          payload for a control entry
 //	60  crc           uint32  CRC-32C of bytes 0..59
 type Row struct {
 	Offset       id.Offset
@@ -47,9 +48,6 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Checksum is the CRC-32C that rows carry.
 func Checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
-
-// UpdateChecksum continues a Checksum.
-func UpdateChecksum(crc uint32, b []byte) uint32 { return crc32.Update(crc, castagnoli, b) }
 
 // End is the position after the entry's bytes.
 func (r *Row) End() id.Position { return r.Position + id.Position(r.Length) }

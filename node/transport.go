@@ -17,7 +17,9 @@ type transport struct{ peers *rpc.Peers }
 var _ raftgroup.Transport = transport{}
 
 // Send implements raftgroup.Transport.
-func (t transport) Send(to id.Node, g id.Group, m *raftpb.Message) { t.peers.Send(to, g, m) }
+func (t transport) Send(to id.Node, g id.Group, m *raftpb.Message, data raftgroup.Loan) {
+	t.peers.Send(to, g, m, data)
+}
 
 // Flush implements raftgroup.Transport.
 func (t transport) Flush() { t.peers.Flush() }
@@ -58,7 +60,9 @@ func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
 }
 
 // Step implements rpc.PeerHandler.
-func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message) { in.host.Step(from, g, m) }
+func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message, data rpc.Loan) {
+	in.host.Step(from, g, m, data)
+}
 
 // PeerClosed implements rpc.PeerHandler.
 func (in *inbound) PeerClosed(from id.Node) {

@@ -28,8 +28,8 @@ type direct struct {
 }
 
 func (d *direct) Flush() {}
-func (d *direct) Send(to id.Node, g id.Group, m *raftpb.Message) {
-	d.hosts[to].Step(d.from, g, raftgrouptest.CopyMessage(m))
+func (d *direct) Send(to id.Node, g id.Group, m *raftpb.Message, _ raftgroup.Loan) {
+	d.hosts[to].Step(d.from, g, raftgrouptest.CopyMessage(m), nil)
 }
 
 // ringStore is a store that copies what is submitted into a ring of the last entries and completes it on a goroutine of its

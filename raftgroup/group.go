@@ -60,6 +60,11 @@ type Group struct {
 	// unready says that a membership change was proposed since the last Ready, so that the next index is not known.
 	unready  bool
 	inFlight int // appends in the store
+	// fresh are proposals that were stepped since the last Ready, in the order of their entries; see handle.
+	fresh []*Proposal
+	// unwaiting are AcksNone proposals whose batches are not submitted yet.
+	unwaiting []*Proposal
+	loans     []loan // of what Raft has in memory, in the order of the entries
 
 	confState   *raftpb.ConfState
 	confBytes   []byte
@@ -317,6 +322,7 @@ func (g *Group) ready() {
 		return
 	}
 	g.w.n.readies.Add(1)
+	g.redeem(rd.Entries)
 	g.handleReady(&rd)
 }
 
@@ -356,6 +362,7 @@ func (g *Group) fail(cause error) {
 	g.h.o.Logger.Error("replica stopped", "group", uint64(g.id), "replica", uint64(g.replica), "error", cause)
 	g.endWaiting(0, err)
 	g.failPending(err)
+	g.answerUnwaiting()
 	g.endRequests(err)
 	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
 	g.h.o.OnGroupFailed(g, err)
@@ -378,7 +385,12 @@ func (g *Group) close(err error) {
 	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
 	g.endWaiting(0, err)
 	g.failPending(err)
+	g.answerUnwaiting()
 	g.endRequests(err)
+	for _, l := range g.loans {
+		l.data.Release()
+	}
+	g.loans = nil
 	for i := len(g.storage.windows) - 1; i >= 0; i-- {
 		if g.storage.windows[i].entries != nil {
 			g.storage.drop(i)

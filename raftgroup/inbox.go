@@ -25,6 +25,7 @@ type event struct {
 	group   *Group
 	from    id.Node
 	message *raftpb.Message
+	data    Loan // what keeps the data of message's entries; may be nil. Released when the turn ends
 	job     *appendJob
 	read    *readWindow
 	call    func(*worker)
@@ -87,7 +88,7 @@ func (in *inbox) message(ev event, bytes int64) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
-		return true
+		return false
 	}
 	if bytes == 0 {
 		if in.smallBytes+smallMessageBytes > in.maxBytes {
@@ -146,12 +147,13 @@ func (in *inbox) close() {
 // appendJob is one MsgStorageAppend on its way through the store. It belongs to the store from Submit until Done, then to the
 // worker again.
 type appendJob struct {
-	append    wal.Append
-	hardState wal.HardState
-	group     *Group
-	last      id.Index // of the entries; 0: none
-	term      id.Term  // of the last entry
-	responses []*raftpb.Message
+	append      wal.Append
+	hardState   wal.HardState
+	group       *Group
+	entries     []*raftpb.Entry // the append's, as Raft has them; until it is submitted
+	first, last id.Index        // of the entries; 0: none
+	term        id.Term         // of the last entry
+	responses   []*raftpb.Message
 }
 
 // TargetOf returns the log that an append is for: what a LogStore that is not wal's asks, whose logs do not fit Append.Log.

@@ -15,11 +15,19 @@ import (
 // Transport carries messages to other nodes. All methods are called by several goroutines at once: workers, and the store's
 // when it completes appends.
 type Transport interface {
-	// Send takes m for group g on node to. It encodes what it needs before it returns: the data of entries may alias memory of
-	// a log that is reused afterwards, and m is not to be kept or changed. It never blocks and may drop.
-	Send(to id.Node, g id.Group, m *raftpb.Message)
+	// Send takes m for group g on node to. It encodes what it needs before it returns: m is not to be kept or changed, and the
+	// data of its entries may alias memory of a log that is reused afterwards. Data that is lent may be kept by reference as
+	// long as the transport holds a reference of the loan, of which it takes its own; data is nil where there is nothing to be
+	// had by reference. Send never blocks and may drop.
+	Send(to id.Node, g id.Group, m *raftpb.Message, data Loan)
 	// Flush says that nothing more comes for a while.
 	Flush()
+}
+
+// Loan is memory that its owner uses again when the last reference is released.
+type Loan interface {
+	Retain()
+	Release()
 }
 
 // Options configure a Host. Zero values take the defaults.

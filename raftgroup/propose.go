@@ -1,9 +1,12 @@
 package raftgroup
 
 import (
+	"fmt"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -64,6 +67,41 @@ func (g *Group) failPending(err error) {
 	g.pending = g.pending[:0]
 }
 
+// handle is what Raft is given in place of a batch. It clones what is proposed, and that copy of each batch into fresh memory would
+// cost more than all else that Raft does. In the same turn the Ready has the entries, and redeem gives each its batch; Raft's own
+// messages to followers share the entries with the Ready. Between the two nothing is stepped that could keep an entry out of the
+// Ready and leave it in a message.
+//
+// Raft sees the handle's size where it counts what is in flight to a follower; Propose and the lanes count bytes.
+var handle = []byte("proposal")
+
+// isHandle tells whether data is a handle, by its size: no batch is as short.
+func isHandle(data []byte) bool { return len(data) == len(handle) }
+
+// redeem gives the entries of the proposals that were stepped since the last Ready their batches.
+func (g *Group) redeem(entries []*raftpb.Entry) {
+	if len(g.fresh) == 0 {
+		return
+	}
+	for _, e := range entries {
+		if i := int64(e.GetIndex()) - int64(g.fresh[0].Result.Index); i >= 0 && i < int64(len(g.fresh)) && isHandle(e.GetData()) {
+			e.Data = g.fresh[i].Batch
+		}
+	}
+	clear(g.fresh)
+	g.fresh = g.fresh[:0]
+}
+
+// sound tells whether a MsgApp may leave: a handle must not.
+func (g *Group) sound(m *raftpb.Message) bool {
+	for _, e := range m.GetEntries() {
+		if walKind(e) == wal.KindBatch && isHandle(e.GetData()) {
+			g.breakDown(fmt.Errorf("entry %d would be sent without its batch", e.GetIndex()))
+		}
+	}
+	return g.broken == nil
+}
+
 // proposer is a worker's memory for proposing. Raft clones what it is given, so it is used again for each message.
 type proposer struct {
 	message raftpb.Message
@@ -72,25 +110,25 @@ type proposer struct {
 	batch   []*Proposal // those of the message
 }
 
-// entry adds an entry with data.
-func (pr *proposer) entry(data []byte) {
+// add adds an entry for a proposal.
+func (pr *proposer) add(p *Proposal) {
 	if n := len(pr.entries); n < len(pr.slab) {
-		pr.slab[n].Data = data
 		pr.entries = append(pr.entries, &pr.slab[n])
-		return
+	} else {
+		pr.entries = append(pr.entries, &raftpb.Entry{Data: handle})
 	}
-	pr.entries = append(pr.entries, &raftpb.Entry{Data: data})
+	pr.batch = append(pr.batch, p)
 }
 
 func (pr *proposer) reset() {
-	for _, e := range pr.entries {
-		e.Data = nil
-	}
 	clear(pr.entries)
 	clear(pr.batch)
 	pr.entries, pr.batch = pr.entries[:0], pr.batch[:0]
 	if pr.slab == nil {
 		pr.slab = make([]raftpb.Entry, 256)
+		for i := range pr.slab {
+			pr.slab[i].Data = handle
+		}
 		pr.message.Type = raftpb.MsgProp.Enum()
 	}
 }
@@ -179,8 +217,7 @@ func (g *Group) admit(pr *proposer, p *Proposal) bool {
 		return false
 	}
 	p.Result = Result{Offset: offset, Index: index, Term: g.term}
-	pr.entry(p.Batch)
-	pr.batch = append(pr.batch, p)
+	pr.add(p)
 	return true
 }
 
@@ -234,6 +271,7 @@ func (g *Group) stepProposals(pr *proposer, bytes int) {
 	}
 	g.admittedLEO = last.Batch.NextOffset()
 	g.charges = append(g.charges, charge{last: last.Result.Index, bytes: int64(bytes)})
+	g.fresh = append(g.fresh, pr.batch...)
 	for _, p := range pr.batch {
 		p.counted = 0 // the charge's from now on
 		g.wait(p)
@@ -250,10 +288,19 @@ func (g *Group) wait(p *Proposal) {
 	case p.Acks == AcksLeader:
 		g.onLocal.add(w)
 	case p.Acks == AcksNone:
-		p.Done(p)
+		g.unwaiting = append(g.unwaiting, p) // its batch is still needed
 	default:
 		g.onCommit.add(w)
 	}
+}
+
+// answerUnwaiting ends those who wait for nothing but to be proposed.
+func (g *Group) answerUnwaiting() {
+	for i, p := range g.unwaiting {
+		g.unwaiting[i] = nil
+		p.Done(p)
+	}
+	g.unwaiting = g.unwaiting[:0]
 }
 
 // waitForDuplicate has a retry wait for the original.

@@ -79,6 +79,10 @@ func (g *Group) cutAt(i id.Index) bool {
 	}
 	g.machine.Truncate(i)
 	g.endWaiting(i, &NotLeaderError{Leader: g.nodeOf(g.leader)})
+	for n := len(g.loans); n > 0 && g.loans[n-1].first >= i; n-- {
+		g.w.held = append(g.w.held, g.loans[n-1].data)
+		g.loans = g.loans[:n-1]
+	}
 	g.leo = g.log.OffsetAt(i)
 	g.last = i - 1
 	return true
@@ -137,6 +141,10 @@ func (g *Group) noteEntries(entries []*raftpb.Entry) bool {
 		}
 		if walKind(e) == wal.KindBatch {
 			b := batch.Batch(e.GetData())
+			if isHandle(b) {
+				g.breakDown(fmt.Errorf("entry %d came without its batch", index))
+				return false
+			}
 			if b.BaseOffset() != g.leo {
 				g.breakDown(fmt.Errorf("entry %d begins at offset %d, but the log ends at %d", index, b.BaseOffset(), g.leo))
 				return false
@@ -152,32 +160,36 @@ func (g *Group) noteEntries(entries []*raftpb.Entry) bool {
 	return true
 }
 
-// dispatch sends messages on their way, queues the append and returns what is to be applied.
+// dispatch sends messages on their way, queues the append and returns what is to be applied. MsgApps leave after the submission:
+// their entries are in the log's memory then, from which they can be sent without a copy.
 func (g *Group) dispatch(messages []*raftpb.Message) (apply *raftpb.Message) {
 	for _, m := range messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
 			g.queueAppend(m)
+			continue
 		case raft.LocalApplyThread:
 			apply = m
-		default:
-			if g.send(m) {
-				g.w.sent = true
-			}
+			continue
+		}
+		if m.GetType() == raftpb.MsgApp {
+			g.w.posts = append(g.w.posts, post{g, m})
+		} else if g.send(m, nil) {
+			g.w.sent = true
 		}
 	}
 	return apply
 }
 
 // send gives a message to the transport. It is called by the worker and by the store's goroutine.
-func (g *Group) send(m *raftpb.Message) bool {
+func (g *Group) send(m *raftpb.Message, data Loan) bool {
 	node := g.nodeOf(id.Replica(m.GetTo()))
 	if node == id.NoNode {
 		g.w.n.unroutable.Add(1)
 		return false
 	}
 	g.w.n.sent.Add(1)
-	g.h.o.Transport.Send(node, g.id, m)
+	g.h.o.Transport.Send(node, g.id, m, data)
 	return true
 }
 
@@ -196,19 +208,88 @@ func (g *Group) queueAppend(m *raftpb.Message) {
 		})
 		j.last, j.term = id.Index(e.GetIndex()), id.Term(e.GetTerm())
 	}
+	if n := len(a.Entries); n > 0 {
+		j.entries, j.first = m.GetEntries(), a.Entries[0].Index
+		a.Loan = wal.NewLoan()
+	}
 	if m.Term != nil {
 		j.hardState = wal.HardState{Term: id.Term(m.GetTerm()), Vote: id.Replica(m.GetVote()), Commit: id.Index(m.GetCommit())}
 		a.HardState = &j.hardState
 	}
 	for _, r := range m.GetResponses() {
 		if off.respondImmediately && len(m.GetEntries()) == 0 && id.Replica(r.GetTo()) != g.replica {
-			g.send(r)
+			g.send(r, nil)
 			continue
 		}
 		j.responses = append(j.responses, r)
 	}
 	g.inFlight++
 	g.w.submit = append(g.w.submit, a)
+}
+
+// submitted has Raft refer to the log's memory from now on. It keeps entries until they are stable, longer than whatever their data
+// came in: a producer's batch, or the buffer that a message was received in.
+func (g *Group) submitted(j *appendJob) {
+	for i, e := range j.entries {
+		if j.append.Entries[i].Kind == wal.KindBatch {
+			e.Data = j.append.Entries[i].Data
+		}
+	}
+	j.entries = nil
+	if j.first > 0 {
+		g.loans = append(g.loans, loan{first: j.first, last: j.last, data: j.append.Loan})
+	}
+	g.answerUnwaiting()
+}
+
+// loan is the log's memory that Raft's unstable entries [first, last] refer to.
+type loan struct {
+	first, last id.Index
+	data        *wal.Loan
+}
+
+// loanFor returns the loan of m's entries, nil unless one covers them all. That is so for entries which were just submitted, and
+// these are nearly all that is ever sent.
+func (g *Group) loanFor(m *raftpb.Message) Loan {
+	n := len(m.GetEntries())
+	if n == 0 || len(g.loans) == 0 {
+		return nil
+	}
+	l := &g.loans[len(g.loans)-1]
+	if id.Index(m.GetEntries()[0].GetIndex()) < l.first || id.Index(m.GetEntries()[n-1].GetIndex()) > l.last {
+		return nil
+	}
+	return l.data
+}
+
+// endLoans gives back what Raft refers to no more: entries up to stable. A loan that is held too long costs memory; one that is
+// given back too early would have a follower store other bytes under the same index and term. So it lasts until the end of the turn:
+// Raft may have put the entries into a message just before it let go of them.
+func (g *Group) endLoans(stable id.Index) {
+	n := 0
+	for n < len(g.loans) && g.loans[n].last <= stable {
+		g.w.held = append(g.w.held, g.loans[n].data)
+		n++
+	}
+	if n > 0 {
+		rest := copy(g.loans, g.loans[n:])
+		clear(g.loans[rest:])
+		g.loans = g.loans[:rest]
+	}
+}
+
+// stableTo is what of Raft's entries is stable after it was shown response, 0 if that says nothing. It mirrors Raft's own rule
+// (unstable.stableTo): the response is of this term, and the entry that it names still is the one in the log. Between the log and
+// what Raft has there is no difference here: responses of the store are stepped before anything that adds entries, see worker.turn.
+func (g *Group) stableTo(response *raftpb.Message) id.Index {
+	i := id.Index(response.GetIndex())
+	if response.GetType() != raftpb.MsgStorageAppendResp || i == 0 || response.GetTerm() != g.rn.BasicStatus().GetTerm() {
+		return 0
+	}
+	if t, ok := g.log.Term(i); !ok || t != id.Term(response.GetLogTerm()) {
+		return 0
+	}
+	return i
 }
 
 // appendDone runs on the store's goroutine: a, and all that was submitted for its group before, is durable. Responses for
@@ -219,7 +300,7 @@ func appendDone(a *wal.Append) {
 	sent := false
 	for _, m := range j.responses {
 		if id.Replica(m.GetTo()) != g.replica && !g.failed.Load() {
-			sent = g.send(m) || sent
+			sent = g.send(m, nil) || sent
 		}
 	}
 	if sent {
@@ -242,6 +323,9 @@ func (g *Group) appended(j *appendJob) {
 		for _, m := range j.responses {
 			if id.Replica(m.GetTo()) == g.replica {
 				_ = g.step(m) // after the replica was removed from the group Raft does not know it any more
+				if g.broken == nil {
+					g.endLoans(g.stableTo(m))
+				}
 			}
 		}
 		if j.last > 0 && g.role == Leader && g.term == j.term {

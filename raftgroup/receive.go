@@ -12,28 +12,38 @@ import (
 // maxTerm is the largest term that a leader epoch can say.
 const maxTerm = math.MaxInt32
 
-// Step takes a message from another node. It owns m and everything in it from then on: Raft's answers share its scalars, and
-// its log the data of its entries. What is no valid message for an open replica is dropped and counted.
-func (h *Host) Step(from id.Node, group id.Group, m *raftpb.Message) {
+// Step takes a message from another node. It owns m and everything in it from then on, since Raft's answers share its scalars;
+// but the data of its entries is kept by data, of which Step takes over one reference (nil: by the collector), and is not looked
+// at any more when that is released. What is no valid message for an open replica is dropped and counted.
+func (h *Host) Step(from id.Node, group id.Group, m *raftpb.Message, data Loan) {
+	if !h.stepped(from, group, m, data) && data != nil {
+		data.Release()
+	}
+}
+
+// stepped tells whether the message, and with it the reference, is on its way to the group's worker.
+func (h *Host) stepped(from id.Node, group id.Group, m *raftpb.Message, data Loan) bool {
 	g := h.Group(group)
 	if g == nil || uint64(g.replica) != m.GetTo() || g.failed.Load() {
 		h.droppedUnknown.Add(1)
-		return
+		return false
 	}
 	n := &g.w.n
 	if m.GetType() == raftpb.MsgSnap {
 		n.droppedSnapshots.Add(1)
-		return
+		return false
 	}
 	bytes, ok := checkMessage(m)
 	if !ok || m.GetFrom() == uint64(g.replica) {
 		h.droppedInvalid.Add(1)
-		return
+		return false
 	}
 	n.received.Add(1)
-	if !g.w.in.message(event{kind: evMessage, group: g, from: from, message: m}, bytes) {
+	if !g.w.in.message(event{kind: evMessage, group: g, from: from, message: m, data: data}, bytes) {
 		n.droppedFull.Add(1)
+		return false
 	}
+	return true
 }
 
 // checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of

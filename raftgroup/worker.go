@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -21,7 +23,9 @@ type worker struct {
 	dirty  []*Group  // touched in this turn
 	spare  []*Group  // the other half of dirty's double buffer
 	lent   []*Group  // asked their logs for entries: to be released at the end of the turn
+	held   []Loan    // keep the data of messages that were stepped: to be released at the end of the turn
 	after  []*Group  // have a commit index to handle after the submission
+	posts  []post    // leave after the submission
 	got    delivery
 	jobs   []*appendJob // free ones
 	submit []*wal.Append
@@ -109,6 +113,9 @@ func (w *worker) handle(ev *event) {
 	switch ev.kind {
 	case evMessage:
 		ev.group.receive(ev.from, ev.message)
+		if ev.data != nil {
+			w.held = append(w.held, ev.data)
+		}
 	case evAppended:
 		ev.group.appended(ev.job)
 	case evRead:
@@ -130,8 +137,9 @@ func (w *worker) settle() {
 			g.dirty = false
 			g.work()
 		}
-		w.flush()
 		w.submitAll()
+		w.sendPosts()
+		w.flush()
 		for _, g := range w.after {
 			g.commitSubmitted()
 		}
@@ -152,6 +160,11 @@ func (w *worker) settle() {
 	}
 	clear(w.lent)
 	w.lent = w.lent[:0]
+	for i, data := range w.held { // whatever Raft took of it has the log's memory for its data now
+		w.held[i] = nil
+		data.Release()
+	}
+	w.held = w.held[:0]
 }
 
 func (w *worker) flush() {
@@ -168,8 +181,29 @@ func (w *worker) submitAll() {
 	w.n.submissions.Add(1)
 	w.n.appends.Add(uint64(len(w.submit)))
 	w.h.o.Store.Submit(w.submit)
-	clear(w.submit)
+	for i, a := range w.submit {
+		j := a.Owner.(*appendJob)
+		j.group.submitted(j)
+		w.submit[i] = nil
+	}
 	w.submit = w.submit[:0]
+}
+
+// post is a MsgApp that waits for the submission of the entries in it.
+type post struct {
+	group   *Group
+	message *raftpb.Message
+}
+
+// sendPosts sends what waited for the submission, with the loan of the entries where these are the ones just submitted.
+func (w *worker) sendPosts() {
+	for i, p := range w.posts {
+		w.posts[i] = post{}
+		if p.group.sound(p.message) && p.group.send(p.message, p.group.loanFor(p.message)) {
+			w.sent = true
+		}
+	}
+	w.posts = w.posts[:0]
 }
 
 // job returns a fresh append job.
@@ -192,9 +226,9 @@ func (w *worker) recycle(j *appendJob) {
 	}
 	a := &j.append // which keeps what the store planned in, to plan in again
 	clear(a.Entries)
-	a.Entries, a.HardState, a.Log = a.Entries[:0], nil, nil
+	a.Entries, a.HardState, a.Log, a.Loan = a.Entries[:0], nil, nil, nil
 	clear(j.responses)
-	j.responses, j.group, j.last, j.term = j.responses[:0], nil, 0, 0
+	j.responses, j.group, j.first, j.last, j.term = j.responses[:0], nil, 0, 0, 0
 	w.jobs = append(w.jobs, j)
 }
 

@@ -142,7 +142,7 @@ func BenchmarkLane(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			pipeline(b, window, answered, func() error {
-				p.Send(1, 2, m)
+				p.Send(1, 2, m, nil)
 				return nil
 			}, func() error { p.Flush(); return nil })
 			b.StopTimer()
@@ -222,14 +222,13 @@ func BenchmarkFetch(b *testing.B) {
 func BenchmarkSend(b *testing.B) {
 	for _, c := range benchmarkMessages[:2] {
 		b.Run(c.name, func(b *testing.B) {
-			out := newOutbox(trainHead, trainBytes, 64<<20)
+			out := newTrains(64 << 20)
 			b.ReportAllocs()
 			for b.Loop() {
 				size, _ := messageSize(c.m)
-				if !out.begin(size) {
+				if !out.put(size, id.Group(1), c.m, nil) {
 					b.Fatal("full")
 				}
-				out.end(appendMessage(out.train(), id.Group(1), c.m))
 				if len(out.mu.full) > 0 {
 					out.done(out.take())
 				}

@@ -92,6 +92,10 @@ func (c *conn) grace() bool {
 // Read implements io.Reader for drpc's one reading goroutine.
 func (c *conn) Read(p []byte) (int, error) {
 	c.extend()
+	if rest := c.guard.skip; rest > 0 {
+		// Not much beyond the present frame: drpc's reader would move what it has of the next one before it can read on.
+		p = p[:min(uint64(len(p)), rest+frameHeadMax)]
+	}
 	n, err := c.Conn.Read(p)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.grace() {
 		n, err = c.Conn.Read(p)
@@ -108,16 +112,31 @@ func (c *conn) Read(p []byte) (int, error) {
 // Write implements io.Writer. A write that failed may have sent a part of a frame: nothing can follow it, so the connection is
 // closed, which drpc does not do by itself.
 func (c *conn) Write(p []byte) (int, error) {
-	now := time.Now()
-	if due := now.Add(writeTimeout).UnixNano(); due-c.writeDue.Load() > int64(time.Second) {
-		c.writeDue.Store(due)
-		_ = c.Conn.SetWriteDeadline(now.Add(writeTimeout))
-	}
+	c.limitWrite()
 	n, err := c.Conn.Write(p)
 	if err != nil {
 		_ = c.Conn.Close()
 	}
 	return n, err
+}
+
+// writev is Write for several pieces, which it takes out of bufs.
+func (c *conn) writev(bufs *net.Buffers) error {
+	c.limitWrite()
+	_, err := bufs.WriteTo(c.Conn)
+	if err != nil {
+		_ = c.Conn.Close()
+	}
+	return err
+}
+
+// limitWrite moves the write deadline, not each time but when a second of it is used up.
+func (c *conn) limitWrite() {
+	now := time.Now()
+	if due := now.Add(writeTimeout).UnixNano(); due-c.writeDue.Load() > int64(time.Second) {
+		c.writeDue.Store(due)
+		_ = c.Conn.SetWriteDeadline(now.Add(writeTimeout))
+	}
 }
 
 // hurry limits all further writes to a short time: the stream is ending, and only a last word may still go out.

@@ -284,8 +284,8 @@ func (c *FetchConn) Send(commands ...FetchCommand) error {
 		for _, f := range commands[:n] {
 			message = appendCommand(message, f)
 		}
-		if err := transmit(c.st, message); err != nil {
-			return lost(c.addr, err)
+		if err := c.say(message); err != nil {
+			return err
 		}
 		commands = commands[n:]
 	}

@@ -264,7 +264,7 @@ func TestPanicInStream(t *testing.T) {
 
 	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(s.Addr())})
 	defer p.Close()
-	p.Send(4, 13, heartbeat(1))
+	p.Send(4, 13, heartbeat(1), nil)
 	p.Flush()
 	eventually(t, 2*time.Second, "the lane's panic was survived, and the lane is back", func() bool {
 		return poisoned.Load() == 1 && p.Metrics().Breaks >= 1 && s.Metrics().ControlLanes == 1 && s.Metrics().Panics == 2

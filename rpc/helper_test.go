@@ -123,7 +123,8 @@ func (p *testPeer) Hello(h PeerHello) (PeerHello, error) {
 	return p.self, err
 }
 
-func (p *testPeer) Step(from id.Node, g id.Group, m *raftpb.Message) {
+// Step keeps the reference for good: tests look later at what came.
+func (p *testPeer) Step(from id.Node, g id.Group, m *raftpb.Message, _ Loan) {
 	if p.step != nil {
 		p.step(stepped{from, g, m})
 	}

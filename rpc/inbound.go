@@ -26,7 +26,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	var hello PeerHello
 	var ping time.Duration
 	err := receiveOne(st, func(message []byte) (err error) {
-		kind, body, err := openTrain(message)
+		kind, body, err := bareTrain(message)
 		if err == nil && kind != trainHello {
 			err = errUnexpected(kind)
 		}
@@ -48,7 +48,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	key := laneKey{hello.Node, hello.Lane}
 	s.enter(key, in)
 	defer s.leave(key, in)
-	c.established(maxMessage, missedPings*ping)
+	c.established(maxTrain, missedPings*ping)
 	if err := transmit(st, seal(appendHello(nil, self, ping), trainWelcome)); err != nil {
 		return err
 	}
@@ -57,14 +57,14 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		c.hurry()
 		echo.close()
 	}()
-	step := func(g id.Group, m *raftpb.Message) { s.o.Services.Peer.Step(hello.Node, g, m) }
+	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
 	err = receive(st, func(message []byte) error {
-		kind, body, err := openTrain(message)
+		kind, heads, bodies, err := openTrain(message)
 		switch {
 		case err != nil:
 			return err
 		case kind == trainMessages:
-			return decodeTrain(body, step)
+			return decodeTrain(heads, bodies, step)
 		case kind == trainPing:
 			echo.send()
 			return nil

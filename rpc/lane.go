@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"storj.io/drpc/drpcwire"
-
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -30,7 +28,7 @@ const (
 type lane struct {
 	peer   *peer
 	number Lane
-	out    *outbox
+	out    *trains
 	ping   time.Duration
 	kick   chan struct{} // capacity 1: dial now
 	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
@@ -41,16 +39,14 @@ type lane struct {
 	logged   string // the last failure that was logged
 	failures int    // since it last worked
 	backoff  time.Duration
+	pieces   [][]byte // scratch of drain
 }
 
 func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
-	l := &lane{peer: p, number: number, ping: ping, kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), backoff: backoffMin}
-	chunk := trainBytes
-	if number == LaneCtl {
-		chunk = 16 << 10
+	return &lane{
+		peer: p, number: number, out: newTrains(bound), ping: ping,
+		kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), backoff: backoffMin,
 	}
-	l.out = newOutbox(trainHead, chunk, bound)
-	return l
 }
 
 // run keeps the lane open until the peer is closed.
@@ -94,7 +90,7 @@ var (
 
 // welcome checks who answered: the address may be another node's by now.
 func (l *lane) welcome(message []byte) error {
-	kind, body, err := openTrain(message)
+	kind, body, err := bareTrain(message)
 	if err != nil {
 		return err
 	}
@@ -147,7 +143,7 @@ func isClosed(c <-chan struct{}) bool {
 
 // answer takes what the other side says on the lane: pongs, which did their work by arriving.
 func (l *lane) answer(message []byte) error {
-	kind, _, err := openTrain(message)
+	kind, _, err := bareTrain(message)
 	if err == nil && kind != trainPong {
 		err = errUnexpected(kind)
 	}
@@ -164,7 +160,7 @@ func (l *lane) write(k *link, received chan error) error {
 		select {
 		case <-l.out.wake:
 			busy = true
-			if err := l.drain(k); err != nil {
+			if err := l.drain(k.out); err != nil {
 				return err
 			}
 		case <-ticker.C:
@@ -172,14 +168,14 @@ func (l *lane) write(k *link, received chan error) error {
 				l.out.trim()
 			}
 			busy = false
-			if err := transmit(k.st, ping); err != nil {
+			if err := k.out.write([][]byte{ping}); err != nil {
 				return err
 			}
 		case err := <-received:
 			received <- err
 			return io.EOF
 		case <-l.notice: // see whether it answers us, now rather than at the next tick
-			if err := transmit(k.st, ping); err != nil {
+			if err := k.out.write([][]byte{ping}); err != nil {
 				return err
 			}
 		case <-l.peer.ctx.Done():
@@ -188,18 +184,20 @@ func (l *lane) write(k *link, received chan error) error {
 	}
 }
 
-// drain writes all that is queued, one flush at the end.
-func (l *lane) drain(k *link) error {
+// drain writes all that is queued.
+func (l *lane) drain(f *framer) error {
 	m := &l.peer.peers.counts
 	for {
-		train := l.out.take()
-		if train == nil {
-			return k.st.RawFlush()
+		t := l.out.take()
+		if t == nil {
+			return nil
 		}
 		m.trains.Add(1)
-		m.bytes.Add(uint64(len(train)))
-		err := k.st.RawWrite(drpcwire.KindMessage, seal(train, trainMessages))
-		l.out.done(train)
+		m.bytes.Add(uint64(t.size))
+		l.pieces = append(append(l.pieces[:0], seal(t.heads, trainMessages)), t.bodies...)
+		err := f.write(l.pieces)
+		clear(l.pieces)
+		l.out.done(t)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ type link struct {
 	conn *conn
 	dc   *drpcconn.Conn
 	st   rawStream
+	out  *framer // all that is said after the hello
 }
 
 // dial opens a connection that is ready for drpc.
@@ -70,6 +71,7 @@ func (d *Dialer) open(ctx context.Context, addr, rpc string, hello []byte, idle 
 		return nil, lost(addr, err)
 	}
 	c.established(maxMessage, idle)
+	k.out = newFramer(c, k.st.ID())
 	return k, nil
 }
 

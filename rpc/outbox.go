@@ -13,7 +13,6 @@ import (
 //		o.end(appendItem(o.train(), …))
 //	}
 type outbox struct {
-	head  int           // bytes kept free at the start of each train
 	chunk int           // capacity of a new train; it grows if need be
 	bound int           // of all bytes in mu.full and mu.last
 	wake  chan struct{} // capacity 1: there is something to take
@@ -23,15 +22,15 @@ type outbox struct {
 		sync.Mutex
 		shut  bool     // nothing is accepted
 		full  [][]byte // trains complete, oldest first
-		last  []byte   // the train being filled; nil or longer than head
+		last  []byte   // the train being filled, or nil
 		bytes int
 		free  [][]byte // written trains, for reuse
 		idle  int      // capacity of free
 	}
 }
 
-func newOutbox(head, chunk, bound int) *outbox {
-	return &outbox{head: head, chunk: chunk, bound: bound, wake: make(chan struct{}, 1)}
+func newOutbox(chunk, bound int) *outbox {
+	return &outbox{chunk: chunk, bound: bound, wake: make(chan struct{}, 1)}
 }
 
 // begin finds room for an item of at most size bytes and leaves the outbox locked until end. False (and not locked): the
@@ -48,7 +47,7 @@ func (o *outbox) begin(size int) bool {
 		o.signal() // enough for a message: the writer need not wait for the end of the turn
 	}
 	if o.mu.last == nil {
-		o.mu.last = o.buffer(o.head + size)
+		o.mu.last = o.buffer(size)
 	}
 	return true
 }
@@ -76,16 +75,9 @@ func (o *outbox) buffer(n int) []byte {
 		o.mu.free[last] = nil
 		o.mu.free = o.mu.free[:last]
 		o.mu.idle -= cap(b)
-		return b[:o.head]
+		return b[:0]
 	}
-	return make([]byte, o.head, max(n, o.chunk))
-}
-
-// trim lets go of what is kept for reuse: nothing has been sent for a while.
-func (o *outbox) trim() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.mu.free, o.mu.idle = nil, 0
+	return make([]byte, 0, max(n, o.chunk))
 }
 
 // signal wakes the writer if it sleeps.
@@ -117,7 +109,7 @@ func (o *outbox) take() []byte {
 		train, o.mu.last = o.mu.last, nil
 	}
 	if train != nil {
-		o.mu.bytes -= len(train) - o.head
+		o.mu.bytes -= len(train)
 	}
 	return train
 }
@@ -132,21 +124,12 @@ func (o *outbox) done(train []byte) {
 	}
 }
 
-// close drops all that is queued and accepts nothing from here on, until open. It returns whether anything was dropped.
-func (o *outbox) close() (dropped bool) {
+// close drops all that is queued and accepts nothing from here on.
+func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	dropped = o.mu.bytes > 0
 	o.mu.shut = true
 	o.mu.full, o.mu.last, o.mu.bytes = nil, nil, 0
-	return dropped
-}
-
-// open accepts again.
-func (o *outbox) open() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.mu.shut = false
 }
 
 // overflows tells whether begin fails for want of room rather than because the outbox is shut.

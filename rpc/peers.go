@@ -133,9 +133,11 @@ func (p *Peers) peer(n id.Node) *peer {
 	return fresh
 }
 
-// Send encodes m into the queue of its lane before it returns. It never blocks; beyond the queue's bound, or while the node
+// Send packs m into the queue of its lane before it returns. It never blocks; beyond the queue's bound, or while the node
 // cannot be reached, m is dropped and counted. Nothing leaves before Flush. Any goroutine.
-func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message) {
+//
+// Data, when not nil, keeps the data of m's entries: Send takes a reference of its own and gives it back when it is written.
+func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message, data Loan) {
 	size, ok := messageSize(m)
 	if !ok {
 		p.counts.unencodable.Add(1)
@@ -153,14 +155,13 @@ func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message) {
 	if t := m.GetType(); t == raftpb.MsgApp || t == raftpb.MsgSnap {
 		l = target.bulk[uint64(g)%uint64(len(target.bulk))]
 	}
-	if !l.out.begin(size) {
+	if !l.out.put(size, g, m, data) {
 		p.counts.dropped.Add(1)
 		if p.o.Dropped != nil {
 			p.o.Dropped(to, g, m)
 		}
 		return
 	}
-	l.out.end(appendMessage(l.out.train(), g, m))
 	p.counts.messages.Add(1)
 }
 

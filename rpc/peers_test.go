@@ -76,8 +76,8 @@ func TestPeersCarryMessages(t *testing.T) {
 				for j := range d {
 					d[j] = byte(i)
 				}
-				p.Send(1, g, appendOf(i, d))
-				p.Send(1, g, heartbeat(i))
+				p.Send(1, g, appendOf(i, d), nil)
+				p.Send(1, g, heartbeat(i), nil)
 				p.Flush()
 				eventually(t, 5*time.Second, "the group's message arrives", func() bool {
 					mu.Lock()
@@ -125,13 +125,13 @@ func TestPeersOverflow(t *testing.T) {
 	within(t, 2*time.Second, "up", up.c)
 	data := make([]byte, 100_000)
 	for i := range uint64(300) { // 30 MB
-		p.Send(1, 2, appendOf(i, data))
+		p.Send(1, 2, appendOf(i, data), nil)
 		p.Flush()
 	}
 	if dropped.Load() == 0 || p.Metrics().Dropped != uint64(dropped.Load()) {
 		t.Errorf("dropped %d, %+v", dropped.Load(), p.Metrics())
 	}
-	p.Send(1, 2, heartbeat(1))
+	p.Send(1, 2, heartbeat(1), nil)
 	p.Flush()
 	eventually(t, time.Second, "a heartbeat passes", func() bool { return heartbeats.Load() == 1 })
 	close(release)
@@ -146,7 +146,7 @@ func TestPeersDownAndUp(t *testing.T) {
 	var log logBuffer
 	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(s.Addr()), Up: up.up, Down: up.down, Logger: log.logger()})
 	defer p.Close()
-	p.Send(1, 1, heartbeat(1)) // opens the lanes
+	p.Send(1, 1, heartbeat(1), nil) // opens the lanes
 	if e := within(t, 2*time.Second, "up", up.c); e != "up 1" {
 		t.Fatal(e)
 	}
@@ -167,7 +167,7 @@ func TestPeersDownAndUp(t *testing.T) {
 	closeServer(t, s)
 	p.Lost(1) // no second report
 	eventually(t, 3*time.Second, "a few dials failed", func() bool { return strings.Contains(log.String(), "refused") })
-	p.Send(1, 1, heartbeat(1))
+	p.Send(1, 1, heartbeat(1), nil)
 	l, err := Listen(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
@@ -369,14 +369,14 @@ func TestPeersRemove(t *testing.T) {
 	for _, m := range []*raftpb.Message{
 		{Type: raftpb.MsgStorageAppend.Enum()},
 		{Type: raftpb.MsgHeartbeat.Enum(), Responses: []*raftpb.Message{{}}},
-		appendOf(1, make([]byte, maxMessage)),
+		appendOf(1, make([]byte, maxTrain)),
 	} {
-		p.Send(1, 1, m)
+		p.Send(1, 1, m, nil)
 	}
 	if m := p.Metrics(); m.Unencodable != 3 || m.Messages != 0 {
 		t.Errorf("%+v", m)
 	}
-	p.Send(2, 1, heartbeat(1)) // to itself: nowhere
+	p.Send(2, 1, heartbeat(1), nil) // to itself: nowhere
 	if fmt.Sprint(p.Metrics().Messages) != "0" {
 		t.Errorf("%+v", p.Metrics())
 	}

@@ -69,7 +69,8 @@ const (
 	answerHead  = 32
 )
 
-func appendRequest(dst []byte, r ProduceRequest) []byte {
+// appendRequestHead encodes a request up to its batch, which follows.
+func appendRequestHead(dst []byte, r ProduceRequest) []byte {
 	at := len(dst)
 	dst = beginFrame(dst, frameRequest, requestHead)
 	h := dst[at:]
@@ -78,8 +79,7 @@ func appendRequest(dst []byte, r ProduceRequest) []byte {
 	copy(h[16:], r.Topic[:])
 	binary.LittleEndian.PutUint32(h[32:], uint32(r.Partition))
 	binary.LittleEndian.PutUint32(h[36:], uint32(min(max(r.Timeout.Milliseconds(), 0), 1<<31-1)))
-	dst = append(dst, r.Batch...)
-	endFrame(dst, at)
+	binary.LittleEndian.PutUint32(h, uint32(requestHead-4+len(r.Batch)))
 	return dst
 }
 
@@ -144,7 +144,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	if err := acceptHello(c, st, limits); err != nil {
 		return err
 	}
-	p := &ProduceStream{conn: c, st: st, out: newOutbox(0, 4<<10, answersBound), failing: make(chan struct{})}
+	p := &ProduceStream{conn: c, st: st, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}
 	stop, written := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(written)
@@ -276,16 +276,18 @@ func (p *ProduceStream) Fail(err error) {
 type ProduceConn struct {
 	*client
 	limits Limits
-
-	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
-	queued []byte
+	queued []byte    // frames; guarded by sendMu
+	pieces [2][]byte // scratch
 }
+
+// smallRequest is the size up to which batches wait in the connection's buffer for others to share a message with.
+const smallRequest = 16 << 10
 
 // Limits returns what the server said when the stream opened.
 func (c *ProduceConn) Limits() Limits { return c.limits }
 
-// Send queues a request in the connection's own buffer and writes that out when it is full; the batch is copied. It blocks
-// while TCP does. Call Flush when there is nothing more to send right now. Several goroutines may call Send.
+// Send writes a request, with what is queued before it, or queues it if it is small; the batch is not needed any more when it
+// returns. It blocks while TCP does. Call Flush when there is nothing more to send right now. Several goroutines may call Send.
 func (c *ProduceConn) Send(r ProduceRequest) error {
 	if len(r.Batch) > c.limits.MaxBatchBytes {
 		return tooLarge(len(r.Batch))
@@ -293,11 +295,15 @@ func (c *ProduceConn) Send(r ProduceRequest) error {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	if n := len(c.queued); n > 0 && n+requestHead+len(r.Batch) > trainBytes {
-		if err := c.writeLocked(); err != nil {
+		if err := c.writeLocked(nil); err != nil {
 			return err
 		}
 	}
-	c.queued = appendRequest(c.queued, r)
+	c.queued = appendRequestHead(c.queued, r)
+	if len(r.Batch) > smallRequest {
+		return c.writeLocked(r.Batch)
+	}
+	c.queued = append(c.queued, r.Batch...)
 	return nil
 }
 
@@ -305,21 +311,18 @@ func (c *ProduceConn) Send(r ProduceRequest) error {
 func (c *ProduceConn) Flush() error {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	if len(c.queued) > 0 {
-		if err := c.writeLocked(); err != nil {
-			return err
-		}
+	if len(c.queued) == 0 {
+		return nil
 	}
-	if err := c.st.RawFlush(); err != nil {
-		return lost(c.addr, err)
-	}
-	return nil
+	return c.writeLocked(nil)
 }
 
-func (c *ProduceConn) writeLocked() error {
-	err := c.st.RawWrite(drpcwire.KindMessage, c.queued)
-	c.queued = c.queued[:0]
-	if err != nil {
+// writeLocked writes what is queued, and the batch that belongs behind it.
+func (c *ProduceConn) writeLocked(batch []byte) error {
+	c.pieces = [2][]byte{c.queued, batch}
+	err := c.out.write(c.pieces[:])
+	c.pieces = [2][]byte{}
+	if c.queued = c.queued[:0]; err != nil {
 		return lost(c.addr, err)
 	}
 	return nil

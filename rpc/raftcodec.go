@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -22,7 +23,8 @@ import (
 //	    u16  length, bytes: context
 //	    u32  length, bytes: snapshot, as protobuf (metadata only, and rare)
 //	    u32  count, then for each entry
-//	         u64 term, u64 index, u32 length of data, u8 type, u8 mask, u16 0, data
+//	         u64 term, u64 index, u32 length of data, u8 type, u8 mask, u16 0, and its data;
+//	         or instead of the data, which is in the train's bodies then, the u32 CRC-32C of its first batch.PrefixSize bytes
 //
 // A heartbeat has 44 bytes and its context. Messages of a train follow each other without padding.
 const (
@@ -48,8 +50,13 @@ const (
 	entryHasIndex
 	entryHasType
 	entryHasData
+	entryInBodies // a batch of at least minBody bytes
 	entryMaskEnd
 )
+
+// minBody is the size from which a batch is written from where it lies. Smaller ones are copied: a piece of a writev costs something
+// too.
+const minBody = 2 << 10
 
 const (
 	messageHead = 12
@@ -82,11 +89,16 @@ func messageSize(m *raftpb.Message) (int, bool) {
 			n += entryHead + len(e.Data)
 		}
 	}
-	return n, n <= maxMessage-trainHead
+	return n, n <= maxTrain-trainHead
 }
 
-// appendMessage appends m. The bytes are copied: entry data may alias memory that the log reuses after the call.
-func appendMessage(dst []byte, g id.Group, m *raftpb.Message) []byte {
+// inBodies tells whether an entry's data goes into the bodies of a train.
+func inBodies(e *raftpb.Entry) bool {
+	return len(e.Data) >= minBody && e.GetType() == raftpb.EntryNormal
+}
+
+// appendHead appends m without the data of entries that go into the bodies.
+func appendHead(dst []byte, g id.Group, m *raftpb.Message) []byte {
 	at := len(dst)
 	dst = append(dst, byte(m.GetType()), 0, 0, 0)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(g))
@@ -148,12 +160,21 @@ func appendEntry(dst []byte, e *raftpb.Entry) []byte {
 	if e.Data != nil {
 		mask |= entryHasData
 	}
+	if inBodies(e) {
+		mask |= entryInBodies
+	}
 	dst = binary.LittleEndian.AppendUint64(dst, e.GetTerm())
 	dst = binary.LittleEndian.AppendUint64(dst, e.GetIndex())
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(e.Data)))
 	dst = append(dst, byte(e.GetType()), mask, 0, 0)
+	if mask&entryInBodies != 0 {
+		return binary.LittleEndian.AppendUint32(dst, prefixSum(e.Data))
+	}
 	return append(dst, e.Data...)
 }
+
+// prefixSum is the checksum of what a batch's own CRC leaves out.
+func prefixSum(data []byte) uint32 { return crc32.Checksum(data[:batch.PrefixSize], castagnoli) }
 
 // cursor reads little-endian fields off a buffer. After a read beyond the end, bad is set and everything reads as zero.
 type cursor struct {
@@ -208,8 +229,25 @@ type entrySlab struct {
 	typ         raftpb.EntryType
 }
 
-// decodeMessage reads one message. Its byte slices alias the buffer. Three allocations with entries, one without.
-func decodeMessage(c *cursor) (id.Group, *raftpb.Message, error) {
+// trainReader reads the messages of a train.
+type trainReader struct {
+	heads, bodies cursor
+	data          *buffer // the bodies'; nil when there are none
+}
+
+// next reads one message. Its byte slices alias the heads, its batches the bodies: then data is a reference of these. Three
+// allocations with entries, one without.
+func (r *trainReader) next() (g id.Group, m *raftpb.Message, data Loan, err error) {
+	before := len(r.bodies.b)
+	if g, m, err = r.message(); err == nil && len(r.bodies.b) < before {
+		r.data.Retain()
+		data = r.data
+	}
+	return g, m, data, err
+}
+
+func (r *trainReader) message() (id.Group, *raftpb.Message, error) {
+	c := &r.heads
 	head := c.bytes(messageHead)
 	if head == nil {
 		return 0, nil, fmt.Errorf("message header cut short")
@@ -243,7 +281,7 @@ func decodeMessage(c *cursor) (id.Group, *raftpb.Message, error) {
 		}
 	}
 	if mask&hasEntries != 0 {
-		if err := decodeEntries(c, m); err != nil {
+		if err := r.entries(m); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -253,7 +291,8 @@ func decodeMessage(c *cursor) (id.Group, *raftpb.Message, error) {
 	return g, m, nil
 }
 
-func decodeEntries(c *cursor, m *raftpb.Message) error {
+func (r *trainReader) entries(m *raftpb.Message) error {
+	c := &r.heads
 	n := int(c.u32())
 	if n == 0 || n > len(c.b)/entryHead { // before the count is believed
 		return fmt.Errorf("%d entries in %d bytes", n, len(c.b))
@@ -261,32 +300,55 @@ func decodeEntries(c *cursor, m *raftpb.Message) error {
 	slab := make([]entrySlab, n)
 	m.Entries = make([]*raftpb.Entry, n)
 	for i := range slab {
-		head := c.bytes(entryHead)
-		if head == nil {
-			break
+		m.Entries[i] = &slab[i].e
+		if err := r.entry(&slab[i]); err != nil {
+			return err
 		}
-		s := &slab[i]
-		m.Entries[i] = &s.e
-		s.term = binary.LittleEndian.Uint64(head)
-		s.index = binary.LittleEndian.Uint64(head[8:])
-		s.typ = raftpb.EntryType(head[20])
-		mask := head[21]
-		if mask >= entryMaskEnd || s.typ > raftpb.EntryConfChangeV2 {
-			return fmt.Errorf("entry of type %d, mask %#x: not known to protocol %d", s.typ, mask, Protocol)
-		}
-		if mask&entryHasTerm != 0 {
-			s.e.Term = &s.term
-		}
-		if mask&entryHasIndex != 0 {
-			s.e.Index = &s.index
-		}
-		if mask&entryHasType != 0 {
-			s.e.Type = &s.typ
-		}
-		data := c.bytes(int(binary.LittleEndian.Uint32(head[16:])))
-		if mask&entryHasData != 0 {
-			s.e.Data = data
-		}
+	}
+	return nil
+}
+
+// entry reads one entry; where the heads end early they are bad afterwards.
+func (r *trainReader) entry(s *entrySlab) error {
+	c := &r.heads
+	head := c.bytes(entryHead)
+	if head == nil {
+		return nil
+	}
+	s.term = binary.LittleEndian.Uint64(head)
+	s.index = binary.LittleEndian.Uint64(head[8:])
+	s.typ = raftpb.EntryType(head[20])
+	mask := head[21]
+	if mask >= entryMaskEnd || s.typ > raftpb.EntryConfChangeV2 {
+		return fmt.Errorf("entry of type %d, mask %#x: not known to protocol %d", s.typ, mask, Protocol)
+	}
+	if mask&entryHasTerm != 0 {
+		s.e.Term = &s.term
+	}
+	if mask&entryHasIndex != 0 {
+		s.e.Index = &s.index
+	}
+	if mask&entryHasType != 0 {
+		s.e.Type = &s.typ
+	}
+	size := int(binary.LittleEndian.Uint32(head[16:]))
+	if mask&entryInBodies != 0 {
+		return r.body(s, size, mask)
+	}
+	if data := c.bytes(size); mask&entryHasData != 0 {
+		s.e.Data = data
+	}
+	return nil
+}
+
+func (r *trainReader) body(s *entrySlab, size int, mask byte) error {
+	sum := r.heads.u32()
+	if size < minBody || size > len(r.bodies.b) || mask&entryHasData == 0 || s.typ != raftpb.EntryNormal {
+		return fmt.Errorf("entry of type %d, mask %#x with a body of %d bytes, of which the train has %d", s.typ, mask, size, len(r.bodies.b))
+	}
+	s.e.Data = r.bodies.bytes(size)
+	if actual := prefixSum(s.e.Data); actual != sum {
+		return fmt.Errorf("the batch of entry %d arrived with a prefix of CRC %08x, sent with %08x", s.index, actual, sum)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -35,6 +37,9 @@ func drawMessage(t *rapid.T) *raftpb.Message {
 	}
 	for range rapid.IntRange(0, 5).Draw(t, "entries") {
 		e := &raftpb.Entry{Term: number("entry term"), Index: number("entry index"), Data: data("data", 300)}
+		if rapid.IntRange(0, 3).Draw(t, "large") == 0 {
+			e.Data = bytes.Repeat([]byte{rapid.Byte().Draw(t, "fill")}, minBody+rapid.IntRange(-1, 1000).Draw(t, "above"))
+		}
 		if k := rapid.Int32Range(-1, 2).Draw(t, "entry type"); k >= 0 {
 			e.Type = raftpb.EntryType(k).Enum()
 		}
@@ -47,9 +52,52 @@ func drawMessage(t *rapid.T) *raftpb.Message {
 	return m
 }
 
+// testLoan counts the references of a loan.
+type testLoan struct{ refs int }
+
+func (l *testLoan) Retain()  { l.refs++ }
+func (l *testLoan) Release() { l.refs-- }
+
+// trainOf packs messages into one train.
+func trainOf(data Loan, messages ...*raftpb.Message) *train {
+	t := &train{}
+	t.empty()
+	for i, m := range messages {
+		t.add(id.Group(i), m, data)
+	}
+	return t
+}
+
+// wire is a train as it travels.
+func (t *train) wire() []byte {
+	return bytes.Join(append([][]byte{seal(t.heads, trainMessages)}, t.bodies...), nil)
+}
+
+// decodeWire decodes a train as it travels. The visitor need not release anything.
+func decodeWire(message []byte, visit func(id.Group, *raftpb.Message)) error {
+	kind, heads, bodies, err := openTrain(message)
+	if err != nil {
+		return err
+	}
+	if kind != trainMessages {
+		return errUnexpected(kind)
+	}
+	return decodeTrain(heads, bodies, func(g id.Group, m *raftpb.Message, data Loan) {
+		visit(g, m)
+		if data != nil {
+			data.Release()
+		}
+	})
+}
+
 func TestCodecRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var train []byte
+		var lent Loan
+		loan := &testLoan{}
+		if rapid.Bool().Draw(t, "lent") {
+			lent = loan
+		}
+		packed := trainOf(lent)
 		var sent []*raftpb.Message
 		for range rapid.IntRange(1, 4).Draw(t, "messages") {
 			m := drawMessage(t)
@@ -57,15 +105,19 @@ func TestCodecRoundTrip(t *testing.T) {
 			if !ok {
 				t.Fatalf("refused %v", m)
 			}
-			before := len(train)
-			train = appendMessage(train, id.Group(len(sent)), m)
-			if n := len(train) - before; n > size {
+			before := packed.size
+			packed.add(id.Group(len(sent)), m, lent)
+			if n := packed.size - before; n > size {
 				t.Fatalf("%d bytes, announced %d: %v", n, size, m)
 			}
 			sent = append(sent, m)
 		}
+		wire := packed.wire()
+		if len(wire) != packed.size {
+			t.Fatalf("%d bytes, counted as %d", len(wire), packed.size)
+		}
 		i := 0
-		if err := decodeTrain(train, func(g id.Group, m *raftpb.Message) {
+		if err := decodeWire(wire, func(g id.Group, m *raftpb.Message) {
 			if g != id.Group(i) || !proto.Equal(m, sent[i]) {
 				t.Fatalf("group %d\nsent     %v\nreceived %v", g, sent[i], m)
 			}
@@ -73,70 +125,125 @@ func TestCodecRoundTrip(t *testing.T) {
 		}); err != nil || i != len(sent) {
 			t.Fatal(i, err)
 		}
-		// Cut anywhere, it either fails or ends between two messages.
-		cut := rapid.IntRange(0, len(train)-1).Draw(t, "cut")
-		n := 0
-		if err := decodeTrain(train[:cut], func(id.Group, *raftpb.Message) { n++ }); err == nil && n == len(sent) {
-			t.Fatalf("cut at %d of %d went unnoticed", cut, len(train))
+		if packed.empty(); loan.refs != 0 || packed.size != trainHead {
+			t.Fatalf("%d references are left, %d bytes", loan.refs, packed.size)
+		}
+		// Cut anywhere, it fails.
+		cut := rapid.IntRange(0, len(wire)-1).Draw(t, "cut")
+		if err := decodeWire(wire[:cut], func(id.Group, *raftpb.Message) {}); err == nil {
+			t.Fatalf("cut at %d of %d went unnoticed", cut, len(wire))
 		}
 	})
 }
 
-// What is decoded shares no memory with the receive buffer, and its slices have no room to write into their neighbours.
+// A flipped bit is noticed by the train's checksum, by the prefix's, or by the batch's own.
+func TestFlippedBitOnALane(t *testing.T) {
+	var builder batch.Builder
+	builder.Append(batch.Record{Value: make([]byte, 2*minBody)})
+	b, err := builder.Finish(nil, batch.Plain(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Stamp(77, 3)
+	m := appendOf(1, b)
+	m.Entries[0].Type = raftpb.EntryNormal.Enum()
+	wire := trainOf(nil, m, heartbeat(2)).wire()
+	for at := range wire {
+		wire[at] ^= 4
+		var damaged error
+		err := decodeWire(wire, func(_ id.Group, m *raftpb.Message) {
+			for _, e := range m.Entries {
+				damaged = errors.Join(damaged, batch.Check(e.Data))
+			}
+		})
+		if err == nil && damaged == nil {
+			t.Fatalf("a flipped bit in byte %d of %d went unnoticed", at, len(wire))
+		}
+		wire[at] ^= 4
+	}
+}
+
+// What is decoded shares no memory with the receive buffer, and its slices have no room to write into their neighbours. A batch
+// stays as it is until its reference is released, and not longer.
 func TestCodecOwnsItsBytes(t *testing.T) {
 	m := appendOf(4, []byte("payload"))
 	m.Context = []byte("context!")
-	train := appendMessage(nil, 1, m)
-	var got *raftpb.Message
-	if err := decodeTrain(train, func(_ id.Group, m *raftpb.Message) { got = m }); err != nil {
+	large := bytes.Repeat([]byte("batch"), minBody)
+	m.Entries = append(m.Entries, &raftpb.Entry{Term: new(uint64(1)), Index: new(uint64(2)), Data: large})
+	wire := trainOf(nil, m).wire()
+	_, heads, bodies, err := openTrain(wire)
+	if err != nil {
 		t.Fatal(err)
 	}
-	clear(train)
+	var got *raftpb.Message
+	var kept Loan
+	if err := decodeTrain(heads, bodies, func(_ id.Group, m *raftpb.Message, data Loan) { got, kept = m, data }); err != nil {
+		t.Fatal(err)
+	}
+	clear(wire)
 	if !proto.Equal(m, got) {
 		t.Errorf("changed with the receive buffer: %v", got)
 	}
 	if d := got.Entries[0].Data; cap(d) != len(d) || cap(got.Context) != len(got.Context) {
 		t.Error("slices with room to grow into the frame")
 	}
+	if kept.Release(); bytes.Equal(got.Entries[1].Data, large) {
+		t.Error("a released buffer was not overwritten: this test proves nothing")
+	}
 }
+
+func init() { poisonReleased = true }
 
 func TestCodecAllocations(t *testing.T) {
 	m := appendOf(4, make([]byte, 100))
 	m.Entries = append(m.Entries, m.Entries[0], m.Entries[0], m.Entries[0])
-	buf := make([]byte, 0, 4096)
-	if n := testing.AllocsPerRun(100, func() { buf = appendMessage(buf[:0], 1, m) }); n != 0 {
+	packed := trainOf(nil, m)
+	if n := testing.AllocsPerRun(100, func() { packed.empty(); packed.add(1, m, nil) }); n != 0 {
 		t.Errorf("encoding: %v allocations", n)
 	}
+	heads := packed.heads[trainHead:]
 	if n := testing.AllocsPerRun(100, func() {
-		if _, _, err := decodeMessage(&cursor{b: buf}); err != nil {
+		r := trainReader{heads: cursor{b: heads}}
+		if _, _, err := r.message(); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 3 {
 		t.Errorf("decoding 4 entries: %v allocations", n)
 	}
-	if n := len(appendMessage(nil, 1, heartbeat(1))); n > 60 {
+	if n := len(appendHead(nil, 1, heartbeat(1))); n > 60 {
 		t.Errorf("a heartbeat has %d bytes", n)
 	}
 }
 
 func FuzzDecodeTrain(f *testing.F) {
-	f.Add(appendMessage(nil, 1, heartbeat(1)))
-	f.Add(appendMessage(appendMessage(nil, 1, appendOf(1, []byte("data"))), 2, heartbeat(2)))
+	add := func(messages ...*raftpb.Message) {
+		t := trainOf(nil, messages...)
+		f.Add(t.heads[trainHead:], bytes.Join(t.bodies, nil))
+	}
+	add(heartbeat(1))
+	add(appendOf(1, []byte("data")), heartbeat(2), appendOf(1, make([]byte, minBody)))
 	m := heartbeat(3)
 	m.Type, m.Reject, m.Snapshot = raftpb.MsgSnap.Enum(), new(true), &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(1))}}
-	f.Add(appendMessage(nil, 3, m))
-	f.Fuzz(func(t *testing.T, train []byte) {
-		_ = decodeTrain(train, func(g id.Group, m *raftpb.Message) {
+	add(m)
+	f.Fuzz(func(t *testing.T, heads, bodies []byte) {
+		_ = decodeTrain(heads, bodies, func(g id.Group, m *raftpb.Message, data Loan) {
+			if data != nil {
+				defer data.Release()
+			}
 			size, ok := messageSize(m)
 			if !ok {
 				t.Fatalf("decoded what cannot be encoded: %v", m)
 			}
-			if size > 4*len(train)+1024 {
-				t.Fatalf("%d bytes decoded from %d", size, len(train))
+			if size > 4*(len(heads)+len(bodies))+1024 {
+				t.Fatalf("%d bytes decoded from %d", size, len(heads)+len(bodies))
 			}
-			var again *raftpb.Message
-			if err := decodeTrain(appendMessage(nil, g, m), func(_ id.Group, m *raftpb.Message) { again = m }); err != nil || !proto.Equal(m, again) {
-				t.Fatalf("%v: %v and %v", err, m, again)
+			err := decodeWire(trainOf(nil, m).wire(), func(_ id.Group, again *raftpb.Message) {
+				if !proto.Equal(m, again) {
+					t.Fatalf("%v and %v", m, again)
+				}
+			})
+			if err != nil {
+				t.Fatalf("%v: %v", err, m)
 			}
 		})
 	})
@@ -144,7 +251,7 @@ func FuzzDecodeTrain(f *testing.F) {
 
 // FuzzStreamFrames feeds the decoders of all frames that a client or a server may send.
 func FuzzStreamFrames(f *testing.F) {
-	f.Add(appendRequest(nil, ProduceRequest{Correlation: 1, Batch: []byte("batch")}))
+	f.Add(append(appendRequestHead(nil, ProduceRequest{Correlation: 1, Batch: []byte("batch")}), "batch"...))
 	f.Add(appendAnswer(nil, ProduceResponse{Correlation: 1, Message: "no"}))
 	f.Add(appendCommand(nil, FetchCommand{Kind: Credit, Credit: 7}))
 	e := appendEventHead(nil, FetchEvent{Subscription: 1, Message: "no"})
@@ -173,7 +280,7 @@ func FuzzStreamFrames(f *testing.F) {
 		if total > len(message) {
 			t.Fatal("frames overlap")
 		}
-		_, _, _ = openTrain(message)
+		_, _, _, _ = openTrain(message)
 		_, _, _ = decodeHello(message)
 	})
 }
@@ -205,7 +312,7 @@ func FuzzGuard(f *testing.F) {
 
 func TestFrameRoundTrips(t *testing.T) {
 	r := ProduceRequest{Correlation: 1 << 60, Topic: topic, Partition: 7, Acks: AcksAll, Timeout: 1500e6, Batch: []byte("batch")}
-	if got, err := decodeRequest(appendRequest(nil, r)); err != nil || got.Correlation != r.Correlation || got.Topic != topic || got.Partition != 7 ||
+	if got, err := decodeRequest(append(appendRequestHead(nil, r), r.Batch...)); err != nil || got.Correlation != r.Correlation || got.Topic != topic || got.Partition != 7 ||
 		got.Acks != AcksAll || got.Timeout != r.Timeout || !bytes.Equal(got.Batch, r.Batch) {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -233,12 +340,13 @@ func BenchmarkEncode(b *testing.B) {
 	for _, c := range benchmarkMessages {
 		b.Run(c.name+"/hand", func(b *testing.B) {
 			b.ReportAllocs()
-			var buf []byte
+			packed := trainOf(nil)
 			for b.Loop() {
 				if _, ok := messageSize(c.m); !ok {
 					b.Fatal("refused")
 				}
-				buf = appendMessage(buf[:0], 1, c.m)
+				packed.empty()
+				packed.add(1, c.m, nil)
 			}
 		})
 		b.Run(c.name+"/proto", func(b *testing.B) {
@@ -254,11 +362,11 @@ func BenchmarkEncode(b *testing.B) {
 
 func BenchmarkDecode(b *testing.B) {
 	for _, c := range benchmarkMessages {
-		hand := appendMessage(nil, 1, c.m)
+		hand := trainOf(nil, c.m).wire()
 		b.Run(c.name+"/hand", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := decodeTrain(hand, func(id.Group, *raftpb.Message) {}); err != nil {
+				if err := decodeWire(hand, func(id.Group, *raftpb.Message) {}); err != nil {
 					b.Fatal(err)
 				}
 			}

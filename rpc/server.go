@@ -34,8 +34,9 @@ type Services struct {
 type PeerHandler interface {
 	// Hello decides whether a lane may open, and returns this node's own hello. CheckHello knows the usual reasons to refuse.
 	Hello(peer PeerHello) (self PeerHello, err error)
-	// Step takes ownership of m and all it points to.
-	Step(from id.Node, g id.Group, m *raftpb.Message)
+	// Step takes ownership of m and all it points to; but the data of its entries is data's, of which Step takes over a reference.
+	// nil: there is nothing to release.
+	Step(from id.Node, g id.Group, m *raftpb.Message, data Loan)
 	// PeerClosed says that the newest control lane of a node has ended. The node passes it on to Peers.Lost.
 	PeerClosed(from id.Node)
 }

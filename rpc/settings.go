@@ -11,8 +11,11 @@ const (
 	MaxBatchBytes = 2_000_000
 	// trainBytes is how much is packed into one drpc message when there is more to send. A frame that is larger goes alone.
 	trainBytes = 256 << 10
-	// maxMessage bounds a drpc message in both directions: a train, or the largest single frame.
+	// maxMessage bounds a drpc message to and from clients: a train of frames, or the largest single one.
 	maxMessage = 2 << 20
+	// maxTrain bounds one of a lane: the largest MsgApp. Raft fills it up to raftgroup's MaxMessageBytes, but does not know yet how
+	// large the last proposals are.
+	maxTrain = 4 << 20
 	// maxWireFrame bounds one frame of drpc, which splits messages at 64 KiB.
 	maxWireFrame = 128 << 10
 	// maxPrelude bounds what a connection may say before its first stream is open: metadata and a name.

@@ -84,6 +84,7 @@ func acceptHello(c *conn, st rawStream, l Limits) error {
 // client is what produce and fetch streams share on the client's side: the link, its pings, and its end.
 type client struct {
 	*link
+	sendMu  sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
 	closed  chan struct{}
 	once    sync.Once
 	pinging chan struct{} // closed when the pinging goroutine has ended
@@ -122,7 +123,7 @@ func (c *client) keepAlive() {
 	for {
 		select {
 		case <-ticker.C:
-			if transmit(c.st, ping) != nil {
+			if c.say(ping) != nil {
 				return
 			}
 		case <-c.closed:
@@ -131,6 +132,16 @@ func (c *client) keepAlive() {
 			return
 		}
 	}
+}
+
+// say writes one message.
+func (c *client) say(message []byte) error {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if err := c.out.write([][]byte{message}); err != nil {
+		return lost(c.addr, err)
+	}
+	return nil
 }
 
 // Done is closed when the connection is broken or closed.

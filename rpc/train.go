@@ -16,11 +16,16 @@ import (
 //	0  u8   version of this format (trainVersion)
 //	1  u8   kind
 //	2  u16  0
-//	4  u32  CRC-32C of all that follows
-//	8  …    hello and welcome: see appendHello; messages: Raft messages, see raftcodec.go; ping and pong: nothing
+//	4  u32  CRC-32C of what follows up to the end of the heads
+//	8  u32  bytes of the heads
+//	12 …    heads: of a hello or welcome, see appendHello; of messages, see raftcodec.go; of ping and pong, nothing
+//	   …    bodies: the batches of the messages, one behind the other
+//
+// A batch has a CRC of its own, which the follower checks, and its entry in the heads has one of what that leaves out; so neither
+// side reads it once more for the train.
 const (
-	trainVersion = 1
-	trainHead    = 8
+	trainVersion = 2
+	trainHead    = 12
 )
 
 type trainKind uint8
@@ -33,26 +38,44 @@ const (
 	trainPong     trainKind = 5
 )
 
-// seal fills in the header of a train whose first trainHead bytes were kept free.
-func seal(train []byte, kind trainKind) []byte {
-	train[0], train[1], train[2], train[3] = trainVersion, byte(kind), 0, 0
-	binary.LittleEndian.PutUint32(train[4:], crc32.Checksum(train[trainHead:], castagnoli))
-	return train
+// seal fills in the header of the heads of a train, whose first trainHead bytes were kept free.
+func seal(heads []byte, kind trainKind) []byte {
+	heads[0], heads[1], heads[2], heads[3] = trainVersion, byte(kind), 0, 0
+	binary.LittleEndian.PutUint32(heads[8:], uint32(len(heads)-trainHead))
+	binary.LittleEndian.PutUint32(heads[4:], crc32.Checksum(heads[8:], castagnoli))
+	return heads
 }
 
 // openTrain checks a train and returns what it carries, aliasing it.
-func openTrain(train []byte) (trainKind, []byte, error) {
+func openTrain(train []byte) (kind trainKind, heads, bodies []byte, err error) {
 	if len(train) < trainHead {
-		return 0, nil, Errorf(CodeCorruptMessage, "train of %d bytes, its header has %d", len(train), trainHead)
+		return 0, nil, nil, Errorf(CodeCorruptMessage, "train of %d bytes, its header has %d", len(train), trainHead)
 	}
 	if train[0] != trainVersion {
-		return 0, nil, Errorf(CodeUnsupportedVersion, "train of version %d, this node reads version %d", train[0], trainVersion)
+		return 0, nil, nil, Errorf(CodeUnsupportedVersion, "train of version %d, this node reads version %d", train[0], trainVersion)
 	}
-	stated, actual := binary.LittleEndian.Uint32(train[4:]), crc32.Checksum(train[trainHead:], castagnoli)
+	n := uint64(binary.LittleEndian.Uint32(train[8:]))
+	if train[2]|train[3] != 0 {
+		return 0, nil, nil, Errorf(CodeCorruptMessage, "train with %#x%02x where nothing belongs", train[3], train[2])
+	}
+	if n > uint64(len(train)-trainHead) {
+		return 0, nil, nil, Errorf(CodeCorruptMessage, "train of %d bytes with %d bytes of heads", len(train), n)
+	}
+	heads, bodies = train[trainHead:trainHead+n], train[trainHead+n:]
+	stated, actual := binary.LittleEndian.Uint32(train[4:]), crc32.Checksum(train[8:trainHead+n], castagnoli)
 	if stated != actual {
-		return 0, nil, Errorf(CodeCorruptMessage, "train of %d bytes arrived with CRC %08x, sent with %08x", len(train), actual, stated)
+		return 0, nil, nil, Errorf(CodeCorruptMessage, "train of %d bytes arrived with CRC %08x, sent with %08x", len(train), actual, stated)
 	}
-	return trainKind(train[1]), train[trainHead:], nil
+	return trainKind(train[1]), heads, bodies, nil
+}
+
+// bareTrain is openTrain for trains that have no bodies.
+func bareTrain(train []byte) (trainKind, []byte, error) {
+	kind, heads, bodies, err := openTrain(train)
+	if err == nil && len(bodies) > 0 {
+		err = Errorf(CodeCorruptMessage, "train of kind %d with %d bytes of bodies", kind, len(bodies))
+	}
+	return kind, heads, err
 }
 
 // appendHello encodes a hello after an empty train header:
@@ -107,15 +130,25 @@ func errUnexpected(kind trainKind) error {
 	return Errorf(CodeInvalidRequest, "train of kind %d is not expected here", kind)
 }
 
-// decodeTrain copies the messages of a train out of drpc's buffer once and hands them on; their bytes alias that copy.
-func decodeTrain(body []byte, visit func(id.Group, *raftpb.Message)) error {
-	c := cursor{b: append([]byte(nil), body...)}
-	for len(c.b) > 0 {
-		g, m, err := decodeMessage(&c)
+// decodeTrain copies the messages of a train out of drpc's buffer once and hands them on. Their batches are in a buffer that is used
+// again: data keeps it, and the visitor takes over one reference of it. data is nil for messages without batches.
+func decodeTrain(heads, bodies []byte, visit func(g id.Group, m *raftpb.Message, data Loan)) error {
+	r := trainReader{heads: cursor{b: append([]byte(nil), heads...)}}
+	if len(bodies) > 0 {
+		data := newBuffer(len(bodies))
+		defer data.Release()
+		copy(data.bytes, bodies)
+		r.bodies.b, r.data = data.bytes, data
+	}
+	for len(r.heads.b) > 0 {
+		g, m, data, err := r.next()
 		if err != nil {
 			return Errorf(CodeCorruptMessage, "train with a good CRC does not decode: %v", err)
 		}
-		visit(g, m)
+		visit(g, m, data)
+	}
+	if n := len(r.bodies.b); n > 0 {
+		return Errorf(CodeCorruptMessage, "train with a good CRC has %d bytes that belong to no message", n)
 	}
 	return nil
 }

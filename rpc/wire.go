@@ -40,6 +40,7 @@ type rawStream interface {
 	RawWrite(drpcwire.Kind, []byte) error
 	RawFlush() error
 	SendError(error) error
+	ID() uint64
 }
 
 // rawEncoding hands the bytes of a message to the receiver's callback while drpc still holds the buffer.

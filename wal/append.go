@@ -87,7 +87,7 @@ func (l *Log) stage(a *Append) {
 		l.stageReset(p, a.Reset)
 	}
 	if len(a.Entries) > 0 {
-		l.stageEntries(p, a.Entries)
+		l.stageEntries(p, a)
 	}
 	if a.HardState != nil {
 		p.hs, p.hasHS = *a.HardState, true
@@ -112,8 +112,9 @@ func (l *Log) stageReset(p *appendPlan, r *Reset) {
 	p.sync, p.blocks = true, true
 }
 
-func (l *Log) stageEntries(p *appendPlan, entries []Entry) {
+func (l *Log) stageEntries(p *appendPlan, a *Append) {
 	p.sync = true
+	entries := a.Entries
 	first, last := entries[0].Index, l.LastIndex()
 	if first > last+1 || first <= l.start.Index {
 		panic(fmt.Sprintf("wal: %v: entry %d appended to a log that has (%d, %d]", l, first, l.start.Index, last))
@@ -144,7 +145,7 @@ func (l *Log) stageEntries(p *appendPlan, entries []Entry) {
 		if cur == nil || cur.sg != sg {
 			cur = p.begin(sg)
 		}
-		l.stageEntry(p, cur, e)
+		l.stageEntry(p, cur, e, a.Loan)
 	}
 }
 
@@ -167,7 +168,8 @@ func (l *Log) segmentFor(e *Entry) *seg {
 	return sg
 }
 
-func (l *Log) stageEntry(p *appendPlan, r *run, e *Entry) {
+// stageEntry adds an entry to the tail. If it is to be lent, e.Data is the tail's from then on.
+func (l *Log) stageEntry(p *appendPlan, r *run, e *Entry, loan *Loan) {
 	sg := r.sg
 	row := segment.Row{
 		Offset: l.NextOffset(), Position: sg.end, Index: e.Index, Term: e.Term, MaxTimestamp: sg.maxTime,
@@ -180,7 +182,12 @@ func (l *Log) stageEntry(p *appendPlan, r *run, e *Entry) {
 		}
 		row.Length, row.Records = uint32(len(b)), uint32(b.NextOffset()-row.Offset)
 		row.MaxTimestamp = max(row.MaxTimestamp, b.MaxTimestamp())
-		p.addPiece(r, sg.tail.append(&l.s.memory, int64(sg.end), e.Data))
+		at := sg.tail.append(&l.s.memory, int64(sg.end), e.Data)
+		p.addPiece(r, at)
+		if loan != nil {
+			loan.add(at.c)
+			e.Data = at.bytes()
+		}
 	} else {
 		data := clone(e.Data)
 		l.addControl(e.Index, data)

@@ -94,13 +94,17 @@ type Reset struct {
 	State State
 }
 
-// Append is one submission to one log. It belongs to the wal from Submit until Done is called; Entries' Data are copied
-// during Submit and may be used again when it returns.
+// Append is one submission to one log. It belongs to the wal from Submit until Done is called.
 type Append struct {
 	Log *Log
 	// Entries are consecutive. A first index at or below the log's last one truncates the log there first. Batches must have
 	// passed batch.Check: the log relies on their own CRC.
+	//
+	// Submit copies the Data, which may be used again when it returns.
 	Entries []Entry
+	// Loan, when not nil, is filled by Submit, which puts the log's own copy of each batch into Entries: to be read by those who
+	// hold the loan. The references are the submitter's.
+	Loan *Loan
 	// HardState, when not nil, replaces the log's hard state.
 	HardState *HardState
 	// Reset, when not nil, empties the log before Entries are appended.

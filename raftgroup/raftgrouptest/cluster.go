@@ -3,6 +3,7 @@ package raftgrouptest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -255,10 +256,14 @@ func Batch(value []byte) batch.Batch {
 	return made
 }
 
-// Propose proposes a batch and notes its acknowledgement; the result arrives on the channel.
+// Propose proposes a copy of a batch, which is overwritten when it is done, and notes its acknowledgement; the result arrives on
+// the channel.
 func (c *Cluster) Propose(g *raftgroup.Group, b batch.Batch, acks raftgroup.Acks) <-chan raftgroup.Result {
 	result := make(chan raftgroup.Result, 1)
-	g.Propose(&raftgroup.Proposal{Batch: b, Acks: acks, Done: func(p *raftgroup.Proposal) {
+	g.Propose(&raftgroup.Proposal{Batch: slices.Clone(b), Acks: acks, Done: func(p *raftgroup.Proposal) {
+		for i := range p.Batch {
+			p.Batch[i] = 0xDB
+		}
 		if p.Result.Err == nil && acks == raftgroup.AcksAll {
 			c.Witness.Acked(g.ID(), p.Result.Index, p.Result.Term)
 		}

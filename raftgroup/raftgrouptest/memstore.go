@@ -169,9 +169,12 @@ func (s *memStore) Submit(appends []*wal.Append) {
 			hs := *a.HardState
 			q.hs = &hs
 		}
-		for _, e := range a.Entries {
+		for i, e := range a.Entries {
 			e.Data = slices.Clone(e.Data)
 			q.entries = append(q.entries, e)
+			if a.Loan != nil {
+				a.Entries[i].Data = e.Data
+			}
 		}
 		l.submit(q.entries)
 		queued[i] = q

@@ -3,16 +3,55 @@ package raftgrouptest
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Receiver takes messages: a *raftgroup.Host.
 type Receiver interface {
-	Step(from id.Node, g id.Group, m *raftpb.Message)
+	Step(from id.Node, g id.Group, m *raftpb.Message, data raftgroup.Loan)
+}
+
+// buffer is the data of a message's entries. At the last release it is overwritten, as a reuse of its memory would: whoever still
+// looks at it finds something else.
+type buffer struct {
+	refs    atomic.Int32
+	entries [][]byte
+}
+
+func newBuffer(m *raftpb.Message) *buffer {
+	b := &buffer{}
+	b.refs.Store(1)
+	if m.GetType() == raftpb.MsgApp {
+		for _, e := range m.GetEntries() {
+			if e.GetType() == raftpb.EntryNormal {
+				b.entries = append(b.entries, e.Data)
+			}
+		}
+	}
+	return b
+}
+
+// Retain implements raftgroup.Loan.
+func (b *buffer) Retain() { b.refs.Add(1) }
+
+// Release implements raftgroup.Loan.
+func (b *buffer) Release() {
+	if n := b.refs.Add(-1); n > 0 {
+		return
+	} else if n < 0 {
+		panic("raftgrouptest: a message's data was released once too often")
+	}
+	for _, data := range b.entries {
+		for i := range data {
+			data[i] = 0xDB
+		}
+	}
 }
 
 // Faults is what a network does to messages. Probabilities are in [0, 1].
@@ -132,7 +171,7 @@ func (n *Network) Heal() {
 func (e *Endpoint) Flush() {}
 
 // Send implements raftgroup.Transport.
-func (e *Endpoint) Send(to id.Node, g id.Group, m *raftpb.Message) {
+func (e *Endpoint) Send(to id.Node, g id.Group, m *raftpb.Message, _ raftgroup.Loan) {
 	n := e.network
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -219,7 +258,7 @@ func (b *mailbox) run() {
 			return
 		}
 		for _, l := range letters {
-			b.receiver.Step(l.from, l.group, l.message)
+			b.receiver.Step(l.from, l.group, l.message, newBuffer(l.message))
 		}
 		clear(letters)
 	}

@@ -1,0 +1,190 @@
+package rpc
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// train is a message of a lane that is being put together. Its batches stay where they are, lent by the log, until they are written.
+type train struct {
+	heads  []byte // with trainHead bytes kept free
+	bodies [][]byte
+	copied []byte // memory of bodies that nobody lends
+	loans  []Loan
+	size   int // of heads and bodies
+}
+
+const (
+	keepHeads  = 64 << 10 // capacity that a train keeps for its next use
+	keepTrains = 16
+)
+
+// add packs a message. Data of its entries is kept by reference if it is lent, and copied otherwise.
+func (t *train) add(g id.Group, m *raftpb.Message, data Loan) {
+	before := len(t.bodies)
+	t.size -= len(t.heads)
+	t.heads = appendHead(t.heads, g, m)
+	t.size += len(t.heads)
+	for _, e := range m.Entries {
+		if !inBodies(e) {
+			continue
+		}
+		body := e.Data
+		if data == nil { // should this move copied, bodies before keep what they are in
+			at := len(t.copied)
+			t.copied = append(t.copied, body...)
+			body = t.copied[at:]
+		}
+		t.bodies = append(t.bodies, body)
+		t.size += len(body)
+	}
+	if data != nil && len(t.bodies) > before {
+		data.Retain()
+		t.loans = append(t.loans, data)
+	}
+}
+
+// empty gives back what is lent and makes the train ready for its next use.
+func (t *train) empty() {
+	for i, l := range t.loans {
+		t.loans[i] = nil
+		l.Release()
+	}
+	clear(t.bodies)
+	if cap(t.heads) > keepHeads {
+		t.heads = nil
+	}
+	if cap(t.copied) > trainBytes {
+		t.copied = nil
+	}
+	t.heads = append(t.heads[:0], zeros[:trainHead]...)
+	t.bodies, t.copied, t.loans, t.size = t.bodies[:0], t.copied[:0], t.loans[:0], trainHead
+}
+
+// trains is the queue of messages to the writer of a lane, bounded in bytes, those that are only referred to included. What is put
+// into it is packed at once into trains of up to trainBytes, or one of its own for a larger message.
+type trains struct {
+	bound int
+	wake  chan struct{} // capacity 1: there is something to take
+	dirty atomic.Bool   // something was put since the last signal
+
+	mu struct {
+		sync.Mutex
+		shut  bool     // nothing is accepted
+		full  []*train // complete, oldest first
+		last  *train   // being filled, or nil
+		bytes int
+		free  []*train // written, for reuse
+	}
+}
+
+func newTrains(bound int) *trains { return &trains{bound: bound, wake: make(chan struct{}, 1)} }
+
+// put packs a message of at most size bytes. False: the queue is shut, or full.
+func (q *trains) put(size int, g id.Group, m *raftpb.Message, data Loan) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.mu.shut || q.mu.bytes+size > q.bound {
+		return false
+	}
+	if q.mu.last != nil && q.mu.last.size+size > trainBytes {
+		q.mu.full = append(q.mu.full, q.mu.last)
+		q.mu.last = nil
+		q.signal() // enough for a message: the writer need not wait for the end of the turn
+	}
+	if q.mu.last == nil {
+		q.mu.last = q.freshLocked()
+	}
+	before := q.mu.last.size
+	q.mu.last.add(g, m, data)
+	q.mu.bytes += q.mu.last.size - before
+	q.dirty.Store(true)
+	return true
+}
+
+func (q *trains) freshLocked() *train {
+	if n := len(q.mu.free); n > 0 {
+		t := q.mu.free[n-1]
+		q.mu.free = q.mu.free[:n-1]
+		return t
+	}
+	t := &train{}
+	t.empty()
+	return t
+}
+
+// signal wakes the writer if it sleeps.
+func (q *trains) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// flush wakes the writer if something was put since it was woken last.
+func (q *trains) flush() {
+	if q.dirty.Load() && q.dirty.Swap(false) {
+		q.signal()
+	}
+}
+
+// take returns the oldest train, nil when there is none. The writer owns it until done.
+func (q *trains) take() *train {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var t *train
+	if len(q.mu.full) > 0 {
+		t = q.mu.full[0]
+		q.mu.full[0] = nil
+		q.mu.full = q.mu.full[1:]
+	} else {
+		t, q.mu.last = q.mu.last, nil
+	}
+	if t != nil {
+		q.mu.bytes -= t.size - trainHead
+	}
+	return t
+}
+
+// done gives a train back after it was written, or failed to be.
+func (q *trains) done(t *train) {
+	t.empty()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.mu.free) < keepTrains {
+		q.mu.free = append(q.mu.free, t)
+	}
+}
+
+// trim lets go of what is kept for reuse: nothing has been sent for a while.
+func (q *trains) trim() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.free = nil
+}
+
+// close drops all that is queued and accepts nothing from here on, until open.
+func (q *trains) close() {
+	q.mu.Lock()
+	dropped := q.mu.full
+	if q.mu.last != nil {
+		dropped = append(dropped, q.mu.last)
+	}
+	q.mu.shut = true
+	q.mu.full, q.mu.last, q.mu.bytes = nil, nil, 0
+	q.mu.Unlock()
+	for _, t := range dropped {
+		t.empty()
+	}
+}
+
+// open accepts again.
+func (q *trains) open() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.shut = false
+}

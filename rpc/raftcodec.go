@@ -86,7 +86,7 @@ func messageSize(m *raftpb.Message) (int, bool) {
 	if len(m.Entries) > 0 {
 		n += 4
 		for _, e := range m.Entries {
-			n += entryHead + len(e.Data)
+			n += entryHead + 4 + len(e.Data)
 		}
 	}
 	return n, n <= maxTrain-trainHead

@@ -232,8 +232,9 @@ func (c *chunk) release() {
 		panic("wal: a chunk was released once too often")
 	}
 	if poisonFreed {
-		for i := range c.buf {
-			c.buf[i] = 0xDB
+		c.buf[0] = 0xDB
+		for n := 1; n < len(c.buf); n *= 2 {
+			copy(c.buf[n:], c.buf[:n])
 		}
 	}
 	m := c.mem

@@ -41,6 +41,7 @@ type ringStore struct {
 	queue  []*wal.Append
 	wake   chan struct{}
 	ended  chan struct{}
+	done   func()
 	closed bool
 }
 
@@ -75,6 +76,9 @@ func newRingStore() *ringStore {
 			for _, a := range done {
 				a.Done(a)
 			}
+			if len(done) > 0 {
+				s.done()
+			}
 			if closed {
 				return
 			}
@@ -84,12 +88,14 @@ func newRingStore() *ringStore {
 }
 
 func (s *ringStore) SetCutTaker(func(*wal.Log)) {}
+func (s *ringStore) SetRoundDone(done func())   { s.done = done }
 func (s *ringStore) Submit(appends []*wal.Append) {
 	for _, a := range appends {
 		l := raftgroup.TargetOf(a).(*ringLog)
-		for _, e := range a.Entries {
+		for i, e := range a.Entries {
 			at := e.Index % id.Index(len(l.ring))
 			l.ring[at] = wal.Entry{Index: e.Index, Term: e.Term, Kind: e.Kind, Data: append(l.ring[at].Data[:0], e.Data...)}
+			a.Entries[i].Data = l.ring[at].Data // which outlives what Raft needs of it
 			l.offsets[at] = l.next
 			if e.Kind == wal.KindBatch {
 				l.next = batch.Batch(e.Data).NextOffset()

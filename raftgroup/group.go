@@ -64,7 +64,8 @@ type Group struct {
 	fresh []*Proposal
 	// unwaiting are AcksNone proposals whose batches are not submitted yet.
 	unwaiting []*Proposal
-	loans     []loan // of what Raft has in memory, in the order of the entries
+	loans     []loan            // of what Raft has in memory, in the order of the entries
+	notices   []*raftpb.Message // MsgApps without entries that wait, one for each follower
 
 	confState   *raftpb.ConfState
 	confBytes   []byte

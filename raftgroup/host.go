@@ -50,6 +50,7 @@ type Host struct {
 	workers []*worker
 	readers readers
 
+	answered       answered     // the store's goroutine's
 	pendingBytes   atomic.Int64 // proposed and not applied, all groups
 	droppedUnknown atomic.Uint64
 	droppedInvalid atomic.Uint64
@@ -69,12 +70,14 @@ func New(o Options) (*Host, error) {
 	h := &Host{o: o, groups: make(map[id.Group]*Group)}
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
-	for range o.Workers {
-		w := newWorker(h)
+	h.answered.jobs = make([][]*appendJob, o.Workers)
+	for i := range o.Workers {
+		w := newWorker(h, i)
 		h.workers = append(h.workers, w)
 		go w.run()
 	}
 	o.Store.SetCutTaker(func(l *wal.Log) { h.cut(l, l.Group(), l.Replica()) })
+	o.Store.SetRoundDone(h.roundDone)
 	return h, nil
 }
 

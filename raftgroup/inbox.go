@@ -82,6 +82,20 @@ func (in *inbox) post(ev event) bool {
 	return true
 }
 
+// completed queues the completions of a round.
+func (in *inbox) completed(jobs []*appendJob) {
+	in.mu.Lock()
+	if in.closed {
+		in.mu.Unlock()
+		return
+	}
+	for _, j := range jobs {
+		in.urgent = append(in.urgent, event{kind: evAppended, group: j.group, job: j})
+	}
+	in.mu.Unlock()
+	in.signal()
+}
+
 // message queues a message from another node: a MsgApp when it weighs bytes. False: no room. Each group has room for one
 // MsgApp however full the inbox is, or a full inbox could keep out the entry that would commit the rest.
 func (in *inbox) message(ev event, bytes int64) bool {

@@ -172,10 +172,16 @@ func (g *Group) dispatch(messages []*raftpb.Message) (apply *raftpb.Message) {
 			apply = m
 			continue
 		}
-		if m.GetType() == raftpb.MsgApp {
+		switch {
+		case m.GetType() == raftpb.MsgApp && len(m.GetEntries()) == 0:
+			g.postpone(m)
+		case m.GetType() == raftpb.MsgApp:
+			g.overtake(m)
 			g.w.posts = append(g.w.posts, post{g, m})
-		} else if g.send(m, nil) {
-			g.w.sent = true
+		default:
+			if g.send(m, nil) {
+				g.w.sent = true
+			}
 		}
 	}
 	return apply
@@ -293,20 +299,37 @@ func (g *Group) stableTo(response *raftpb.Message) id.Index {
 }
 
 // appendDone runs on the store's goroutine: a, and all that was submitted for its group before, is durable. Responses for
-// others leave at once.
+// others leave when the store is done with the round.
 func appendDone(a *wal.Append) {
 	j := a.Owner.(*appendJob)
 	g := j.group
-	sent := false
 	for _, m := range j.responses {
-		if id.Replica(m.GetTo()) != g.replica && !g.failed.Load() {
-			sent = g.send(m, nil) || sent
+		if id.Replica(m.GetTo()) != g.replica && !g.failed.Load() && g.send(m, nil) {
+			g.h.answered.sent = true
 		}
 	}
-	if sent {
-		g.h.o.Transport.Flush()
+	g.h.answered.jobs[g.w.number] = append(g.h.answered.jobs[g.w.number], j)
+}
+
+// answered is what a commit round of the store has completed so far: its goroutine's alone.
+type answered struct {
+	sent bool           // responses went to the transport
+	jobs [][]*appendJob // by worker
+}
+
+// roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one wake-up of each worker.
+func (h *Host) roundDone() {
+	if h.answered.sent {
+		h.answered.sent = false
+		h.o.Transport.Flush()
 	}
-	g.w.in.post(event{kind: evAppended, group: g, job: j})
+	for i, jobs := range h.answered.jobs {
+		if len(jobs) > 0 {
+			h.workers[i].in.completed(jobs)
+			clear(jobs)
+			h.answered.jobs[i] = jobs[:0]
+		}
+	}
 }
 
 // appended is the worker's side of it: responses to the replica itself, in order, and answers to those who wait for the

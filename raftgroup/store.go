@@ -30,6 +30,8 @@ type Log interface {
 type LogStore interface {
 	Submit(appends []*wal.Append)
 	SetCutTaker(func(*wal.Log))
+	// SetRoundDone has done called, on the goroutine of Append.Done, after one or more calls of that.
+	SetRoundDone(done func())
 }
 
 var (

@@ -12,11 +12,12 @@ import (
 
 // worker owns the groups whose id falls to it. Nothing of it but the inbox and the counters is touched by other goroutines.
 type worker struct {
-	h    *Host
-	in   inbox
-	n    counters
-	stop chan struct{} // closed by Host.Close
-	done chan struct{} // closed when the worker has ended
+	h      *Host
+	number int // in Host.workers
+	in     inbox
+	n      counters
+	stop   chan struct{} // closed by Host.Close
+	done   chan struct{} // closed when the worker has ended
 
 	now    time.Time // of this turn
 	groups []*Group  // open ones, failed ones included; g.slot is the position
@@ -32,8 +33,11 @@ type worker struct {
 	sent   bool // something went to the transport since the last Flush
 
 	timers timers
-	down   map[id.Node]int64 // UnixNano of NodeDown
-	ticks  int
+	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
+	noticing   []*Group
+	noticesDue time.Time
+	down       map[id.Node]int64 // UnixNano of NodeDown
+	ticks      int
 
 	proposer proposer
 	budget   int      // bytes that may still be proposed in this turn
@@ -43,8 +47,8 @@ type worker struct {
 // turnBudget bounds the bytes that are proposed in one turn, and with it how long heartbeats may wait for the turn's end.
 const turnBudget = 8 * mib
 
-func newWorker(h *Host) *worker {
-	w := &worker{h: h, stop: make(chan struct{}), done: make(chan struct{}), down: make(map[id.Node]int64), now: time.Now()}
+func newWorker(h *Host, number int) *worker {
+	w := &worker{h: h, number: number, stop: make(chan struct{}), done: make(chan struct{}), down: make(map[id.Node]int64), now: time.Now()}
 	w.in.init(h.o.MaxInboxBytes)
 	return w
 }
@@ -71,11 +75,20 @@ func (w *worker) run() {
 		}
 		w.now = time.Now()
 		w.turn(tick, ring)
-		if next := w.timers.next(); !next.Equal(armed) && !next.IsZero() {
+		if next := w.nextAlarm(); !next.Equal(armed) && !next.IsZero() {
 			armed = next
 			alarm.Reset(max(0, time.Until(next)))
 		}
 	}
+}
+
+// nextAlarm is when the worker wants to be woken; zero: not.
+func (w *worker) nextAlarm() time.Time {
+	next := w.timers.next()
+	if due := w.noticesDue; !due.IsZero() && (next.IsZero() || due.Before(next)) {
+		return due
+	}
+	return next
 }
 
 // turn does everything that waits.
@@ -104,6 +117,8 @@ func (w *worker) turn(tick, ring bool) {
 	clear(w.waiting)
 	w.waiting = w.waiting[:0]
 	w.settle()
+	w.sendNotices()
+	w.flush()
 	if len(w.waiting) > 0 {
 		w.in.signal()
 	}

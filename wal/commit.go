@@ -26,6 +26,7 @@ type committer struct {
 	round round
 	wg    sync.WaitGroup
 
+	done      func()      // called after the Dones of a round; may be nil
 	completed journal.Seq // last completed round; the goroutine's own
 	unsealed  bool        // nothing vouches for it yet
 }
@@ -151,6 +152,9 @@ func (c *committer) commit() {
 		if a.Done != nil {
 			a.Done(a)
 		}
+	}
+	if c.done != nil {
+		c.done()
 	}
 	c.s.checkpoints.roundDone()
 }

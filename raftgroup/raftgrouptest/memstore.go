@@ -117,9 +117,10 @@ func (d *MemDisk) Crash() {
 }
 
 type memStore struct {
-	disk *MemDisk
-	wake chan struct{}
-	done chan struct{}
+	disk      *MemDisk
+	wake      chan struct{}
+	done      chan struct{}
+	roundDone func()
 
 	mu      sync.Mutex
 	logs    map[id.Group]*memLog
@@ -151,6 +152,9 @@ func (s *memStore) Logs() []raftgroup.Log {
 	}
 	return logs
 }
+
+// SetRoundDone implements raftgroup.LogStore. It is called before the first Submit.
+func (s *memStore) SetRoundDone(done func()) { s.roundDone = done }
 
 // SetCutTaker implements raftgroup.LogStore.
 func (s *memStore) SetCutTaker(take func(*wal.Log)) { s.cuts = take }
@@ -216,6 +220,7 @@ func (s *memStore) commit() {
 		for _, a := range done {
 			a.append.Done(a.append)
 		}
+		s.roundDone()
 	}
 }
 

@@ -1,0 +1,63 @@
+package raftgroup
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Raft tells each follower of each new commit index with a MsgApp of its own, which the follower answers. At a low rate these are
+// half of all messages, and half of the turns at both ends, for something that the next entries say as well. So a MsgApp without
+// entries waits a moment: the next one with entries takes its place, or a later one, which knows more; and when none comes it is
+// sent. Raft allows any message to be late or lost, and a follower serves nothing that depends on a commit index of this very moment.
+//
+// Probes and what is sent to a follower with a full window look the same, and wait as well: a few of these go out in a minute.
+const noticeDelay = 5 * time.Millisecond
+
+// postpone has a MsgApp without entries wait.
+func (g *Group) postpone(m *raftpb.Message) {
+	for i, n := range g.notices {
+		if n.GetTo() == m.GetTo() {
+			g.notices[i] = m
+			return
+		}
+	}
+	if len(g.notices) == 0 {
+		g.w.noticing = append(g.w.noticing, g)
+	}
+	g.notices = append(g.notices, m)
+	if g.w.noticesDue.IsZero() {
+		g.w.noticesDue = g.w.now.Add(noticeDelay)
+	}
+}
+
+// overtake drops what waits for the follower that m, a MsgApp with entries, goes to.
+func (g *Group) overtake(m *raftpb.Message) {
+	for i, n := range g.notices {
+		if n.GetTo() == m.GetTo() {
+			last := len(g.notices) - 1
+			g.notices[i], g.notices[last] = g.notices[last], nil
+			g.notices = g.notices[:last]
+			return
+		}
+	}
+}
+
+// sendNotices sends what has waited long enough.
+func (w *worker) sendNotices() {
+	if w.noticesDue.IsZero() || w.now.Before(w.noticesDue) {
+		return
+	}
+	w.noticesDue = time.Time{}
+	for i, g := range w.noticing {
+		w.noticing[i] = nil
+		for j, m := range g.notices {
+			g.notices[j] = nil
+			if !g.closed && g.broken == nil && g.send(m, nil) {
+				w.sent = true
+			}
+		}
+		g.notices = g.notices[:0]
+	}
+	w.noticing = w.noticing[:0]
+}

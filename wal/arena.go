@@ -39,11 +39,13 @@ type memory struct {
 	hungry chan struct{} // capacity 1: an arena was taken from ahead, or mapped for want of one
 }
 
-// arenasAhead is how many arenas are prepared before anybody needs them. The first touch of a page costs more than writing it (the
-// kernel zeroes it, and under a hypervisor the host may, too), and it would happen on a shard worker, in front of all its groups.
-const arenasAhead = 2
+// arenasAhead is how many arenas are prepared at most before anybody needs them. The first touch of a page costs more than writing it
+// (the kernel zeroes it, and under a hypervisor the host may, too: milliseconds for a huge page), and it would happen on a shard
+// worker, in front of all its groups.
+const arenasAhead = 8
 
-// prepareAhead keeps arenas ready until stop is closed, from when the first one is used on, and up to limit bytes in all.
+// prepareAhead keeps arenas ready until stop is closed, up to limit bytes in all: one when none is used yet, and the more the faster
+// the tails grow, that is to say as many as are used.
 func (m *memory) prepareAhead(stop <-chan struct{}, limit int64) {
 	for {
 		select {
@@ -67,7 +69,7 @@ func (m *memory) prepareAhead(stop <-chan struct{}, limit int64) {
 func (m *memory) wantsAhead(limit int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.ahead) < arenasAhead && int64(len(m.arenas)+len(m.ahead))*arenaBytes < limit
+	return len(m.ahead) < min(max(len(m.arenas), 1), arenasAhead) && int64(len(m.arenas)+len(m.ahead))*arenaBytes < limit
 }
 
 // mapping returns memory for an arena, prepared if possible. Called with mu.

@@ -4,7 +4,7 @@ package wal
 
 import "golang.org/x/sys/unix"
 
-const arenaBytes = 64 * mib
+const arenaBytes = 16 * mib
 
 // mapArena takes memory outside of the Go heap: the collector neither scans nor counts it.
 func mapArena(n int) ([]byte, error) {

@@ -149,6 +149,7 @@ func (s *Store) start() {
 	s.running.Go(s.wakeOnFailure)
 	if s.o.CacheBytes >= 4*arenaBytes { // a smaller cache is there at once
 		s.memory.hungry = make(chan struct{}, 1)
+		s.memory.hungry <- struct{}{}
 		s.running.Go(func() { s.memory.prepareAhead(s.closing, s.o.CacheBytes) })
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
@@ -128,8 +129,8 @@ func (d *directory) clean() error {
 	}
 }
 
-// take returns a file of the given size with a new epoch: one of the pool, or else a new one. See create for stop.
-func (d *directory) take(size int64, stop <-chan struct{}) (*file, error) {
+// take returns a file of the given size with a new epoch: one of the pool, or else a new one. See create for pace.
+func (d *directory) take(size int64, pace pace) (*file, error) {
 	for size == d.fileBytes {
 		name := d.pop(&d.mu.pool)
 		if name == "" {
@@ -146,12 +147,12 @@ func (d *directory) take(size int64, stop <-chan struct{}) (*file, error) {
 		}
 		return &file{File: f, info: FileInfo{Name: name, Epoch: newEpoch(), Bytes: size, End: -1}}, nil
 	}
-	return d.create(size, stop)
+	return d.create(size, pace)
 }
 
 // create makes a file of which every block has been written, and its name and length synced. It gives up with ErrClosed when
-// stop is closed, and leaves nothing behind when it fails.
-func (d *directory) create(size int64, stop <-chan struct{}) (*file, error) {
+// pace (nil: as fast as possible) says so, and leaves nothing behind when it fails.
+func (d *directory) create(size int64, pace pace) (*file, error) {
 	d.mu.Lock()
 	d.mu.nextName++
 	stem := path.Join(d.name, fmt.Sprintf("%08d", d.mu.nextName))
@@ -160,7 +161,7 @@ func (d *directory) create(size int64, stop <-chan struct{}) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	err = zeroFill(f, size, stop)
+	err = zeroFill(f, size, pace)
 	if err == nil {
 		err = d.fs.Rename(stem+tempSuffix, stem+fileSuffix)
 	}
@@ -177,17 +178,13 @@ func (d *directory) create(size int64, stop <-chan struct{}) (*file, error) {
 
 // zeroFill writes every block once: blocks that are only allocated cost the file system a transaction each when they are
 // first written.
-func zeroFill(f disk.File, size int64, stop <-chan struct{}) error {
+func zeroFill(f disk.File, size int64, pace pace) error {
 	if err := f.Preallocate(size); err != nil {
 		return err
 	}
 	zero := disk.AlignedBytes(int(min(size, zeroStep)))
 	for at := int64(0); at < size; {
-		select {
-		case <-stop:
-			return ErrClosed
-		default:
-		}
+		begin := time.Now()
 		n := min(size-at, zeroStep)
 		if _, err := f.WriteAt(zero[:n], at); err != nil {
 			return err
@@ -198,6 +195,12 @@ func zeroFill(f disk.File, size int64, stop <-chan struct{}) error {
 				return err
 			}
 		}
+		if pace != nil && !pace(time.Since(begin)) {
+			return ErrClosed
+		}
 	}
 	return nil
 }
+
+// pace is told how long a step of filling a file took, and returns when the next one may begin; false: it is to be given up.
+type pace func(took time.Duration) bool

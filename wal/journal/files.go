@@ -62,7 +62,7 @@ func (j *Journal) addReady() error {
 }
 
 func (j *Journal) tryAddReady() error {
-	f, err := j.dir.take(j.opts.FileBytes, j.stop)
+	f, err := j.dir.take(j.opts.FileBytes, j.gently)
 	if err != nil {
 		return err
 	}
@@ -76,6 +76,38 @@ func (j *Journal) tryAddReady() error {
 	defer j.mu.Unlock()
 	j.mu.ready = append(j.mu.ready, f)
 	return nil
+}
+
+// restAfter is how many times as long as a step of zero-filling took the preparer rests after it: rounds wait for the same disk, and
+// tens of megabytes at full speed are a stall for each of them.
+const restAfter = 4
+
+// gently is the preparer's pace. When nothing is ready any more, it hurries.
+func (j *Journal) gently(took time.Duration) bool {
+	j.mu.Lock()
+	urgent := len(j.mu.ready) == 0
+	j.mu.Unlock()
+	if urgent {
+		return j.hurriedly(took)
+	}
+	timer := time.NewTimer(restAfter * took)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-j.stop:
+		return false
+	}
+}
+
+// hurriedly is the pace of one for whom a round waits.
+func (j *Journal) hurriedly(time.Duration) bool {
+	select {
+	case <-j.stop:
+		return false
+	default:
+		return true
+	}
 }
 
 // kick makes the preparer look at what is lacking.

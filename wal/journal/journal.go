@@ -194,7 +194,7 @@ func (j *Journal) awaitReady() (*file, error) {
 // oversize makes a file for one large frame. Its number must be the next one, so the files that are ready go back to the
 // pool; they will be registered anew.
 func (j *Journal) oversize(frame int64) (*file, error) {
-	f, err := j.dir.create(frame, j.stop)
+	f, err := j.dir.create(frame, j.hurriedly)
 	if err != nil {
 		return nil, j.noSpaceOrFail(err)
 	}

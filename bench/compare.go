@@ -64,16 +64,13 @@ func ackOf(r Result) Percentiles {
 	return *r.AckMS
 }
 
-// ratios compares quorumlog, or else the last target, with each other one.
+// ratios compares the subject with each other target.
 func (c Comparison) ratios() (ratios []Ratio) {
 	names := c.targets()
 	if len(names) < 2 {
 		return nil
 	}
-	subject := names[len(names)-1]
-	if slices.Contains(names, "quorumlog") {
-		subject = "quorumlog"
-	}
+	subject := subjectOf(names)
 	for _, other := range names {
 		if other == subject {
 			continue
@@ -85,6 +82,17 @@ func (c Comparison) ratios() (ratios []Ratio) {
 		}
 	}
 	return ratios
+}
+
+// subjectOf is the target that a comparison is about: quorumlog, in the class that it has by default if both are there, or else
+// the last one.
+func subjectOf(names []string) string {
+	for _, own := range []string{nameOwn, nameOwnNoFsync} {
+		if slices.Contains(names, own) {
+			return own
+		}
+	}
+	return names[len(names)-1]
 }
 
 func (c Comparison) ratio(of, to, name string, figure func(Result) float64) (Ratio, bool) {

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/rpc"
 )
 
 func TestPercentiles(t *testing.T) {
@@ -81,6 +85,56 @@ func TestRatios(t *testing.T) {
 	}
 	if n := len(c.ratios()); n != 2 {
 		t.Errorf("%d ratios of figures that are there", n)
+	}
+}
+
+func TestSubject(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		want  string
+		names []string
+	}{
+		{"quorumlog", []string{"limit-log", "quorumlog", "kafka"}},
+		{"quorumlog", []string{"quorumlog-no-fsync", "quorumlog", "kafka"}},
+		{"quorumlog-no-fsync", []string{"quorumlog-no-fsync", "kafka", "nats"}},
+		{"nats", []string{"kafka", "nats"}},
+	} {
+		if got := subjectOf(tt.names); got != tt.want {
+			t.Errorf("%v: the subject is %s, want %s", tt.names, got, tt.want)
+		}
+	}
+}
+
+// TestFsyncClassIsNotMistaken measures nodes of each class under each name, and reads what the reports say of them.
+func TestFsyncClassIsNotMistaken(t *testing.T) {
+	t.Parallel()
+	nodes := map[Fsync][]client.NodeStatus{
+		FsyncDefault: {{FsyncClass: rpc.FsyncClassAll}, {Error: "does not answer"}},
+		FsyncNever:   {{FsyncClass: rpc.FsyncClassNone}, {Error: "does not answer"}},
+	}
+	for class, measured := range nodes {
+		for name := range nodes {
+			if err := checkFsync(name, measured); (err == nil) != (name == class) {
+				t.Errorf("nodes of class %q as %s: %v", class, Quorumlog{Fsync: name}.Name(), err)
+			}
+		}
+	}
+	system := ownSystem{fsync: FsyncNever}
+	result := Result{Target: Quorumlog{Fsync: FsyncNever}.Name(), Verified: true, Description: system.Describe()}
+	c := Comparison{Results: []Result{result}}
+	file := filepath.Join(t.TempDir(), "report")
+	var text bytes.Buffer
+	c.WriteText(&text)
+	for what, write := range map[string]func() error{
+		"text": func() error { return os.WriteFile(file, text.Bytes(), 0o644) },
+		"HTML": func() error { return c.WriteHTML(file) },
+		"JSON": func() error { return c.WriteJSON(file) },
+	} {
+		err := write()
+		report, readErr := os.ReadFile(file)
+		if err := errors.Join(err, readErr); err != nil || !strings.Contains(string(report), "never: --unsafe-no-fsync") || !strings.Contains(string(report), "quorumlog-no-fsync") {
+			t.Errorf("the %s does not say that nothing is synced: %v\n%s", what, err, report)
+		}
 	}
 }
 

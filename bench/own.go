@@ -18,20 +18,42 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
+// Fsync says whether quorumlog's nodes sync.
+type Fsync string
+
+const (
+	// FsyncDefault is quorumlog's default: before each acknowledgement.
+	FsyncDefault Fsync = ""
+	// FsyncNever drops all syncs (--unsafe-no-fsync), for comparisons with systems that do not sync before they acknowledge.
+	FsyncNever Fsync = "never"
+)
+
+// The names of quorumlog itself among the targets.
+const (
+	nameOwn        = "quorumlog"
+	nameOwnNoFsync = "quorumlog-no-fsync"
+)
+
 // Quorumlog is quorumlog itself as a target.
 type Quorumlog struct {
 	Binary  string   // executable of which nodes are started; empty: this process's own
 	Nodes   int      // 0: three
 	Args    []string // more flags for each node
+	Fsync   Fsync
 	Version string
 }
 
 // Name implements Target.
-func (Quorumlog) Name() string { return "quorumlog" }
+func (q Quorumlog) Name() string {
+	if q.Fsync == FsyncNever {
+		return nameOwnNoFsync
+	}
+	return nameOwn
+}
 
 // Start implements Target.
 func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
-	s := &ownSystem{setup: setup, servers: setup.Servers, version: q.Version}
+	s := &ownSystem{setup: setup, servers: setup.Servers, fsync: q.Fsync, version: q.Version}
 	def(&q.Nodes, 3)
 	if len(s.servers) == 0 {
 		if q.Binary == "" {
@@ -44,6 +66,9 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 		if w := setup.Workload; w.Mode == ModeCatchUp && w.Cache == CacheHot {
 			// The backlog is meant to be in memory: records have headers, and partitions are not equally long.
 			s.args = append(s.args, "--cache-mb", strconv.FormatInt(int64(w.BacklogBytes)*5/4>>20, 10))
+		}
+		if q.Fsync == FsyncNever {
+			s.args = append(s.args, "--unsafe-no-fsync")
 		}
 		s.args = append(s.args, q.Args...)
 		begin := time.Now()
@@ -61,12 +86,30 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 	if err := s.awaitNodes(ctx, q.Nodes); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if err := checkFsync(q.Fsync, s.status.Nodes); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
+}
+
+// checkFsync refuses to measure nodes of one class under the name of the other, whoever started them.
+func checkFsync(want Fsync, nodes []client.NodeStatus) error {
+	for _, n := range nodes {
+		switch {
+		case n.FsyncClass == "": // it could not be asked
+		case n.Unsafe() && want != FsyncNever:
+			return fmt.Errorf("node %d runs with --unsafe-no-fsync: measure it as the target %s", n.ID, nameOwnNoFsync)
+		case !n.Unsafe() && want == FsyncNever:
+			return fmt.Errorf("node %d syncs before it acknowledges: measure it as the target %s", n.ID, nameOwn)
+		}
+	}
+	return nil
 }
 
 // ownSystem is a cluster under measurement.
 type ownSystem struct {
 	setup   Setup
+	fsync   Fsync
 	version string
 	args    []string
 	servers []string
@@ -134,7 +177,7 @@ func (s *ownSystem) Describe() Description {
 	d := Description{
 		Version: s.version, Replication: replicas, Quorum: replicas/2 + 1, Acks: "all", Nodes: len(s.status.Nodes),
 		Own: s.cluster != nil, KeepsData: true,
-		Fsync:    "before the acknowledgement, on a majority",
+		Fsync:    s.fsync.describe(),
 		Settings: map[string]string{"min.insync.replicas": strconv.Itoa(replicas/2 + 1), "idempotent producer": "yes"},
 	}
 	for _, n := range s.status.Nodes {
@@ -149,6 +192,14 @@ func (s *ownSystem) Describe() Description {
 		d.Settings["node flags"] = strings.Join(s.args, " ")
 	}
 	return d
+}
+
+// describe is what a report says.
+func (f Fsync) describe() string {
+	if f == FsyncNever {
+		return "never: --unsafe-no-fsync, a power failure loses acknowledged records"
+	}
+	return "before the acknowledgement, on a majority"
 }
 
 // Processes implements System.

@@ -3,6 +3,7 @@ package client
 import (
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -69,13 +70,17 @@ type NodeStatus struct {
 	Protocol        string `json:"protocol"`
 	AcceptsProduce  bool   `json:"accepts_produce"`
 	DiskFreeBytes   int64  `json:"disk_free_bytes"`
-	FsyncClass      string `json:"fsync_class"`
+	FsyncClass      string `json:"fsync_class"` // what its acknowledgements wait for; see Unsafe
 	Leaders         int    `json:"leaders"`
 	Replicas        int    `json:"replicas"`
 	UnderReplicated int    `json:"under_replicated"`
 	MetricsAddress  string `json:"metrics_address,omitempty"`
 	Error           string `json:"error,omitempty"` // why the node could not be asked
 }
+
+// Unsafe tells whether the node acknowledges records that a power failure may take: it was started with --unsafe-no-fsync, for
+// comparisons.
+func (n NodeStatus) Unsafe() bool { return n.FsyncClass == rpc.FsyncClassNone }
 
 // MetadataQuorum is the group that holds the cluster's metadata.
 type MetadataQuorum struct {

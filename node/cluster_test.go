@@ -14,6 +14,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/nodetest"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal"
 )
 
 // TestClusterGrowsAndSurvivesItsFounder is the life of the metadata: one voter, then three; the founder goes, topics can still be
@@ -135,5 +136,85 @@ func TestHalfADirectoryIsRefused(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestWithoutFsync leads one node through the life of a directory that is written to without syncs: in order, so that even a power
+// failure afterwards takes nothing, and then not in order, which is never forgiven.
+func TestWithoutFsync(t *testing.T) {
+	c := nodetest.StartSimulated(t, 1, 1)
+	as := func(class wal.FsyncClass) { c.Nodes[0].Options.Storage.Fsync = class }
+	topics := func() int {
+		t.Helper()
+		c.AwaitReady(0)
+		m, err := c.Admin(0).Metadata(c.Context(), &pb.MetadataRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(m.GetTopics())
+	}
+	reports := func(want string) {
+		t.Helper()
+		s, err := c.Admin(0).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
+		if err != nil || len(s.GetNodes()) != 1 || s.GetNodes()[0].GetFsyncClass() != want {
+			t.Errorf("%v, %v; want the class %q", s.GetNodes(), err, want)
+		}
+	}
+	reports(rpc.FsyncClassAll)
+	c.StopNode(0)
+
+	as(wal.FsyncNone)
+	c.StartNode(0)
+	c.AwaitReady(0)
+	reports(rpc.FsyncClassNone)
+	if _, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "unsynced", Partitions: 2, ReplicationFactor: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c.StopNode(0)
+	c.CrashNode(0, nodetest.PowerLoss)
+	as(wal.FsyncAll)
+	c.StartNode(0)
+	if n := topics(); n != 1 {
+		t.Errorf("%d topics after a stop in order and a power failure", n)
+	}
+	c.StopNode(0)
+
+	refused := func(when string) {
+		t.Helper()
+		as(wal.FsyncAll)
+		if err := c.TryNode(0); err == nil || !strings.Contains(err.Error(), "unused node id") {
+			t.Fatalf("%s: %v", when, err)
+		}
+		as(wal.FsyncNone)
+	}
+	as(wal.FsyncNone)
+	c.StartNode(0)
+	c.CrashNode(0, nodetest.Kill)
+	refused("after a kill")
+	c.StartNode(0)
+	if n := topics(); n != 1 {
+		t.Errorf("%d topics after a kill", n)
+	}
+	c.StopNode(0)
+	refused("after a kill, a start without syncs and a stop in order")
+}
+
+// TestUnknownFsyncClass has a caller pass a class that does not exist.
+func TestUnknownFsyncClass(t *testing.T) {
+	o := nodetest.Options(t.TempDir(), 1, io.Discard)
+	o.Storage.Fsync = 7
+	if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "FsyncClass(7)") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestStartThatFailsLeavesNoMark has a node without syncs fail for a reason of its command line: the directory is as usable as before.
+func TestStartThatFailsLeavesNoMark(t *testing.T) {
+	o := nodetest.Options(t.TempDir(), 1, io.Discard)
+	for _, class := range []wal.FsyncClass{wal.FsyncNone, wal.FsyncAll} {
+		o.Storage.Fsync = class
+		if _, err := node.Start(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--bootstrap") {
+			t.Errorf("class %v: %v", class, err)
+		}
 	}
 }

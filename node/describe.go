@@ -419,7 +419,7 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 	}
 	free, _ := n.files.FreeBytes(n.options.DataDir)
 	status := &pb.NodeStatus{
-		Node: n.describeNode(self), State: n.State().String(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: free, FsyncClass: "fsync",
+		Node: n.describeNode(self), State: n.State().String(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: free, FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
 	}
 	for _, p := range n.replicas.all() {

@@ -33,16 +33,30 @@ type identity struct {
 	StoreID   string  // made with the directory: tells a wiped disk from the one before
 	Founder   bool    // this directory's node founded the cluster: it may create the metadata log
 	Boot      uint64  // counts starts; fences messages of earlier ones
+	Mark      mark    // whether all that the directory holds has been synced
 }
 
-// openIdentity reads the identity of dir, or makes one, and counts this start.
-func openIdentity(files disk.FS, dir string, node id.Node, cluster string) (identity, error) {
+// openIdentity reads the identity of dir, or makes one, counts this start, and marks the directory if the node is not going to sync.
+func openIdentity(files disk.FS, dir string, node id.Node, cluster string, class wal.FsyncClass) (identity, error) {
+	ident, err := readIdentity(files, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		ident = identity{NodeID: node, StoreID: uuid.NewString()}
+	} else if err != nil {
+		return identity{}, err
+	} else if err := ident.check(dir, node, cluster); err != nil {
+		return identity{}, err
+	}
+	if ident.Mark, err = ident.Mark.atStart(dir, class); err != nil {
+		return identity{}, err
+	}
+	ident.Boot++
+	return ident, ident.store(files, dir)
+}
+
+// readIdentity returns what is stored; fs.ErrNotExist in a directory that has no identity yet.
+func readIdentity(files disk.FS, dir string) (identity, error) {
 	path := filepath.Join(dir, identityFile)
 	data, err := files.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		ident := identity{NodeID: node, StoreID: uuid.NewString(), Boot: 1}
-		return ident, ident.store(files, dir)
-	}
 	if err != nil {
 		return identity{}, fmt.Errorf("cannot read the identity of the data directory: %w", err)
 	}
@@ -50,16 +64,20 @@ func openIdentity(files disk.FS, dir string, node id.Node, cluster string) (iden
 	if err != nil {
 		return identity{}, fmt.Errorf("%s: %w", path, err)
 	}
-	if ident.NodeID != node {
-		return identity{}, fmt.Errorf("%s belongs to node %d, this is node %d: start it with --node-id %d, or give this node a data directory of its own",
-			dir, ident.NodeID, node, ident.NodeID)
+	return ident, nil
+}
+
+// check returns an error unless the directory is that node's, in that cluster.
+func (i identity) check(dir string, node id.Node, cluster string) error {
+	if i.NodeID != node {
+		return fmt.Errorf("%s belongs to node %d, this is node %d: start it with --node-id %d, or give this node a data directory of its own",
+			dir, i.NodeID, node, i.NodeID)
 	}
-	if ident.ClusterID != "" && ident.Cluster != cluster {
-		return identity{}, fmt.Errorf("%s belongs to cluster %q, this node is configured for cluster %q: start it with --cluster-name %s, or give it a data directory of its own",
-			dir, ident.Cluster, cluster, ident.Cluster)
+	if i.ClusterID != "" && i.Cluster != cluster {
+		return fmt.Errorf("%s belongs to cluster %q, this node is configured for cluster %q: start it with --cluster-name %s, or give it a data directory of its own",
+			dir, i.Cluster, cluster, i.Cluster)
 	}
-	ident.Boot++
-	return ident, ident.store(files, dir)
+	return nil
 }
 
 // store makes the identity durable.
@@ -67,6 +85,9 @@ func (i identity) store(files disk.FS, dir string) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\ncluster.name=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
 		formatVersion, i.ClusterID, i.Cluster, i.NodeID, i.StoreID, i.Founder, i.Boot)
+	if i.Mark != unmarked {
+		fmt.Fprintf(&b, "%s=%s\n", markKey, i.Mark)
+	}
 	if err := files.WriteFile(filepath.Join(dir, identityFile), b.Bytes()); err != nil {
 		return fmt.Errorf("cannot write the identity of the data directory: %w", err)
 	}
@@ -106,7 +127,8 @@ func parseIdentity(data []byte) (identity, error) {
 	if ident.StoreID == "" {
 		return identity{}, errors.New("store.id is missing")
 	}
-	return ident, nil
+	ident.Mark, err = parseMark(values[markKey])
+	return ident, err
 }
 
 // newClusterID returns a fresh cluster id: 22 characters of URL-safe base64, as Kafka's.

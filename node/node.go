@@ -135,8 +135,11 @@ func (n *Node) openDirectory(ctx context.Context) error {
 		return directoryInUse(dir, err)
 	}
 	n.opened("lock", ignoreContext(n.lock.Close))
-	n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName)
-	return err
+	if n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync); err != nil {
+		return err
+	}
+	n.warnOfFsyncClass()
+	return nil
 }
 
 func directoryInUse(dir string, err error) error {
@@ -189,7 +192,7 @@ func (n *Node) openStore(ctx context.Context) error {
 	begin := time.Now()
 	s := n.options.Storage
 	store, err := wal.Open(ctx, wal.Options{
-		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Logger: n.logger, OnFatal: n.fail,
+		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Fsync: s.Fsync, Logger: n.logger, OnFatal: n.fail,
 		CacheBytes: s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
 		SegmentBytes: s.DefaultSegmentBytes,
@@ -198,7 +201,7 @@ func (n *Node) openStore(ctx context.Context) error {
 		return fmt.Errorf("cannot open the data in %s: %w", n.options.DataDir, err)
 	}
 	n.store = store
-	n.opened("store", ignoreContext(store.Close))
+	n.opened("store", ignoreContext(n.closeStore))
 	if err := n.checkStore(); err != nil {
 		return err
 	}

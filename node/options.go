@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -56,7 +57,9 @@ type Options struct {
 
 // StorageOptions tune the node's wal. All sizes are bytes; zero takes the wal's default.
 type StorageOptions struct {
-	Disk                DiskMode
+	Disk DiskMode
+	// Fsync wal.FsyncNone acknowledges without syncing, for comparisons only: a power failure loses acknowledged records.
+	Fsync               wal.FsyncClass
 	CacheBytes          int64
 	DirectAppendBytes   int64
 	JournalFileBytes    int64
@@ -135,6 +138,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("cluster name %q: no spaces or characters that cannot be seen (--cluster-name)", o.ClusterName)
 	case len(o.Rack) > 64:
 		return fmt.Errorf("rack of %d bytes: at most 64", len(o.Rack))
+	case o.Storage.Fsync != wal.FsyncAll && o.Storage.Fsync != wal.FsyncNone:
+		return fmt.Errorf("fsync class %v: there are %v and %v (--unsafe-no-fsync)", o.Storage.Fsync, wal.FsyncAll, wal.FsyncNone)
 	}
 	addresses := map[string]string{"rpc": o.RPCAddress, "gossip": o.GossipAddress}
 	if o.MetricsAddress != "" {

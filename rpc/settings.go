@@ -5,6 +5,12 @@ import "time"
 // Protocol is the version of everything that this package puts on the wire, exchanged at the start of each stream.
 const Protocol uint16 = 1
 
+// The fsync classes that a node reports in ClusterStatus: what its acknowledgements wait for.
+const (
+	FsyncClassAll  = "fsync"         // syncs
+	FsyncClassNone = "none (unsafe)" // no syncs: the node was started with --unsafe-no-fsync
+)
+
 const (
 	// MaxBatchBytes is the largest record batch that any stream carries, and so the upper limit of max.message.bytes. It leaves
 	// room for all headers in a message.

@@ -40,6 +40,7 @@ type crashRun struct {
 	opts  Options
 	disk  *disksim.Disk
 	store *Store
+	clean bool                // the last boot ended with a Close that says that all is durable
 	names map[string]*replica // by name of the partition
 	old   []*replica          // incarnations that are gone, or should be
 	kv    map[string][]string // values that a key may have; "" is none
@@ -322,6 +323,7 @@ func (r *crashRun) incomplete() *replica {
 
 // end takes the process down: cleanly, if nothing has happened.
 func (r *crashRun) end() {
+	r.clean = false
 	if r.store == nil {
 		r.disk.Halt()
 		return
@@ -331,7 +333,7 @@ func (r *crashRun) end() {
 		r.disk.Halt()
 	}
 	ok := r.within("Close", r.store.Close)
-	if clean && ok && !r.disk.Halted() {
+	if r.clean = clean && ok && !r.disk.Halted(); r.clean {
 		r.mu.Lock()
 		if m := r.incomplete(); m != nil {
 			r.broken = errors.Join(r.broken, fmt.Errorf("Close left submissions incomplete: %d of %d of group %d", len(m.subs)-m.done, len(m.subs), m.group))
@@ -346,7 +348,11 @@ func (r *crashRun) end() {
 }
 
 func (r *crashRun) crash(boot int) {
-	switch r.rng.IntN(4) {
+	kind := r.rng.IntN(4)
+	if r.opts.Fsync == FsyncNone && !r.clean {
+		kind = 0 // nothing is promised of the others
+	}
+	switch kind {
 	case 0:
 		r.disk = r.disk.Crash(disksim.Kill)
 	case 1:

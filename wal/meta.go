@@ -12,9 +12,6 @@ import (
 // openMeta opens Pebble.
 func (s *Store) openMeta() error {
 	fs := s.o.PebbleFS
-	if fs == nil {
-		fs = vfs.Default
-	}
 	// Pebble syncs neither the directory it finds nor what is above.
 	err := fs.MkdirAll(path.Join(s.o.Dir, "meta"), 0o755)
 	for _, dir := range []string{s.o.Dir, path.Dir(s.o.Dir)} {

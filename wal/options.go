@@ -17,6 +17,9 @@ type Options struct {
 	FS disk.FS
 	// PebbleFS is what Pebble is written through; nil takes the operating system's.
 	PebbleFS vfs.FS
+	// Fsync says whether what is complete is synced. Whoever opens a store with FsyncNone must remember it until Close has
+	// returned nil: after any other end nothing that the store said before can be relied on.
+	Fsync FsyncClass
 	// Logger takes few lines: what was recovered, refused, or failed. nil drops them.
 	Logger *slog.Logger
 
@@ -77,6 +80,9 @@ func (o Options) withDefaults() Options {
 		if *p == 0 {
 			*p = v
 		}
+	}
+	if o.PebbleFS == nil {
+		o.PebbleFS = vfs.Default
 	}
 	set(&o.CacheBytes, 512*mib)
 	set(&o.DirectAppendBytes, 48*kib)

@@ -20,13 +20,14 @@ import (
 
 // Store is a node's logs on one disk.
 type Store struct {
-	o       Options
-	fs      disk.FS
-	logsDir string
-	lock    io.Closer
-	meta    *pebble.DB
-	metaMu  sync.Mutex // orders the storing of cuts and their deletion
-	journal *journal.Journal
+	o        Options
+	fs       disk.FS
+	unsynced *unsynced // nil: syncs are not dropped
+	logsDir  string
+	lock     io.Closer
+	meta     *pebble.DB
+	metaMu   sync.Mutex // orders the storing of cuts and their deletion
+	journal  *journal.Journal
 
 	memory      memory
 	lru         evictor
@@ -74,7 +75,7 @@ type counters struct {
 }
 
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
-// journal, not to the data. Everything that is acknowledged after it returns, or was before, survives any crash.
+// journal, not to the data. Everything that is acknowledged after it returns, or was before, survives any crash (with FsyncAll).
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	o = o.withDefaults()
 	if o.Dir == "" {
@@ -92,11 +93,14 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.checkpoints.done = make(chan struct{})
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.release())
+			err = errors.Join(err, s.release(), s.unlock())
 		}
 	}()
 	if err := s.openDirs(); err != nil {
 		return nil, err
+	}
+	if o.Fsync == FsyncNone {
+		s.dropSyncs()
 	}
 	if err := s.openMeta(); err != nil {
 		return nil, err
@@ -168,7 +172,8 @@ func (s *Store) wakeOnFailure() {
 	}
 }
 
-// Close completes the rounds in flight, checkpoints and closes. Logs must not be used any more.
+// Close completes the rounds in flight, checkpoints and closes. Logs must not be used any more. After nil everything is durable,
+// also with FsyncNone.
 func (s *Store) Close() error {
 	var err error
 	s.closeOnce.Do(func() {
@@ -183,12 +188,15 @@ func (s *Store) Close() error {
 		if s.failed() {
 			err = errors.Join(err, s.failCause)
 		}
-		err = errors.Join(err, s.release())
+		if err = errors.Join(err, s.release()); err == nil {
+			err = s.syncLate()
+		}
+		err = errors.Join(err, s.unlock())
 	})
 	return err
 }
 
-// release gives back what Open took.
+// release gives back what Open took, but for the lock.
 func (s *Store) release() error {
 	var err error
 	s.io.stop()
@@ -213,10 +221,14 @@ func (s *Store) release() error {
 		l.mu.Unlock()
 	}
 	s.memory.close()
-	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
-	}
 	return err
+}
+
+func (s *Store) unlock() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
 }
 
 // fail stops the store for good: nothing completes afterwards.

@@ -395,7 +395,7 @@ func (a *admin) ClusterStatus(context.Context, *pb.ClusterStatusRequest) (*pb.Cl
 		out.Metadata.Voters = append(out.Metadata.Voters, int32(n.id))
 		s := &pb.NodeStatus{
 			Node: n.describeLocked(), State: "ready", Protocol: "1", DiskFreeBytes: 5 << 30,
-			FsyncClass: "direct", PartitionsLed: led[n.id], Replicas: out.Partitions, AcceptsProduce: true,
+			FsyncClass: rpc.FsyncClassAll, PartitionsLed: led[n.id], Replicas: out.Partitions, AcceptsProduce: true,
 		}
 		if !n.up {
 			s.State, s.ErrorMessage, s.AcceptsProduce = "dead", "connection refused", false

@@ -26,8 +26,13 @@ var errNoHeadline = errors.New("the figures above do not count")
 
 // benchTargets makes the targets by name.
 func benchTargets(f benchFlags) map[string]bench.Target {
+	own := bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version()}
+	ownNoFsync := own
+	ownNoFsync.Fsync = bench.FsyncNever
 	return map[string]bench.Target{
-		"quorumlog": bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version()},
+		"quorumlog":          own,
+		"quorumlog-no-fsync": ownNoFsync,
+
 		"limit":     limit.Target{Layout: limit.Journal, Command: limitCommand},
 		"limit-log": limit.Target{Layout: limit.Log, Command: limitCommand},
 
@@ -42,7 +47,7 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 var limitCommand = []string{"bench", "limit-node"}
 
 // targetNames are the names in the order in which they are listed.
-var targetNames = []string{"quorumlog", "limit", "limit-log", "kafka", "kafka-fsync", "nats", "nats-fsync"}
+var targetNames = []string{"quorumlog", "quorumlog-no-fsync", "limit", "limit-log", "kafka", "kafka-fsync", "nats", "nats-fsync"}
 
 type benchFlags struct {
 	file, dir, json, html string

@@ -17,6 +17,7 @@ func TestBenchRun(t *testing.T) {
 	for _, tt := range []struct{ workload, target string }{
 		{"max-2-partitions-1kb", "quorumlog"},
 		{"latency-2-partitions-100b", "quorumlog"},
+		{"latency-2-partitions-100b", "quorumlog-no-fsync"},
 		{"latency-2-partitions-100b", "limit-log"},
 	} {
 		t.Run(tt.target+"/"+tt.workload, func(t *testing.T) {
@@ -51,6 +52,9 @@ func TestBenchRun(t *testing.T) {
 				if _, ok := fields.Results[0][name]; !ok {
 					t.Errorf("the JSON has no %q", name)
 				}
+			}
+			if never := strings.HasPrefix(r.Description.Fsync, "never"); never != strings.HasSuffix(tt.target, "no-fsync") {
+				t.Errorf("fsync %s", r.Description.Fsync)
 			}
 			if !strings.Contains(out.String(), "fdatasync") || !strings.Contains(out.String(), tt.workload) {
 				t.Errorf("the report is not complete:\n%s", out.String())

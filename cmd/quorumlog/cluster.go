@@ -60,7 +60,25 @@ func printStatus(w io.Writer, s client.ClusterStatus) error {
 		}
 		rows = append(rows, strings.TrimRight(strings.Join(row, "\t"), "\t"))
 	}
-	return table(w, "NODE\tADDRESS\tSTATE\tRACK\tMETADATA\tLEADS\tREPLICAS\tUNDER-REPLICATED\tDISK FREE\tVERSION\tPROBLEM", rows)
+	if err := table(w, "NODE\tADDRESS\tSTATE\tRACK\tMETADATA\tLEADS\tREPLICAS\tUNDER-REPLICATED\tDISK FREE\tVERSION\tPROBLEM", rows); err != nil {
+		return err
+	}
+	return warnOfUnsafe(w, s.Nodes)
+}
+
+// warnOfUnsafe says below the table which nodes break the promise that everything else rests on.
+func warnOfUnsafe(w io.Writer, nodes []client.NodeStatus) error {
+	var unsafe []id.Node
+	for _, n := range nodes {
+		if n.Unsafe() {
+			unsafe = append(unsafe, n.ID)
+		}
+	}
+	if len(unsafe) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "\nWARNING: nodes that run with --unsafe-no-fsync: %s. They sync nothing: a power failure WILL lose records that they acknowledged. For benchmarks only.\n", nodeNames(unsafe))
+	return err
 }
 
 func metadataRole(q client.MetadataQuorum, n id.Node) string {

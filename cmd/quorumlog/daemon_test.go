@@ -399,6 +399,8 @@ func TestRefusedStarts(t *testing.T) {
 		{"data directory copied while it was in use", nodeArgs(dir, 1, "--data-dir", whole("later", unchanged), "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
 		{"format of the future", nodeArgs(dir, 1, "--data-dir", edited("future", replace("version=1", "version=99"))), []string{"format 99", "format 1", "release"}},
 		{"damaged identity", nodeArgs(dir, 1, "--data-dir", edited("damaged", replace("version=1\n", ""))), []string{"meta.properties", "version"}},
+		{"directory written without syncs", nodeArgs(dir, 1, "--data-dir", edited("unsynced", func(s string) string { return s + "storage=unsynced\n" })),
+			[]string{"unsynced", "--unsafe-no-fsync", "unused node id"}},
 		{"directory of another node", nodeArgs(dir, 6, "--data-dir", edited("other", unchanged)), []string{"node 1", "node 6", "--node-id 1"}},
 		{"directory of a cluster of another name", nodeArgs(dir, 1, "--data-dir", edited("named", unchanged), "--cluster-name", "another"), []string{`"another"`, `"` + cluster + `"`, "--cluster-name " + cluster}},
 		{"cluster of another name", nodeArgs(dir, 7, "--cluster-name", "another", "--join", gossip), []string{`"another"`, `"` + cluster + `"`, "cluster name"}},
@@ -418,6 +420,7 @@ func TestRefusedStarts(t *testing.T) {
 		{"key of a list", []string{"node", "--config", config("- node-id\n")}, []string{"line 1", "node-id: 1"}},
 		{"key without value", []string{"node", "--config", config("node-id: 1\ndata-dir:\n")}, []string{"line 2", "data-dir", "no value"}},
 		{"value of the wrong kind", []string{"node", "--config", config("node-id: one\n")}, []string{"line 1", "node-id", `invalid value "one"`}},
+		{"neither true nor false", []string{"node", "--config", config("unsafe-no-fsync: perhaps\n")}, []string{"line 1", "unsafe-no-fsync", "perhaps"}},
 		{"key twice", []string{"node", "--config", config("node-id: 1\nnode-id: 2\n")}, []string{"line 2", "node-id"}},
 		{"no YAML", []string{"node", "--config", config("node-id: [\n")}, []string{"YAML", "line"}},
 		{"no file", []string{"node", "--config", elsewhere("none.yaml")}, []string{"none.yaml", "no such file"}},
@@ -453,7 +456,7 @@ func TestConfigFile(t *testing.T) {
 	dir := t.TempDir()
 	values := map[string]string{
 		"node-id": "4", "data-dir": filepath.Join(dir, "data"), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9", "gossip-address": "localhost:0",
-		"metrics": "127.0.0.1:0", "join": "[127.0.0.1:1, '127.0.0.1:2']", "bootstrap": "true", "rack": "1.10", "log-level": "warn", "log-format": "json", "disk-io": "buffered",
+		"metrics": "127.0.0.1:0", "join": "[127.0.0.1:1, '127.0.0.1:2']", "bootstrap": "true", "rack": "1.10", "log-level": "warn", "log-format": "json", "disk-io": "buffered", "unsafe-no-fsync": "true",
 		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8",
 	}
 	var text strings.Builder
@@ -486,6 +489,9 @@ func TestConfigFile(t *testing.T) {
 		return err == nil && len(m.Nodes) == 1 && m.Nodes[0].Rack == "1.10" && m.Nodes[0].Address == "127.0.0.1:9193"
 	})
 	d.terminate()
+	if lines := d.errout.lines("unsafe-no-fsync"); len(lines) != 1 || !strings.Contains(lines[0], `"WARN"`) {
+		t.Errorf("it warns with %q", lines)
+	}
 	if lines := d.errout.lines(""); slices.ContainsFunc(lines, func(l string) bool { return !strings.HasPrefix(l, "{") }) {
 		t.Errorf("the log is not JSON: %q", lines)
 	}

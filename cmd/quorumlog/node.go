@@ -18,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -70,7 +71,7 @@ type nodeFlags struct {
 	nodeID                                                                            int
 	dataDir, cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
 	join                                                                              []string
-	bootstrap                                                                         bool
+	bootstrap, unsafeNoFsync                                                          bool
 	cacheMB, checkpointMB, reserveMB, segmentMB                                       int64
 }
 
@@ -88,6 +89,7 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.io, "disk-io", "auto", "auto: direct I/O where the file system allows it; buffered: through the page cache")
+	flags.BoolVar(&f.unsafeNoFsync, "unsafe-no-fsync", false, "acknowledge without syncing: a power failure LOSES acknowledged records; for comparisons only")
 	flags.Int64Var(&f.cacheMB, "cache-mb", 0, "memory for the newest records, in `MiB` (default 512)")
 	flags.Int64Var(&f.checkpointMB, "checkpoint-mb", 0, "journal bytes between checkpoints, in `MiB` (default: the storage's)")
 	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "free disk below which records are refused, in `MiB` (default: the storage's)")
@@ -119,6 +121,9 @@ func (f *nodeFlags) options() (node.Options, error) {
 	}
 	if f.bootstrap {
 		o.Founding = node.Bootstrap
+	}
+	if f.unsafeNoFsync {
+		o.Storage.Fsync = wal.FsyncNone
 	}
 	switch f.io {
 	case "auto":

@@ -23,7 +23,7 @@ import (
 // patience bounds everything that a test waits for. It is long because the machine may be busy with other tests.
 const patience = 60 * time.Second
 
-// Cluster is a running cluster. Its methods fail the test instead of returning errors.
+// Cluster is a running cluster. Its methods fail the test instead of returning errors, but for TryNode.
 type Cluster struct {
 	t      testing.TB
 	dir    string
@@ -110,6 +110,13 @@ func (c *Cluster) close() {
 // StartNode starts node i (from 0), which does not run. After the first start its addresses stay.
 func (c *Cluster) StartNode(i int) {
 	c.t.Helper()
+	if err := c.TryNode(i); err != nil {
+		c.t.Fatalf("node %d does not start: %v", i+1, err)
+	}
+}
+
+// TryNode is StartNode for a start that may be refused: it returns why.
+func (c *Cluster) TryNode(i int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	n := c.Nodes[i]
@@ -118,10 +125,11 @@ func (c *Cluster) StartNode(i int) {
 	}
 	started, err := node.Start(ctx, n.Options)
 	if err != nil {
-		c.t.Fatalf("node %d does not start: %v", i+1, err)
+		return err
 	}
 	n.Node = started
 	n.Options.RPCAddress, n.Options.GossipAddress = started.RPCAddress(), started.GossipAddress()
+	return nil
 }
 
 // StopNode stops node i as SIGTERM does. It is no error if it does not run.
@@ -140,14 +148,16 @@ func (c *Cluster) StopNode(i int) {
 }
 
 // CrashNode stops node i as a crash does: from one instant to the next its disk takes nothing any more, and it is gone without
-// a goodbye. The next start finds what the crash left.
+// a goodbye. The next start finds what the crash left. Of a node that does not run, the machine alone crashes.
 func (c *Cluster) CrashNode(i int, kind Crash) {
 	c.t.Helper()
 	n := c.Nodes[i]
 	n.disk.Halt()
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = n.Stop(now) // what it still wants to write fails; that is the point
+	if n.Node != nil {
+		_ = n.Stop(now) // what it still wants to write fails; that is the point
+	}
 	n.Node, n.disk = nil, n.disk.Crash(kind)
 }
 

@@ -1135,7 +1135,7 @@ type NodeStatus struct {
 	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	DiskFreeBytes int64  `protobuf:"varint,4,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
-	// How its disk takes a sync: "direct", "buffered", "memory".
+	// What its acknowledgements wait for: "fsync", or "none (unsafe)" with --unsafe-no-fsync. Empty if it could not be asked.
 	FsyncClass      string `protobuf:"bytes,6,opt,name=fsync_class,json=fsyncClass,proto3" json:"fsync_class,omitempty"`
 	PartitionsLed   int32  `protobuf:"varint,7,opt,name=partitions_led,json=partitionsLed,proto3" json:"partitions_led,omitempty"`
 	Replicas        int32  `protobuf:"varint,8,opt,name=replicas,proto3" json:"replicas,omitempty"`

@@ -37,6 +37,7 @@ func implementations() []implementation {
 			return fsys, dir
 		}},
 		{"buffered", func(t testing.TB) (disk.FS, string) { return disk.NewBuffered(), t.TempDir() }},
+		{"unsynced", func(t testing.TB) (disk.FS, string) { return disk.Unsynced(disk.NewBuffered()), t.TempDir() }},
 		{"simulated", func(t testing.TB) (disk.FS, string) {
 			d := disksim.New(disksim.Options{Seed: 1})
 			if err := d.MkdirAll("/work"); err != nil {

@@ -1,6 +1,7 @@
 // Package disk is the only door from quorumlog to a file system: a small interface of files that are written in whole
 // aligned blocks, with an implementation that bypasses the page cache (O_DIRECT) and one that goes through it. Package
-// disksim has a third, which loses, tears and reorders what was not synced.
+// disksim has a third, which loses, tears and reorders what was not synced; Unsynced takes the syncs away from any of them, for
+// comparisons.
 //
 // Everything in Dir, the journal and the segments goes through FS; nothing above it sees a file descriptor. The rules are
 // those of the strictest implementation and all of them enforce the same ones, so that code which works on one works on all:

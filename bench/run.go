@@ -38,7 +38,11 @@ func (r Run) Do(ctx context.Context) (result Result, err error) {
 	if err = t.play(ctx); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	} else if err != nil {
-		return Result{}, fmt.Errorf("%s: %w (data and logs are in %s)", r.Target.Name(), err, dir)
+		err = fmt.Errorf("%s: %w", r.Target.Name(), err)
+		if os.Remove(dir) != nil { // it is not empty
+			err = fmt.Errorf("%w (data and logs are in %s)", err, dir)
+		}
+		return Result{}, err
 	}
 	return t.result, errors.Join(err, os.RemoveAll(dir))
 }

@@ -19,6 +19,9 @@ const (
 // palette is how many series colours the style sheet has.
 const palette = 8
 
+// mostDots is up to how many points of a line are drawn as such: more of them would touch.
+const mostDots = 120
+
 // line is a series of a line chart.
 type line struct {
 	name   string
@@ -83,6 +86,9 @@ func (p plot) svg() string {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", p.x(l.x[i]), p.y(l.y[i])))
 		}
 		fmt.Fprintf(&b, `<polyline class="line s%d" stroke-dasharray="%s" points="%s"/>`, l.series%palette, l.dashed, strings.Join(points, " "))
+		if len(l.x) > mostDots {
+			continue
+		}
 		for i := range l.x {
 			fmt.Fprintf(&b, `<circle class="dot s%d" cx="%.1f" cy="%.1f" r="2.6"><title>%s: %s %s</title></circle>`,
 				l.series%palette, p.x(l.x[i]), p.y(l.y[i]), html.EscapeString(l.name), number(l.y[i]), html.EscapeString(p.unit))

@@ -128,7 +128,10 @@ func (c Comparison) charts(names []string) (charts []figure) {
 	}
 	add("Acknowledgement, 99th percentile", "milliseconds", c.bars(names, "ms", func(r Result) float64 { return ackOf(r).P99 }), false)
 	add("Disk", "bytes written by the disk per byte of payload, all copies", c.bars(names, "bytes", func(r Result) float64 { return r.DiskBytesPerByte }), false)
-	add("Throughput over time", "MB/s in each second of the timed part; one line per round", c.series(names), true)
+	add("Throughput over time", "MB/s in each second of the timed part; one line per round",
+		c.overTime(names, "Throughput over time", "MB/s", func(r Result) ([]float64, float64) { return r.Series, 1 }), true)
+	add("Memory over time", "MB that the servers hold, all nodes; one line per round",
+		c.overTime(names, "Memory over time", "MB", func(r Result) ([]float64, float64) { return r.RSSSeries, r.RSSEvery }), true)
 	note := "milliseconds, from when a record was handed over"
 	if c.Workload.Mode == ModeRate {
 		note = "milliseconds, from when a record was due, sent in time or not; dashed: from end to end"
@@ -153,19 +156,21 @@ func (c Comparison) bars(names []string, unit string, figure func(Result) float6
 	return barSVG(unit, unit, bars)
 }
 
-func (c Comparison) series(names []string) string {
-	p := newPlot("Throughput over time", "MB/s", "seconds")
+// overTime draws a line for each round of each target; series returns its points and the seconds between them.
+func (c Comparison) overTime(names []string, title, unit string, series func(Result) (points []float64, every float64)) string {
+	p := newPlot(title, unit, "seconds")
 	for i, name := range names {
 		for _, r := range c.of(name) {
-			if len(r.Series) < 2 {
+			points, every := series(r)
+			if len(points) < 2 {
 				continue
 			}
 			l := line{name: fmt.Sprintf("%s, round %d", name, r.Round), series: i}
-			for second, mb := range r.Series {
-				l.x, l.y = append(l.x, float64(second+1)), append(l.y, mb)
-				p.yHigh = max(p.yHigh, mb)
+			for at, v := range points {
+				l.x, l.y = append(l.x, float64(at+1)*every), append(l.y, v)
+				p.yHigh = max(p.yHigh, v)
 			}
-			p.xHigh = max(p.xHigh, float64(len(r.Series)))
+			p.xHigh = max(p.xHigh, float64(len(points))*every)
 			p.lines = append(p.lines, l)
 		}
 	}

@@ -27,7 +27,7 @@ func TestHTMLIsComplete(t *testing.T) {
 		for i, name := range []string{"limit-log", "quorumlog", "<script>"} {
 			c.Results = append(c.Results, Result{
 				Target: name, Round: round, MBPerSecond: float64(100*round + i), RecordsPerSecond: 1e6, ServerCPUPerMB: 2 + float64(i),
-				AckMS: latency.Percentiles(), EndToEndMS: latency.Percentiles(), Series: []float64{1, 0, 1234.5}, Verified: i != 0,
+				AckMS: latency.Percentiles(), EndToEndMS: latency.Percentiles(), Series: []float64{1, 0, 1234.5}, RSSSeries: []float64{700, 800, 750}, RSSEvery: 2, Verified: i != 0,
 				Description: Description{KeepsData: i != 0, Settings: map[string]string{"a": "<b>"}},
 			})
 		}
@@ -64,7 +64,7 @@ func TestHTMLIsComplete(t *testing.T) {
 			}
 		}
 	}
-	if charts != 6 {
+	if charts != 7 {
 		t.Errorf("%d charts", charts) // no disk: nothing was written
 	}
 	c.Results[1].Lost = 1

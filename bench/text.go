@@ -124,8 +124,32 @@ func notes(w io.Writer, r Result) {
 	if r.First != "" {
 		add("FIRST PROBLEM: %s", r.First)
 	}
+	if m, ok := r.MemoryTrend(); ok {
+		add("memory %.0f MB in the first %v, %.0f MB in the last (medians), %.0f MB at most", m.First, m.Span, m.Last, m.Most)
+	}
 	if len(r.Series) > 0 {
-		add("MB/s by second %.0f", r.Series)
+		series, seconds := condensed(r.Series, seriesInText)
+		per := "second"
+		if seconds > 1 {
+			per = fmt.Sprintf("%d seconds", seconds)
+		}
+		add("MB/s by %s %.0f", per, series)
 	}
 	fmt.Fprintf(w, "%s, round %d: %s\n", r.Target, r.Round, strings.Join(n, "; "))
+}
+
+// seriesInText is how many figures of a series a note has at most.
+const seriesInText = 60
+
+// condensed takes the means of as many neighbours as it needs for at most that many values.
+func condensed(series []float64, most int) (means []float64, of int) {
+	of = (len(series) + most - 1) / most
+	for part := range slices.Chunk(series, of) {
+		sum := 0.0
+		for _, v := range part {
+			sum += v
+		}
+		means = append(means, sum/float64(len(part)))
+	}
+	return means, of
 }

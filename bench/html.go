@@ -48,10 +48,7 @@ type target struct {
 func (c Comparison) sum(name string, series int) target {
 	results := c.of(name)
 	of := func(figure func(Result) float64) (middle, lowest, most float64) {
-		var values []float64
-		for _, r := range results {
-			values = append(values, figure(r))
-		}
+		values := valuesOf(results, figure)
 		slices.Sort(values)
 		return median(values), values[0], values[len(values)-1]
 	}
@@ -146,10 +143,7 @@ func (c Comparison) charts(names []string) (charts []figure) {
 func (c Comparison) bars(names []string, unit string, figure func(Result) float64) string {
 	var bars []spread
 	for i, name := range names {
-		var values []float64
-		for _, r := range c.of(name) {
-			values = append(values, figure(r))
-		}
+		values := valuesOf(c.of(name), figure)
 		slices.Sort(values)
 		bars = append(bars, spread{name, i, median(values), values[0], values[len(values)-1]})
 	}

@@ -71,7 +71,7 @@ anything do not count. A target's processes and data exist only during its turn.
 		Args: unknownCommand,
 		RunE: needSubcommand,
 	}
-	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newBenchReportCommand(),
+	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newBenchReportCommand(), newBenchGuardCommand(),
 		newLimitNodeCommand(), newPushServerCommand())
 	return cmd
 }

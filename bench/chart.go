@@ -17,7 +17,7 @@ const (
 )
 
 // palette is how many series colours the style sheet has.
-const palette = 8
+const palette = 10
 
 // mostDots is up to how many points of a line are drawn as such: more of them would touch.
 const mostDots = 120
@@ -140,8 +140,10 @@ func ceiling(v float64) float64 {
 // number is v with three significant digits, without an exponent.
 func number(v float64) string {
 	switch a := math.Abs(v); {
-	case a == 0:
+	case a < 0.0005:
 		return "0"
+	case a >= 1e6:
+		return fmt.Sprintf("%.2fM", v/1e6)
 	case a >= 10_000:
 		return fmt.Sprintf("%.0fk", v/1000)
 	case a >= 100:
@@ -190,7 +192,7 @@ func barSVG(title, unit string, bars []spread) string {
 
 // ratioSVG draws ratios on a logarithmic axis around 1.
 func ratioSVG(ratios []Ratio, series int) string {
-	const width, left, right, row, top = wide, 230.0, 60.0, 24.0, 24.0
+	const width, left, right, row, top = wide, 270.0, 60.0, 24.0, 24.0
 	low, high := 0.5, 2.0
 	for _, r := range ratios {
 		low, high = min(low, r.Lowest), max(high, r.Most)

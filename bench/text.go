@@ -61,10 +61,10 @@ func (c Comparison) writeHeader(w io.Writer) {
 
 // settings is a workload in a line.
 func (l Workload) settings() string {
-	parts := []string{fmt.Sprintf("mode %s, %d topics of %d partitions", l.Mode, l.Topics, l.Partitions)}
+	parts := []string{fmt.Sprintf("mode %s, %s of %s", l.Mode, counted(l.Topics, "topic"), counted(l.Partitions, "partition"))}
 	if l.Mode != ModeIdle {
-		parts = append(parts, fmt.Sprintf("records of %d bytes, keys %s, %d producers, %d consumers, linger %v, batch %v, in flight %v",
-			l.RecordBytes, l.Keys, l.Producers, l.Consumers, l.Linger, l.Batch, l.InFlight))
+		parts = append(parts, fmt.Sprintf("records of %d bytes, keys %s, %s, %s, linger %v, batch %v, in flight %v",
+			l.RecordBytes, l.Keys, counted(l.Producers, "producer"), counted(l.Consumers, "consumer"), l.Linger, l.Batch, l.InFlight))
 	}
 	if l.Rate > 0 {
 		parts = append(parts, fmt.Sprintf("%.0f records/s, latency from when each was due", l.Rate))
@@ -75,6 +75,13 @@ func (l Workload) settings() string {
 		parts = append(parts, fmt.Sprintf("warm-up %v, timed %v", l.WarmUp, l.Duration))
 	}
 	return strings.Join(parts, "; ")
+}
+
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func row(w io.Writer, r Result) {

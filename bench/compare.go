@@ -86,6 +86,9 @@ func (c Comparison) ratios() (ratios []Ratio) {
 			continue
 		}
 		for _, f := range figures {
+			if f.name == "disk_bytes_per_byte" && c.Workload.Mode == ModeCatchUp {
+				continue // what somebody else has written
+			}
 			if r, ok := c.ratio(subject, other, f.name, f.of); ok {
 				ratios = append(ratios, r)
 			}

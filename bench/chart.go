@@ -17,7 +17,10 @@ const (
 )
 
 // palette is how many series colours the style sheet has.
-const palette = 8
+const palette = 10
+
+// mostDots is up to how many points of a line are drawn as such: more of them would touch.
+const mostDots = 120
 
 // line is a series of a line chart.
 type line struct {
@@ -83,6 +86,9 @@ func (p plot) svg() string {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", p.x(l.x[i]), p.y(l.y[i])))
 		}
 		fmt.Fprintf(&b, `<polyline class="line s%d" stroke-dasharray="%s" points="%s"/>`, l.series%palette, l.dashed, strings.Join(points, " "))
+		if len(l.x) > mostDots {
+			continue
+		}
 		for i := range l.x {
 			fmt.Fprintf(&b, `<circle class="dot s%d" cx="%.1f" cy="%.1f" r="2.6"><title>%s: %s %s</title></circle>`,
 				l.series%palette, p.x(l.x[i]), p.y(l.y[i]), html.EscapeString(l.name), number(l.y[i]), html.EscapeString(p.unit))
@@ -134,8 +140,10 @@ func ceiling(v float64) float64 {
 // number is v with three significant digits, without an exponent.
 func number(v float64) string {
 	switch a := math.Abs(v); {
-	case a == 0:
+	case a < 0.0005:
 		return "0"
+	case a >= 1e6:
+		return fmt.Sprintf("%.2fM", v/1e6)
 	case a >= 10_000:
 		return fmt.Sprintf("%.0fk", v/1000)
 	case a >= 100:
@@ -184,7 +192,7 @@ func barSVG(title, unit string, bars []spread) string {
 
 // ratioSVG draws ratios on a logarithmic axis around 1.
 func ratioSVG(ratios []Ratio, series int) string {
-	const width, left, right, row, top = wide, 230.0, 60.0, 24.0, 24.0
+	const width, left, right, row, top = wide, 270.0, 60.0, 24.0, 24.0
 	low, high := 0.5, 2.0
 	for _, r := range ratios {
 		low, high = min(low, r.Lowest), max(high, r.Most)

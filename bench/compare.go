@@ -16,20 +16,27 @@ func Compare(ctx context.Context, run Run, targets []Target, rounds int, each fu
 		return c, err
 	}
 	for round := 1; round <= rounds; round++ {
-		for _, target := range targets {
-			turn := run
-			turn.Target, turn.Round = target, round
-			turn.Say("%s, round %d of %d", target.Name(), round, rounds)
-			result, err := turn.Do(ctx)
-			if err != nil {
-				return c, err
-			}
-			c.Results = append(c.Results, result)
-			each(result)
+		if err := c.play(ctx, run, targets, round, rounds, each); err != nil {
+			return c, err
 		}
 	}
 	c.Ratios = c.ratios()
 	return c, nil
+}
+
+// play adds one round.
+func (c *Comparison) play(ctx context.Context, run Run, targets []Target, round, rounds int, each func(Result)) error {
+	for _, target := range targets {
+		run.Target, run.Round = target, round
+		run.Say("%s, round %d of %d", target.Name(), round, rounds)
+		result, err := run.Do(ctx)
+		if err != nil {
+			return err
+		}
+		c.Results = append(c.Results, result)
+		each(result)
+	}
+	return nil
 }
 
 // Ratio is one figure of a target divided by the same figure of another one in the same round.
@@ -76,6 +83,9 @@ func (c Comparison) ratios() (ratios []Ratio) {
 			continue
 		}
 		for _, f := range figures {
+			if f.name == "disk_bytes_per_byte" && c.Workload.Mode == ModeCatchUp {
+				continue // what somebody else has written
+			}
 			if r, ok := c.ratio(subject, other, f.name, f.of); ok {
 				ratios = append(ratios, r)
 			}
@@ -96,23 +106,33 @@ func subjectOf(names []string) string {
 }
 
 func (c Comparison) ratio(of, to, name string, figure func(Result) float64) (Ratio, bool) {
-	byRound := make(map[int]float64)
-	for _, r := range c.Results {
-		if r.Target == to {
-			byRound[r.Round] = figure(r)
-		}
-	}
-	var values []float64
-	for _, r := range c.Results {
-		if base := byRound[r.Round]; r.Target == of && base > 0 && figure(r) > 0 {
-			values = append(values, figure(r)/base)
-		}
-	}
+	values := c.byRound(of, to, figure)
 	if len(values) == 0 {
 		return Ratio{}, false
 	}
 	slices.Sort(values)
 	return Ratio{of, to, name, median(values), values[0], values[len(values)-1]}, true
+}
+
+// byRound divides a figure of one target by that of another one, round by round; rounds in which either is missing are left out.
+func (c Comparison) byRound(of, to string, figure func(Result) float64) (values []float64) {
+	bases := make(map[int]float64)
+	for _, r := range c.of(to) {
+		bases[r.Round] = figure(r)
+	}
+	for _, r := range c.of(of) {
+		if base := bases[r.Round]; base > 0 && figure(r) > 0 {
+			values = append(values, figure(r)/base)
+		}
+	}
+	return values
+}
+
+func valuesOf(results []Result, figure func(Result) float64) (values []float64) {
+	for _, r := range results {
+		values = append(values, figure(r))
+	}
+	return values
 }
 
 // median of ascending values.

@@ -14,6 +14,7 @@ type fake struct {
 	log   [][]Message
 	stall func() time.Duration // asked before each record
 	bend  func([][]Message)    // before it is read
+	pids  []int
 }
 
 func (*fake) Name() string { return "fake" }
@@ -27,7 +28,7 @@ func (f *fake) Create(_ context.Context, l Layout) error {
 	return nil
 }
 
-func (*fake) Processes() []int { return nil }
+func (f *fake) Processes() []int { return f.pids }
 
 func (*fake) Close() error { return nil }
 

@@ -56,8 +56,12 @@ func (t *turn) rollingRestart(ctx context.Context, f Faults, pause time.Duration
 	return nil
 }
 
-// chill restarts all nodes and drops the kernel's caches.
+// chill restarts all nodes and drops the kernel's caches. A system without processes has nothing to restart.
 func (t *turn) chill(ctx context.Context) error {
+	if t.result.Description.Nodes == 0 {
+		t.Say("dropping the kernel's caches")
+		return dropCaches()
+	}
 	f, ok := t.system.(Faults)
 	if !ok || len(t.Servers) > 0 {
 		return fmt.Errorf("workload %s reads cold data: that needs a target with its own cluster that can be restarted", t.Workload.Name)

@@ -48,10 +48,7 @@ type target struct {
 func (c Comparison) sum(name string, series int) target {
 	results := c.of(name)
 	of := func(figure func(Result) float64) (middle, lowest, most float64) {
-		var values []float64
-		for _, r := range results {
-			values = append(values, figure(r))
-		}
+		values := valuesOf(results, figure)
 		slices.Sort(values)
 		return median(values), values[0], values[len(values)-1]
 	}
@@ -120,15 +117,20 @@ func (c Comparison) charts(names []string) (charts []figure) {
 			charts = append(charts, figure{title, note, template.HTML(svg), wide}) // made of numbers and escaped names
 		}
 	}
-	add("Throughput", "MB of payload per second, counted once; bar: median, line: range of the rounds", c.bars(names, "MB/s", func(r Result) float64 { return r.MBPerSecond }), false)
+	add("Throughput", "MB/s of payload; bar: median, line: range of the rounds", c.bars(names, "MB/s", func(r Result) float64 { return r.MBPerSecond }), false)
 	if c.Workload.Mode == ModeIdle {
 		add("Server CPU", "per cent of one core, all nodes", c.bars(names, "%", func(r Result) float64 { return r.ServerCPUPercent }), false)
 	} else {
 		add("Server CPU", "milliseconds per MB, all nodes", c.bars(names, "CPU-ms/MB", func(r Result) float64 { return r.ServerCPUPerMB }), false)
 	}
 	add("Acknowledgement, 99th percentile", "milliseconds", c.bars(names, "ms", func(r Result) float64 { return ackOf(r).P99 }), false)
-	add("Disk", "bytes written by the disk per byte of payload, all copies", c.bars(names, "bytes", func(r Result) float64 { return r.DiskBytesPerByte }), false)
-	add("Throughput over time", "MB/s in each second of the timed part; one line per round", c.series(names), true)
+	if c.Workload.Mode != ModeCatchUp { // which writes nothing
+		add("Disk", "bytes written by the disk per byte of payload, all copies", c.bars(names, "bytes", func(r Result) float64 { return r.DiskBytesPerByte }), false)
+	}
+	add("Throughput over time", "MB/s in each second of the timed part; one line per round",
+		c.overTime(names, "Throughput over time", "MB/s", func(r Result) ([]float64, float64) { return r.Series, 1 }), true)
+	add("Memory over time", "MB that the servers hold, all nodes; one line per round",
+		c.overTime(names, "Memory over time", "MB", func(r Result) ([]float64, float64) { return r.RSSSeries, r.RSSEvery }), true)
 	note := "milliseconds, from when a record was handed over"
 	if c.Workload.Mode == ModeRate {
 		note = "milliseconds, from when a record was due, sent in time or not; dashed: from end to end"
@@ -140,32 +142,37 @@ func (c Comparison) charts(names []string) (charts []figure) {
 	return charts
 }
 
+// bars leaves out targets of which the figure was not measured.
 func (c Comparison) bars(names []string, unit string, figure func(Result) float64) string {
 	var bars []spread
 	for i, name := range names {
-		var values []float64
-		for _, r := range c.of(name) {
-			values = append(values, figure(r))
-		}
+		values := valuesOf(c.of(name), figure)
 		slices.Sort(values)
+		if values[len(values)-1] == 0 {
+			continue
+		}
 		bars = append(bars, spread{name, i, median(values), values[0], values[len(values)-1]})
 	}
 	return barSVG(unit, unit, bars)
 }
 
-func (c Comparison) series(names []string) string {
-	p := newPlot("Throughput over time", "MB/s", "seconds")
+// overTime draws a line for each round of each target; series returns its points and the seconds between them.
+func (c Comparison) overTime(names []string, title, unit string, series func(Result) (points []float64, every float64)) string {
+	p := newPlot(title, unit, "seconds")
+	p.xLow = math.Inf(1)
 	for i, name := range names {
 		for _, r := range c.of(name) {
-			if len(r.Series) < 2 {
+			points, every := series(r)
+			if len(points) < 2 {
 				continue
 			}
 			l := line{name: fmt.Sprintf("%s, round %d", name, r.Round), series: i}
-			for second, mb := range r.Series {
-				l.x, l.y = append(l.x, float64(second+1)), append(l.y, mb)
-				p.yHigh = max(p.yHigh, mb)
+			for at, v := range points {
+				l.x, l.y = append(l.x, float64(at+1)*every), append(l.y, v)
+				p.yHigh = max(p.yHigh, v)
 			}
-			p.xHigh = max(p.xHigh, float64(len(r.Series)))
+			p.xLow = min(p.xLow, every)
+			p.xHigh = max(p.xHigh, float64(len(points))*every)
 			p.lines = append(p.lines, l)
 		}
 	}
@@ -175,6 +182,9 @@ func (c Comparison) series(names []string) string {
 	p.yHigh = ceiling(p.yHigh)
 	step := math.Ceil(roundStep(p.xHigh / 10))
 	for s := step; s <= p.xHigh; s += step {
+		if s < p.xLow {
+			continue
+		}
 		p.xTicks = append(p.xTicks, tick{s, number(s)})
 	}
 	return p.svg()
@@ -209,7 +219,7 @@ func (c Comparison) latencies(names []string) string {
 	if p.yHigh == 0 {
 		return ""
 	}
-	p.yLow, p.yHigh = p.yLow/1.3, p.yHigh*1.3
+	p.yLow, p.yHigh = p.yLow/1.3, roundStep(p.yHigh*1.05)
 	for _, q := range []float64{10, 50, 90, 99, 99.9, 99.99} {
 		p.xTicks = append(p.xTicks, tick{nines(q), fmt.Sprintf("%g", q)})
 	}

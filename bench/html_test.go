@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ func TestHTMLIsComplete(t *testing.T) {
 		for i, name := range []string{"limit-log", "quorumlog", "<script>"} {
 			c.Results = append(c.Results, Result{
 				Target: name, Round: round, MBPerSecond: float64(100*round + i), RecordsPerSecond: 1e6, ServerCPUPerMB: 2 + float64(i),
-				AckMS: latency.Percentiles(), EndToEndMS: latency.Percentiles(), Series: []float64{1, 0, 1234.5}, Verified: i != 0,
+				AckMS: latency.Percentiles(), EndToEndMS: latency.Percentiles(), Series: []float64{1, 0, 1234.5}, RSSSeries: []float64{700, 800, 750}, RSSEvery: 2, Verified: i != 0,
 				Description: Description{KeepsData: i != 0, Settings: map[string]string{"a": "<b>"}},
 			})
 		}
@@ -64,7 +65,7 @@ func TestHTMLIsComplete(t *testing.T) {
 			}
 		}
 	}
-	if charts != 6 {
+	if charts != 7 {
 		t.Errorf("%d charts", charts) // no disk: nothing was written
 	}
 	c.Results[1].Lost = 1
@@ -85,9 +86,35 @@ func TestHTMLIsComplete(t *testing.T) {
 	}
 }
 
+// TestEverySeriesHasAColour looks for it in both themes, and for the class that uses it.
+func TestEverySeriesHasAColour(t *testing.T) {
+	t.Parallel()
+	for i := range palette {
+		if colour, class := fmt.Sprintf("--c%d: #", i), fmt.Sprintf(".s%d { --colour: var(--c%d) }", i, i); strings.Count(reportPage, colour) != 2 || strings.Count(reportPage, class) != 1 {
+			t.Errorf("series %d has no colour", i)
+		}
+	}
+}
+
+func TestLongLinesHaveNoDots(t *testing.T) {
+	t.Parallel()
+	long := Result{Target: "x", Series: make([]float64, mostDots+1)}
+	long.Series[3] = 7
+	short := Result{Target: "x", Series: []float64{5, 7}}
+	draw := func(r Result) string {
+		return Comparison{Results: []Result{r}}.overTime([]string{"x"}, "t", "u", func(r Result) ([]float64, float64) { return r.Series, 1 })
+	}
+	if svg := draw(long); !strings.Contains(svg, "<polyline") || strings.Contains(svg, "<circle") {
+		t.Error("a long line is not a line without dots")
+	}
+	if svg := draw(short); strings.Count(svg, "<circle") != 2 {
+		t.Error("a short line has not its dots")
+	}
+}
+
 func TestNumbers(t *testing.T) {
 	t.Parallel()
-	for v, want := range map[float64]string{0: "0", 0.0123: "0.012", 0.5: "0.5", 1: "1", 1.5: "1.5", 2.25: "2.25", 12: "12", 99.95: "100", 123.4: "123", 12345: "12k"} {
+	for v, want := range map[float64]string{0: "0", 0.0123: "0.012", 0.5: "0.5", 1: "1", 1.5: "1.5", 2.25: "2.25", 12: "12", 99.95: "100", 123.4: "123", 12345: "12k", 1.129e6: "1.13M", 0.0004: "0"} {
 		if got := number(v); got != want {
 			t.Errorf("number(%v) = %q, want %q", v, got, want)
 		}

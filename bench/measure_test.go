@@ -138,6 +138,19 @@ func TestFsyncClassIsNotMistaken(t *testing.T) {
 	}
 }
 
+func TestNoDiskRatioOfReading(t *testing.T) {
+	t.Parallel()
+	for mode, want := range map[Mode]int{ModeMaximum: 2, ModeCatchUp: 1} {
+		c := Comparison{Workload: Workload{Mode: mode}}
+		for _, name := range []string{"limit-push", "quorumlog"} {
+			c.Results = append(c.Results, Result{Target: name, Round: 1, MBPerSecond: 100, DiskBytesPerByte: 0.001})
+		}
+		if n := len(c.ratios()); n != want {
+			t.Errorf("mode %s: %d ratios, want %d", mode, n, want)
+		}
+	}
+}
+
 func TestNoHeadlineForWhatIsNotVerified(t *testing.T) {
 	t.Parallel()
 	good := Result{Target: "a", Verified: true, Description: Description{KeepsData: true}}

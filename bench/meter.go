@@ -15,6 +15,7 @@ type meter struct {
 	disk    int64 // bytes written by the whole disk, -1 unknown
 	client  time.Duration
 	counts  map[string]float64
+	memory  memory
 }
 
 // counter is a System whose servers count what they do: the sums over all of them, by the name of the metric.
@@ -67,6 +68,7 @@ func (m *meter) end(records int64) {
 	r.RecordsPerSecond, r.MBPerSecond = float64(records)/seconds, mb/seconds
 	r.ServerCPUPercent = 100 * used.cpu.Seconds() / seconds
 	r.ServerRSSMB = float64(used.rss) / 1e6
+	r.RSSSeries, r.RSSEvery = m.memory.points, float64(m.memory.every)*lookEvery.Seconds()
 	if mb == 0 {
 		return
 	}
@@ -89,11 +91,23 @@ func (m *meter) end(records int64) {
 // leastFree is what a run must leave on the disk.
 const leastFree = 2 << 30
 
-// watch waits for the end of the timed part and notes the rate of each second.
+// lookEvery is how often the servers are looked at.
+const lookEvery = time.Second
+
+// look notes what the servers use and hold, if they are this machine's.
+func (m *meter) look() {
+	pids := m.t.system.Processes()
+	m.servers.look(pids)
+	if rss := m.servers.rss(pids); rss > 0 {
+		m.memory.add(float64(rss) / 1e6)
+	}
+}
+
+// watch waits for the end of the timed part and notes the rate and the servers' memory of each second.
 func (m *meter) watch(ctx context.Context, d time.Duration, records func() int64) error {
 	end := time.NewTimer(time.Until(m.begun.Add(d)))
 	defer end.Stop()
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	last, at := m.records, m.begun
 	note := func(now time.Time) {
@@ -107,13 +121,14 @@ func (m *meter) watch(ctx context.Context, d time.Duration, records func() int64
 		select {
 		case now := <-end.C:
 			if now.Sub(at) > time.Second/2 {
+				m.look()
 				note(now)
 			}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-tick.C:
-			m.servers.look(m.t.system.Processes())
+			m.look()
 			note(now)
 			if free, err := freeBytes(m.t.dir); err == nil && free < leastFree {
 				return fmt.Errorf("the disk is nearly full: %d MB are left", free/1e6)

@@ -38,6 +38,9 @@ type Result struct {
 	Series        []float64 `json:"mb_per_second_series"` // each second of the timed part
 	LoadBefore    float64   `json:"load_average_before"`
 
+	RSSSeries []float64 `json:"server_rss_mb_series,omitempty"` // all nodes, over the timed part
+	RSSEvery  float64   `json:"server_rss_seconds_per_point,omitempty"`
+
 	// Counters are what the servers counted of themselves during the timed part, by the names of their metrics.
 	Counters    map[string]float64 `json:"server_counters,omitempty"`
 	Description Description        `json:"description"`

@@ -38,7 +38,11 @@ func (r Run) Do(ctx context.Context) (result Result, err error) {
 	if err = t.play(ctx); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	} else if err != nil {
-		return Result{}, fmt.Errorf("%s: %w (data and logs are in %s)", r.Target.Name(), err, dir)
+		err = fmt.Errorf("%s: %w", r.Target.Name(), err)
+		if os.Remove(dir) != nil { // it is not empty
+			err = fmt.Errorf("%w (data and logs are in %s)", err, dir)
+		}
+		return Result{}, err
 	}
 	return t.result, errors.Join(err, os.RemoveAll(dir))
 }
@@ -76,14 +80,24 @@ func (w Workload) Space() int64 {
 	return int64(payload*copies*overhead + base + perPartition)
 }
 
+// SpaceError says that a disk has not the space that a workload may need.
+type SpaceError struct {
+	Workload, Dir string
+	Need, Free    int64 // bytes
+}
+
+func (e *SpaceError) Error() string {
+	return fmt.Sprintf("workload %s may need %.0f GB of disk and %s has %.0f GB free: free some, name another directory with --dir, or shorten the run with --duration",
+		e.Workload, float64(e.Need)/1e9, e.Dir, float64(e.Free)/1e9)
+}
+
 func (r Run) checkSpace() error {
 	free, err := freeBytes(r.Dir)
 	if err != nil {
 		return err
 	}
 	if need := r.Workload.Space(); free < need {
-		return fmt.Errorf("workload %s may need %.0f GB of disk and %s has %.0f GB free: free some, name another directory with --dir, or shorten the run with --duration",
-			r.Workload.Name, float64(need)/1e9, r.Dir, float64(free)/1e9)
+		return &SpaceError{r.Workload.Name, r.Dir, need, free}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Standard are the workloads whose names stay as they are. Others of the same shapes exist under the names that WorkloadNamed
@@ -15,6 +16,7 @@ var Standard = []string{
 	"max-12-partitions-100b",
 	"max-1000-partitions-1kb",
 	"latency-12-partitions-1kb",
+	"steady-12-partitions-1kb",
 	"catchup-12-partitions-1kb",
 	"catchup-cold-12-partitions-1kb",
 	"leader-kill-12-partitions-1kb",
@@ -25,7 +27,11 @@ var Standard = []string{
 // latencyRate is the rate of the workloads that look for latency, in records/s: far below what any target can take.
 const latencyRate = 5000
 
-var namePattern = regexp.MustCompile(`^(max|latency|catchup|catchup-cold|leader-kill|rolling-restart|idle)-([1-9]\d*)-partitions?(?:-(\d+)(b|kb))?$`)
+// steadyBytes is the rate of the workload that looks for what changes over time, in bytes/s whatever the size of the records: a
+// load that a cluster bears for days, at which ten minutes fit on an ordinary disk.
+const steadyBytes = 30e6
+
+var namePattern = regexp.MustCompile(`^(max|latency|steady|catchup|catchup-cold|leader-kill|rolling-restart|idle)-([1-9]\d*)-partitions?(?:-(\d+)(b|kb))?$`)
 
 // WorkloadNamed returns a workload by its name: one of Standard, or one that differs from those in the number of partitions or
 // the size of the records.
@@ -45,6 +51,9 @@ func WorkloadNamed(name string) (Workload, error) {
 		w.Mode, w.Description = ModeMaximum, "as fast as 64 MiB in flight allow"
 	case "latency":
 		w.Mode, w.Rate, w.Consumers, w.Description = ModeRate, latencyRate, 1, "open loop at 5,000 records/s, latency from when each record was due"
+	case "steady":
+		w.Mode, w.Rate, w.Consumers, w.Linger, w.Duration = ModeRate, steadyBytes/float64(max(w.RecordBytes, 1)), 1, 5*time.Millisecond, 10*time.Minute
+		w.Description = "open loop at 30 MB/s, ten minutes unless --duration says otherwise, a consumer reads along: memory and latency over time"
 	case "catchup":
 		w.Mode, w.Description = ModeCatchUp, "read 4 GB that were just written"
 	case "catchup-cold":

@@ -61,10 +61,10 @@ func (c Comparison) writeHeader(w io.Writer) {
 
 // settings is a workload in a line.
 func (l Workload) settings() string {
-	parts := []string{fmt.Sprintf("mode %s, %d topics of %d partitions", l.Mode, l.Topics, l.Partitions)}
+	parts := []string{fmt.Sprintf("mode %s, %s of %s", l.Mode, counted(l.Topics, "topic"), counted(l.Partitions, "partition"))}
 	if l.Mode != ModeIdle {
-		parts = append(parts, fmt.Sprintf("records of %d bytes, keys %s, %d producers, %d consumers, linger %v, batch %v, in flight %v",
-			l.RecordBytes, l.Keys, l.Producers, l.Consumers, l.Linger, l.Batch, l.InFlight))
+		parts = append(parts, fmt.Sprintf("records of %d bytes, keys %s, %s, %s, linger %v, batch %v, in flight %v",
+			l.RecordBytes, l.Keys, counted(l.Producers, "producer"), counted(l.Consumers, "consumer"), l.Linger, l.Batch, l.InFlight))
 	}
 	if l.Rate > 0 {
 		parts = append(parts, fmt.Sprintf("%.0f records/s, latency from when each was due", l.Rate))
@@ -75,6 +75,13 @@ func (l Workload) settings() string {
 		parts = append(parts, fmt.Sprintf("warm-up %v, timed %v", l.WarmUp, l.Duration))
 	}
 	return strings.Join(parts, "; ")
+}
+
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func row(w io.Writer, r Result) {
@@ -124,8 +131,32 @@ func notes(w io.Writer, r Result) {
 	if r.First != "" {
 		add("FIRST PROBLEM: %s", r.First)
 	}
+	if m, ok := r.MemoryTrend(); ok {
+		add("memory %.0f MB in the first %v, %.0f MB in the last (medians), %.0f MB at most", m.First, m.Span, m.Last, m.Most)
+	}
 	if len(r.Series) > 0 {
-		add("MB/s by second %.0f", r.Series)
+		series, seconds := condensed(r.Series, seriesInText)
+		per := "second"
+		if seconds > 1 {
+			per = fmt.Sprintf("%d seconds", seconds)
+		}
+		add("MB/s by %s %.0f", per, series)
 	}
 	fmt.Fprintf(w, "%s, round %d: %s\n", r.Target, r.Round, strings.Join(n, "; "))
+}
+
+// seriesInText is how many figures of a series a note has at most.
+const seriesInText = 60
+
+// condensed takes the means of as many neighbours as it needs for at most that many values.
+func condensed(series []float64, most int) (means []float64, of int) {
+	of = (len(series) + most - 1) / most
+	for part := range slices.Chunk(series, of) {
+		sum := 0.0
+		for _, v := range part {
+			sum += v
+		}
+		means = append(means, sum/float64(len(part)))
+	}
+	return means, of
 }

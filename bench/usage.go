@@ -40,8 +40,14 @@ func (a *account) used(alive []int) (sum usage) {
 		sum.written += last.written - first.written
 		sum.syscalls += last.syscalls - first.syscalls
 	}
+	sum.rss = a.rss(alive)
+	return sum
+}
+
+// rss is the memory that processes held at the last look.
+func (a *account) rss(alive []int) (sum int64) {
 	for _, pid := range alive {
-		sum.rss += a.last[pid].rss
+		sum += a.last[pid].rss
 	}
 	return sum
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,12 @@ func TestStandardWorkloadsExist(t *testing.T) {
 	w, err = WorkloadNamed("latency-12-partitions-1kb")
 	if err != nil || w.Mode != ModeRate || w.Rate != 5000 || w.RecordBytes != 1024 || w.Linger != 0 || w.Consumers != 1 {
 		t.Errorf("got %+v, %v", w, err)
+	}
+	for size, records := range map[string]float64{"1kb": 29297, "100b": 300_000} {
+		w, err = WorkloadNamed("steady-12-partitions-" + size)
+		if err != nil || w.Mode != ModeRate || math.Round(w.Rate) != records || w.Consumers != 1 || w.Linger != 5*time.Millisecond || w.Duration != 10*time.Minute {
+			t.Errorf("got %+v, %v", w, err)
+		}
 	}
 	for _, name := range []string{"", "max", "max-0-partitions-1kb", "max-12-partitions", "idle-1000-partitions-1kb", "max-1-partition-10b"} {
 		if _, err := WorkloadNamed(name); err == nil {

@@ -42,6 +42,11 @@ func openDisk(layout Layout, name string) (*diskFile, error) {
 	return d, f.Sync()
 }
 
+// openDirect opens a file to be read past the page cache.
+func openDirect(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|unix.O_DIRECT, 0)
+}
+
 // commit writes frames one after the other and syncs them.
 func (d *diskFile) commit(frames []*buffer) error {
 	d.pieces = d.pieces[:0]

@@ -2,13 +2,18 @@
 
 package limit
 
-import "errors"
+import (
+	"errors"
+	"os"
+)
 
 type diskFile struct{}
 
-func openDisk(Layout, string) (*diskFile, error) {
-	return nil, errors.New("limit: the bounds are written for Linux")
-}
+var errOnlyLinux = errors.New("limit: the bounds are written for Linux")
+
+func openDisk(Layout, string) (*diskFile, error) { return nil, errOnlyLinux }
+
+func openDirect(string) (*os.File, error) { return nil, errOnlyLinux }
 
 func (d *diskFile) commit([]*buffer) error { return nil }
 

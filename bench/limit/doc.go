@@ -4,4 +4,6 @@
 //
 // It comes in two layouts. [Journal] writes all frames into one recycled file: the least that an acknowledgement can cost, but
 // it keeps nothing. [Log] writes a growing file per partition: the least that keeping the data can cost.
+//
+// [ReadTarget] is the bound of reading such files from the disk, without any process or network in between.
 package limit

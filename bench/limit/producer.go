@@ -3,7 +3,6 @@ package limit
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -97,9 +96,7 @@ func (p *producer) Send(_ context.Context, partition int, key, value []byte) err
 		f.part, f.first = partition, p.next[partition]
 		p.open[partition] = f
 	}
-	f.b = binary.BigEndian.AppendUint32(f.b, uint32(len(value)))
-	f.b = binary.BigEndian.AppendUint16(f.b, uint16(len(key)))
-	f.b = append(append(f.b, key...), value...)
+	f.b = appendRecord(f.b, key, value)
 	f.count++
 	p.next[partition]++
 	p.inFlight += int64(need)

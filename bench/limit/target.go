@@ -47,7 +47,7 @@ func (t Target) Start(_ context.Context, setup bench.Setup) (bench.System, error
 	case w.Producers != 1:
 		return nil, errors.New("the bounds take one producer")
 	case w.Mode != bench.ModeMaximum && w.Mode != bench.ModeRate || w.Fault != bench.FaultNone:
-		return nil, fmt.Errorf("the bounds are for maximum and fixed rates, not for workload %s", w.Name)
+		return nil, fmt.Errorf("%s is for maximum and fixed rates, not for workload %s; limit-push and limit-pread are the bounds of reading", t.Name(), w.Name)
 	}
 	path, err := os.Executable()
 	if err != nil {
@@ -144,12 +144,15 @@ func (s *system) NewConsumer(_ context.Context, l bench.Layout) (bench.Consumer,
 }
 
 // Ends implements bench.System: what was acknowledged, since nobody else writes.
-func (s *system) Ends(context.Context, bench.Layout) ([]int64, error) {
-	ends := make([]int64, len(s.acked))
+func (s *system) Ends(context.Context, bench.Layout) ([]int64, error) { return endsOf(s.acked), nil }
+
+// endsOf are the ends of partitions that nobody else writes.
+func endsOf(acked []atomic.Int64) []int64 {
+	ends := make([]int64, len(acked))
 	for i := range ends {
-		ends[i] = s.acked[i].Load()
+		ends[i] = acked[i].Load()
 	}
-	return ends, nil
+	return ends
 }
 
 // Processes implements bench.System.

@@ -54,6 +54,12 @@ func (h header) check(files int) error {
 	return nil
 }
 
+func appendRecord(frame, key, value []byte) []byte {
+	frame = binary.BigEndian.AppendUint32(frame, uint32(len(value)))
+	frame = binary.BigEndian.AppendUint16(frame, uint16(len(key)))
+	return append(append(frame, key...), value...)
+}
+
 // An acknowledgement says that all frames of a file up to a sequence are done: 4 bytes file, 8 bytes sequence.
 const ackBytes = 12
 

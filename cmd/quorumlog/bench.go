@@ -19,6 +19,7 @@ import (
 	"github.com/quorumlog/quorumlog/bench/kafka"
 	"github.com/quorumlog/quorumlog/bench/limit"
 	"github.com/quorumlog/quorumlog/bench/nats"
+	"github.com/quorumlog/quorumlog/bench/push"
 )
 
 // errNoHeadline is the verdict when what a target acknowledged was not found.
@@ -36,6 +37,9 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 		"limit":     limit.Target{Layout: limit.Journal, Command: limitCommand},
 		"limit-log": limit.Target{Layout: limit.Log, Command: limitCommand},
 
+		"limit-push":  push.Target{Command: pushCommand},
+		"limit-pread": limit.ReadTarget{},
+
 		"kafka":       kafka.Target{Heat: f.heat},
 		"kafka-fsync": kafka.Target{Heat: f.heat, Fsync: kafka.FsyncAlways},
 		"nats":        nats.Target{},
@@ -43,11 +47,16 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 	}
 }
 
-// limitCommand runs one process of a bound.
-var limitCommand = []string{"bench", "limit-node"}
+// limitCommand and pushCommand run one process of a bound.
+var (
+	limitCommand = []string{"bench", "limit-node"}
+	pushCommand  = []string{"bench", "push-server"}
+)
 
 // targetNames are the names in the order in which they are listed.
-var targetNames = []string{"quorumlog", "quorumlog-no-fsync", "limit", "limit-log", "kafka", "kafka-fsync", "nats", "nats-fsync"}
+var targetNames = []string{
+	"quorumlog", "quorumlog-no-fsync", "limit", "limit-log", "limit-push", "limit-pread", "kafka", "kafka-fsync", "nats", "nats-fsync",
+}
 
 type benchFlags struct {
 	file, dir, json, html string
@@ -69,7 +78,8 @@ anything do not count. A target's processes and data exist only during its turn.
 		Args: unknownCommand,
 		RunE: needSubcommand,
 	}
-	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newBenchReportCommand(), newLimitNodeCommand())
+	cmd.AddCommand(newBenchRunCommand(), newBenchCompareCommand(), newBenchListCommand(), newBenchReportCommand(), newBenchGuardCommand(),
+		newLimitNodeCommand(), newPushServerCommand())
 	return cmd
 }
 
@@ -294,4 +304,17 @@ func newLimitNodeCommand() *cobra.Command {
 	flags.IntVar(&o.Partitions, limit.FlagPartitions, 1, "`number` of partitions")
 	flags.StringSliceVar(&o.Followers, limit.FlagFollowers, nil, "`addresses` of followers; a leader has them")
 	return cmd
+}
+
+// newPushServerCommand is a process of the bound limit-push, which the harness starts.
+func newPushServerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    pushCommand[1],
+		Short:  "Run one process of the target limit-push",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return push.RunServer(cmd.Context(), func(address string) { fmt.Fprintln(cmd.OutOrStdout(), push.ReadyPrefix+address) })
+		},
+	}
 }

@@ -67,6 +67,32 @@ func TestBenchRun(t *testing.T) {
 	}
 }
 
+// TestBenchCatchUp reads a small backlog back from the processes of limit-push, which the workload's file asks for.
+func TestBenchCatchUp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	workload, file := filepath.Join(dir, "w.yaml"), filepath.Join(dir, "out.json")
+	if err := os.WriteFile(workload, []byte("name: small\nmode: catch-up\npartitions: 4\nbacklog: 8MB\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	args := []string{"bench", "run", "--file", workload, "--target", "limit-push", "--dir", dir, "--json", file}
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c bench.Comparison
+	if err := json.Unmarshal(data, &c); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Results[0]; !r.Verified || r.Read != 8_000_000/1024 || r.Description.Nodes != 3 || r.ServerRSSMB <= 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestBenchRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -80,6 +106,9 @@ func TestBenchRefuses(t *testing.T) {
 		{"bench run --file does-not-exist.yaml", "cannot read"},
 		{"bench run max-12-partitions-1kb --duration 1ms", "duration"},
 		{"bench compare max-12-partitions-1kb --servers 127.0.0.1:1", "one cluster"},
+		{"bench run max-12-partitions-1kb --target limit-push", "bound of reading"},
+		{"bench run catchup-12-partitions-1kb --target limit-pread", "limit-push"},
+		{"bench run catchup-12-partitions-1kb --target limit-log", "limit-pread"},
 		{"bench rnu", "run"},
 	} {
 		var out, errs bytes.Buffer

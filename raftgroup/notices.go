@@ -12,7 +12,7 @@ import (
 // sent. Raft allows any message to be late or lost, and a follower serves nothing that depends on a commit index of this very moment.
 //
 // Probes and what is sent to a follower with a full window look the same, and wait as well: a few of these go out in a minute.
-const noticeDelay = 5 * time.Millisecond
+const noticeDelay = 20 * time.Millisecond
 
 // postpone has a MsgApp without entries wait.
 func (g *Group) postpone(m *raftpb.Message) {

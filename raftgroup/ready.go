@@ -319,16 +319,16 @@ type answered struct {
 
 // roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one wake-up of each worker.
 func (h *Host) roundDone() {
-	if h.answered.sent {
-		h.answered.sent = false
-		h.o.Transport.Flush()
-	}
 	for i, jobs := range h.answered.jobs {
 		if len(jobs) > 0 {
 			h.workers[i].in.completed(jobs)
 			clear(jobs)
 			h.answered.jobs[i] = jobs[:0]
 		}
+	}
+	if h.answered.sent {
+		h.answered.sent = false
+		h.o.Transport.Flush()
 	}
 }
 

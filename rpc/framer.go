@@ -1,7 +1,10 @@
 package rpc
 
 import (
+	"errors"
 	"net"
+	"os"
+	"syscall"
 
 	"storj.io/drpc/drpcwire"
 )
@@ -19,6 +22,9 @@ type framer struct {
 	heads   []byte      // scratch: the headers of a message's frames
 	pieces  net.Buffers // scratch: all that is to be written
 	written net.Buffers // and what of it is left, while it is written
+
+	raw   syscall.RawConn // for tryWrite; nil: not to be had
+	small []byte          // scratch of tryWrite
 }
 
 const (
@@ -28,7 +34,11 @@ const (
 )
 
 func newFramer(c *conn, stream uint64) *framer {
-	return &framer{conn: c, id: drpcwire.ID{Stream: stream, Message: firstFramed}}
+	f := &framer{conn: c, id: drpcwire.ID{Stream: stream, Message: firstFramed}}
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		f.raw, _ = sc.SyscallConn()
+	}
+	return f
 }
 
 // write writes one message, which consists of the pieces: their bytes are neither changed nor kept, the slice of them is used up.
@@ -46,8 +56,7 @@ func (f *framer) write(pieces [][]byte) error {
 		n := min(left, frameBytes)
 		left -= n
 		at := len(f.heads)
-		f.heads = drpcwire.AppendFrame(f.heads, drpcwire.Frame{ID: f.id, Kind: drpcwire.KindMessage, Done: left == 0})
-		f.heads = drpcwire.AppendVarint(f.heads[:len(f.heads)-1], uint64(n)) // instead of the length of no data
+		f.heads = appendFrameHead(f.heads, f.id, n, left == 0)
 		f.pieces = append(f.pieces, f.heads[at:])
 		pieces = f.take(pieces, n)
 	}
@@ -74,4 +83,56 @@ func (f *framer) take(pieces [][]byte, n int) [][]byte {
 		pieces = pieces[1:]
 	}
 	return pieces
+}
+
+// canTry tells whether the connection has a way to be written to without waiting.
+func (f *framer) canTry() bool { return f.raw != nil }
+
+// tryWrite writes one message without ever waiting: what the socket does not take is returned, valid until the next call, and must be
+// written before anything else. It is for messages of less than frameBytes, which are put together by copy.
+func (f *framer) tryWrite(pieces [][]byte) (rest []byte, err error) {
+	f.small = f.small[:0]
+	size := 0
+	for _, p := range pieces {
+		size += len(p)
+	}
+	f.small = appendFrameHead(f.small, f.id, size, true)
+	for _, p := range pieces {
+		f.small = append(f.small, p...)
+	}
+	f.id.Message++
+	f.conn.limitWrite()
+	var n int
+	var failed error
+	err = f.raw.Write(func(fd uintptr) bool {
+		n, failed = writeSome(fd, f.small)
+		return true
+	})
+	if err = errors.Join(err, failed); err != nil {
+		_ = f.conn.Conn.Close()
+		return nil, err
+	}
+	return f.small[n:], nil
+}
+
+// writeSome is one write to a socket that does not block.
+func writeSome(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), b)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return 0, nil
+		case err != nil:
+			return 0, os.NewSyscallError("write", err)
+		}
+		return n, nil
+	}
+}
+
+// appendFrameHead appends the header of a frame with n bytes of data.
+func appendFrameHead(dst []byte, id drpcwire.ID, n int, last bool) []byte {
+	dst = drpcwire.AppendFrame(dst, drpcwire.Frame{ID: id, Kind: drpcwire.KindMessage, Done: last})
+	return drpcwire.AppendVarint(dst[:len(dst)-1], uint64(n)) // instead of the length of no data
 }

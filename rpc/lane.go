@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,11 +37,65 @@ type lane struct {
 
 	link atomic.Pointer[link] // the present stream, for breakNow
 
+	// writing is held by whoever takes trains off the queue and writes them: the order of the one is that of the other.
+	writing struct {
+		sync.Mutex
+		open   bool     // the stream may be written to
+		rest   []byte   // what is to be written before anything else
+		pieces [][]byte // scratch
+	}
+
 	// Of run's goroutine only:
 	logged   string // the last failure that was logged
 	failures int    // since it last worked
 	backoff  time.Duration
-	pieces   [][]byte // scratch of drain
+}
+
+// smallTrain is what flush writes itself instead of waking the lane's goroutine: on a quiet lane the wake-up costs more than the
+// write, and takes longer.
+const smallTrain = 8 << 10
+
+// flush has what is queued written, and never waits for it. Any goroutine.
+func (l *lane) flush() {
+	if l.out.flushed() && !l.writeSmall() {
+		l.out.signal()
+	}
+}
+
+// writeSmall writes a train that is small if nobody else is writing. False: the lane's goroutine has to.
+func (l *lane) writeSmall() bool {
+	w := &l.writing
+	if !w.TryLock() {
+		return false
+	}
+	defer w.Unlock()
+	k := l.link.Load()
+	if k == nil || !w.open || len(w.rest) > 0 || !k.out.canTry() {
+		return false
+	}
+	t := l.out.takeSmall(smallTrain)
+	if t == nil {
+		return false
+	}
+	rest, err := k.out.tryWrite(l.piecesOf(t))
+	l.sent(t)
+	w.rest = append(w.rest[:0], rest...)
+	return err == nil && len(w.rest) == 0 // an error closed the connection, which ends the goroutine's stream
+}
+
+// piecesOf returns a train as the pieces of a message. writing is held.
+func (l *lane) piecesOf(t *train) [][]byte {
+	l.writing.pieces = append(append(l.writing.pieces[:0], seal(t.heads, trainMessages)), t.bodies...)
+	return l.writing.pieces
+}
+
+// sent gives a train back that was written, or failed to be. writing is held.
+func (l *lane) sent(t *train) {
+	m := &l.peer.peers.counts
+	m.trains.Add(1)
+	m.bytes.Add(uint64(t.size))
+	clear(l.writing.pieces)
+	l.out.done(t)
 }
 
 func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
@@ -116,8 +172,10 @@ func (l *lane) drive(k *link) error {
 	received := make(chan error, 1)
 	go func() { received <- receive(k.st, l.answer) }()
 	l.up()
+	l.begin()
 	err := l.write(k, received)
 	l.link.Store(nil)
+	l.end()
 	if hungUp(err) || isClosed(k.dc.Closed()) { // a write noticed that the stream has ended; the receiver knows why
 		err = lost(k.addr, <-received)
 	} else {
@@ -160,7 +218,7 @@ func (l *lane) write(k *link, received chan error) error {
 		select {
 		case <-l.out.wake:
 			busy = true
-			if err := l.drain(k.out); err != nil {
+			if err := l.drain(k); err != nil {
 				return err
 			}
 		case <-ticker.C:
@@ -168,14 +226,14 @@ func (l *lane) write(k *link, received chan error) error {
 				l.out.trim()
 			}
 			busy = false
-			if err := k.out.write([][]byte{ping}); err != nil {
+			if err := l.say(k, ping); err != nil {
 				return err
 			}
 		case err := <-received:
 			received <- err
 			return io.EOF
 		case <-l.notice: // see whether it answers us, now rather than at the next tick
-			if err := k.out.write([][]byte{ping}); err != nil {
+			if err := l.say(k, ping); err != nil {
 				return err
 			}
 		case <-l.peer.ctx.Done():
@@ -185,23 +243,51 @@ func (l *lane) write(k *link, received chan error) error {
 }
 
 // drain writes all that is queued.
-func (l *lane) drain(f *framer) error {
-	m := &l.peer.peers.counts
-	for {
-		t := l.out.take()
-		if t == nil {
-			return nil
+func (l *lane) drain(k *link) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.drainLocked(k)
+}
+
+func (l *lane) drainLocked(k *link) error {
+	w := &l.writing
+	if len(w.rest) > 0 {
+		if err := k.conn.writev(&net.Buffers{w.rest}); err != nil {
+			return err
 		}
-		m.trains.Add(1)
-		m.bytes.Add(uint64(t.size))
-		l.pieces = append(append(l.pieces[:0], seal(t.heads, trainMessages)), t.bodies...)
-		err := f.write(l.pieces)
-		clear(l.pieces)
-		l.out.done(t)
+		w.rest = w.rest[:0]
+	}
+	for t := l.out.take(); t != nil; t = l.out.take() {
+		err := k.out.write(l.piecesOf(t))
+		l.sent(t)
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// say writes a message of the lane itself, after all that is queued: what is half written must be whole first.
+func (l *lane) say(k *link, message []byte) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.drainLocked(k); err != nil {
+		return err
+	}
+	return k.out.write([][]byte{message})
+}
+
+// begin lets others write to the stream, and end ends that.
+func (l *lane) begin() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.writing.open = true
+}
+
+func (l *lane) end() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.writing.open, l.writing.rest = false, nil
 }
 
 // up and down report the control lane's state; down also ends the bulk lanes, so that all of them start afresh.

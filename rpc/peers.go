@@ -165,12 +165,13 @@ func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message, data Loan) {
 	p.counts.messages.Add(1)
 }
 
-// Flush wakes the writers of the lanes that got messages since the last Flush. Any goroutine.
+// Flush has written what lanes got since the last Flush: a little of it at once, where that is possible without waiting, and the
+// rest by the lanes' own goroutines. Any goroutine.
 func (p *Peers) Flush() {
 	for _, target := range *p.byNode.Load() {
-		target.ctl.out.flush()
+		target.ctl.flush()
 		for _, b := range target.bulk {
-			b.out.flush()
+			b.flush()
 		}
 	}
 }

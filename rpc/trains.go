@@ -125,11 +125,18 @@ func (q *trains) signal() {
 	}
 }
 
-// flush wakes the writer if something was put since it was woken last.
-func (q *trains) flush() {
-	if q.dirty.Load() && q.dirty.Swap(false) {
-		q.signal()
+// flushed tells whether something was put since the last call, for which somebody must write or the writer must be woken.
+func (q *trains) flushed() bool { return q.dirty.Load() && q.dirty.Swap(false) }
+
+// takeSmall is take for somebody who must not write much: nil when there is more than limit bytes.
+func (q *trains) takeSmall(limit int) *train {
+	q.mu.Lock()
+	small := len(q.mu.full) == 0 && q.mu.last != nil && q.mu.last.size <= limit
+	q.mu.Unlock()
+	if !small {
+		return nil
 	}
+	return q.take()
 }
 
 // take returns the oldest train, nil when there is none. The writer owns it until done.

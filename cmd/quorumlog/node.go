@@ -224,6 +224,7 @@ func nearestFlag(flags *pflag.FlagSet, key string) string {
 
 // runNode runs a node until a signal or a fatal error. The second signal does not wait for the first one's drain.
 func runNode(ctx context.Context, options node.Options) error {
+	defer keepHeapFloor()()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	n, err := node.Start(ctx, options)

@@ -26,15 +26,30 @@ type produceStream struct {
 	inFlight atomic.Int64 // bytes
 }
 
-// pending is a produced batch on its way through a partition. The batch is copied out of the receive buffer once, here; buffers
-// go round through a pool, so a batch in flight costs no allocation in the long run.
+// pending is a produced batch on its way through a partition. A batch that is most of the message it came in stays there; others are
+// copied, or a few of them would keep the memory of many. Pendings go round through a pool, so a batch in flight costs no allocation
+// in the long run.
 type pending struct {
 	raftgroup.Proposal
 	stream      *produceStream
 	group       *raftgroup.Group
 	correlation uint64
 	acks        rpc.Acks
+	size        int
+	message     rpc.Loan // keeps the batch; nil: it is in buffer
 	buffer      []byte
+}
+
+// keep has the pending hold a request's batch.
+func (w *pending) keep(r *rpc.ProduceRequest) []byte {
+	w.size = len(r.Batch)
+	if r.Data != nil && r.Memory <= 2*w.size {
+		r.Data.Retain()
+		w.message = r.Data
+		return r.Batch
+	}
+	w.buffer = append(w.buffer[:0], r.Batch...)
+	return w.buffer
 }
 
 var pendings = sync.Pool{New: func() any { return new(pending) }}
@@ -53,9 +68,8 @@ func (s *produceStream) receive(r rpc.ProduceRequest) {
 		return
 	}
 	w := pendings.Get().(*pending)
-	w.buffer = append(w.buffer[:0], r.Batch...)
 	w.stream, w.group, w.correlation, w.acks = s, p.Group(), r.Correlation, r.Acks
-	w.Proposal = raftgroup.Proposal{Batch: w.buffer, Acks: raftgroup.AcksAll, Done: answered, Owner: w}
+	w.Proposal = raftgroup.Proposal{Batch: w.keep(&r), Acks: raftgroup.AcksAll, Done: answered, Owner: w}
 	if r.Acks != rpc.AcksAll {
 		w.Proposal.Acks = raftgroup.AcksLeader
 	}
@@ -89,7 +103,7 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 // refused at once.
 func answered(p *raftgroup.Proposal) {
 	w := p.Owner.(*pending)
-	s, size := w.stream, int64(len(w.buffer))
+	s, size := w.stream, int64(w.size)
 	switch {
 	case p.Result.Err != nil:
 		// The epoch lets the producer tell a newer word about who leads from an older one.
@@ -102,7 +116,10 @@ func answered(p *raftgroup.Proposal) {
 		})
 	}
 	s.inFlight.Add(-size)
-	w.stream, w.group, w.Proposal = nil, nil, raftgroup.Proposal{}
+	if w.message != nil {
+		w.message.Release()
+	}
+	w.stream, w.group, w.message, w.Proposal = nil, nil, nil, raftgroup.Proposal{}
 	pendings.Put(w)
 }
 

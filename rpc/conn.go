@@ -17,11 +17,15 @@ const writeTimeout = 10 * time.Second
 // peer that does not read. drpc reads from one goroutine and writes under a mutex of its own.
 type conn struct {
 	net.Conn
-	guard    guard // reader only
+	tap      atomic.Pointer[tap] // set with mu
 	received atomic.Uint64
 	writeDue atomic.Int64 // unix nanoseconds of the present write deadline
 
-	mu struct { // held for a moment, never across I/O
+	closing sync.Once
+	closed  chan struct{}
+
+	guard guard    // under mu; maxMessage by anyone
+	mu    struct { // held for a moment, never across I/O
 		sync.Mutex
 		idle time.Duration // silence allowed; 0: the deadline stands as it is
 		due  time.Time     // present read deadline
@@ -30,7 +34,7 @@ type conn struct {
 
 // newConn wraps a connection whose peer must finish its prelude before preludeTimeout has passed.
 func newConn(c net.Conn) *conn {
-	w := &conn{Conn: c}
+	w := &conn{Conn: c, closed: make(chan struct{})}
 	w.guard.maxMessage.Store(maxPrelude)
 	w.setDeadline(preludeTimeout)
 	return w
@@ -89,22 +93,57 @@ func (c *conn) grace() bool {
 	return c.Conn.SetReadDeadline(c.mu.due) == nil
 }
 
+// Close closes the connection. From any goroutine, as often as one likes.
+func (c *conn) Close() error {
+	c.closing.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
 // Read implements io.Reader for drpc's one reading goroutine.
 func (c *conn) Read(p []byte) (int, error) {
-	c.extend()
-	if rest := c.guard.skip; rest > 0 {
-		// Not much beyond the present frame: drpc's reader would move what it has of the next one before it can read on.
-		p = p[:min(uint64(len(p)), rest+frameHeadMax)]
+	t := c.tap.Load()
+	if t == nil {
+		n, err := c.readSome(p)
+		if n == 0 {
+			if t = c.tap.Load(); t != nil { // it came while the read was under way
+				t.end(nil, tapPass)
+			}
+			return 0, err
+		}
+		c.mu.Lock()
+		if t = c.tap.Load(); t == nil {
+			bad := c.guard.scan(p[:n])
+			c.mu.Unlock()
+			if bad != nil {
+				return 0, bad
+			}
+			return n, err
+		}
+		c.mu.Unlock()
+		t.feed(p[:n]) // it came while the read was under way; so does the next read's error, if there was one
 	}
+	n, err := t.read(p)
+	if n > 0 {
+		c.mu.Lock()
+		bad := c.guard.scan(p[:n])
+		c.mu.Unlock()
+		if bad != nil {
+			return 0, bad
+		}
+	}
+	return n, err
+}
+
+// readSome is one read, with what is left of the silence that is allowed.
+func (c *conn) readSome(p []byte) (int, error) {
+	c.extend()
 	n, err := c.Conn.Read(p)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.grace() {
 		n, err = c.Conn.Read(p)
 	}
 	if n > 0 {
 		c.received.Add(uint64(n))
-		if bad := c.guard.scan(p[:n]); bad != nil {
-			return 0, bad
-		}
+		return n, nil // an error is the next read's, too
 	}
 	return n, err
 }
@@ -115,7 +154,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.limitWrite()
 	n, err := c.Conn.Write(p)
 	if err != nil {
-		_ = c.Conn.Close()
+		_ = c.Close()
 	}
 	return n, err
 }
@@ -125,7 +164,7 @@ func (c *conn) writev(bufs *net.Buffers) error {
 	c.limitWrite()
 	_, err := bufs.WriteTo(c.Conn)
 	if err != nil {
-		_ = c.Conn.Close()
+		_ = c.Close()
 	}
 	return err
 }

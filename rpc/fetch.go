@@ -168,7 +168,7 @@ func (s *FetchStream) Remote() string { return s.conn.RemoteAddr().String() }
 // Recv calls f for each command until the stream ends, or f returns an error, which then ends it; nil when the client closed
 // it. f must not block and not send.
 func (s *FetchStream) Recv(f func(FetchCommand) error) error {
-	err := receive(s.st, func(message []byte) error {
+	err := receive(s.conn, s.st, borrowed(func(message []byte) error {
 		s.bad = frames(message, func(kind byte, frame []byte) error {
 			if kind == framePing {
 				s.echo.send()
@@ -181,7 +181,7 @@ func (s *FetchStream) Recv(f func(FetchCommand) error) error {
 			return err
 		})
 		return s.bad
-	})
+	}))
 	if hungUp(err) {
 		return nil
 	}

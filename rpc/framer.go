@@ -109,7 +109,7 @@ func (f *framer) tryWrite(pieces [][]byte) (rest []byte, err error) {
 		return true
 	})
 	if err = errors.Join(err, failed); err != nil {
-		_ = f.conn.Conn.Close()
+		_ = f.conn.Close()
 		return nil, err
 	}
 	return f.small[n:], nil

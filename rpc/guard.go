@@ -36,6 +36,8 @@ type guard struct {
 	id      [2]uint64 // stream, message of the present frame
 	packet  [2]uint64 // and of the packet whose bytes are in sum
 	sum     uint64
+
+	messages int // packets of kind message whose last frame has begun
 }
 
 // scan consumes the next bytes of the connection. A non-nil error is a *malformed.
@@ -110,6 +112,9 @@ func (g *guard) length(n uint64) error {
 		return &malformed{fmt.Sprintf("message of more than %d bytes", limit)}
 	}
 	g.open = g.open || g.kind() == kindInvoke
+	if g.kind() == kindMessage && g.control&1 != 0 {
+		g.messages++
+	}
 	g.skip = n
 	return nil
 }

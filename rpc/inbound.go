@@ -49,6 +49,9 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	s.enter(key, in)
 	defer s.leave(key, in)
 	c.established(maxTrain, missedPings*ping)
+	if err := c.tapStream(st.ID(), 1); err != nil {
+		return err
+	}
 	if err := transmit(st, seal(appendHello(nil, self, ping), trainWelcome)); err != nil {
 		return err
 	}
@@ -58,13 +61,14 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		echo.close()
 	}()
 	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
-	err = receive(st, func(message []byte) error {
-		kind, heads, bodies, err := openTrain(message)
+	err = receive(c, st, func(message *buffer) error {
+		defer message.Release()
+		kind, heads, bodies, err := openTrain(message.bytes)
 		switch {
 		case err != nil:
 			return err
 		case kind == trainMessages:
-			return decodeTrain(heads, bodies, step)
+			return decodeTrain(heads, bodies, message, step)
 		case kind == trainPing:
 			echo.send()
 			return nil

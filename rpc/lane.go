@@ -170,7 +170,7 @@ func (l *lane) drive(k *link) error {
 		k.close()
 	}
 	received := make(chan error, 1)
-	go func() { received <- receive(k.st, l.answer) }()
+	go func() { received <- receive(k.conn, k.st, borrowed(l.answer)) }()
 	l.up()
 	l.begin()
 	err := l.write(k, received)

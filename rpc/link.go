@@ -82,14 +82,32 @@ func (k *link) start(rpc string, hello []byte, welcome onMessage) error {
 		return err
 	}
 	k.st = st.(rawStream)
+	if err := k.conn.tapStream(k.st.ID(), 0); err != nil {
+		return err
+	}
 	if err := transmit(k.st, hello); err != nil {
 		// The reason, if the other side gave one, comes by receiving.
-		if reason := receiveOne(st, welcome); reason != nil {
+		if reason := k.receiveOne(welcome); reason != nil {
 			return reason
 		}
 		return err
 	}
-	return receiveOne(st, welcome)
+	return k.receiveOne(welcome)
+}
+
+// receiveOne waits for the answer to the hello.
+func (k *link) receiveOne(f onMessage) error {
+	next, err := k.conn.tap.Load().run(func(message *buffer) error {
+		defer message.Release()
+		if err := f(message.bytes); err != nil {
+			return err
+		}
+		return errNext
+	})
+	if next || err != nil {
+		return err
+	}
+	return receiveOne(k.st, func([]byte) error { return errLate })
 }
 
 // close ends the stream by closing the connection. From any goroutine, also the receiver's; it waits for nothing.

@@ -29,7 +29,11 @@ type ProduceRequest struct {
 	Partition   id.Partition
 	Acks        Acks
 	Timeout     time.Duration // milliseconds on the wire
-	Batch       []byte        // received: aliases the receive buffer until the callback returns
+	Batch       []byte        // received: valid until the callback returns, or as long as a reference of Data is held
+
+	// Data keeps the memory that a received Batch is in, Memory bytes of it; whoever wants to keep it takes a reference.
+	Data   Loan
+	Memory int
 }
 
 // ProduceResponse answers one ProduceRequest. Answers of different partitions come in any order.
@@ -208,8 +212,9 @@ func (p *ProduceStream) Remote() string { return p.conn.RemoteAddr().String() }
 // Recv calls f for each request, in the order in which the client sent them, until the stream ends. It returns nil when
 // the client closed it. f must not block: while it runs nothing is read, and a broken connection goes unnoticed.
 func (p *ProduceStream) Recv(f func(ProduceRequest)) error {
-	err := receive(p.st, func(message []byte) error {
-		p.bad = frames(message, func(kind byte, frame []byte) error { return p.frame(kind, frame, f) })
+	err := receive(p.conn, p.st, func(message *buffer) error {
+		defer message.Release()
+		p.bad = frames(message.bytes, func(kind byte, frame []byte) error { return p.frame(kind, frame, message, f) })
 		return p.bad
 	})
 	if hungUp(err) {
@@ -218,7 +223,7 @@ func (p *ProduceStream) Recv(f func(ProduceRequest)) error {
 	return err
 }
 
-func (p *ProduceStream) frame(kind byte, frame []byte, f func(ProduceRequest)) error {
+func (p *ProduceStream) frame(kind byte, frame []byte, message *buffer, f func(ProduceRequest)) error {
 	switch kind {
 	case framePing:
 		p.put(frameOf(framePong))
@@ -236,6 +241,7 @@ func (p *ProduceStream) frame(kind byte, frame []byte, f func(ProduceRequest)) e
 			Message: tooLarge(len(r.Batch)).Message})
 		return nil
 	}
+	r.Data, r.Memory = message, cap(message.bytes)
 	f(r)
 	return nil
 }

@@ -232,7 +232,7 @@ type entrySlab struct {
 // trainReader reads the messages of a train.
 type trainReader struct {
 	heads, bodies cursor
-	data          *buffer // the bodies'; nil when there are none
+	data          Loan // keeps the bodies
 }
 
 // next reads one message. Its byte slices alias the heads, its batches the bodies: then data is a reference of these. Three

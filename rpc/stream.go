@@ -78,6 +78,9 @@ func acceptHello(c *conn, st rawStream, l Limits) error {
 		return err
 	}
 	c.established(maxMessage, streamTimeout)
+	if err := c.tapStream(st.ID(), 1); err != nil {
+		return err
+	}
 	return transmit(st, appendLimits(nil, l))
 }
 
@@ -174,7 +177,7 @@ func (c *client) recv(f onMessage) error {
 	if started {
 		return Errorf(CodeNetworkException, "connection to %s is closed", c.addr)
 	}
-	err := receive(c.st, f)
+	err := receive(c.conn, c.st, borrowed(f))
 	c.once.Do(func() { close(c.closed) })
 	c.close()
 	c.join()

@@ -130,16 +130,10 @@ func errUnexpected(kind trainKind) error {
 	return Errorf(CodeInvalidRequest, "train of kind %d is not expected here", kind)
 }
 
-// decodeTrain copies the messages of a train out of drpc's buffer once and hands them on. Their batches are in a buffer that is used
-// again: data keeps it, and the visitor takes over one reference of it. data is nil for messages without batches.
-func decodeTrain(heads, bodies []byte, visit func(g id.Group, m *raftpb.Message, data Loan)) error {
-	r := trainReader{heads: cursor{b: append([]byte(nil), heads...)}}
-	if len(bodies) > 0 {
-		data := newBuffer(len(bodies))
-		defer data.Release()
-		copy(data.bytes, bodies)
-		r.bodies.b, r.data = data.bytes, data
-	}
+// decodeTrain hands on the messages of a train. Their batches stay where they are: data keeps that, and the visitor takes over one
+// reference of it for each message with batches; for others it gets nil. Everything else is copied, since Raft keeps some of it.
+func decodeTrain(heads, bodies []byte, data Loan, visit func(g id.Group, m *raftpb.Message, data Loan)) error {
+	r := trainReader{heads: cursor{b: append([]byte(nil), heads...)}, bodies: cursor{b: bodies}, data: data}
 	for len(r.heads.b) > 0 {
 		g, m, data, err := r.next()
 		if err != nil {

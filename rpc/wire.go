@@ -78,12 +78,32 @@ func receiveOne(st drpc.Stream, f onMessage) error {
 	return err
 }
 
-// receive calls f for each message until the stream ends or f fails. It owns its goroutine; f never sends on st.
-func receive(st drpc.Stream, f onMessage) error {
-	for {
-		if err := receiveOne(st, f); err != nil {
+// receive calls f for each message until the stream ends or f fails. It owns its goroutine, though f may run on another; f never
+// sends on st.
+func receive(c *conn, st drpc.Stream, f onBuffer) error {
+	if t := c.tap.Load(); t != nil {
+		_, err := t.run(f)
+		if p, ok := err.(*panicked); ok {
+			panic(p)
+		}
+		if err != nil {
 			return err
 		}
+	}
+	for { // what comes now is how the stream ends, and nothing that f is asked about
+		if err := receiveOne(st, func([]byte) error { return errLate }); err != nil {
+			return err
+		}
+	}
+}
+
+var errLate = Errorf(CodeInvalidRequest, "a message came after the end of the messages")
+
+// borrowed makes a receiver of f, which does not keep what it gets.
+func borrowed(f onMessage) onBuffer {
+	return func(message *buffer) error {
+		defer message.Release()
+		return f(message.bytes)
 	}
 }
 

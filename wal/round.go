@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	maxRoundBytes = 32 * mib // of entries in one round; also no more than half a journal file has
-	maxDirect     = 128      // segments written by one round: as long as the same bytes would take in the journal
-	maxDirectGap  = 256 * kib
-	flushWorthy   = 16 * kib // less than this is not flushed but goes into the cut
+	maxRoundBytes = 32 * mib  // of entries in one round; also no more than half a journal file has
+	maxDirect     = 128       // segments written by one round: as long as the same bytes would take in the journal
+	maxDirectGap  = 256 * kib // of earlier bytes that a direct write takes along, or twice the new ones if these are more
+	flushWorthy   = 16 * kib  // less than this is not flushed but goes into the cut
 )
 
 // round is a commit round: one frame of the journal, and the segments that are written with it. The committer owns it.
@@ -143,7 +143,7 @@ func (rl *roundLog) candidate(threshold int64) bool {
 		l.s.prepare(l, sg)
 		ok = sg.ready && int64(rl.to) <= sg.allocated
 	}
-	if ok && int64(pos-rl.from) > maxDirectGap {
+	if ok && int64(pos-rl.from) > max(maxDirectGap, 2*rl.fresh) {
 		l.s.catchUp(l)
 		ok = false
 	}

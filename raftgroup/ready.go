@@ -15,6 +15,7 @@ import (
 type rules struct {
 	answerBeforeCut    bool // commit index and answers before the cut at the first new entry
 	respondImmediately bool // responses of an append without entries do not wait for earlier appends
+	keepGivenData      bool // Raft's entries go on referring to what they came with
 }
 
 var off rules
@@ -237,7 +238,7 @@ func (g *Group) queueAppend(m *raftpb.Message) {
 // came in: a producer's batch, or the buffer that a message was received in.
 func (g *Group) submitted(j *appendJob) {
 	for i, e := range j.entries {
-		if j.append.Entries[i].Kind == wal.KindBatch {
+		if j.append.Entries[i].Kind == wal.KindBatch && !off.keepGivenData {
 			e.Data = j.append.Entries[i].Data
 		}
 	}

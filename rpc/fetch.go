@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"storj.io/drpc/drpcstream"
-	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -135,6 +134,7 @@ type FetchStream struct {
 	bad  error // what was wrong with what the client sent; Recv's goroutine
 
 	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
+	out    *framer
 	queued []byte
 }
 
@@ -143,7 +143,13 @@ func (s *Server) serveFetch(c *conn, st *drpcstream.Stream) error {
 	if err := acceptHello(c, st, Limits{Node: s.o.Node, MaxBatchBytes: MaxBatchBytes}); err != nil {
 		return err
 	}
-	f := &FetchStream{conn: c, st: st, echo: newEcho(st, frameOf(framePong))}
+	f := &FetchStream{conn: c, st: st, out: newFramer(c, st.ID())}
+	pong := frameOf(framePong)
+	f.echo = newEcho(func() error {
+		f.sendMu.Lock()
+		defer f.sendMu.Unlock()
+		return f.writeLocked(pong)
+	})
 	defer func() {
 		c.hurry()
 		f.echo.close()
@@ -202,7 +208,7 @@ func (s *FetchStream) Append(e FetchEvent) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
 	if n := len(s.queued); n > 0 && n+eventHead+len(e.Message)+len(e.Batches) > trainBytes {
-		if err := s.writeLocked(); err != nil {
+		if err := s.writeQueueLocked(n); err != nil {
 			return err
 		}
 	}
@@ -238,33 +244,36 @@ func (s *FetchStream) endLocked(at int) error {
 		return nil
 	}
 	if at > 0 { // a large event goes alone: together they might be more than a message may have
-		if err := s.st.RawWrite(drpcwire.KindMessage, s.queued[:at]); err != nil {
-			s.queued = s.queued[:0]
+		if err := s.writeQueueLocked(at); err != nil {
 			return err
 		}
 	}
-	err := s.st.RawWrite(drpcwire.KindMessage, s.queued[at:])
-	s.queued = s.queued[:0]
-	return err
+	return s.writeQueueLocked(len(s.queued))
 }
 
 // Flush writes what Append has queued.
 func (s *FetchStream) Flush() error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	if len(s.queued) > 0 {
-		if err := s.writeLocked(); err != nil {
-			return err
-		}
+	if len(s.queued) == 0 {
+		return nil
 	}
-	return s.st.RawFlush()
+	return s.writeQueueLocked(len(s.queued))
 }
 
-// writeLocked writes the queue as one message.
-func (s *FetchStream) writeLocked() error {
-	err := s.st.RawWrite(drpcwire.KindMessage, s.queued)
-	s.queued = s.queued[:0]
+// writeQueueLocked writes the first n bytes of the queue as one message.
+func (s *FetchStream) writeQueueLocked(n int) error {
+	err := s.writeLocked(s.queued[:n])
+	s.queued = s.queued[:copy(s.queued, s.queued[n:])]
 	return err
+}
+
+// writeLocked writes one message. The stream may be over although its connection is not: then nobody reads any more.
+func (s *FetchStream) writeLocked(message []byte) error {
+	if err := s.st.Context().Err(); err != nil {
+		return err
+	}
+	return s.out.write([][]byte{message})
 }
 
 // FetchConn is the client's side of a fetch stream: one TCP connection to one node.

@@ -55,7 +55,8 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	if err := transmit(st, seal(appendHello(nil, self, ping), trainWelcome)); err != nil {
 		return err
 	}
-	echo := newEcho(st, seal(make([]byte, trainHead), trainPong))
+	pong := seal(make([]byte, trainHead), trainPong)
+	echo := newEcho(func() error { return transmit(st, pong) })
 	defer func() {
 		c.hurry()
 		echo.close()
@@ -110,19 +111,19 @@ func (s *Server) leave(key laneKey, in *inbound) {
 	}
 }
 
-// echo answers pings: one goroutine that sends the same message whenever it was asked to since the last time. Receiving
-// goroutines ask and never wait.
+// echo answers pings: one goroutine that does so whenever it was asked to since the last time. Receiving goroutines ask and never
+// wait.
 type echo struct {
 	asked chan struct{} // capacity 1
 	ended chan struct{}
 }
 
-func newEcho(st *drpcstream.Stream, message []byte) *echo {
+func newEcho(answer func() error) *echo {
 	e := &echo{asked: make(chan struct{}, 1), ended: make(chan struct{})}
 	go func() {
 		defer close(e.ended)
 		for range e.asked {
-			if transmit(st, message) != nil {
+			if answer() != nil {
 				return // the receiving side will learn why
 			}
 		}

@@ -4,9 +4,16 @@
 //
 // [Group.Propose] puts a batch into the inbox of the worker that owns the group. In its next turn the worker gathers every
 // batch that waits for the group, stamps base offset and leader epoch into each, asks the group's [Machine] whether to admit
-// it, and steps what was admitted into Raft as one message. Raft answers with a Ready: messages for the followers leave at
-// once, before the leader's own write is durable, and the entries go to the log store together with those of all other groups
-// of the turn. The producer is answered when the commit index passes the entry, not when it was applied.
+// it, and steps what was admitted into Raft as one message, with a handle in place of each batch. Raft answers with a Ready: its
+// entries get their batches and go to the log store together with those of all other groups of the turn, and then the messages
+// for the followers leave, before the leader's own write is durable. The producer is answered when the commit index passes the
+// entry, not when it was applied.
+//
+// # Who owns the bytes
+//
+// A batch lives in what it came in, a producer's buffer or a message from the leader, until the end of the turn: the submission
+// copies it into the log's memory, and Raft's entries refer to that from then on. A [wal.Loan] keeps it until Raft has let go of
+// the entry; the transport takes references of its own for what it sends.
 //
 // # Turns
 //

@@ -173,8 +173,8 @@ func (g *Group) newRawNode() (err error) {
 			AsyncStorageWrites:        true,
 			MaxSizePerMsg:             uint64(o.MaxMessageBytes),
 			MaxCommittedSizePerReady:  8 * mib,
-			MaxUncommittedEntriesSize: 0, // Propose counts
-			MaxInflightMsgs:           256,
+			MaxUncommittedEntriesSize: 0,  // Propose counts
+			MaxInflightMsgs:           64, // of up to MaxMessageBytes: what counts, since Raft sees the size of handles
 			MaxInflightBytes:          uint64(o.MaxInflightBytes),
 			CheckQuorum:               true,
 			PreVote:                   true,
@@ -309,7 +309,7 @@ func (g *Group) work() {
 		g.ready()
 	}
 	if g.broken != nil {
-		g.fail(g.broken)
+		g.w.failing = append(g.w.failing, g)
 	}
 }
 

@@ -80,9 +80,13 @@ func (g *Group) cutAt(i id.Index) bool {
 	}
 	g.machine.Truncate(i)
 	g.endWaiting(i, &NotLeaderError{Leader: g.nodeOf(g.leader)})
-	for n := len(g.loans); n > 0 && g.loans[n-1].first >= i; n-- {
+	n := len(g.loans)
+	for ; n > 0 && g.loans[n-1].first >= i; n-- {
 		g.w.held = append(g.w.held, g.loans[n-1].data)
 		g.loans = g.loans[:n-1]
+	}
+	if n > 0 {
+		g.loans[n-1].last = min(g.loans[n-1].last, i-1)
 	}
 	g.leo = g.log.OffsetAt(i)
 	g.last = i - 1
@@ -261,6 +265,9 @@ func (g *Group) loanFor(m *raftpb.Message) Loan {
 	n := len(m.GetEntries())
 	if n == 0 || len(g.loans) == 0 {
 		return nil
+	}
+	if g.role != Leader || id.Term(m.GetTerm()) != g.term {
+		return nil // of a term that is over: what the log has at these indexes now may be other entries
 	}
 	l := &g.loans[len(g.loans)-1]
 	if id.Index(m.GetEntries()[0].GetIndex()) < l.first || id.Index(m.GetEntries()[n-1].GetIndex()) > l.last {

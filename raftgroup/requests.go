@@ -354,6 +354,9 @@ func (g *Group) applyConfChange(kind wal.EntryKind, data []byte) bool {
 	g.rebuildMembers()
 	if g.role == Leader {
 		g.refreshInSync()
+		// Once this is applied Raft appends the entry that leaves the joint configuration, so the next index is not known before the
+		// next Ready, which has it.
+		g.unready = g.unready || cs.GetAutoLeave()
 	}
 	return true
 }

@@ -27,10 +27,13 @@ type worker struct {
 	held   []Loan    // keep the data of messages that were stepped: to be released at the end of the turn
 	after  []*Group  // have a commit index to handle after the submission
 	posts  []post    // leave after the submission
-	got    delivery
-	jobs   []*appendJob // free ones
-	submit []*wal.Append
-	sent   bool // something went to the transport since the last Flush
+	// failing are to be stopped after the submission: what was queued of them before they broke refers to buffers that whoever waits has
+	// back once he is answered.
+	failing []*Group
+	got     delivery
+	jobs    []*appendJob // free ones
+	submit  []*wal.Append
+	sent    bool // something went to the transport since the last Flush
 
 	timers timers
 	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
@@ -154,6 +157,7 @@ func (w *worker) settle() {
 		}
 		w.submitAll()
 		w.sendPosts()
+		w.failBroken()
 		w.flush()
 		for _, g := range w.after {
 			g.commitSubmitted()
@@ -202,6 +206,15 @@ func (w *worker) submitAll() {
 		w.submit[i] = nil
 	}
 	w.submit = w.submit[:0]
+}
+
+// failBroken stops the replicas that broke.
+func (w *worker) failBroken() {
+	for i, g := range w.failing {
+		w.failing[i] = nil
+		g.fail(g.broken)
+	}
+	w.failing = w.failing[:0]
 }
 
 // post is a MsgApp that waits for the submission of the entries in it.

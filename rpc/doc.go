@@ -10,8 +10,13 @@
 //	/quorumlog.Log/Fetch     subscriptions and byte credit in, batches pushed out           fetch.go
 //	/quorumlog.Admin/…       protobuf, unary                                                admin.go
 //
+// drpc opens, names and ends the streams. The messages in between are in its wire format, but do not pass through it: a tap takes
+// them inside conn.Read, straight into memory that the receiver may keep (tap.go, buffer.go), and a framer writes them from where
+// their pieces lie (framer.go). Of a lane's messages the batches are lent by the log until they are written (trains.go).
+//
 // Rules that hold for all of them: one goroutine per stream does nothing but receive, and never sends on it (two sides
 // that both send from their receive goroutine wait for each other for ever; and with a message unread drpc does not see
 // a broken connection). Lengths are checked before anything is allocated for them. What a callback is given aliases the
-// receive buffer and ends with the callback. Every queue has a bound in bytes. A silent connection is closed.
+// receive buffer and ends with the callback, unless it takes a reference of the Loan that comes with it. Every queue has a bound in
+// bytes. A silent connection is closed.
 package rpc

@@ -35,8 +35,8 @@ const (
 
 func newFramer(c *conn, stream uint64) *framer {
 	f := &framer{conn: c, id: drpcwire.ID{Stream: stream, Message: firstFramed}}
-	if sc, ok := c.Conn.(syscall.Conn); ok {
-		f.raw, _ = sc.SyscallConn()
+	if tcp, ok := c.Conn.(*net.TCPConn); ok { // nothing that wraps one: its bytes are not the socket's
+		f.raw, _ = tcp.SyscallConn()
 	}
 	return f
 }

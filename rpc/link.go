@@ -97,7 +97,7 @@ func (k *link) start(rpc string, hello []byte, welcome onMessage) error {
 
 // receiveOne waits for the answer to the hello.
 func (k *link) receiveOne(f onMessage) error {
-	next, err := k.conn.tap.Load().run(func(message *buffer) error {
+	next, err := k.conn.tap.Load().run(k.st.Context().Done(), func(message *buffer) error {
 		defer message.Release()
 		if err := f(message.bytes); err != nil {
 			return err

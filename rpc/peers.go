@@ -42,7 +42,7 @@ type PeerOptions struct {
 	Logger  *slog.Logger
 
 	BulkLanes           int           // 2
-	CtlBytes, BulkBytes int           // bounds of a lane's queue: 1 MiB, 16 MiB
+	CtlBytes, BulkBytes int           // bounds of a lane's queue: 1 MiB, 32 MiB
 	Ping                time.Duration // of the control lane, 300 ms. Five of them without a sign of life break it
 }
 
@@ -63,7 +63,7 @@ func (o PeerOptions) withDefaults() PeerOptions {
 		o.CtlBytes = 1 << 20
 	}
 	if o.BulkBytes <= 0 {
-		o.BulkBytes = 16 << 20
+		o.BulkBytes = 32 << 20
 	}
 	if o.Ping <= 0 {
 		o.Ping = 300 * time.Millisecond

@@ -124,7 +124,7 @@ func TestPeersOverflow(t *testing.T) {
 	p.Reset(1)
 	within(t, 2*time.Second, "up", up.c)
 	data := make([]byte, 100_000)
-	for i := range uint64(300) { // 30 MB
+	for i := range uint64(600) { // 60 MB
 		p.Send(1, 2, appendOf(i, data), nil)
 		p.Flush()
 	}

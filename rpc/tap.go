@@ -25,7 +25,8 @@ type tap struct {
 	err       error         // of the receiver; nil: what comes is drpc's, or nothing comes any more
 
 	delivering sync.Mutex
-	stopped    bool // guarded by delivering: the receiver is gone
+	stopped    bool          // guarded by delivering: the receiver is gone
+	gone       chan struct{} // closed with stopped
 
 	// Of the reading goroutine only. buf[r:w] are bytes that are not looked at yet.
 	receive onBuffer // nil: the next one has not come
@@ -65,7 +66,7 @@ func (c *conn) tapStream(stream uint64, messages int) error {
 	if c.guard.messages != messages || c.guard.skip > 0 || c.guard.field != 0 {
 		return errEarly
 	}
-	c.tap.Store(&tap{conn: c, stream: stream, receivers: make(chan onBuffer, 1), ended: make(chan struct{}), buf: make([]byte, tapBuffer)})
+	c.tap.Store(&tap{conn: c, stream: stream, receivers: make(chan onBuffer, 1), ended: make(chan struct{}), gone: make(chan struct{}), buf: make([]byte, tapBuffer)})
 	return nil
 }
 
@@ -73,8 +74,9 @@ func (c *conn) tapStream(stream uint64, messages int) error {
 var errNext = errors.New("the next message is another receiver's")
 
 // run has f called for each message until the stream ends or f fails, and returns f's error. nil: f has said errNext, or drpc knows how
-// the stream ends, which next tells.
-func (t *tap) run(f onBuffer) (next bool, err error) {
+// the stream ends, which next tells. over is closed when drpc takes the stream for ended, by either side: whether the connection is
+// still read or not, nothing is delivered from then on.
+func (t *tap) run(over <-chan struct{}, f onBuffer) (next bool, err error) {
 	handed := make(chan struct{})
 	t.receivers <- func(message *buffer) error {
 		err := f(message)
@@ -89,15 +91,25 @@ func (t *tap) run(f onBuffer) (next bool, err error) {
 	case <-t.ended:
 		return false, t.err
 	case <-t.conn.closed: // drpc may not read any more, and then nobody notices
-		t.delivering.Lock()
-		defer t.delivering.Unlock()
-		t.stopped = true
+		t.stop()
+	case <-over:
+		t.stop()
 	}
 	select {
 	case <-t.ended: // before it was closed, perhaps for a reason
 		return false, t.err
 	default:
 		return false, nil
+	}
+}
+
+// stop ends the deliveries; the one that is under way is waited for.
+func (t *tap) stop() {
+	t.delivering.Lock()
+	defer t.delivering.Unlock()
+	if !t.stopped {
+		t.stopped = true
+		close(t.gone)
 	}
 }
 
@@ -215,7 +227,7 @@ func (t *tap) room(id uint64) error {
 	t.last = id
 	if t.message == nil {
 		size := t.left
-		if !t.done {
+		if !t.done && size == frameBytes { // one that was split because it is large
 			size = max(2*size, t.large)
 		}
 		t.message = newBuffer(size)
@@ -248,6 +260,9 @@ func (t *tap) frameDone() {
 		select {
 		case t.receive = <-t.receivers:
 		case <-t.conn.closed:
+			message.Release()
+			return
+		case <-t.gone:
 			message.Release()
 			return
 		}

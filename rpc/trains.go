@@ -131,18 +131,21 @@ func (q *trains) flushed() bool { return q.dirty.Load() && q.dirty.Swap(false) }
 // takeSmall is take for somebody who must not write much: nil when there is more than limit bytes.
 func (q *trains) takeSmall(limit int) *train {
 	q.mu.Lock()
-	small := len(q.mu.full) == 0 && q.mu.last != nil && q.mu.last.size <= limit
-	q.mu.Unlock()
-	if !small {
+	defer q.mu.Unlock()
+	if len(q.mu.full) > 0 || q.mu.last == nil || q.mu.last.size > limit {
 		return nil
 	}
-	return q.take()
+	return q.takeLocked() // under the same lock: others are filling it
 }
 
 // take returns the oldest train, nil when there is none. The writer owns it until done.
 func (q *trains) take() *train {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.takeLocked()
+}
+
+func (q *trains) takeLocked() *train {
 	var t *train
 	if len(q.mu.full) > 0 {
 		t = q.mu.full[0]

@@ -82,7 +82,7 @@ func receiveOne(st drpc.Stream, f onMessage) error {
 // sends on st.
 func receive(c *conn, st drpc.Stream, f onBuffer) error {
 	if t := c.tap.Load(); t != nil {
-		_, err := t.run(f)
+		_, err := t.run(st.Context().Done(), f)
 		if p, ok := err.(*panicked); ok {
 			panic(p)
 		}

@@ -80,24 +80,32 @@ func (j *Journal) tryAddReady() error {
 
 // restAfter is how many times as long as a step of zero-filling took the preparer rests after it: rounds wait for the same disk, and
 // tens of megabytes at full speed are a stall for each of them.
-const restAfter = 4
+const (
+	restAfter   = 4
+	longestRest = 50 * time.Millisecond
+)
 
-// gently is the preparer's pace. When nothing is ready any more, it hurries.
+// gently is the preparer's pace. When nothing is ready any more, it hurries, also in the middle of a rest.
 func (j *Journal) gently(took time.Duration) bool {
-	j.mu.Lock()
-	urgent := len(j.mu.ready) == 0
-	j.mu.Unlock()
-	if urgent {
-		return j.hurriedly(took)
-	}
-	timer := time.NewTimer(restAfter * took)
+	timer := time.NewTimer(min(restAfter*took, longestRest))
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-j.stop:
-		return false
+	for !j.nothingReady() {
+		select {
+		case <-timer.C:
+			return true
+		case <-j.wake:
+			defer j.kick() // it is for the preparer's own loop, too
+		case <-j.stop:
+			return false
+		}
 	}
+	return j.hurriedly(took)
+}
+
+func (j *Journal) nothingReady() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.mu.ready) == 0
 }
 
 // hurriedly is the pace of one for whom a round waits.

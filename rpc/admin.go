@@ -45,7 +45,6 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
 	}
-	c.guard.maxMessage.Store(maxAdminRequest)
 	c.setDeadline(preludeTimeout)
 	ctx, cancel := context.WithTimeout(st.Context(), timeout)
 	defer cancel()

@@ -35,7 +35,7 @@ type conn struct {
 // newConn wraps a connection whose peer must finish its prelude before preludeTimeout has passed.
 func newConn(c net.Conn) *conn {
 	w := &conn{Conn: c, closed: make(chan struct{})}
-	w.guard.maxMessage.Store(maxPrelude)
+	w.guard.maxMessage.Store(maxAdminRequest) // a call's name and its request may arrive in one piece
 	w.setDeadline(preludeTimeout)
 	return w
 }

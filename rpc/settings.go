@@ -24,7 +24,7 @@ const (
 	maxTrain = 4 << 20
 	// maxWireFrame bounds one frame of drpc, which splits messages at 64 KiB.
 	maxWireFrame = 128 << 10
-	// maxPrelude bounds what a connection may say before its first stream is open: metadata and a name.
+	// maxPrelude bounds what opens a stream: metadata and a name.
 	maxPrelude = 8 << 10
 
 	// maxAdminRequest and maxAdminResponse bound the messages of administrative calls; a metadata view can be large.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -201,6 +202,23 @@ func (a *adminServer) DeleteTopic(ctx context.Context, _ *pb.DeleteTopicRequest)
 
 func (a *adminServer) ListOffsets(context.Context, *pb.ListOffsetsRequest) (*pb.ListOffsetsResponse, error) {
 	panic("a secret of the server")
+}
+
+// The first call of a connection may have a large request, which arrives together with the call's name: the offsets of a thousand
+// partitions are asked for with tens of kilobytes.
+func TestLargeFirstCall(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	s := startServer(t, ServerOptions{Node: 1, Services: Services{Admin: &adminServer{}}})
+	defer closeServer(t, s)
+	d := &Dialer{}
+	defer d.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	topic := strings.Repeat("t", 100_000)
+	m, err := d.Admin(s.Addr().String()).Metadata(ctx, &pb.MetadataRequest{Topics: []string{topic}})
+	if err != nil || m.ClusterId != "["+topic+"]" {
+		t.Fatal(err)
+	}
 }
 
 func TestAdmin(t *testing.T) {

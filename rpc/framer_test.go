@@ -9,23 +9,27 @@ import (
 	"storj.io/drpc/drpcwire"
 )
 
-// TestFramerIsReadByDRPC writes messages in pieces of all sizes, in either way, and has drpc's own reader take them in.
-func TestFramerIsReadByDRPC(t *testing.T) {
+// tcpPair returns both ends of a connection, which the test's end closes.
+func tcpPair(t *testing.T) (out, in net.Conn) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	out, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
+	if out, err = net.Dial("tcp", listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	defer out.Close()
-	in, err := listener.Accept()
-	if err != nil {
+	if in, err = listener.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	t.Cleanup(func() { _, _ = out.Close(), in.Close() })
+	return out, in
+}
+
+// TestFramerIsReadByDRPC writes messages in pieces of all sizes, in either way, and has drpc's own reader take them in.
+func TestFramerIsReadByDRPC(t *testing.T) {
+	out, in := tcpPair(t)
 	reader := drpcwire.NewReaderWithOptions(in, drpcwire.ReaderOptions{MaximumBufferSize: 16 << 20})
 	c := newConn(out)
 	f := newFramer(c, 1)
@@ -60,27 +64,14 @@ func TestFramerIsReadByDRPC(t *testing.T) {
 
 // TestTryWriteDoesNotWait fills a socket that nobody reads: what it does not take comes back, and nothing is lost.
 func TestTryWriteDoesNotWait(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	out, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	in, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
+	out, in := tcpPair(t)
 	c := newConn(out)
 	f := newFramer(c, 1)
 	message := bytes.Repeat([]byte("m"), smallTrain)
 	sent := 0
 	var rest []byte
 	for len(rest) == 0 {
+		var err error
 		if rest, err = f.tryWrite([][]byte{message}); err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// outbox is a queue of messages to one writer, bounded in bytes. What is put into it is packed at once, by copy, into
+// outbox is the queue of answers to one producer, bounded in bytes. What is put into it is packed at once, by copy, into
 // trains: buffers of up to trainBytes that are later written as one drpc message each. A single item that is larger gets
 // a train of its own. Putting and taking hold the lock for a copy at most; the writer writes without it.
 //

@@ -11,14 +11,13 @@ import (
 )
 
 // The floors and ceilings of the guard. Each is compared with the best round, so that a disk or a neighbour in a bad mood cannot
-// fail it; a loss by a factor of two does. What was measured is the best of the rounds of seven runs on a busy machine
-// (docs/BENCHMARKS.md, 2026-11-26). They are loose, and are to follow when quorumlog gets better.
+// fail it; a loss by a factor of two does (docs/BENCHMARKS.md, 2026-11-26). They are loose, and are to follow when quorumlog gets better.
 const (
-	// Measured 0.54 to 0.91.
-	guardThroughput = 0.4 // at least, of the bound's MB/s
-	// Measured 2.9 to 4.5.
-	guardCPU = 6.5 // at most, times the bound's server CPU-ms/MB
-	// Measured 0.21 to 0.37, the start of the nodes included.
+	// Measured 0.88 to 1.19.
+	guardThroughput = 0.55 // at least, of the bound's MB/s
+	// Measured 1.4 to 1.7.
+	guardCPU = 3.2 // at most, times the bound's server CPU-ms/MB
+	// Measured 0.18 to 0.26, and up to 0.37 with the start of the nodes.
 	guardAllocations = 0.4 // at most, in the servers per record
 	// Measured 2.9 to 3.4: three copies, and what went through the journal. Single rounds have up to 6.5.
 	guardDisk = 3.6 // at most, bytes written by the disk per byte of payload

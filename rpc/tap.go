@@ -115,11 +115,8 @@ func (t *tap) stop() {
 
 // feed takes bytes that were read on drpc's behalf before the tap was there.
 func (t *tap) feed(p []byte) {
-	t.buf = append(t.buf[:0], p...)
+	t.buf = append(t.buf[:0], p...) // p may be longer
 	t.r, t.w = 0, len(p)
-	if cap(t.buf) < tapBuffer {
-		t.buf = append(t.buf, make([]byte, tapBuffer-len(p))...)
-	}
 	t.buf = t.buf[:cap(t.buf)]
 }
 

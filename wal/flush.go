@@ -1,14 +1,21 @@
 package wal
 
 import (
+	"time"
+
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
 	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 const (
-	flushPiece = 8 * mib // bytes of one flush write
+	flushPiece = mib // bytes of one flush write
 	indexPiece = mib
+
+	// restAfterFlush is how many times as long as a write of the checkpointer it rests after it, and longestRest the longest such rest:
+	// rounds wait for the same disk, and a checkpoint at full speed is a stall of a tenth of a second for each of them.
+	restAfterFlush = 3
+	longestRest    = 20 * time.Millisecond
 )
 
 // flush writes what only the journal holds of a log into its segments, whole blocks of durable bytes, committed or not, and
@@ -16,10 +23,30 @@ const (
 // patient waits for the preparer where a segment has no space yet; the preparer itself must not.
 func (s *Store) flush(l *Log, patient bool) error {
 	for {
+		begin := time.Now()
 		more, err := s.flushOnce(l, patient)
 		if err != nil || !more {
 			return err
 		}
+		if patient && !s.hurried() {
+			s.rest(min(restAfterFlush*time.Since(begin), longestRest))
+		}
+	}
+}
+
+// hurried tells whether somebody waits for a checkpoint: producers that are held back or soon will be, or the end of the store.
+func (s *Store) hurried() bool {
+	return s.Pressure() != PressureNone || s.memory.used.Load() > s.o.CacheBytes || s.checkpoints.uncut.Load() > 2*s.o.CheckpointBytes
+}
+
+// rest waits, but not for a store that closes or failed.
+func (s *Store) rest(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.closing:
+	case <-s.failure:
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	flushPiece = mib // bytes of one flush write
+	flushPiece = 8 * mib // bytes of one flush write of one who has to be fast: a busy log would outrun smaller ones
+	pacedPiece = mib     // and of a checkpoint that nobody waits for
 	indexPiece = mib
 
 	// restAfterFlush is how many times as long as a write of the checkpointer it rests after it, and longestRest the longest such rest:
@@ -23,12 +24,16 @@ const (
 // patient waits for the preparer where a segment has no space yet; the preparer itself must not.
 func (s *Store) flush(l *Log, patient bool) error {
 	for {
-		begin := time.Now()
-		more, err := s.flushOnce(l, patient)
+		begin, piece := time.Now(), id.Position(flushPiece)
+		paced := patient && !s.hurried()
+		if paced {
+			piece = pacedPiece
+		}
+		more, err := s.flushOnce(l, patient, piece)
 		if err != nil || !more {
 			return err
 		}
-		if patient && !s.hurried() {
+		if paced {
 			s.rest(min(restAfterFlush*time.Since(begin), longestRest))
 		}
 	}
@@ -50,10 +55,10 @@ func (s *Store) rest(d time.Duration) {
 	}
 }
 
-// flushOnce does one write. It returns whether there may be more to do.
-func (s *Store) flushOnce(l *Log, patient bool) (more bool, err error) {
+// flushOnce does one write, of up to piece bytes. It returns whether there may be more to do.
+func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, err error) {
 	l.mu.Lock()
-	sg, to, seal := l.flushable()
+	sg, to, seal := l.flushable(piece)
 	if sg == nil || sg.preparing && !patient {
 		l.mu.Unlock()
 		return false, nil
@@ -113,8 +118,8 @@ func (s *Store) writePieces(l *Log, sg *seg, pieces []piece, at id.Position) err
 	return o.log.Sync()
 }
 
-// flushable returns a segment with whole blocks to write, and up to where; or one to seal. Called with mu.
-func (l *Log) flushable() (sg *seg, to id.Position, seal bool) {
+// flushable returns a segment with whole blocks to write, and up to where, at most piece bytes; or one to seal. Called with mu.
+func (l *Log) flushable(piece id.Position) (sg *seg, to id.Position, seal bool) {
 	if l.blocked > 0 || l.direct || l.writing || l.deleted {
 		return nil, 0, false
 	}
@@ -122,7 +127,7 @@ func (l *Log) flushable() (sg *seg, to id.Position, seal bool) {
 		if sg.sealed {
 			continue
 		}
-		to := min(id.Position(disk.RoundDown(int64(l.durableEnd(k)))), sg.w+flushPiece)
+		to := min(id.Position(disk.RoundDown(int64(l.durableEnd(k)))), sg.w+piece)
 		if to > sg.w {
 			return sg, to, false
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // framer writes messages of drpc onto a connection from where their pieces lie, with one writev each. drpc's own stream would copy
-// each of them twice, into its frame buffer and out of the caller's; at full rate that is a seventh of a node's CPU.
+// each of them into its frame buffer, and the caller would have to put them together before, by another copy.
 //
 // The dialing side uses it once the hellos are exchanged. It is the only one who writes then: drpc's stream has nothing of its own
 // to say there, since ending a stream means closing its connection. The numbers of messages begin far above those of the hellos;

@@ -402,7 +402,7 @@ func (s *Store) checkSpace() {
 	if err != nil {
 		return
 	}
-	low := free < s.o.ReserveBytes+smallestStep || s.journal.Room() < s.o.JournalFileBytes/2
+	low := free < s.o.ReserveBytes+smallestStep || s.journal.ShortOfSpace() && s.journal.Room() < s.o.JournalFileBytes/2
 	if low {
 		s.noteNoSpace(errReserve)
 	} else if s.noSpace.Swap(false) {

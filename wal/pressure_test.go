@@ -1,6 +1,11 @@
 package wal
 
-import "testing"
+import (
+	"path"
+	"testing"
+
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+)
 
 // TestManyLogsShareTheCache writes to more logs than the cache has room for large chunks. Each has little that is not flushed, so
 // producers must not be held back for good: nobody would ever free what they wait for.
@@ -38,4 +43,31 @@ func TestStepsLeaveSpace(t *testing.T) {
 		}
 		allocated = sg.allocated
 	}
+}
+
+// TestSlowPreparerIsNoFullDisk writes the journal's files full before the next one is made. There is space, so producers are held back
+// by the wait for the file at most, and never refused.
+func TestSlowPreparerIsNoFullDisk(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	s := mustOpen(t, testOptions(sim, sim.Pebble(), "/data"))
+	defer closeStore(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	eventually(t, "two spare files", func() bool { return s.journal.Room() > 2*s.o.JournalFileBytes })
+	proceed := make(chan struct{})
+	sim.SetHook(func(op disksim.Op) error {
+		if op.Kind == disksim.OpCreate && path.Dir(op.Name) == "/data/journal" {
+			<-proceed
+		}
+		return nil
+	})
+	for s.journal.Room() >= s.o.JournalFileBytes/2 {
+		d.submit(d.batchEntry(3000))
+		d.wait(1)
+	}
+	s.checkSpace()
+	if p := s.Pressure(); p == PressureNoSpace {
+		t.Errorf("the pressure is %v while a journal file is being made", p)
+	}
+	close(proceed)
+	d.check()
 }

@@ -243,6 +243,14 @@ func (j *Journal) Room() int64 {
 	return room
 }
 
+// ShortOfSpace tells whether the last attempt to make a spare file found no space. Little Room alone says no such thing: writers may be
+// ahead of the preparer for a while.
+func (j *Journal) ShortOfSpace() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.mu.noSpace != nil
+}
+
 // Err returns why the journal failed, nil as long as it has not.
 func (j *Journal) Err() error { return j.failed() }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -19,6 +21,7 @@ type ChildOptions struct {
 	Args  []string
 	Dir   string                      // working directory; empty: this process's
 	Log   string                      // file to which its output and errors are appended
+	Share int                         // how many such processes share the machine: see Processors; 0: it has all to itself
 	Ready func(line string) (ok bool) // whether a line of its output says that it serves; nil: the caller finds out
 }
 
@@ -38,6 +41,9 @@ func StartChild(ctx context.Context, o ChildOptions) (*Child, error) {
 	}
 	command := exec.Command(o.Path, o.Args...)
 	command.Dir, command.Stderr = o.Dir, log
+	if o.Share > 0 {
+		command.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", Processors(o.Share)))
+	}
 	command.SysProcAttr = childAttributes()
 	stdout, err := command.StdoutPipe()
 	if err != nil {
@@ -60,6 +66,21 @@ func StartChild(ctx context.Context, o ChildOptions) (*Child, error) {
 	case <-ctx.Done():
 		return nil, errors.Join(fmt.Errorf("%s did not serve in time: %w; its last words: %s", o.Name, ctx.Err(), lastLine(o.Log)), c.Kill())
 	}
+}
+
+// Processors is what a Go program may use that shares the machine with others of its kind, n in all: a part each, rounded up. Programs
+// that each count on all processors keep more threads awake than there are processors, and every message waits for one of them: on two
+// processors it made three nodes twice as slow. GOMAXPROCS, if it is set, is taken instead.
+func Processors(n int) int {
+	if set, err := strconv.Atoi(os.Getenv("GOMAXPROCS")); err == nil && set > 0 {
+		return set
+	}
+	return (runtime.NumCPU() + n - 1) / n
+}
+
+// ProcessorsSetting is what a report says of it.
+func ProcessorsSetting(n int) string {
+	return fmt.Sprintf("GOMAXPROCS %d for each of %d nodes on %d cores", Processors(n), n, runtime.NumCPU())
 }
 
 // collect owns the process: it reads its output to the end and waits for it.

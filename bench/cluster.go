@@ -32,6 +32,7 @@ type Process struct {
 	binary string
 	args   []string
 	log    string // file of its standard error
+	share  int    // nodes on this machine
 
 	mu    sync.Mutex
 	child *Child // nil: it does not run
@@ -49,7 +50,7 @@ func StartCluster(ctx context.Context, binary, dir string, n int, args ...string
 		number := strconv.Itoa(i + 1)
 		p := &Process{
 			ID: id.Node(i + 1), Dir: filepath.Join(dir, "node-"+number), RPC: addresses[2*i], Gossip: addresses[2*i+1],
-			binary: binary, log: filepath.Join(dir, "node-"+number+".log"),
+			binary: binary, log: filepath.Join(dir, "node-"+number+".log"), share: n,
 		}
 		p.args = append([]string{
 			"node", "--node-id", number, "--data-dir", p.Dir, "--rpc-address", p.RPC, "--gossip-address", p.Gossip,
@@ -140,7 +141,7 @@ func (p *Process) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("node %d runs already", p.ID)
 	}
 	p.child, err = StartChild(ctx, ChildOptions{
-		Name: fmt.Sprintf("node %d", p.ID), Path: p.binary, Args: p.args, Log: p.log,
+		Name: fmt.Sprintf("node %d", p.ID), Path: p.binary, Args: p.args, Log: p.log, Share: p.share,
 		Ready: func(line string) bool { return strings.Contains(line, " serves: ") },
 	})
 	return err

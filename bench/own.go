@@ -188,6 +188,9 @@ func (s *ownSystem) Describe() Description {
 			d.Version = n.Version
 		}
 	}
+	if d.Own {
+		d.Settings["processors"] = ProcessorsSetting(d.Nodes)
+	}
 	if len(s.args) > 0 {
 		d.Settings["node flags"] = strings.Join(s.args, " ")
 	}

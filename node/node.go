@@ -45,6 +45,7 @@ type Node struct {
 	server     *rpc.Server
 	console    *console.Server // nil without a metrics address
 	leaders    leaderCache
+	answers    answers
 	registrar  background
 	balancer   background
 
@@ -269,7 +270,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	t := n.options.Timing
 	host, err := raftgroup.New(raftgroup.Options{
 		Node: n.options.NodeID, Store: n.store, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
-		ElectionTicks: t.ElectionTicks, Logger: n.logger,
+		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.answers.flush,
 		OnGroupFailed: func(g *raftgroup.Group, err error) {
 			n.logger.Error("a replica stopped for good", "group", g.ID(), "reason", err)
 			if g.ID() == id.MetadataGroup {

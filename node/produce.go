@@ -21,9 +21,50 @@ const maxProduceInFlight = 32 << 20
 
 // produceStream is one producer's connection.
 type produceStream struct {
-	node     *Node
-	stream   *rpc.ProduceStream
-	inFlight atomic.Int64 // bytes
+	node      *Node
+	stream    *rpc.ProduceStream
+	inFlight  atomic.Int64 // bytes
+	unflushed atomic.Bool  // in the list of node.answers
+}
+
+// answers are the producers to whom something was said in turns that have not ended yet: each is flushed once a turn, not once an
+// answer.
+type answers struct {
+	some atomic.Bool
+
+	mu      sync.Mutex // held for no I/O
+	streams []*produceStream
+}
+
+func (a *answers) add(s *produceStream) {
+	if s.unflushed.Load() || s.unflushed.Swap(true) {
+		return
+	}
+	a.mu.Lock()
+	a.streams = append(a.streams, s)
+	a.mu.Unlock()
+	a.some.Store(true)
+}
+
+// flush is called at the end of each turn. What another worker's turn said meanwhile goes along.
+func (a *answers) flush() {
+	if !a.some.Load() || !a.some.Swap(false) {
+		return
+	}
+	a.mu.Lock()
+	streams := a.streams
+	a.streams = nil
+	a.mu.Unlock()
+	for i, s := range streams {
+		s.unflushed.Store(false) // before the flush: what is said after it puts the stream into the list again
+		s.stream.Flush()
+		streams[i] = nil
+	}
+	a.mu.Lock()
+	if a.streams == nil {
+		a.streams = streams[:0]
+	}
+	a.mu.Unlock()
 }
 
 // pending is a produced batch on its way through a partition. A batch that is most of the message it came in stays there; others are
@@ -57,7 +98,7 @@ var pendings = sync.Pool{New: func() any { return new(pending) }}
 // produce serves one producer until its stream ends.
 func (n *Node) produce(stream *rpc.ProduceStream) error {
 	s := &produceStream{node: n, stream: stream}
-	return stream.Recv(s.receive)
+	return stream.Recv(s.receive, func() { n.host.Visit().End() })
 }
 
 // receive takes one request off the wire. It must not block: the partition answers through answered, on its worker.
@@ -74,7 +115,7 @@ func (s *produceStream) receive(r rpc.ProduceRequest) {
 		w.Proposal.Acks = raftgroup.AcksLeader
 	}
 	s.inFlight.Add(int64(len(r.Batch)))
-	p.Group().Propose(&w.Proposal)
+	s.node.host.Visit().Propose(p.Group(), &w.Proposal)
 }
 
 // admit makes the checks that need no log and finds the partition.
@@ -115,6 +156,7 @@ func answered(p *raftgroup.Proposal) {
 			Leader: s.node.options.NodeID, Epoch: id.EpochOf(p.Result.Term),
 		})
 	}
+	s.node.answers.add(s)
 	s.inFlight.Add(-size)
 	if w.message != nil {
 		w.message.Release()

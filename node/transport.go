@@ -61,8 +61,11 @@ func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
 
 // Step implements rpc.PeerHandler.
 func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message, data rpc.Loan) {
-	in.host.Step(from, g, m, data)
+	in.host.Visit().Step(from, g, m, data)
 }
+
+// Stepped implements rpc.PeerHandler.
+func (in *inbound) Stepped() { in.host.Visit().End() }
 
 // PeerClosed implements rpc.PeerHandler.
 func (in *inbound) PeerClosed(from id.Node) {

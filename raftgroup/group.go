@@ -59,7 +59,8 @@ type Group struct {
 	admittedLEO id.Offset // after the last of them
 	// unready says that a membership change was proposed since the last Ready, so that the next index is not known.
 	unready  bool
-	inFlight int // appends in the store
+	voted    wal.HardState // term and vote that were submitted last; its commit index is always 0
+	inFlight int           // appends in the store
 	// fresh are proposals that were stepped since the last Ready, in the order of their entries; see handle.
 	fresh []*Proposal
 	// unwaiting are AcksNone proposals whose batches are not submitted yet.
@@ -153,6 +154,7 @@ func (g *Group) boot(s Spec) error {
 		vote = id.NoReplica
 	}
 	g.last, g.leo = last, g.log.NextOffset()
+	g.voted = wal.HardState{Term: hs.Term, Vote: hs.Vote}
 	g.storage.hardState = &raftpb.HardState{Term: new(uint64(g.term)), Vote: new(uint64(vote)), Commit: new(uint64(g.commit))}
 	g.storage.confState = g.confState
 	if err := g.replay(); err != nil {

@@ -70,7 +70,7 @@ func New(o Options) (*Host, error) {
 	h := &Host{o: o, groups: make(map[id.Group]*Group)}
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
-	h.answered.jobs = make([][]*appendJob, o.Workers)
+	h.answered.jobs = make([]completed, o.Workers)
 	for i := range o.Workers {
 		w := newWorker(h, i)
 		h.workers = append(h.workers, w)
@@ -129,7 +129,7 @@ func (h *Host) Open(s Spec) (*Group, error) {
 		return nil, err
 	}
 	started := make(chan struct{})
-	if !g.w.in.post(event{kind: evCall, call: func(w *worker) { w.add(g, s.Campaign); close(started) }}) {
+	if !g.w.post(event{kind: evCall, call: func(w *worker) { w.add(g, s.Campaign); close(started) }}) {
 		h.publish(g.id, nil)
 		return nil, ErrClosed
 	}
@@ -175,7 +175,7 @@ func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
 		delete(h.groups, g.id)
 	}
 	h.mu.Unlock()
-	if !g.w.in.post(event{kind: evCall, call: func(w *worker) { w.remove(g) }}) {
+	if !g.w.post(event{kind: evCall, call: func(w *worker) { w.remove(g) }}) {
 		return nil
 	}
 	select {
@@ -192,14 +192,14 @@ func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
 // for their timers. A false alarm does no harm.
 func (h *Host) NodeDown(n id.Node) {
 	for _, w := range h.workers {
-		w.in.post(event{kind: evCall, call: func(w *worker) { w.nodeDown(n) }})
+		w.post(event{kind: evCall, call: func(w *worker) { w.nodeDown(n) }})
 	}
 }
 
 // NodeUp takes NodeDown back.
 func (h *Host) NodeUp(n id.Node) {
 	for _, w := range h.workers {
-		w.in.post(event{kind: evCall, call: func(w *worker) { w.nodeUp(n) }})
+		w.post(event{kind: evCall, call: func(w *worker) { w.nodeUp(n) }})
 	}
 }
 
@@ -211,7 +211,7 @@ func (h *Host) Cut(g id.Group, r id.Replica) { h.cut(nil, g, r) }
 func (h *Host) cut(l Log, gid id.Group, r id.Replica) {
 	g := h.Group(gid)
 	if g != nil && g.replica == r {
-		g.w.in.post(event{kind: evCut, group: g})
+		g.w.post(event{kind: evCut, group: g})
 		return
 	}
 	if l != nil {

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -34,20 +35,21 @@ type event struct {
 // smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
 const smallMessageBytes = 400
 
-// inbox is a worker's queue, filled by anyone and emptied by the worker. MsgApps and proposals have queues of their own, so
-// that votes, heartbeats and responses never wait behind them. Completions and calls are never dropped: there are no more of
-// them than submissions in flight and callers waiting.
+// inbox is a worker's queue, filled by anyone and emptied in turns: whoever puts something in sees to it that there is one. MsgApps
+// and proposals have queues of their own, so that votes, heartbeats and responses never wait behind them. Completions and calls are
+// never dropped: there are no more of them than submissions in flight and callers waiting.
 type inbox struct {
-	wake chan struct{} // holds one token when something may be waiting
+	waiting atomic.Bool // something is in it
 
-	mu         sync.Mutex
-	closed     bool
-	urgent     []event
-	bulk       []event // MsgApps
-	proposals  []*Proposal
-	smallBytes int64
-	bulkBytes  int64
-	maxBytes   int64
+	mu            sync.Mutex
+	closed        bool
+	urgent        []event
+	bulk          []event // MsgApps
+	proposals     []*Proposal
+	smallBytes    int64
+	bulkBytes     int64
+	proposalBytes int64
+	maxBytes      int64
 }
 
 // delivery is everything that waited; its slices go back with the next take.
@@ -57,16 +59,11 @@ type delivery struct {
 	proposals []*Proposal
 }
 
-func (in *inbox) init(maxBytes int64) {
-	in.wake = make(chan struct{}, 1)
-	in.maxBytes = maxBytes
-}
-
-func (in *inbox) signal() {
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
+// light tells whether there is little in it.
+func (in *inbox) light() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.bulkBytes+in.proposalBytes <= lightBytes && len(in.urgent)+len(in.bulk)+len(in.proposals) <= lightEvents
 }
 
 // post queues an event that must not be lost. False: the worker has ended.
@@ -78,7 +75,7 @@ func (in *inbox) post(ev event) bool {
 	}
 	in.urgent = append(in.urgent, ev)
 	in.mu.Unlock()
-	in.signal()
+	in.waiting.Store(true)
 	return true
 }
 
@@ -93,7 +90,7 @@ func (in *inbox) completed(jobs []*appendJob) {
 		in.urgent = append(in.urgent, event{kind: evAppended, group: j.group, job: j})
 	}
 	in.mu.Unlock()
-	in.signal()
+	in.waiting.Store(true)
 }
 
 // message queues a message from another node: a MsgApp when it weighs bytes. False: no room. Each group has room for one
@@ -118,7 +115,7 @@ func (in *inbox) message(ev event, bytes int64) bool {
 		in.bulkBytes += bytes
 		in.bulk = append(in.bulk, ev)
 	}
-	in.signal()
+	in.waiting.Store(true)
 	return true
 }
 
@@ -130,8 +127,9 @@ func (in *inbox) propose(p *Proposal) bool {
 		return false
 	}
 	in.proposals = append(in.proposals, p)
+	in.proposalBytes += int64(len(p.Batch))
 	in.mu.Unlock()
-	in.signal()
+	in.waiting.Store(true)
 	return true
 }
 
@@ -140,11 +138,12 @@ func (in *inbox) take(d *delivery) {
 	clear(d.urgent)
 	clear(d.bulk)
 	clear(d.proposals)
+	in.waiting.Store(false) // before the look: what comes after it sets it again
 	in.mu.Lock()
 	d.urgent, in.urgent = in.urgent, d.urgent[:0]
 	d.bulk, in.bulk = in.bulk, d.bulk[:0]
 	d.proposals, in.proposals = in.proposals, d.proposals[:0]
-	in.smallBytes, in.bulkBytes = 0, 0
+	in.smallBytes, in.bulkBytes, in.proposalBytes = 0, 0, 0
 	for i := range d.bulk {
 		d.bulk[i].group.bulkQueued = 0
 	}
@@ -167,6 +166,7 @@ type appendJob struct {
 	entries     []*raftpb.Entry // the append's, as Raft has them; until it is submitted
 	first, last id.Index        // of the entries; 0: none
 	term        id.Term         // of the last entry
+	lazy        bool            // that it is done can wait for the worker's next turn
 	responses   []*raftpb.Message
 }
 

@@ -61,6 +61,9 @@ type Options struct {
 	// Readers is how many of these reads are done at once. Default 4.
 	Readers int
 
+	// TurnDone is called at the end of each turn, on its goroutine: for what is better done once for all proposals that were answered
+	// than for each of them. It must not block. Several workers may call it at the same time.
+	TurnDone func()
 	// OnGroupFailed is told of each replica that stopped for good, with a *FailedError; called on the replica's worker, must
 	// not block.
 	OnGroupFailed func(*Group, error)
@@ -94,6 +97,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.OnGroupFailed == nil {
 		o.OnGroupFailed = func(*Group, error) {}
+	}
+	if o.TurnDone == nil {
+		o.TurnDone = func() {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

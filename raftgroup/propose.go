@@ -10,6 +10,12 @@ import (
 
 // Propose takes a batch into the group's log, or says why not: see Proposal.
 func (g *Group) Propose(p *Proposal) {
+	g.propose(p)
+	g.w.nudge()
+}
+
+// propose leaves a batch in the inbox.
+func (g *Group) propose(p *Proposal) {
 	p.Result = Result{Offset: id.NoOffset}
 	p.group = g
 	if l := g.lead.Load(); l.Role != Leader {

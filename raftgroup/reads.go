@@ -197,7 +197,7 @@ func (r *readers) read(w *readWindow) {
 	r.bytes.Add(uint64(got))
 	done := event{kind: evRead, group: w.group, read: w}
 	w.result, w.err = toRaft(entries), err
-	w.group.w.in.post(done)
+	w.group.w.post(done)
 }
 
 // close is called when no worker runs any more.

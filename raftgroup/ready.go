@@ -201,8 +201,15 @@ func (g *Group) send(m *raftpb.Message, data Loan) bool {
 // its responses must wait for all earlier ones of the group, since an acknowledgement may be for an entry that is still being
 // written. (A duplicate MsgApp yields an empty append with just that.)
 func (g *Group) queueAppend(m *raftpb.Message) {
+	vote := wal.HardState{Term: id.Term(m.GetTerm()), Vote: id.Replica(m.GetVote())}
+	voted := m.Term != nil && vote != g.voted
+	if !voted && len(m.GetEntries()) == 0 && len(m.GetResponses()) == 0 {
+		return // only the commit index moved: the log hears of it by SetCommit, and stores it along with what comes next
+	}
 	j := g.w.job()
 	j.group = g
+	// What a follower stores is news for its leader alone, who is answered by appendDone.
+	j.lazy = !voted && g.role == Follower
 	a := &j.append
 	a.Log, _ = g.log.(*wal.Log)
 	a.Owner, a.Done = j, appendDone
@@ -217,7 +224,8 @@ func (g *Group) queueAppend(m *raftpb.Message) {
 		a.Loan = wal.NewLoan()
 	}
 	if m.Term != nil {
-		j.hardState = wal.HardState{Term: id.Term(m.GetTerm()), Vote: id.Replica(m.GetVote()), Commit: id.Index(m.GetCommit())}
+		g.voted = vote
+		j.hardState = wal.HardState{Term: vote.Term, Vote: vote.Vote, Commit: id.Index(m.GetCommit())}
 		a.HardState = &j.hardState
 	}
 	for _, r := range m.GetResponses() {
@@ -241,27 +249,45 @@ func appendDone(a *wal.Append) {
 			g.h.answered.sent = true
 		}
 	}
-	g.h.answered.jobs[g.w.number] = append(g.h.answered.jobs[g.w.number], j)
+	done := &g.h.answered.jobs[g.w.number]
+	done.jobs = append(done.jobs, j)
+	done.urgent = done.urgent || !j.lazy || g.failed.Load() // somebody may wait until nothing of it is in flight
 }
 
 // answered is what a commit round of the store has completed so far: its goroutine's alone.
 type answered struct {
-	sent bool           // responses went to the transport
-	jobs [][]*appendJob // by worker
+	sent bool        // responses went to the transport
+	jobs []completed // by worker
 }
 
-// roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one wake-up of each worker.
-func (h *Host) roundDone() {
-	for i, jobs := range h.answered.jobs {
-		if len(jobs) > 0 {
-			h.workers[i].in.completed(jobs)
-			clear(jobs)
-			h.answered.jobs[i] = jobs[:0]
-		}
-	}
+type completed struct {
+	jobs   []*appendJob
+	urgent bool // not all of them are lazy
+}
+
+// roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one turn of each worker that has
+// to know at once. A store for which nothing waits lends its goroutine for that.
+func (h *Host) roundDone(waiting int) {
 	if h.answered.sent {
 		h.answered.sent = false
 		h.o.Transport.Flush()
+	}
+	for i, w := range h.workers {
+		done := &h.answered.jobs[i]
+		if len(done.jobs) == 0 {
+			continue
+		}
+		w.in.completed(done.jobs)
+		clear(done.jobs)
+		urgent := done.urgent
+		done.jobs, done.urgent = done.jobs[:0], false
+		switch {
+		case !urgent: // there is another turn soon, with the next tick at the latest
+		case waiting == 0:
+			w.visit()
+		default:
+			w.nudge()
+		}
 	}
 }
 

@@ -16,18 +16,28 @@ const maxTerm = math.MaxInt32
 // but the data of its entries is kept by data, of which Step takes over one reference (nil: by the collector), and is not looked
 // at any more when that is released. What is no valid message for an open replica is dropped and counted.
 func (h *Host) Step(from id.Node, group id.Group, m *raftpb.Message, data Loan) {
-	if !h.stepped(from, group, m, data) && data != nil {
-		data.Release()
+	if g := h.step(from, group, m, data); g != nil {
+		g.w.nudge()
 	}
 }
 
-// stepped tells whether the message, and with it the reference, is on its way to the group's worker.
-func (h *Host) stepped(from id.Node, group id.Group, m *raftpb.Message, data Loan) bool {
+// step leaves a message in the inbox of the group that it is for and returns that, or drops it.
+func (h *Host) step(from id.Node, group id.Group, m *raftpb.Message, data Loan) *Group {
 	g := h.Group(group)
 	if g == nil || uint64(g.replica) != m.GetTo() || g.failed.Load() {
 		h.droppedUnknown.Add(1)
-		return false
+	} else if g.queueMessage(from, m, data) {
+		return g
 	}
+	if data != nil {
+		data.Release()
+	}
+	return nil
+}
+
+// queueMessage tells whether the message, and with it the reference, is on its way to the group's worker.
+func (g *Group) queueMessage(from id.Node, m *raftpb.Message, data Loan) bool {
+	h := g.h
 	n := &g.w.n
 	if m.GetType() == raftpb.MsgSnap {
 		n.droppedSnapshots.Add(1)

@@ -45,7 +45,7 @@ func (g *Group) Applied() id.Index { return id.Index(g.appliedIndex.Load()) }
 
 // post runs call on the worker, later.
 func (g *Group) post(call func()) bool {
-	return g.w.in.post(event{kind: evCall, call: func(*worker) { call() }})
+	return g.w.post(event{kind: evCall, call: func(*worker) { call() }})
 }
 
 // Status returns the replica's view of the group.

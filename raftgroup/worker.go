@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -10,15 +11,22 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// worker owns the groups whose id falls to it. Nothing of it but the inbox and the counters is touched by other goroutines.
+// worker owns the groups whose id falls to it. What follows turns is touched by nobody but who has claimed the turn.
 type worker struct {
 	h      *Host
 	number int // in Host.workers
 	in     inbox
 	n      counters
+	wake   chan struct{} // capacity 1: passes a claimed turn on to run
 	stop   chan struct{} // closed by Host.Close
 	done   chan struct{} // closed when the worker has ended
 
+	ticked, rang atomic.Bool // the next turn is told so
+	closing      atomic.Bool // the next turn is run's, and its last
+	turns        turns
+
+	alarm  *time.Timer
+	armed  time.Time // what alarm is set to; zero: nothing
 	now    time.Time // of this turn
 	groups []*Group  // open ones, failed ones included; g.slot is the position
 	dirty  []*Group  // touched in this turn
@@ -51,8 +59,11 @@ type worker struct {
 const turnBudget = 8 * mib
 
 func newWorker(h *Host, number int) *worker {
-	w := &worker{h: h, number: number, stop: make(chan struct{}), done: make(chan struct{}), down: make(map[id.Node]int64), now: time.Now()}
-	w.in.init(h.o.MaxInboxBytes)
+	w := &worker{
+		h: h, number: number, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		down: make(map[id.Node]int64), now: time.Now(), alarm: time.NewTimer(time.Hour),
+	}
+	w.in.maxBytes = h.o.MaxInboxBytes
 	return w
 }
 
@@ -61,27 +72,46 @@ func (w *worker) run() {
 	defer close(w.done)
 	ticker := time.NewTicker(w.h.o.TickInterval)
 	defer ticker.Stop()
-	alarm := time.NewTimer(time.Hour)
-	defer alarm.Stop()
-	var armed time.Time // what alarm is set to; zero: nothing
+	defer w.alarm.Stop()
 	for {
-		tick, ring := false, false
 		select {
-		case <-w.in.wake:
+		case <-w.wake:
+			w.work()
 		case <-ticker.C:
-			tick = true
-		case <-alarm.C:
-			ring, armed = true, time.Time{}
+			w.ticked.Store(true)
+			w.nudgeSelf()
+		case <-w.alarm.C:
+			w.rang.Store(true)
+			w.nudgeSelf()
 		case <-w.stop:
-			w.end()
+			w.closing.Store(true)
+			if !w.turns.claim() {
+				<-w.wake
+			}
+			w.end() // the claim is kept: there are no more turns
 			return
 		}
-		w.now = time.Now()
-		w.turn(tick, ring)
-		if next := w.nextAlarm(); !next.Equal(armed) && !next.IsZero() {
-			armed = next
-			alarm.Reset(max(0, time.Until(next)))
-		}
+	}
+}
+
+func (w *worker) nudgeSelf() {
+	if w.turns.claim() {
+		w.work()
+	}
+}
+
+// work takes turns until nothing waits. The caller has claimed the first.
+func (w *worker) work() {
+	for again := true; again; again = w.turns.again() {
+		w.turn()
+	}
+}
+
+// arm sets the alarm to when the worker wants to be woken, unless it rings earlier anyway.
+func (w *worker) arm() {
+	if next := w.nextAlarm(); !next.IsZero() && (w.armed.IsZero() || next.Before(w.armed)) {
+		w.armed = next
+		w.alarm.Reset(max(0, next.Sub(w.now)))
 	}
 }
 
@@ -95,11 +125,16 @@ func (w *worker) nextAlarm() time.Time {
 }
 
 // turn does everything that waits.
-func (w *worker) turn(tick, ring bool) {
+func (w *worker) turn() {
+	w.now = time.Now()
 	w.n.turns.Add(1)
+	tick, ring := w.ticked.Swap(false), w.rang.Swap(false)
 	w.in.take(&w.got)
 	if tick {
 		w.tick()
+	}
+	if ring {
+		w.armed = time.Time{}
 	}
 	if ring || tick {
 		w.fireTimers()
@@ -122,9 +157,20 @@ func (w *worker) turn(tick, ring bool) {
 	w.settle()
 	w.sendNotices()
 	w.flush()
+	w.h.o.TurnDone()
+	w.arm()
 	if len(w.waiting) > 0 {
-		w.in.signal()
+		w.turns.ask()
 	}
+}
+
+// post queues an event that must not be lost. False: the worker has ended.
+func (w *worker) post(ev event) bool {
+	if !w.in.post(ev) {
+		return false
+	}
+	w.nudge()
+	return true
 }
 
 func (w *worker) handle(ev *event) {
@@ -256,7 +302,7 @@ func (w *worker) recycle(j *appendJob) {
 	clear(a.Entries)
 	a.Entries, a.HardState, a.Log, a.Loan = a.Entries[:0], nil, nil, nil
 	clear(j.responses)
-	j.responses, j.group, j.first, j.last, j.term = j.responses[:0], nil, 0, 0, 0
+	j.responses, j.group, j.first, j.last, j.term, j.lazy = j.responses[:0], nil, 0, 0, 0, false
 	w.jobs = append(w.jobs, j)
 }
 
@@ -307,4 +353,5 @@ func (w *worker) end() {
 		g.close(ErrClosed)
 	}
 	w.groups = nil
+	w.h.o.TurnDone()
 }

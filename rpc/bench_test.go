@@ -85,7 +85,7 @@ func BenchmarkProduce(b *testing.B) {
 			name := fmt.Sprintf("%dKiB/window=%d", size>>10, window)
 			b.Run(name+"/stream", func(b *testing.B) {
 				s := startServer(b, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
-					return p.Recv(func(r ProduceRequest) { p.Send(ProduceResponse{Correlation: r.Correlation}) })
+					return serve(p, func(r ProduceRequest) { p.Send(ProduceResponse{Correlation: r.Correlation}) })
 				}}})
 				c, err := new(Dialer).DialProduce(b.Context(), s.Addr().String())
 				if err != nil {

@@ -103,7 +103,7 @@ func TestDialTimeout(t *testing.T) {
 func TestStreamPings(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	s := startServer(t, ServerOptions{Services: Services{
-		Produce: func(p *ProduceStream) error { return p.Recv(func(ProduceRequest) {}) },
+		Produce: func(p *ProduceStream) error { return serve(p, func(ProduceRequest) {}) },
 		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) error { return nil }) },
 	}})
 	defer closeServer(t, s)
@@ -137,7 +137,7 @@ func TestStreamPings(t *testing.T) {
 func TestCloseInCallback(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	s := startServer(t, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
-		return p.Recv(func(r ProduceRequest) { p.Send(ProduceResponse{}) })
+		return serve(p, func(r ProduceRequest) { p.Send(ProduceResponse{}) })
 	}}})
 	defer closeServer(t, s)
 	c, err := new(Dialer).DialProduce(t.Context(), s.Addr().String())

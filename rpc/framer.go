@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"errors"
 	"net"
 	"os"
 	"syscall"
@@ -12,9 +11,11 @@ import (
 // framer writes messages of drpc onto a connection from where their pieces lie, with one writev each. drpc's own stream would copy
 // each of them into its frame buffer, and the caller would have to put them together before, by another copy.
 //
-// The dialing side uses it once the hellos are exchanged. It is the only one who writes then: drpc's stream has nothing of its own
-// to say there, since ending a stream means closing its connection. The numbers of messages begin far above those of the hellos;
-// drpc wants them to grow and asks no more.
+// Once the hellos are exchanged it is the only one who writes. On the dialing side drpc's stream has nothing of its own to say, since
+// ending a stream means closing its connection; on the other side it says how the stream ends, when nothing is written here any more.
+// The numbers of messages begin far above those of the hellos; drpc wants them to grow and asks no more.
+//
+// One call at a time.
 type framer struct {
 	conn *conn
 	id   drpcwire.ID
@@ -24,7 +25,13 @@ type framer struct {
 	written net.Buffers // and what of it is left, while it is written
 
 	raw   syscall.RawConn // for tryWrite; nil: not to be had
-	small []byte          // scratch of tryWrite
+	try   func(fd uintptr) bool
+	tried struct {
+		n   int
+		err error
+	} // what try did
+	small []byte // scratch of tryWrite
+	rest  []byte // of small: to be written before anything else
 }
 
 const (
@@ -38,12 +45,18 @@ func newFramer(c *conn, stream uint64) *framer {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok { // nothing that wraps one: its bytes are not the socket's
 		f.raw, _ = tcp.SyscallConn()
 	}
+	f.try = func(fd uintptr) bool { // made once, not for each message
+		f.tried.n, f.tried.err = writeSome(fd, f.small)
+		return true
+	}
 	return f
 }
 
 // write writes one message, which consists of the pieces: their bytes are neither changed nor kept, the slice of them is used up.
-// One call at a time.
 func (f *framer) write(pieces [][]byte) error {
+	if err := f.complete(); err != nil {
+		return err
+	}
 	left := 0
 	for _, p := range pieces {
 		left += len(p)
@@ -85,12 +98,25 @@ func (f *framer) take(pieces [][]byte, n int) [][]byte {
 	return pieces
 }
 
-// canTry tells whether the connection has a way to be written to without waiting.
-func (f *framer) canTry() bool { return f.raw != nil }
+// complete writes what tryWrite has left.
+func (f *framer) complete() error {
+	if len(f.rest) == 0 {
+		return nil
+	}
+	err := f.conn.writev(&net.Buffers{f.rest})
+	f.rest = nil
+	return err
+}
 
-// tryWrite writes one message without ever waiting: what the socket does not take is returned, valid until the next call, and must be
-// written before anything else. It is for messages of less than frameBytes, which are put together by copy.
-func (f *framer) tryWrite(pieces [][]byte) (rest []byte, err error) {
+// whole tells whether no message is half written.
+func (f *framer) whole() bool { return len(f.rest) == 0 }
+
+// canTry tells whether tryWrite may be called.
+func (f *framer) canTry() bool { return f.raw != nil && f.whole() }
+
+// tryWrite writes one message without ever waiting. When the socket does not take all of it, complete must be called soon. It is for
+// messages of less than frameBytes, which are put together by copy.
+func (f *framer) tryWrite(pieces [][]byte) error {
 	f.small = f.small[:0]
 	size := 0
 	for _, p := range pieces {
@@ -102,17 +128,16 @@ func (f *framer) tryWrite(pieces [][]byte) (rest []byte, err error) {
 	}
 	f.id.Message++
 	f.conn.limitWrite()
-	var n int
-	var failed error
-	err = f.raw.Write(func(fd uintptr) bool {
-		n, failed = writeSome(fd, f.small)
-		return true
-	})
-	if err = errors.Join(err, failed); err != nil {
-		_ = f.conn.Close()
-		return nil, err
+	err := f.raw.Write(f.try)
+	if err == nil {
+		err = f.tried.err
 	}
-	return f.small[n:], nil
+	if err != nil {
+		_ = f.conn.Close()
+		return err
+	}
+	f.rest = f.small[f.tried.n:]
+	return nil
 }
 
 // writeSome is one write to a socket that does not block.

@@ -27,7 +27,7 @@ func everything(t *testing.T, log *logBuffer) *Server {
 	return startServer(t, ServerOptions{Node: 1, Logger: log.logger(), Services: Services{
 		Admin:   &adminServer{},
 		Peer:    newTestPeer(hello(1), nil),
-		Produce: func(p *ProduceStream) error { return p.Recv(func(ProduceRequest) {}) },
+		Produce: func(p *ProduceStream) error { return serve(p, func(ProduceRequest) {}) },
 		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) error { return nil }) },
 	}})
 }
@@ -220,7 +220,7 @@ func TestPanicInStream(t *testing.T) {
 	s := startServer(t, ServerOptions{Node: 4, Logger: log.logger(), Services: Services{
 		Admin: &adminServer{},
 		Produce: func(p *ProduceStream) error {
-			return p.Recv(func(r ProduceRequest) {
+			return serve(p, func(r ProduceRequest) {
 				if r.Correlation == 13 {
 					panic("bad batch")
 				}
@@ -279,7 +279,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		Admin: a,
 		Peer:  newTestPeer(hello(1), func(stepped) { received.Add(1) }),
 		Produce: func(p *ProduceStream) error {
-			return p.Recv(func(r ProduceRequest) {
+			return serve(p, func(r ProduceRequest) {
 				received.Add(1)
 				p.Send(ProduceResponse{Correlation: r.Correlation})
 			})
@@ -376,7 +376,7 @@ func TestProducerThatDoesNotRead(t *testing.T) {
 	ended := make(chan error, 1)
 	s := startServer(t, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
 		text := strings.Repeat("x", 100_000)
-		err := p.Recv(func(r ProduceRequest) {
+		err := serve(p, func(r ProduceRequest) {
 			for range 1000 {
 				p.Send(ProduceResponse{Message: text})
 			}

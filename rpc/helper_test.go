@@ -130,6 +130,8 @@ func (p *testPeer) Step(from id.Node, g id.Group, m *raftpb.Message, _ Loan) {
 	}
 }
 
+func (p *testPeer) Stepped() {}
+
 func (p *testPeer) PeerClosed(from id.Node) { p.closed <- from }
 
 func hello(n id.Node) PeerHello {
@@ -158,3 +160,6 @@ func startPeers(t testing.TB, o PeerOptions) *Peers {
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
+
+// serve is a producer's handler that has f see each request.
+func serve(p *ProduceStream, f func(ProduceRequest)) error { return p.Recv(f, nil) }

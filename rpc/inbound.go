@@ -69,7 +69,9 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		case err != nil:
 			return err
 		case kind == trainMessages:
-			return decodeTrain(heads, bodies, message, step)
+			err := decodeTrain(heads, bodies, message, step)
+			s.o.Services.Peer.Stepped()
+			return err
 		case kind == trainPing:
 			echo.send()
 			return nil

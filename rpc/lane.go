@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +40,6 @@ type lane struct {
 	writing struct {
 		sync.Mutex
 		open   bool     // the stream may be written to
-		rest   []byte   // what is to be written before anything else
 		pieces [][]byte // scratch
 	}
 
@@ -70,17 +68,16 @@ func (l *lane) writeSmall() bool {
 	}
 	defer w.Unlock()
 	k := l.link.Load()
-	if k == nil || !w.open || len(w.rest) > 0 || !k.out.canTry() {
+	if k == nil || !w.open || !k.out.canTry() {
 		return false
 	}
 	t := l.out.takeSmall(smallTrain)
 	if t == nil {
 		return false
 	}
-	rest, err := k.out.tryWrite(l.piecesOf(t))
+	err := k.out.tryWrite(l.piecesOf(t))
 	l.sent(t)
-	w.rest = append(w.rest[:0], rest...)
-	return err == nil && len(w.rest) == 0 // an error closed the connection, which ends the goroutine's stream
+	return err == nil && k.out.whole() // an error closed the connection, which ends the goroutine's stream
 }
 
 // piecesOf returns a train as the pieces of a message. writing is held.
@@ -250,12 +247,8 @@ func (l *lane) drain(k *link) error {
 }
 
 func (l *lane) drainLocked(k *link) error {
-	w := &l.writing
-	if len(w.rest) > 0 {
-		if err := k.conn.writev(&net.Buffers{w.rest}); err != nil {
-			return err
-		}
-		w.rest = w.rest[:0]
+	if err := k.out.complete(); err != nil {
+		return err
 	}
 	for t := l.out.take(); t != nil; t = l.out.take() {
 		err := k.out.write(l.piecesOf(t))
@@ -287,7 +280,7 @@ func (l *lane) begin() {
 func (l *lane) end() {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	l.writing.open, l.writing.rest = false, nil
+	l.writing.open = false
 }
 
 // up and down report the control lane's state; down also ends the bulk lanes, so that all of them start afresh.

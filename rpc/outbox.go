@@ -88,17 +88,27 @@ func (o *outbox) signal() {
 	}
 }
 
-// flush wakes the writer if something was put since it was woken last.
-func (o *outbox) flush() {
-	if o.dirty.Load() && o.dirty.Swap(false) {
-		o.signal()
+// flushed tells whether something was put since the last call, for which somebody must write or the writer must be woken.
+func (o *outbox) flushed() bool { return o.dirty.Load() && o.dirty.Swap(false) }
+
+// takeSmall is take for somebody who must not write much: nil when there is more than limit bytes.
+func (o *outbox) takeSmall(limit int) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.mu.full) > 0 || len(o.mu.last) > limit {
+		return nil
 	}
+	return o.takeLocked()
 }
 
 // take returns the oldest train, nil when there is none. The writer owns it until done.
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.takeLocked()
+}
+
+func (o *outbox) takeLocked() []byte {
 	var train []byte
 	switch {
 	case len(o.mu.full) > 0:

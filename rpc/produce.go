@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"storj.io/drpc/drpcstream"
-	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -130,11 +129,19 @@ func decodeAnswer(frame []byte) (ProduceResponse, error) {
 	}, nil
 }
 
-// ProduceStream is the server's side of a producer's stream: the handler's goroutine receives, one more sends.
+// ProduceStream is the server's side of a producer's stream: the handler's goroutine receives, one more sends what those who answer do
+// not send themselves.
 type ProduceStream struct {
 	conn *conn
 	st   *drpcstream.Stream
 	out  *outbox
+
+	// writing is held by whoever takes answers off the outbox and writes them: the order of the one is that of the other.
+	writing struct {
+		sync.Mutex
+		framer *framer // nil: the stream is over
+		pieces [1][]byte
+	}
 
 	failing chan struct{} // closed by the first Fail, after failure is set
 	once    sync.Once
@@ -149,6 +156,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 		return err
 	}
 	p := &ProduceStream{conn: c, st: st, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}
+	p.writing.framer = newFramer(c, st.ID())
 	stop, written := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(written)
@@ -159,6 +167,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 		close(stop)
 		c.hurry()
 		<-written
+		_ = p.endWriting()
 	}()
 	err := s.o.Services.Produce(p)
 	switch {
@@ -181,7 +190,9 @@ func (p *ProduceStream) write(stop chan struct{}) {
 			}
 		case <-p.failing:
 			_ = p.drain()
-			_ = p.st.SendError(toWire(p.failure))
+			if p.endWriting() == nil {
+				_ = p.st.SendError(toWire(p.failure))
+			}
 			return
 		case <-stop:
 			return
@@ -190,17 +201,67 @@ func (p *ProduceStream) write(stop chan struct{}) {
 }
 
 func (p *ProduceStream) drain() error {
-	for {
-		answers := p.out.take()
-		if answers == nil {
-			return p.st.RawFlush()
-		}
-		err := p.st.RawWrite(drpcwire.KindMessage, answers)
+	w := &p.writing
+	w.Lock()
+	defer w.Unlock()
+	if w.framer == nil {
+		return nil
+	}
+	if err := p.st.Context().Err(); err != nil { // nobody reads any more, although the connection may be there
+		return err
+	}
+	if err := w.framer.complete(); err != nil {
+		return err
+	}
+	for answers := p.out.take(); answers != nil; answers = p.out.take() {
+		err := w.framer.write(p.piecesOf(answers))
 		p.out.done(answers)
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// writeSmall writes what is queued if it is little and nobody else is writing. False: the sending goroutine has to.
+func (p *ProduceStream) writeSmall() bool {
+	w := &p.writing
+	if !w.TryLock() {
+		return false
+	}
+	defer w.Unlock()
+	if w.framer == nil || !w.framer.canTry() || p.st.Context().Err() != nil {
+		return false
+	}
+	answers := p.out.takeSmall(smallAnswers)
+	if answers == nil {
+		return false
+	}
+	err := w.framer.tryWrite(p.piecesOf(answers))
+	p.out.done(answers)
+	return err == nil && w.framer.whole()
+}
+
+// piecesOf returns answers as the pieces of a message. writing is held.
+func (p *ProduceStream) piecesOf(answers []byte) [][]byte {
+	p.writing.pieces[0] = answers
+	return p.writing.pieces[:]
+}
+
+// endWriting leaves the connection to drpc's stream. It fails when there is a message that cannot be completed: nothing can be said then.
+func (p *ProduceStream) endWriting() error {
+	w := &p.writing
+	w.Lock()
+	defer w.Unlock()
+	if w.framer == nil {
+		return nil
+	}
+	err := w.framer.complete()
+	w.framer = nil
+	if err != nil {
+		_ = p.conn.Close()
+	}
+	return err
 }
 
 // Context ends when the stream does.
@@ -209,12 +270,17 @@ func (p *ProduceStream) Context() context.Context { return p.st.Context() }
 // Remote is the address of the producer.
 func (p *ProduceStream) Remote() string { return p.conn.RemoteAddr().String() }
 
-// Recv calls f for each request, in the order in which the client sent them, until the stream ends. It returns nil when
-// the client closed it. f must not block: while it runs nothing is read, and a broken connection goes unnoticed.
-func (p *ProduceStream) Recv(f func(ProduceRequest)) error {
+// Recv calls f for each request, in the order in which the client sent them, and end, if not nil, after those that came together, until
+// the stream ends. It returns nil when the client closed it. Neither must block: while they run nothing is read, and a broken connection
+// goes unnoticed.
+func (p *ProduceStream) Recv(f func(ProduceRequest), end func()) error {
 	err := receive(p.conn, p.st, func(message *buffer) error {
 		defer message.Release()
 		p.bad = frames(message.bytes, func(kind byte, frame []byte) error { return p.frame(kind, frame, message, f) })
+		if end != nil {
+			end()
+		}
+		p.Flush()
 		return p.bad
 	})
 	if hungUp(err) {
@@ -250,21 +316,30 @@ func tooLarge(n int) *Error {
 	return Errorf(CodeMessageTooLarge, "batch of %d bytes, the limit is %d: send smaller batches", n, MaxBatchBytes)
 }
 
-// Send queues an answer. It never blocks; any goroutine may call it, also after the stream has ended. A client that lets
-// answers pile up beyond a bound loses its stream.
+// Send queues an answer. It never blocks; any goroutine may call it, also after the stream has ended. Flush must follow, but one for
+// several answers will do, and what is sent inside Recv's callbacks is flushed by Recv. A client that lets answers pile up beyond a bound
+// loses its stream.
 func (p *ProduceStream) Send(r ProduceResponse) {
 	if p.out.begin(answerHead + len(r.Message)) {
 		p.out.end(appendAnswer(p.out.train(), r))
-		p.out.flush()
 	} else if p.out.overflows() {
 		p.Fail(Errorf(CodePolicyViolation, "%d bytes of answers were not read: the stream is closed", answersBound))
+	}
+}
+
+// smallAnswers is what Flush writes itself: about two hundred answers.
+const smallAnswers = 8 << 10
+
+// Flush has what was sent written, on this goroutine if it is little, and never waits for it.
+func (p *ProduceStream) Flush() {
+	if p.out.flushed() && !p.writeSmall() {
+		p.out.signal()
 	}
 }
 
 func (p *ProduceStream) put(frame []byte) {
 	if p.out.begin(len(frame)) {
 		p.out.end(append(p.out.train(), frame...))
-		p.out.flush()
 	}
 }
 

@@ -37,6 +37,9 @@ type PeerHandler interface {
 	// Step takes ownership of m and all it points to; but the data of its entries is data's, of which Step takes over a reference.
 	// nil: there is nothing to release.
 	Step(from id.Node, g id.Group, m *raftpb.Message, data Loan)
+	// Stepped is called after the Steps of one train, however few there were: for what is better done once for all of them. It must
+	// not block.
+	Stepped()
 	// PeerClosed says that the newest control lane of a node has ended. The node passes it on to Peers.Lost.
 	PeerClosed(from id.Node)
 }

@@ -22,7 +22,7 @@ var topic = id.Topic{1, 2, 3}
 func TestProduceStream(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	s := startServer(t, ServerOptions{Node: 3, Services: Services{Produce: func(p *ProduceStream) error {
-		return p.Recv(func(r ProduceRequest) {
+		return serve(p, func(r ProduceRequest) {
 			p.Send(ProduceResponse{Correlation: r.Correlation, BaseOffset: id.Offset(len(r.Batch)), Leader: 3, Epoch: id.Epoch(r.Partition),
 				Message: string(r.Batch[:min(3, len(r.Batch))])})
 		})
@@ -86,7 +86,7 @@ func TestProduceStream(t *testing.T) {
 func TestProduceStreamFail(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	s := startServer(t, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
-		return p.Recv(func(ProduceRequest) {
+		return serve(p, func(ProduceRequest) {
 			p.Fail(&Error{Code: CodeNotLeaderOrFollower, Message: "node 2 leads it", Leader: 2})
 		})
 	}}})

@@ -12,7 +12,7 @@ func TestFailEndsRecv(t *testing.T) {
 	done := make(chan error, 1)
 	requests := 0
 	s := startServer(t, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
-		err := p.Recv(func(ProduceRequest) {
+		err := serve(p, func(ProduceRequest) {
 			requests++
 			p.Fail(Errorf(CodePolicyViolation, "enough"))
 		})
@@ -41,7 +41,7 @@ func TestFailEndsRecv(t *testing.T) {
 // TestCloseWithIdleClients: a server closes although clients never receive and say nothing.
 func TestCloseWithIdleClients(t *testing.T) {
 	s := startServer(t, ServerOptions{Services: Services{
-		Produce: func(p *ProduceStream) error { return p.Recv(func(ProduceRequest) {}) },
+		Produce: func(p *ProduceStream) error { return serve(p, func(ProduceRequest) {}) },
 		Fetch:   func(f *FetchStream) error { return f.Recv(func(FetchCommand) error { return nil }) },
 	}})
 	d := &Dialer{}

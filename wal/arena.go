@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
@@ -58,11 +59,34 @@ func (m *memory) prepareAhead(stop <-chan struct{}, limit int64) {
 			if err != nil {
 				break // whoever needs one says so
 			}
-			populate(buf)
+			populate(buf, func(took time.Duration) { m.pause(stop, took) })
 			m.mu.Lock()
 			m.ahead = append(m.ahead, buf)
 			m.mu.Unlock()
 		}
+	}
+}
+
+// While there is an arena left the next one is prepared with rests, restAfterPages times as long as each step took: on a busy machine,
+// or one whose nodes all grow at the same pace, steps without a rest are tens of milliseconds in which nobody else has a processor.
+// The longest rest is short against the time in which the fastest tails fill an arena.
+const (
+	restAfterPages   = 4
+	longestPagesRest = 10 * time.Millisecond
+)
+
+func (m *memory) pause(stop <-chan struct{}, took time.Duration) {
+	m.mu.Lock()
+	left := len(m.ahead)
+	m.mu.Unlock()
+	if left == 0 {
+		return
+	}
+	timer := time.NewTimer(min(restAfterPages*took, longestPagesRest))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-stop:
 	}
 }
 

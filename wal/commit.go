@@ -26,7 +26,7 @@ type committer struct {
 	round round
 	wg    sync.WaitGroup
 
-	done      func()      // called after the Dones of a round; may be nil
+	done      func(int)   // called after the Dones of a round; may be nil
 	completed journal.Seq // last completed round; the goroutine's own
 	unsealed  bool        // nothing vouches for it yet
 }
@@ -59,7 +59,9 @@ func (c *committer) run() {
 	defer timer.Stop()
 	for !c.s.failed() {
 		if c.take() {
-			c.commit()
+			if c.commit() && c.done != nil { // no lock is held
+				c.done(c.waiting())
+			}
 			continue
 		}
 		c.mu.Lock()
@@ -125,21 +127,28 @@ func holds(appends []*Append, l *Log) bool {
 	return false
 }
 
-// commit runs the round that take gathered.
-func (c *committer) commit() {
+// waiting is the number of appends for the next rounds.
+func (c *committer) waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue)
+}
+
+// commit runs the round that take gathered. False: the store has failed.
+func (c *committer) commit() bool {
 	r := &c.round
 	defer r.clear()
 	defer r.release()
 	if r.sync {
 		if err := c.write(); err != nil {
 			c.s.fail(err)
-			return
+			return false
 		}
 	}
 	c.s.ending.Lock() // nothing completes once the store has failed
 	defer c.s.ending.Unlock()
 	if c.s.failed() {
-		return
+		return false
 	}
 	for _, rl := range r.logs {
 		rl.complete(c.completed)
@@ -153,10 +162,8 @@ func (c *committer) commit() {
 			a.Done(a)
 		}
 	}
-	if c.done != nil {
-		c.done()
-	}
 	c.s.checkpoints.roundDone()
+	return true
 }
 
 // write makes the round durable: frame and segments are written together and synced at the same time.
@@ -191,11 +198,11 @@ func (c *committer) write() error {
 // writeFrame writes and syncs the frame. Without space it waits for the checkpointer to free journal files.
 func (c *committer) writeFrame() (journal.Written, error) {
 	for {
-		w, err := c.s.journal.Write(&c.round.frame, c.completed)
+		w, err := c.s.journal.WriteSync(&c.round.frame, c.completed)
 		if err == nil {
 			c.s.metrics.journalBytes.Add(uint64(w.Bytes))
 			c.s.checkpoints.wrote(int64(w.Bytes))
-			return w, c.s.journal.Sync()
+			return w, nil
 		}
 		if !errors.Is(err, disk.ErrNoSpace) {
 			return w, err
@@ -248,10 +255,7 @@ func (rl *roundLog) complete(seq journal.Seq) {
 // seal vouches for the last round. It is synced, so that a later frame in another file cannot outlive it.
 func (c *committer) seal() {
 	c.round.frame.Reset()
-	w, err := c.s.journal.Write(&c.round.frame, c.completed)
-	if err == nil {
-		err = c.s.journal.Sync()
-	}
+	w, err := c.s.journal.WriteSync(&c.round.frame, c.completed)
 	c.unsealed = false
 	switch {
 	case errors.Is(err, disk.ErrNoSpace): // the next round vouches

@@ -75,7 +75,7 @@ func startCluster(ctx context.Context, dir string, fsync Fsync, say func(string,
 			return nil, errors.Join(err, c.close())
 		}
 		c.nodes = append(c.nodes, bench.ChildOptions{
-			Name: fmt.Sprintf("NATS server %d", i+1), Path: binary, Args: []string{"-c", file}, Log: data + ".log",
+			Name: fmt.Sprintf("NATS server %d", i+1), Path: binary, Args: []string{"-c", file}, Log: data + ".log", Share: nodes,
 		})
 		if err := c.start(ctx, i); err != nil {
 			return nil, errors.Join(err, c.close())

@@ -170,6 +170,9 @@ func (s *system) Describe() bench.Description {
 			"client": fmt.Sprintf("nats.go %s, asynchronous publish to the leaders of the streams, %d messages in flight, nothing is sent again", nats.Version, s.window()),
 		},
 	}
+	if d.Own {
+		d.Settings["processors"] = bench.ProcessorsSetting(d.Nodes)
+	}
 	if s.target.Fsync == FsyncAlways {
 		d.Fsync = "before the acknowledgement, on a majority (sync_interval: always)"
 	}

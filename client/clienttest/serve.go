@@ -14,7 +14,7 @@ import (
 
 // produce serves one producer.
 func (n *node) produce(s *rpc.ProduceStream) error {
-	return s.Recv(func(r rpc.ProduceRequest) { n.cluster.handle(n, s, r) })
+	return s.Recv(func(r rpc.ProduceRequest) { n.cluster.handle(n, s, r) }, nil)
 }
 
 func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {

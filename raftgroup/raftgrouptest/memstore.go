@@ -120,7 +120,7 @@ type memStore struct {
 	disk      *MemDisk
 	wake      chan struct{}
 	done      chan struct{}
-	roundDone func()
+	roundDone func(int)
 
 	mu      sync.Mutex
 	logs    map[id.Group]*memLog
@@ -154,7 +154,7 @@ func (s *memStore) Logs() []raftgroup.Log {
 }
 
 // SetRoundDone implements raftgroup.LogStore. It is called before the first Submit.
-func (s *memStore) SetRoundDone(done func()) { s.roundDone = done }
+func (s *memStore) SetRoundDone(done func(int)) { s.roundDone = done }
 
 // SetCutTaker implements raftgroup.LogStore.
 func (s *memStore) SetCutTaker(take func(*wal.Log)) { s.cuts = take }
@@ -220,7 +220,10 @@ func (s *memStore) commit() {
 		for _, a := range done {
 			a.append.Done(a.append)
 		}
-		s.roundDone()
+		s.mu.Lock()
+		waiting := len(s.queue)
+		s.mu.Unlock()
+		s.roundDone(waiting)
 	}
 }
 

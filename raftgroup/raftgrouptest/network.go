@@ -14,6 +14,7 @@ import (
 
 // Receiver takes messages: a *raftgroup.Host.
 type Receiver interface {
+	Visit() raftgroup.Visit
 	Step(from id.Node, g id.Group, m *raftpb.Message, data raftgroup.Loan)
 }
 
@@ -257,9 +258,15 @@ func (b *mailbox) run() {
 		if closed {
 			return
 		}
-		for _, l := range letters {
-			b.receiver.Step(l.from, l.group, l.message, newBuffer(l.message))
+		step, end := b.receiver.Step, func() {}
+		if len(letters)%2 == 1 { // both ways to deliver
+			visit := b.receiver.Visit()
+			step, end = visit.Step, visit.End
 		}
+		for _, l := range letters {
+			step(l.from, l.group, l.message, newBuffer(l.message))
+		}
+		end()
 		clear(letters)
 	}
 }

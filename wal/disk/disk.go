@@ -52,6 +52,9 @@ type FS interface {
 type File interface {
 	// WriteAt writes all of p, which, like off, must be aligned to BlockSize in address and length. p is not kept.
 	WriteAt(p []byte, off int64) (int, error)
+	// WriteSyncAt is WriteAt of p followed by a Sync of it: p is durable when it returns, with what is needed to read it. Other bytes
+	// may or may not be. It is one system call where the system has one, and one wait for the disk instead of two.
+	WriteSyncAt(p []byte, off int64) (int, error)
 	// WritevAt writes the pieces one after the other from off, as WriteAt would their concatenation; each piece must be
 	// aligned like p. bufs and the pieces are neither changed nor kept. On an error any part of the range may be written.
 	WritevAt(bufs [][]byte, off int64) error

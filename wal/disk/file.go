@@ -61,7 +61,11 @@ func (f *osFile) Close() error {
 
 func (f *osFile) closed(op string) error { return wrap(op, f.name, fs.ErrClosed) }
 
-func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
+func (f *osFile) WriteAt(p []byte, off int64) (int, error) { return f.writeAt(pwrite, p, off) }
+
+func (f *osFile) WriteSyncAt(p []byte, off int64) (int, error) { return f.writeAt(pwriteSync, p, off) }
+
+func (f *osFile) writeAt(pwrite func(fd int, p []byte, off int64) (int, error), p []byte, off int64) (int, error) {
 	if err := CheckAligned(p, off); err != nil {
 		return 0, err
 	}

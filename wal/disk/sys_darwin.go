@@ -18,6 +18,14 @@ var (
 	}
 )
 
+func pwriteSync(fd int, p []byte, off int64) (int, error) {
+	n, err := pwrite(fd, p, off)
+	if err != nil {
+		return n, err
+	}
+	return n, fdatasync(fd)
+}
+
 func writev(fd int, bufs [][]byte, off int64) error {
 	for _, p := range bufs {
 		for len(p) > 0 {

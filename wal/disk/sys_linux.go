@@ -20,7 +20,26 @@ var (
 	fdatasync = unix.Fdatasync
 	fallocate = unix.Fallocate
 	pwritev   = rawPwritev
+	pwritev2  = rawPwritev2
 )
+
+// pwriteSync writes and syncs with one call, which saves the way out of the kernel and back in between: on a busy machine the thread waits
+// for a processor each time. Drives that can write through their cache are spared the flush of all of it, too.
+func pwriteSync(fd int, p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	v := unix.Iovec{Base: &p[0]}
+	v.SetLen(len(p))
+	n, err := pwritev2(fd, &v, off, unix.RWF_DSYNC)
+	if err != unix.ENOSYS && err != unix.EOPNOTSUPP {
+		return n, err
+	}
+	if n, err = pwrite(fd, p, off); err != nil { // before Linux 4.7
+		return n, err
+	}
+	return n, fdatasync(fd)
+}
 
 type iovecs struct {
 	v [iovMax]unix.Iovec
@@ -96,6 +115,15 @@ func rawPwritev(fd int, v []unix.Iovec, off int64) (int, error) {
 	// The offset is passed in two halves; on 64-bit systems the second one is shifted out.
 	n, _, errno := unix.Syscall6(unix.SYS_PWRITEV, uintptr(fd), uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)),
 		uintptr(off), uintptr(uint64(off)>>32), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// rawPwritev2 writes one piece.
+func rawPwritev2(fd int, v *unix.Iovec, off int64, flags int) (int, error) {
+	n, _, errno := unix.Syscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(v)), 1, uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
 	if errno != 0 {
 		return 0, errno
 	}

@@ -43,6 +43,8 @@ func (f unsyncedFile) Sync() error {
 	return err
 }
 
+func (f unsyncedFile) WriteSyncAt(p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+
 // SyncTree makes a directory durable with everything in it, whoever wrote it and through whatever handle. The directory's own name
 // is its parent's business, as with SyncDir. Nothing may be written to it meanwhile.
 func SyncTree(fsys FS, dir string) error {

@@ -90,12 +90,25 @@ func (j *Journal) begin(f *file, end int64, seq Seq) {
 	j.mu.number = f.info.Number
 }
 
+// WriteSync is Write followed by Sync, with one call to the disk where there is nothing else to sync.
+func (j *Journal) WriteSync(f *Frame, prevDurable Seq) (Written, error) {
+	w, err := j.write(f, prevDurable, len(j.dirty) == 0)
+	if err != nil || len(j.dirty) == 0 {
+		return w, err
+	}
+	return w, j.Sync()
+}
+
 // Write writes a frame. prevDurable is the last sequence whose round is complete: the frame synced, and what its references
 // name. The frame is durable after the next Sync; until then it may be lost, also if later frames are not.
 //
 // It may wait for the next file to be prepared. If there is no space for one, the error wraps disk.ErrNoSpace, nothing was
 // written and the journal goes on: watch Room. So it does after ErrFrameTooLarge. Any other error is final.
 func (j *Journal) Write(f *Frame, prevDurable Seq) (Written, error) {
+	return j.write(f, prevDurable, false)
+}
+
+func (j *Journal) write(f *Frame, prevDurable Seq, sync bool) (Written, error) {
 	if err := j.err(); err != nil {
 		return Written{}, err
 	}
@@ -112,10 +125,7 @@ func (j *Journal) Write(f *Frame, prevDurable Seq) (Written, error) {
 		}
 	}
 	b := f.finish(j.cur.info.Epoch, j.seq+1, prevDurable)
-	if len(j.dirty) == 0 || j.dirty[len(j.dirty)-1] != j.cur {
-		j.dirty = append(j.dirty, j.cur)
-	}
-	if _, err := j.cur.WriteAt(b, j.end); err != nil {
+	if err := j.put(b, sync); err != nil {
 		return Written{}, j.fail(fmt.Errorf("write %s: %w", j.cur.info.Name, err))
 	}
 	j.seq++
@@ -123,12 +133,28 @@ func (j *Journal) Write(f *Frame, prevDurable Seq) (Written, error) {
 	j.prevDurable = prevDurable
 	j.frames.Add(1)
 	j.bytes.Add(uint64(len(b)))
+	if sync {
+		j.synced()
+	}
 
 	j.mu.Lock()
 	l := j.mu.live[len(j.mu.live)-1]
 	l.last, l.used = j.seq, j.end
 	j.mu.Unlock()
 	return Written{Seq: j.seq, File: j.cur.info.Number, Bytes: len(b)}, nil
+}
+
+// put writes b at the end, durably or to be synced later.
+func (j *Journal) put(b []byte, sync bool) error {
+	if sync {
+		_, err := j.cur.WriteSyncAt(b, j.end)
+		return err
+	}
+	if len(j.dirty) == 0 || j.dirty[len(j.dirty)-1] != j.cur {
+		j.dirty = append(j.dirty, j.cur)
+	}
+	_, err := j.cur.WriteAt(b, j.end)
+	return err
 }
 
 // Sync makes all written frames durable. An error is final.
@@ -143,9 +169,13 @@ func (j *Journal) Sync() error {
 	}
 	clear(j.dirty)
 	j.dirty = j.dirty[:0]
+	j.synced()
+	return nil
+}
+
+func (j *Journal) synced() {
 	j.durable.Store(uint64(j.seq))
 	j.syncs.Add(1)
-	return nil
 }
 
 // roll makes another file with room for a frame the current one.

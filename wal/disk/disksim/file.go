@@ -37,6 +37,15 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// WriteSyncAt is two operations: a crash may come between them, and either may fail.
+func (f *file) WriteSyncAt(p []byte, off int64) (int, error) {
+	n, err := f.WriteAt(p, off)
+	if err != nil {
+		return n, err
+	}
+	return n, f.Sync()
+}
+
 func (f *file) WritevAt(bufs [][]byte, off int64) error {
 	bytes, err := disk.CheckVector(bufs, off)
 	if err != nil {

@@ -32,15 +32,24 @@ type Process struct {
 	binary string
 	args   []string
 	log    string // file of its standard error
-	share  int    // nodes on this machine
+	share  int    // of ClusterOptions
 
 	mu    sync.Mutex
 	child *Child // nil: it does not run
 }
 
-// StartCluster starts nodes 1..n with binary (a quorumlog executable) and returns when all of them serve. Data and logs are kept
-// below dir. args are added to each node's command line; {node} in them stands for its number.
-func StartCluster(ctx context.Context, binary, dir string, n int, args ...string) (*Cluster, error) {
+// ClusterOptions say what cluster to start.
+type ClusterOptions struct {
+	Binary string   // a quorumlog executable
+	Dir    string   // data and logs are kept below it
+	Nodes  int      // numbered from 1
+	Share  int      // see ChildOptions
+	Args   []string // added to each node's command line; {node} in them stands for its number
+}
+
+// StartCluster starts nodes and returns when all of them serve.
+func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
+	binary, dir, n, args := o.Binary, o.Dir, o.Nodes, o.Args
 	addresses, err := FreeAddresses(2 * n)
 	if err != nil {
 		return nil, err
@@ -50,7 +59,7 @@ func StartCluster(ctx context.Context, binary, dir string, n int, args ...string
 		number := strconv.Itoa(i + 1)
 		p := &Process{
 			ID: id.Node(i + 1), Dir: filepath.Join(dir, "node-"+number), RPC: addresses[2*i], Gossip: addresses[2*i+1],
-			binary: binary, log: filepath.Join(dir, "node-"+number+".log"), share: n,
+			binary: binary, log: filepath.Join(dir, "node-"+number+".log"), share: o.Share,
 		}
 		p.args = append([]string{
 			"node", "--node-id", number, "--data-dir", p.Dir, "--rpc-address", p.RPC, "--gossip-address", p.Gossip,

@@ -73,7 +73,10 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 		s.args = append(s.args, q.Args...)
 		begin := time.Now()
 		var err error
-		if s.cluster, err = StartCluster(ctx, q.Binary, setup.Dir, q.Nodes, append(s.args[:len(s.args):len(s.args)], setup.Profile.flags()...)...); err != nil {
+		if s.cluster, err = StartCluster(ctx, ClusterOptions{
+			Binary: q.Binary, Dir: setup.Dir, Nodes: q.Nodes, Share: setup.Workload.Share(q.Nodes),
+			Args: append(s.args[:len(s.args):len(s.args)], setup.Profile.flags()...),
+		}); err != nil {
 			return nil, err
 		}
 		s.servers = s.cluster.Servers()
@@ -188,8 +191,8 @@ func (s *ownSystem) Describe() Description {
 			d.Version = n.Version
 		}
 	}
-	if d.Own {
-		d.Settings["processors"] = ProcessorsSetting(d.Nodes)
+	if share := s.setup.Workload.Share(d.Nodes); d.Own && share > 0 {
+		d.Settings["processors"] = ProcessorsSetting(share)
 	}
 	if len(s.args) > 0 {
 		d.Settings["node flags"] = strings.Join(s.args, " ")

@@ -143,6 +143,16 @@ func ParseWorkload(data []byte) (Workload, error) {
 	return w, w.Validate()
 }
 
+// Share is how many nodes have to share the machine's processors under this workload, when n of them are started on it: all n where
+// latency is measured, which would be that of the wake-ups of more threads than there are processors. At maximum rates each may use
+// all (0): there it is the threads that wait for disks.
+func (w Workload) Share(n int) int {
+	if w.Mode == ModeRate {
+		return n
+	}
+	return 0
+}
+
 // withDefaults fills in what a workload does not say.
 func (w Workload) withDefaults() Workload {
 	def(&w.Mode, ModeMaximum)

@@ -101,7 +101,7 @@ func (n *Node) produce(stream *rpc.ProduceStream) error {
 	return stream.Recv(s.receive, func() { n.host.Visit().End() })
 }
 
-// receive takes one request off the wire. It must not block: the partition answers through answered, on its worker.
+// receive takes one request off the wire. It must not block: the partition answers through answered, in a turn of its worker.
 func (s *produceStream) receive(r rpc.ProduceRequest) {
 	p, err := s.admit(r)
 	if err != nil {
@@ -140,8 +140,8 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 	}
 }
 
-// answered is the end of every proposal; it runs on the partition's worker, or on the caller's goroutine when the proposal was
-// refused at once.
+// answered is the end of every proposal; it runs in a turn of the partition's worker, on whichever goroutine that is, or on the caller's
+// when the proposal was refused at once.
 func answered(p *raftgroup.Proposal) {
 	w := p.Owner.(*pending)
 	s, size := w.stream, int64(w.size)

@@ -41,7 +41,7 @@ type ringStore struct {
 	queue  []*wal.Append
 	wake   chan struct{}
 	ended  chan struct{}
-	done   func(int)
+	done   func(wal.Pace)
 	closed bool
 }
 
@@ -77,7 +77,7 @@ func newRingStore() *ringStore {
 				a.Done(a)
 			}
 			if len(done) > 0 {
-				s.done(1) // not to be blocked by a Submit of its own
+				s.done(wal.PaceBusy) // not to be blocked by a Submit of its own
 			}
 			if closed {
 				return
@@ -87,8 +87,8 @@ func newRingStore() *ringStore {
 	return s
 }
 
-func (s *ringStore) SetCutTaker(func(*wal.Log))  {}
-func (s *ringStore) SetRoundDone(done func(int)) { s.done = done }
+func (s *ringStore) SetCutTaker(func(*wal.Log))       {}
+func (s *ringStore) SetRoundDone(done func(wal.Pace)) { s.done = done }
 func (s *ringStore) Submit(appends []*wal.Append) {
 	for _, a := range appends {
 		l := raftgroup.TargetOf(a).(*ringLog)

@@ -17,10 +17,13 @@
 //
 // # Turns
 //
-// A worker owns its groups alone: a group's RawNode, its waiters, its Machine and the owner's side of its log are touched by
-// no other goroutine. A turn is: drain the inbox, step everything, then for each group that was touched propose what waits,
-// take one Ready and work it off, then hand all appends to the store in one [LogStore] submission. A turn ends when no
-// touched group has anything left to do. There is no goroutine, timer or lock per group.
+// A worker's groups are touched in its turns alone, one turn at a time: each group's RawNode, its waiters, its Machine and the owner's
+// side of its log. A turn is: drain the inbox, step everything, then for each group that was touched propose what waits, take one Ready
+// and work it off, then hand all appends to the store in one [LogStore] submission. A turn ends when no touched group has anything left to
+// do, with [Options].TurnDone. There is no goroutine, timer or lock per group.
+//
+// Turns run on the worker's own goroutine, or, when there is little to do, on that of whoever brings it: a [Visit] of a goroutine that
+// receives, or the store's after a round. turns.go says how they agree who.
 //
 // Within a Ready the order is: cut at the first new entry and fail the waiters at and above it; role and term; note the new
 // entries; move the commit index, high watermark and answers; apply. Answering before cutting would acknowledge the entry
@@ -30,7 +33,8 @@
 //
 // Votes and acknowledgements are attached by Raft to an append and leave when the store says that it, and everything
 // submitted for the group before it, is durable: on the store's goroutine, straight into the transport. Responses of a
-// replica to itself go back to its worker, in order.
+// replica to itself go back to its worker, in order; a follower has time for them until its next turn. A commit index that moved alone is
+// not stored by itself: the log hears of it, and writes it along with what comes next.
 //
 // # Failure
 //

@@ -49,6 +49,7 @@ type inbox struct {
 	smallBytes    int64
 	bulkBytes     int64
 	proposalBytes int64
+	called        bool // a call is among the urgent: it may be for all groups
 	maxBytes      int64
 }
 
@@ -63,7 +64,7 @@ type delivery struct {
 func (in *inbox) light() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.bulkBytes+in.proposalBytes <= lightBytes && len(in.urgent)+len(in.bulk)+len(in.proposals) <= lightEvents
+	return !in.called && in.bulkBytes+in.proposalBytes <= lightBytes && len(in.urgent)+len(in.bulk)+len(in.proposals) <= lightEvents
 }
 
 // post queues an event that must not be lost. False: the worker has ended.
@@ -74,6 +75,7 @@ func (in *inbox) post(ev event) bool {
 		return false
 	}
 	in.urgent = append(in.urgent, ev)
+	in.called = in.called || ev.kind == evCall
 	in.mu.Unlock()
 	in.waiting.Store(true)
 	return true
@@ -143,7 +145,7 @@ func (in *inbox) take(d *delivery) {
 	d.urgent, in.urgent = in.urgent, d.urgent[:0]
 	d.bulk, in.bulk = in.bulk, d.bulk[:0]
 	d.proposals, in.proposals = in.proposals, d.proposals[:0]
-	in.smallBytes, in.bulkBytes, in.proposalBytes = 0, 0, 0
+	in.smallBytes, in.bulkBytes, in.proposalBytes, in.called = 0, 0, 0, false
 	for i := range d.bulk {
 		d.bulk[i].group.bulkQueued = 0
 	}

@@ -30,8 +30,8 @@ type Proposal struct {
 	Batch batch.Batch // exactly one; base offset and epoch are stamped into it in place
 	Acks  Acks
 	Wait  Wait
-	// Done is called once, on the group's worker, or on the goroutine of Propose when the proposal is refused at the door. It
-	// must not block, and not propose.
+	// Done is called once, in a turn of the group's worker, which may run on the goroutine of a Visit or of the store; or on the
+	// goroutine of Propose when the proposal is refused at the door. It must not block, and not propose.
 	Done   func(*Proposal)
 	Result Result
 	Owner  any // the caller's own

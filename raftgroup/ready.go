@@ -199,7 +199,7 @@ func (g *Group) send(m *raftpb.Message, data Loan) bool {
 
 // queueAppend turns a MsgStorageAppend into an append of the turn's submission. Every one is submitted, also without entries:
 // its responses must wait for all earlier ones of the group, since an acknowledgement may be for an entry that is still being
-// written. (A duplicate MsgApp yields an empty append with just that.)
+// written. (A duplicate MsgApp yields an empty append with just that.) The exception is one with neither entries nor a vote nor responses.
 func (g *Group) queueAppend(m *raftpb.Message) {
 	vote := wal.HardState{Term: id.Term(m.GetTerm()), Vote: id.Replica(m.GetVote())}
 	voted := m.Term != nil && vote != g.voted
@@ -251,7 +251,8 @@ func appendDone(a *wal.Append) {
 	}
 	done := &g.h.answered.jobs[g.w.number]
 	done.jobs = append(done.jobs, j)
-	done.urgent = done.urgent || !j.lazy || g.failed.Load() // somebody may wait until nothing of it is in flight
+	done.urgent = done.urgent || !j.lazy || g.failed.Load() || // somebody may wait until nothing of it is in flight
+		j.first > 0 && j.first <= g.Commit() // and what is committed and stored is applied
 }
 
 // answered is what a commit round of the store has completed so far: its goroutine's alone.
@@ -266,8 +267,8 @@ type completed struct {
 }
 
 // roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one turn of each worker that has
-// to know at once. A store for which nothing waits lends its goroutine for that.
-func (h *Host) roundDone(waiting int) {
+// to know at once. A store at leisure lends its goroutine for that.
+func (h *Host) roundDone(pace wal.Pace) {
 	if h.answered.sent {
 		h.answered.sent = false
 		h.o.Transport.Flush()
@@ -283,7 +284,7 @@ func (h *Host) roundDone(waiting int) {
 		done.jobs, done.urgent = done.jobs[:0], false
 		switch {
 		case !urgent: // there is another turn soon, with the next tick at the latest
-		case waiting == 0:
+		case pace == wal.PaceLeisurely:
 			w.visit()
 		default:
 			w.nudge()

@@ -11,7 +11,7 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// storage is Raft's view of a group's log. All of it runs inside calls of the RawNode, hence on the worker.
+// storage is Raft's view of a group's log. All of it runs inside calls of the RawNode, hence in its worker's turns.
 //
 // Raft asks for entries for two purposes. Those it needs itself, above applied, must be there at once: they are in the log's
 // memory, but for the first moments after a restart. Those for a lagging follower may have to be read from disk, which must

@@ -30,9 +30,9 @@ type Log interface {
 type LogStore interface {
 	Submit(appends []*wal.Append)
 	SetCutTaker(func(*wal.Log))
-	// SetRoundDone has done called, on the goroutine of Append.Done, after one or more calls of that, and with the number of appends
-	// that wait for this goroutine. When there are none done may take its time, and submit: Submit waits for no completion.
-	SetRoundDone(done func(waiting int))
+	// SetRoundDone has done called, on the goroutine of Append.Done, after one or more calls of that. It is told whether it may take
+	// its time, and submit: Submit waits for no completion then.
+	SetRoundDone(done func(wal.Pace))
 }
 
 var (

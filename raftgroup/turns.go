@@ -82,7 +82,7 @@ func (w *worker) visit() {
 		}
 	}()
 	for range visitTurns {
-		if !w.in.light() || w.closing.Load() {
+		if !w.light() {
 			break
 		}
 		w.turn()
@@ -91,6 +91,11 @@ func (w *worker) visit() {
 		}
 	}
 	w.handOver()
+}
+
+// light tells whether the next turn is one for visitors: little to do, for few groups. Called with the claim.
+func (w *worker) light() bool {
+	return len(w.waiting) == 0 && !w.ticked.Load() && !w.rang.Load() && !w.closing.Load() && w.in.light()
 }
 
 // Visit is how a goroutine that receives brings what it received: several messages and proposals, and then End, which does what

@@ -94,16 +94,19 @@ func (w *worker) run() {
 	}
 }
 
+// nudgeSelf is nudge, on run's own goroutine.
 func (w *worker) nudgeSelf() {
 	if w.turns.claim() {
 		w.work()
 	}
 }
 
-// work takes turns until nothing waits. The caller has claimed the first.
+// work takes the turn that was claimed. The next one, if somebody asked for it, comes by way of the channel: on a busy worker somebody
+// always has, and tick, alarm and stop would never be looked at.
 func (w *worker) work() {
-	for again := true; again; again = w.turns.again() {
-		w.turn()
+	w.turn()
+	if w.turns.again() {
+		w.handOver()
 	}
 }
 

@@ -17,9 +17,12 @@ const writeTimeout = 10 * time.Second
 // peer that does not read. drpc reads from one goroutine and writes under a mutex of its own.
 type conn struct {
 	net.Conn
-	tap      atomic.Pointer[tap] // set with mu
-	received atomic.Uint64
-	writeDue atomic.Int64 // unix nanoseconds of the present write deadline
+	tap       atomic.Pointer[tap] // set with mu
+	received  atomic.Uint64
+	writeDue  atomic.Int64              // unix nanoseconds of the present write deadline
+	lastWrite atomic.Pointer[time.Time] // set by hurry: the deadline for good
+	// endWriting, if there is one, ends what is written past drpc's stream, which must not write before: a message may be half written.
+	endWriting atomic.Pointer[func() error]
 
 	closing sync.Once
 	closed  chan struct{}
@@ -175,12 +178,16 @@ func (c *conn) limitWrite() {
 	if due := now.Add(writeTimeout).UnixNano(); due-c.writeDue.Load() > int64(time.Second) {
 		c.writeDue.Store(due)
 		_ = c.Conn.SetWriteDeadline(now.Add(writeTimeout))
+		if last := c.lastWrite.Load(); last != nil { // hurry came in between
+			_ = c.Conn.SetWriteDeadline(*last)
+		}
 	}
 }
 
 // hurry limits all further writes to a short time: the stream is ending, and only a last word may still go out.
 func (c *conn) hurry() {
 	due := time.Now().Add(time.Second)
+	c.lastWrite.Store(&due)
 	c.writeDue.Store(due.Add(time.Hour).UnixNano()) // keeps Write from moving it
 	_ = c.Conn.SetWriteDeadline(due)
 }

@@ -40,7 +40,7 @@ type tap struct {
 	large   int     // bytes of the last message of several frames: the next one is taken to be as large
 }
 
-// onBuffer takes a message and one reference of its memory. It must not block, nor send on the stream.
+// onBuffer takes a message and one reference of its memory. It must not block: what it says on the stream must not wait for the peer.
 type onBuffer func(message *buffer) error
 
 type tapMode uint8

@@ -26,7 +26,7 @@ type committer struct {
 	round round
 	wg    sync.WaitGroup
 
-	done      func(int)   // called after the Dones of a round; may be nil
+	done      func(Pace)  // called after the Dones of a round; may be nil
 	completed journal.Seq // last completed round; the goroutine's own
 	unsealed  bool        // nothing vouches for it yet
 }
@@ -59,8 +59,9 @@ func (c *committer) run() {
 	defer timer.Stop()
 	for !c.s.failed() {
 		if c.take() {
+			small := c.round.bytes <= smallRound
 			if c.commit() && c.done != nil { // no lock is held
-				c.done(c.waiting())
+				c.done(c.pace(small))
 			}
 			continue
 		}
@@ -127,11 +128,16 @@ func holds(appends []*Append, l *Log) bool {
 	return false
 }
 
-// waiting is the number of appends for the next rounds.
-func (c *committer) waiting() int {
+// smallRound is the size up to which a round counts as small: at higher rates the next one should not wait for others' work.
+const smallRound = 64 * kib
+
+func (c *committer) pace(small bool) Pace {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.queue)
+	if small && len(c.queue) == 0 {
+		return PaceLeisurely
+	}
+	return PaceBusy
 }
 
 // commit runs the round that take gathered. False: the store has failed.

@@ -454,10 +454,10 @@ func (s *Store) SetCutTaker(take func(*Log)) {
 	s.checkpoints.taker.Store(&take)
 }
 
-// SetRoundDone has done called by the committer goroutine after the last Append.Done of each round, with the number of appends that
-// wait for the next one: for what a caller wants to do once a round, and not once for each log. The next round begins when done
-// returns; done may call Submit. nil ends that. It is set before the first Submit.
-func (s *Store) SetRoundDone(done func(waiting int)) { s.commits.done = done }
+// SetRoundDone has done called by the committer goroutine after the last Append.Done of each round: for what a caller wants to do once
+// a round, and not once for each log. The next round begins when done returns; done may call Submit. nil ends that. It is set before
+// the first Submit.
+func (s *Store) SetRoundDone(done func(Pace)) { s.commits.done = done }
 
 // Pressure says whether more data should be accepted.
 func (s *Store) Pressure() Pressure {

@@ -119,6 +119,15 @@ type Append struct {
 	plan appendPlan // what Submit decided, for the committer
 }
 
+// Pace says whether the committer's goroutine has time.
+type Pace uint8
+
+// Paces.
+const (
+	PaceBusy      Pace = iota // rounds wait, or are large: whatever takes time belongs elsewhere
+	PaceLeisurely             // a small round is done, and nothing waits
+)
+
 // Pressure says whether more data should be accepted.
 type Pressure uint8
 

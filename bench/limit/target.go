@@ -81,7 +81,7 @@ func (s *system) Create(ctx context.Context, l bench.Layout) error {
 		}
 		address := ""
 		child, err := bench.StartChild(ctx, bench.ChildOptions{
-			Name: fmt.Sprintf("%s process %d", s.target.Name(), i), Path: s.path, Args: args, Log: s.dir(i) + ".txt", Share: 3,
+			Name: fmt.Sprintf("%s process %d", s.target.Name(), i), Path: s.path, Args: args, Log: s.dir(i) + ".txt", Share: s.setup.Workload.Share(3),
 			Ready: func(line string) (ok bool) {
 				address, ok = strings.CutPrefix(line, ReadyPrefix)
 				return ok
@@ -118,7 +118,9 @@ func (s *system) Describe() bench.Description {
 	} else {
 		d.Settings = map[string]string{"layout": fmt.Sprintf("one recycled file of %d MiB", journalBytes>>20)}
 	}
-	d.Settings["processors"] = bench.ProcessorsSetting(3)
+	if share := s.setup.Workload.Share(3); share > 0 {
+		d.Settings["processors"] = bench.ProcessorsSetting(share)
+	}
 	return d
 }
 

@@ -52,7 +52,8 @@ type cluster struct {
 	children []*bench.Child // nil: does not run
 }
 
-func startCluster(ctx context.Context, dir string, fsync Fsync, say func(string, ...any)) (*cluster, error) {
+func startCluster(ctx context.Context, setup bench.Setup, fsync Fsync) (*cluster, error) {
+	dir, say := setup.Dir, setup.Log
 	binary, err := findServer(ctx, say)
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func startCluster(ctx context.Context, dir string, fsync Fsync, say func(string,
 			return nil, errors.Join(err, c.close())
 		}
 		c.nodes = append(c.nodes, bench.ChildOptions{
-			Name: fmt.Sprintf("NATS server %d", i+1), Path: binary, Args: []string{"-c", file}, Log: data + ".log", Share: nodes,
+			Name: fmt.Sprintf("NATS server %d", i+1), Path: binary, Args: []string{"-c", file}, Log: data + ".log", Share: setup.Workload.Share(nodes),
 		})
 		if err := c.start(ctx, i); err != nil {
 			return nil, errors.Join(err, c.close())

@@ -37,7 +37,7 @@ func (t Target) Start(ctx context.Context, setup bench.Setup) (bench.System, err
 	s := &system{target: t, setup: setup, servers: setup.Servers}
 	if len(s.servers) == 0 {
 		var err error
-		if s.cluster, err = startCluster(ctx, setup.Dir, t.Fsync, setup.Log); err != nil {
+		if s.cluster, err = startCluster(ctx, setup, t.Fsync); err != nil {
 			return nil, err
 		}
 		s.servers = s.cluster.servers
@@ -170,8 +170,8 @@ func (s *system) Describe() bench.Description {
 			"client": fmt.Sprintf("nats.go %s, asynchronous publish to the leaders of the streams, %d messages in flight, nothing is sent again", nats.Version, s.window()),
 		},
 	}
-	if d.Own {
-		d.Settings["processors"] = bench.ProcessorsSetting(d.Nodes)
+	if share := s.setup.Workload.Share(d.Nodes); d.Own && share > 0 {
+		d.Settings["processors"] = bench.ProcessorsSetting(share)
 	}
 	if s.target.Fsync == FsyncAlways {
 		d.Fsync = "before the acknowledgement, on a majority (sync_interval: always)"

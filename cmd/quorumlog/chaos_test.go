@@ -55,7 +55,7 @@ func TestKillAtRandom(t *testing.T) {
 	chaos := chaosTime(t)
 	ctx, cancel := context.WithTimeout(context.Background(), chaos+2*time.Minute)
 	defer cancel()
-	cluster, err := bench.StartCluster(ctx, buildBinary(t), t.TempDir(), 3)
+	cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: buildBinary(t), Dir: t.TempDir(), Nodes: 3})
 	if err != nil {
 		t.Fatal(err)
 	}

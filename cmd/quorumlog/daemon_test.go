@@ -177,7 +177,7 @@ func TestTerminate(t *testing.T) {
 	}
 	t.Parallel()
 	ctx := testContext(t)
-	cluster, err := bench.StartCluster(ctx, buildBinary(t), t.TempDir(), 3)
+	cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: buildBinary(t), Dir: t.TempDir(), Nodes: 3})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func runDemo(ctx context.Context, f demoFlags) error {
 	progress := newProgress(os.Stderr)
 	result, err := func() (demoResult, error) {
 		begin := time.Now()
-		cluster, err := bench.StartCluster(ctx, binary, dir, 3, "--log-level", "info")
+		cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: binary, Dir: dir, Nodes: 3, Args: []string{"--log-level", "info"}})
 		if err != nil {
 			return demoResult{}, err
 		}

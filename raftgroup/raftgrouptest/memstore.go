@@ -120,7 +120,7 @@ type memStore struct {
 	disk      *MemDisk
 	wake      chan struct{}
 	done      chan struct{}
-	roundDone func(int)
+	roundDone func(wal.Pace)
 
 	mu      sync.Mutex
 	logs    map[id.Group]*memLog
@@ -154,7 +154,7 @@ func (s *memStore) Logs() []raftgroup.Log {
 }
 
 // SetRoundDone implements raftgroup.LogStore. It is called before the first Submit.
-func (s *memStore) SetRoundDone(done func(int)) { s.roundDone = done }
+func (s *memStore) SetRoundDone(done func(wal.Pace)) { s.roundDone = done }
 
 // SetCutTaker implements raftgroup.LogStore.
 func (s *memStore) SetCutTaker(take func(*wal.Log)) { s.cuts = take }
@@ -221,9 +221,12 @@ func (s *memStore) commit() {
 			a.append.Done(a.append)
 		}
 		s.mu.Lock()
-		waiting := len(s.queue)
+		pace := wal.PaceBusy
+		if len(s.queue) == 0 {
+			pace = wal.PaceLeisurely
+		}
 		s.mu.Unlock()
-		s.roundDone(waiting)
+		s.roundDone(pace)
 	}
 }
 

@@ -65,7 +65,7 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) { return f.writeAt(pw
 
 func (f *osFile) WriteSyncAt(p []byte, off int64) (int, error) { return f.writeAt(pwriteSync, p, off) }
 
-func (f *osFile) writeAt(pwrite func(fd int, p []byte, off int64) (int, error), p []byte, off int64) (int, error) {
+func (f *osFile) writeAt(write func(fd int, p []byte, off int64) (int, error), p []byte, off int64) (int, error) {
 	if err := CheckAligned(p, off); err != nil {
 		return 0, err
 	}
@@ -75,7 +75,7 @@ func (f *osFile) writeAt(pwrite func(fd int, p []byte, off int64) (int, error), 
 	defer f.release()
 	done := 0
 	for done < len(p) {
-		n, err := pwrite(f.fd, p[done:], off+int64(done))
+		n, err := write(f.fd, p[done:], off+int64(done))
 		if err == unix.EINTR {
 			continue
 		}

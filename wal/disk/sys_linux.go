@@ -29,9 +29,13 @@ func pwriteSync(fd int, p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	v := unix.Iovec{Base: &p[0]}
+	vec := iovecPool.Get().(*iovecs)
+	v := &vec.v[0]
+	v.Base = &p[0]
 	v.SetLen(len(p))
-	n, err := pwritev2(fd, &v, off, unix.RWF_DSYNC)
+	n, err := pwritev2(fd, v, off, unix.RWF_DSYNC)
+	v.Base = nil // do not keep the caller's memory alive
+	iovecPool.Put(vec)
 	if err != unix.ENOSYS && err != unix.EOPNOTSUPP {
 		return n, err
 	}

@@ -19,8 +19,7 @@
 // # A round
 //
 //	f.Reset(); f.Add(...); ...; f.Build()              // Build may overlap the sync of the round before
-//	w, err := j.Write(&f, prevDurable)
-//	err = j.Sync()
+//	w, err := j.WriteSync(&f, prevDurable)             // one call to the disk; Write and Sync are its halves
 //
 // # Who vouches for a frame
 //

@@ -236,8 +236,7 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 		ended := make(chan struct{})
 		stop := context.AfterFunc(s.closing, func() {
 			defer close(ended)
-			c.hurry()
-			_ = st.SendError(toWire(errShutdown))
+			c.endStream(st, errShutdown)
 		})
 		defer func() {
 			if !stop() {

@@ -17,14 +17,15 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// follower starts a host whose only replica follows node 2 in term 2 and has stored one entry, 11.
+// follower starts a host with two replicas on one worker that follow node 2 in term 2 and have stored one entry, 11.
 func follower(t *testing.T) *lone { return followerWith(t, quiet{}) }
 
 func followerWith(t *testing.T, m raftgroup.Machine) *lone {
-	n := &lone{voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
+	n := &lone{groups: 2, voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
 	n.machine = func() raftgroup.Machine { return m }
 	n.run(t)
 	n.step(entries(1, 2, 10, 1, nil))
+	n.step(entries(2, 2, 10, 1, nil))
 	require.EqualValues(t, 11, n.group(1).Log().LastIndex())
 	return n
 }
@@ -32,7 +33,7 @@ func followerWith(t *testing.T, m raftgroup.Machine) *lone {
 // step brings a message, and returns when all is quiet.
 func (n *lone) step(m *raftpb.Message) {
 	v := n.host.Visit()
-	v.Step(raftgrouptest.NodeOf(id.Replica(m.GetFrom())), 1, m, nil)
+	v.Step(raftgrouptest.NodeOf(id.Replica(m.GetFrom())), id.Group(m.GetTo()/100), m, nil)
 	v.End()
 	synctest.Wait()
 }
@@ -91,6 +92,11 @@ func TestClosingDoesNotWaitForATick(t *testing.T) {
 		begin := time.Now()
 		require.NoError(t, n.host.CloseGroup(context.Background(), n.group(1)))
 		require.LessOrEqual(t, time.Since(begin), write)
+
+		n.disk.Delay = nil // and when that is over, what others store waits again
+		turns := n.host.Metrics().Turns
+		n.step(entries(2, 2, 11, 2, at(0)))
+		require.Equal(t, turns+1, n.host.Metrics().Turns)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -108,39 +109,63 @@ func TestOneWorksAndNothingIsLost(t *testing.T) {
 	})
 }
 
-// TestInboxKnowsWhatWaits puts something in at the moment at which everything is taken out, again and again: what is left is known to wait,
-// or nobody would come for it.
-func TestInboxKnowsWhatWaits(t *testing.T) {
+// TestOneOfTwoClaims has two claim at the same moment, again and again.
+func TestOneOfTwoClaims(t *testing.T) {
 	const rounds = 20_000
-	var in inbox
+	var turns turns
 	var at [2]atomic.Int64 // how far both are
-	meet := func(who int, round int64) {
-		at[who].Store(round)
-		for at[1-who].Load() < round {
-			runtime.Gosched()
-		}
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for i := range int64(rounds) {
-			meet(0, 2*i+1)
-			for range i % 50 {
-				at[0].Load() // a little later each time
+	var claimed [2]bool
+	meet := func(who int, step int64) {
+		at[who].Store(step)
+		for n := 1; at[1-who].Load() < step; n++ {
+			if n%1000 == 0 {
+				runtime.Gosched()
 			}
-			in.post(event{})
-			meet(0, 2*i+2)
-		}
-	})
-	var d delivery
-	for i := range int64(rounds) {
-		meet(1, 2*i+1)
-		in.take(&d)
-		meet(1, 2*i+2)
-		if len(in.urgent) > 0 && !in.waiting.Load() {
-			t.Errorf("round %d: %d wait, and nobody knows", i, len(in.urgent))
-			break
 		}
 	}
-	at[1].Store(2*rounds + 2)
-	all.Wait()
+	run := func(who int) {
+		for i := range int64(rounds) {
+			meet(who, 3*i+1)
+			for range (i >> (4 * who)) % 16 { // now one is a little later, now the other
+				at[who].Load()
+			}
+			claimed[who] = turns.claim()
+			meet(who, 3*i+2)
+			if who == 0 {
+				if claimed[0] == claimed[1] {
+					t.Errorf("round %d: both claims say %v", i, claimed[0])
+				}
+				if !turns.again() || turns.again() {
+					t.Errorf("round %d: the one that was refused is not heard", i)
+				}
+			}
+			meet(who, 3*i+3)
+		}
+	}
+	var other sync.WaitGroup
+	other.Go(func() { run(1) })
+	run(0)
+	other.Wait()
+}
+
+// TestWaitingIsClearedBeforeTheLook: what is put in after somebody has looked is known to wait, also if he has not said so before: he says
+// that nothing waits first.
+func TestWaitingIsClearedBeforeTheLook(t *testing.T) {
+	var in inbox
+	require.True(t, in.post(event{}))
+	require.True(t, in.waiting.Load())
+	in.mu.Lock()
+	var d delivery
+	taken := make(chan struct{})
+	go func() {
+		in.take(&d)
+		close(taken)
+	}()
+	for deadline := time.Now().Add(5 * time.Second); in.waiting.Load() && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	require.False(t, in.waiting.Load(), "it is cleared after the look")
+	in.mu.Unlock()
+	<-taken
+	require.Len(t, d.urgent, 1)
 }

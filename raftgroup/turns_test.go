@@ -388,6 +388,36 @@ func TestCloseWaitsForAVisitor(t *testing.T) {
 	})
 }
 
+// TestVisitorsDoNotWaitForEachOther: one that finds another at work leaves him what it brought.
+func TestVisitorsDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held atomic.Pointer[chan struct{}]
+		n := (&lone{voters: []id.Node{self}, o: raftgroup.Options{Workers: 1, TickInterval: never, TurnDone: func() {
+			if c := held.Swap(nil); c != nil {
+				<-*c
+			}
+		}}}).run(t)
+		visit := func() {
+			v := n.host.Visit()
+			v.Step(2, 1, stale(1), nil)
+			v.End()
+		}
+		release := make(chan struct{})
+		held.Store(&release)
+		go visit()
+		synctest.Wait()
+		turns, sent := n.host.Metrics().Turns, n.sends()
+		visit()
+		n.host.Step(2, 1, stale(1), nil)
+		synctest.Wait()
+		require.Equal(t, turns, n.host.Metrics().Turns, "two work at once")
+		close(release)
+		synctest.Wait()
+		require.Equal(t, sent+2, n.sends())
+		require.Empty(t, raftgroup.Unfinished(n.host))
+	})
+}
+
 // TestWhoWorks: what is little is done by the visitor, before End returns; what is much, or comes without a visit, by the worker.
 func TestWhoWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

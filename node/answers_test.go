@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // end of the turns: nothing comes later that would take it along.
 func TestEveryAnswerIsFlushed(t *testing.T) {
 	defer leaktest.AfterTest(t)()
-	const producers, workers, rounds = 3, 4, 150
+	const producers, workers, turns, each, rounds = 3, 4, 2, 2, 300
 	opened := make(chan *rpc.ProduceStream)
 	listener, err := rpc.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
@@ -44,10 +45,15 @@ func TestEveryAnswerIsFlushed(t *testing.T) {
 		var all sync.WaitGroup
 		for w := range workers {
 			all.Go(func() {
-				for turn := range 3 {
-					s := streams[(round+w*turn)%producers]
-					s.stream.Send(rpc.ProduceResponse{Correlation: uint64(round)})
-					a.add(s)
+				for turn := range turns {
+					for i := range each {
+						s := streams[(round+w*turn+i)%producers]
+						s.stream.Send(rpc.ProduceResponse{Correlation: uint64(round)})
+						a.add(s)
+						for range (round * (w + 1)) % 200 { // the others are at the beginning of their flush now, or at its end
+							a.some.Load()
+						}
+					}
 					a.flush()
 				}
 			})
@@ -55,13 +61,31 @@ func TestEveryAnswerIsFlushed(t *testing.T) {
 		all.Wait()
 		// A client says something every few seconds, to say that it lives, and whatever waits is flushed then: that is too late.
 		late := time.After(time.Second)
-		for n := range 3 * workers {
+		for n := range turns * each * workers {
 			select {
 			case got := <-received:
 				require.EqualValues(t, round, got)
 			case <-late:
-				t.Fatalf("round %d: %d of %d answers came", round, n, 3*workers)
+				t.Fatalf("round %d: %d of %d answers came", round, n, turns*each*workers)
 			}
 		}
 	}
+}
+
+// TestFlushSaysFirstThatNothingWaits: who adds a stream after a flush has looked is not taken for having been there before.
+func TestFlushSaysFirstThatNothingWaits(t *testing.T) {
+	var a answers
+	a.some.Store(true)
+	a.mu.Lock()
+	flushed := make(chan struct{})
+	go func() {
+		a.flush()
+		close(flushed)
+	}()
+	for deadline := time.Now().Add(time.Second); a.some.Load() && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	require.False(t, a.some.Load(), "it is cleared after the look")
+	a.mu.Unlock()
+	<-flushed
 }

@@ -161,7 +161,7 @@ func TestWaitingIsClearedBeforeTheLook(t *testing.T) {
 		in.take(&d)
 		close(taken)
 	}()
-	for deadline := time.Now().Add(5 * time.Second); in.waiting.Load() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Second); in.waiting.Load() && time.Now().Before(deadline); {
 		runtime.Gosched()
 	}
 	require.False(t, in.waiting.Load(), "it is cleared after the look")

@@ -402,6 +402,11 @@ func (g *Group) close(err error) {
 	g.storage.windows = nil
 	if g.inFlight == 0 {
 		close(g.idle)
+		return
+	}
+	g.w.draining.Add(1)
+	if g.w.in.waiting.Load() { // perhaps the last completion, by a round that ended before it could know
+		g.w.turns.ask()
 	}
 }
 

@@ -251,8 +251,7 @@ func appendDone(a *wal.Append) {
 	}
 	done := &g.h.answered.jobs[g.w.number]
 	done.jobs = append(done.jobs, j)
-	done.urgent = done.urgent || !j.lazy || g.failed.Load() || // somebody may wait until nothing of it is in flight
-		j.first > 0 && j.first <= g.Commit() // and what is committed and stored is applied
+	done.urgent = done.urgent || !j.lazy || j.first > 0 && j.first <= g.Commit() // what is committed and stored is applied
 }
 
 // answered is what a commit round of the store has completed so far: its goroutine's alone.
@@ -283,7 +282,7 @@ func (h *Host) roundDone(pace wal.Pace) {
 		urgent := done.urgent
 		done.jobs, done.urgent = done.jobs[:0], false
 		switch {
-		case !urgent: // there is another turn soon, with the next tick at the latest
+		case !urgent && w.draining.Load() == 0: // there is another turn soon, with the next tick at the latest
 		case pace == wal.PaceLeisurely:
 			w.visit()
 		default:
@@ -298,6 +297,7 @@ func (g *Group) appended(j *appendJob) {
 	g.inFlight--
 	if g.closed {
 		if g.inFlight == 0 {
+			g.w.draining.Add(-1)
 			close(g.idle)
 		}
 		return

@@ -24,6 +24,9 @@ type worker struct {
 	ticked, rang atomic.Bool // the next turn is told so
 	closing      atomic.Bool // the next turn is run's, and its last
 	turns        turns
+	// draining counts closed groups of which something is in flight. Somebody waits for the end of that, so no completion waits for
+	// another turn then.
+	draining atomic.Int32
 
 	alarm  *time.Timer
 	armed  time.Time // what alarm is set to; zero: nothing

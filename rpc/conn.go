@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"storj.io/drpc/drpcstream"
 )
 
 // writeTimeout is how long a write may wait for a peer that does not read; TCP_USER_TIMEOUT usually says so before.
@@ -21,11 +23,15 @@ type conn struct {
 	received  atomic.Uint64
 	writeDue  atomic.Int64              // unix nanoseconds of the present write deadline
 	lastWrite atomic.Pointer[time.Time] // set by hurry: the deadline for good
-	// endWriting, if there is one, ends what is written past drpc's stream, which must not write before: a message may be half written.
-	endWriting atomic.Pointer[func() error]
 
 	closing sync.Once
 	closed  chan struct{}
+
+	// ending says how a stream is ended from outside of its handler: see endStream. Held for a last word, which hurry bounds.
+	ending struct {
+		sync.Mutex
+		by func(error) // nil: drpc's stream does
+	}
 
 	guard guard    // under mu; maxMessage by anyone
 	mu    struct { // held for a moment, never across I/O
@@ -190,6 +196,27 @@ func (c *conn) hurry() {
 	c.lastWrite.Store(&due)
 	c.writeDue.Store(due.Add(time.Hour).UnixNano()) // keeps Write from moving it
 	_ = c.Conn.SetWriteDeadline(due)
+}
+
+// endStream ends a stream with a last word. It is drpc's unless somebody writes past drpc's stream, who may have a message half written
+// into which nothing must come, and who then has the word.
+func (c *conn) endStream(st *drpcstream.Stream, err error) {
+	c.ending.Lock()
+	defer c.ending.Unlock()
+	if c.ending.by != nil {
+		c.ending.by(err)
+		return
+	}
+	c.hurry()
+	_ = st.SendError(toWire(err))
+}
+
+// endedBy has end called where drpc's stream would say a last word. If that is being said, endedBy returns after it: the stream's context
+// has ended then.
+func (c *conn) endedBy(end func(error)) {
+	c.ending.Lock()
+	defer c.ending.Unlock()
+	c.ending.by = end
 }
 
 // closeWrite ends our direction, so that the peer reads all we said and then the end of it. False: not possible here.

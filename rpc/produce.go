@@ -157,8 +157,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	}
 	p := &ProduceStream{conn: c, st: st, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}
 	p.writing.framer = newFramer(c, st.ID())
-	end := p.endWriting
-	c.endWriting.Store(&end)
+	c.endedBy(p.Fail)
 	stop, written := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(written)

@@ -236,11 +236,7 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 		ended := make(chan struct{})
 		stop := context.AfterFunc(s.closing, func() {
 			defer close(ended)
-			c.hurry()
-			if end := c.endWriting.Load(); end != nil && (*end)() != nil {
-				return // in the middle of a message: whatever followed would be taken for the rest of it
-			}
-			_ = st.SendError(toWire(errShutdown))
+			c.endStream(st, errShutdown)
 		})
 		defer func() {
 			if !stop() {

@@ -134,6 +134,9 @@ func TestCreateOpenRemove(t *testing.T) {
 		if _, err = r.WriteAt(data, 0); err == nil {
 			t.Fatal("a handle for reading can write")
 		}
+		if _, err = r.WriteSyncAt(data, 0); err == nil {
+			t.Fatal("a handle for reading can write durably")
+		}
 		must(t, fsys.Remove(name))
 		mustBe(t, fsys.Remove(name), fs.ErrNotExist)
 		if !bytes.Equal(content(t, f), data) {
@@ -159,6 +162,8 @@ func TestUnalignedIsRefused(t *testing.T) {
 		} {
 			_, err := f.WriteAt(c.p, c.off)
 			mustBe(t, err, disk.ErrUnaligned)
+			_, err = f.WriteSyncAt(c.p, c.off)
+			mustBe(t, err, disk.ErrUnaligned)
 			_, err = f.ReadAt(c.p, c.off)
 			mustBe(t, err, disk.ErrUnaligned)
 			if err := f.WritevAt([][]byte{c.p}, c.off); !errors.Is(err, disk.ErrUnaligned) {
@@ -171,6 +176,9 @@ func TestUnalignedIsRefused(t *testing.T) {
 		}
 		_, err := f.WriteAt(nil, off)
 		must(t, err)
+		if n, err := f.WriteSyncAt(nil, off); n != 0 || err != nil {
+			t.Fatalf("%d bytes of nothing were written, %v", n, err)
+		}
 		must(t, f.WritevAt(nil, off))
 	})
 }
@@ -353,6 +361,8 @@ func TestClosedFile(t *testing.T) {
 		p := disk.AlignedBytes(disk.BlockSize)
 		_, err := f.WriteAt(p, 0)
 		mustBe(t, err, fs.ErrClosed)
+		_, err = f.WriteSyncAt(p, 0)
+		mustBe(t, err, fs.ErrClosed)
 		_, err = f.ReadAt(p, 0)
 		mustBe(t, err, fs.ErrClosed)
 		_, err = f.Size()
@@ -389,7 +399,7 @@ func TestFileIsBytes(t *testing.T) {
 			for range rapid.IntRange(1, 12).Draw(rt, "ops") {
 				block := rapid.IntRange(0, 8).Draw(rt, "block")
 				n := rapid.IntRange(0, 3*disk.BlockSize).Draw(rt, "bytes")
-				switch rapid.IntRange(0, 3).Draw(rt, "op") {
+				switch rapid.IntRange(0, 4).Draw(rt, "op") {
 				case 0, 1:
 					p := blocks(byte(rapid.IntRange(0, 255).Draw(rt, "fill")), 1+n%3)
 					must(t, f.WritevAt([][]byte{p[:disk.BlockSize], p[disk.BlockSize:]}, int64(block*disk.BlockSize)))
@@ -402,6 +412,13 @@ func TestFileIsBytes(t *testing.T) {
 				case 3:
 					must(t, f.Preallocate(int64(n)))
 					grow(n)
+				case 4:
+					p := blocks(byte(rapid.IntRange(0, 255).Draw(rt, "fill")), 1+n%3)
+					if done, err := f.WriteSyncAt(p, int64(block*disk.BlockSize)); done != len(p) || err != nil {
+						rt.Fatalf("%d bytes of %d written, %v", done, len(p), err)
+					}
+					grow(block*disk.BlockSize + len(p))
+					copy(model[block*disk.BlockSize:], p)
 				}
 				if !bytes.Equal(content(t, f), model) {
 					rt.Fatal("the file and its model differ")

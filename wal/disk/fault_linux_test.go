@@ -141,6 +141,114 @@ func TestShortPieces(t *testing.T) {
 	}
 }
 
+// TestInterruptedSyncedWrites lets the writes that sync be interrupted or come up short, at any byte, on kernels that know the call and
+// on others. Whole blocks must come out, and at the end nothing may be left that no sync has covered.
+func TestInterruptedSyncedWrites(t *testing.T) {
+	for name, missing := range map[string]error{"one call": nil, "not in the kernel": unix.ENOSYS, "not in the file system": unix.EOPNOTSUPP} {
+		t.Run(name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(5, 6))
+			interrupted := func() bool { return rng.IntN(3) == 0 }
+			unsynced := 0
+			replace(t, &pwritev2, func(fd int, v *unix.Iovec, off int64, flags int) (int, error) {
+				switch {
+				case missing != nil:
+					return 0, missing
+				case interrupted():
+					return 0, unix.EINTR
+				case flags != unix.RWF_DSYNC:
+					t.Errorf("flags %#x", flags)
+				}
+				short := *v
+				short.SetLen(BlockSize + rng.IntN(int(v.Len)-BlockSize+1))
+				return rawPwritev2(fd, &short, off, flags)
+			})
+			replace(t, &pwrite, func(fd int, p []byte, off int64) (int, error) {
+				if missing == nil {
+					t.Error("a second way to write was tried")
+				}
+				if interrupted() {
+					return -1, unix.EINTR
+				}
+				n, err := unix.Pwrite(fd, p[:BlockSize+rng.IntN(len(p)-BlockSize+1)], off)
+				unsynced += n
+				return n, err
+			})
+			replace(t, &fdatasync, func(fd int) error {
+				if missing == nil {
+					t.Error("synced twice")
+				}
+				if interrupted() {
+					return unix.EINTR
+				}
+				unsynced = 0
+				return unix.Fdatasync(fd)
+			})
+			f := newFile(t)
+			for range 20 {
+				data := numbered((1 + rng.IntN(10)) * BlockSize)
+				rng.Shuffle(len(data), func(i, j int) { data[i], data[j] = data[j], data[i] })
+				off := int64(rng.IntN(4)) * BlockSize
+				if n, err := f.WriteSyncAt(data, off); n != len(data) || err != nil {
+					t.Fatalf("%d of %d bytes, %v", n, len(data), err)
+				}
+				if unsynced > 0 {
+					t.Fatalf("%d bytes are not synced", unsynced)
+				}
+				got := AlignedBytes(len(data))
+				if _, err := f.ReadAt(got, off); err != nil || !bytes.Equal(got, data) {
+					t.Fatalf("wrong bytes, %v", err)
+				}
+			}
+		})
+	}
+}
+
+// TestSyncedWritesFail: whatever goes wrong is said, and what is no sign of a kernel without the call is not tried another way.
+func TestSyncedWritesFail(t *testing.T) {
+	f := newFile(t)
+	data := numbered(2 * BlockSize)
+	replace(t, &pwritev2, func(int, *unix.Iovec, int64, int) (int, error) { return 0, unix.ENOSPC })
+	if _, err := f.WriteSyncAt(data, 0); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("a full disk says %v", err)
+	}
+	replace(t, &pwritev2, func(int, *unix.Iovec, int64, int) (int, error) { return 0, unix.EIO })
+	if _, err := f.WriteSyncAt(data, 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("a broken disk says %v", err)
+	}
+	replace(t, &pwritev2, func(int, *unix.Iovec, int64, int) (int, error) { return 100, nil })
+	if _, err := f.WriteSyncAt(data, 0); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("a part of a block says %v", err)
+	}
+	if n, err := f.Size(); n != 0 || err != nil {
+		t.Errorf("%d bytes were written another way, %v", n, err)
+	}
+	replace(t, &pwritev2, func(int, *unix.Iovec, int64, int) (int, error) { return 0, unix.ENOSYS })
+	replace(t, &fdatasync, func(int) error { return unix.EIO })
+	if _, err := f.WriteSyncAt(data, 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("a sync that fails, after a write of its own, says %v", err)
+	}
+}
+
+// TestUnsyncedMakesNoSyncedWrite: without syncs there is no call that syncs.
+func TestUnsyncedMakesNoSyncedWrite(t *testing.T) {
+	replace(t, &pwritev2, func(int, *unix.Iovec, int64, int) (int, error) {
+		t.Error("a write that syncs")
+		return 0, unix.EIO
+	})
+	replace(t, &fdatasync, func(int) error {
+		t.Error("a sync")
+		return nil
+	})
+	f, err := Unsynced(NewBuffered()).Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if n, err := f.WriteSyncAt(numbered(BlockSize), 0); n != BlockSize || err != nil {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+}
+
 // TestPreallocateWithoutFallocate checks the way of file systems that cannot reserve space.
 func TestPreallocateWithoutFallocate(t *testing.T) {
 	replace(t, &fallocate, func(int, uint32, int64, int64) error { return unix.EOPNOTSUPP })

@@ -34,6 +34,8 @@ func fill(t *testing.T, fsys disk.FS, dir string) map[string][]byte {
 			_, err := f.WriteAt(files[name], 0)
 			must(t, err)
 			must(t, f.Sync())
+			_, err = f.WriteSyncAt(files[name], 0)
+			must(t, err)
 			must(t, f.Close())
 		}
 		must(t, fsys.SyncDir(path.Join(dir, sub)))

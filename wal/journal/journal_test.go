@@ -102,6 +102,77 @@ func TestUnsyncedRounds(t *testing.T) {
 	o.close()
 }
 
+// A round that is written and synced at once makes those before it durable, too, that were only written: also one at the end of the file
+// before.
+func TestWriteSyncCoversWhatCameBefore(t *testing.T) {
+	for seed := range uint64(40) {
+		d := disksim.New(disksim.Options{Seed: seed})
+		o := newOwner(t, d)
+		o.mustOpen()
+		o.awaitSpare()
+		var want []Record
+		var files []uint64
+		for i, sync := range []bool{true, true, false, false, true} { // two to a file: the third is in one, the others in the next
+			r := entry(id.Group(i+1), 6*disk.BlockSize, byte(i))
+			want = append(want, r)
+			commit, syncs := o.j.Write, o.j.Metrics().Syncs
+			if sync {
+				commit, syncs = o.j.WriteSync, syncs+1
+			}
+			o.frame.Reset()
+			addAll(&o.frame, []Record{r})
+			w, err := commit(&o.frame, o.prev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := o.j.Metrics().Syncs; n != syncs {
+				t.Fatalf("%d syncs are counted, %d expected", n, syncs)
+			}
+			if files = append(files, w.File); sync {
+				o.prev = w.Seq
+			}
+		}
+		if files[2] == files[4] {
+			t.Fatalf("the rounds that were only written are in the file of the one that was synced: %v", files)
+		}
+		crashed := d.Crash(disksim.PowerLoss)
+		o.close()
+		o.fs = crashed
+		o.mustOpen()
+		got := o.records()
+		for _, f := range o.unvouched {
+			got = append(got, f.Records...)
+		}
+		if !sameRecords(got, want) {
+			t.Fatalf("seed %d: %d of %d records came back", seed, len(got), len(want))
+		}
+		o.close()
+	}
+}
+
+// An error of the write that syncs is final, like any other; the frame does not count as durable.
+func TestWriteSyncErrorsAreFinal(t *testing.T) {
+	d := disksim.New(disksim.Options{})
+	o := newOwner(t, d)
+	o.mustOpen()
+	o.awaitSpare()
+	broken := errors.New("medium error")
+	d.SetHook(func(op disksim.Op) error {
+		if op.Kind == disksim.OpSync {
+			return broken
+		}
+		return nil
+	})
+	o.frame.Reset()
+	addAll(&o.frame, []Record{entry(1, 100, 'a')})
+	_, err := o.j.WriteSync(&o.frame, o.prev)
+	mustFail(t, err, ErrFailed)
+	mustFail(t, err, broken)
+	d.SetHook(nil)
+	mustFail(t, o.j.Sync(), broken)
+	o.close()
+}
+
 func TestFrameLargerThanFile(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	o := newOwner(t, disksim.New(disksim.Options{}))

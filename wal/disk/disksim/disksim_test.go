@@ -185,6 +185,50 @@ func TestDirectoryNeedsItsParent(t *testing.T) {
 	}
 }
 
+// TestSyncedWriteOutlivesPowerLoss: what WriteSyncAt has written is there, over what was there before and beyond the end of the file.
+func TestSyncedWriteOutlivesPowerLoss(t *testing.T) {
+	for seed := range uint64(100) {
+		d := New(Options{Seed: seed})
+		f := durable(t, d, "f", 1, 4)
+		n, err := f.WriteSyncAt(filled(3, 6), 2*disk.BlockSize)
+		must(t, err)
+		if n != 6*disk.BlockSize {
+			t.Fatalf("%d bytes written", n)
+		}
+		want := append(filled(1, 2), filled(3, 6)...)
+		if b := read(t, d.Crash(PowerLoss), "f"); !bytes.Equal(b, want) {
+			t.Fatalf("seed %d: %d bytes are left, or others", seed, len(b))
+		}
+	}
+}
+
+// TestSyncedWriteFails: WriteSyncAt says so when its write fails, or its sync; then the bytes are no safer than without it.
+func TestSyncedWriteFails(t *testing.T) {
+	errIO := errors.New("medium error")
+	for _, kind := range []OpKind{OpWrite, OpSync} {
+		lost := 0
+		for seed := range uint64(20) {
+			d := New(Options{Seed: seed})
+			f := durable(t, d, "f", 1, 2)
+			d.SetHook(func(op Op) error {
+				if op.Kind == kind {
+					return errIO
+				}
+				return nil
+			})
+			if _, err := f.WriteSyncAt(filled(3, 2), 0); !errors.Is(err, errIO) {
+				t.Fatalf("the %v fails, WriteSyncAt says %v", kind, err)
+			}
+			if b := read(t, d.Crash(PowerLoss), "f"); kindOf(b[:disk.BlockSize]) != "new" {
+				lost++
+			}
+		}
+		if lost == 0 {
+			t.Errorf("a failed %v lost nothing", kind)
+		}
+	}
+}
+
 // TestFailedSyncWithoutCache checks that what was lost can be seen at once when there is no page cache.
 func TestFailedSyncWithoutCache(t *testing.T) {
 	lost := 0

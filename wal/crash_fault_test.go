@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -31,6 +32,72 @@ func TestCrashesWithErrors(t *testing.T) {
 			return nil
 		}}
 	})
+}
+
+// TestDeletionFailsOnce lets each operation of a deletion fail once, at the start that finds the log which was to be deleted: the
+// second attempt has to leave nothing behind, also if the power fails after it.
+func TestDeletionFailsOnce(t *testing.T) {
+	doomed := func(op disksim.Op) bool {
+		return op.Kind == disksim.OpRemove && strings.Contains(op.Name, deleteSuffix)
+	}
+	for _, c := range []struct {
+		name string
+		hit  func(disksim.Op) bool
+	}{
+		{"rename", func(op disksim.Op) bool {
+			return op.Kind == disksim.OpRename && strings.HasSuffix(op.New, deleteSuffix)
+		}},
+		{"sync", func(op disksim.Op) bool { return op.Kind == disksim.OpSyncDir && op.Name == "/data/logs" }},
+		{"remove file", func(op disksim.Op) bool { return doomed(op) && !strings.HasSuffix(op.Name, deleteSuffix) }},
+		{"remove directory", func(op disksim.Op) bool { return doomed(op) && strings.HasSuffix(op.Name, deleteSuffix) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for seed := range uint64(40) { // what a power loss takes differs
+				failDeletionOnce(t, seed, c.hit)
+			}
+		})
+	}
+}
+
+func failDeletionOnce(t *testing.T, seed uint64, hit func(disksim.Op) bool) {
+	var armed, begun atomic.Bool
+	r := newCrashRun(crashConfig{seed: seed, fault: func(op disksim.Op) error {
+		if op.Kind == disksim.OpRename && strings.HasSuffix(op.New, deleteSuffix) {
+			begun.Store(true) // from here on nobody else is at work on the log
+		}
+		if begun.Load() && !op.Pebble && hit(op) && armed.CompareAndSwap(true, false) {
+			return errMedium
+		}
+		return nil
+	}})
+	r.opts.DirectAppendBytes, r.opts.SegmentBytes = 1, 1<<20
+	maps.DeleteFunc(r.names, func(name string, _ *replica) bool { return name != "topic-0" })
+	r.open(0)
+	r.create()
+	m := r.live()[0]
+	for range 10 { // of which some have bytes for a segment
+		r.store.Submit([]*Append{r.makeAppend(m, r.extend(m, true))})
+		r.settle()
+	}
+	r.poll("files", func() bool { return r.ready(m) })
+	m.deleting = true // and that was all: the process dies
+	r.end()
+	r.disk = r.disk.Crash(disksim.Kill)
+	for boot := 1; boot <= 2 && r.failure() == nil; boot++ {
+		armed.Store(boot == 1)
+		if r.open(boot) {
+			r.verify()
+		}
+		if r.failure() == nil && (!m.deleted || armed.Load()) {
+			t.Fatalf("seed %d, boot %d: deleted: %v; the error is still to come: %v", seed, boot, m.deleted, armed.Load())
+		}
+		r.disk.Halt()
+		r.end()
+		r.disk = r.disk.Crash(disksim.PowerLoss)
+	}
+	if err := r.failure(); err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
 }
 
 // TestCrashesOnFullDisk has the disk run full again and again: no acknowledgement is lost, and everything goes on once there

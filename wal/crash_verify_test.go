@@ -3,7 +3,6 @@ package wal
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -105,9 +104,7 @@ func (r *crashRun) verifyGone(m *replica, found map[id.Replica]*Log) {
 	} else if !r.over() {
 		r.broke("%v", err)
 	}
-	if r.within("Delete", func() error { return r.store.Delete(context.Background(), l) }) && !r.over() {
-		m.deleted = true
-	}
+	r.delete(m, l)
 }
 
 func (r *crashRun) verifyLog(m *replica, l *Log) {

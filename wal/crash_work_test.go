@@ -115,12 +115,23 @@ func (r *crashRun) remove() {
 	r.mu.Lock()
 	delete(r.shown, l)
 	r.mu.Unlock()
-	if r.within("Delete", func() error { return r.store.Delete(context.Background(), l) }) && !r.over() {
-		m.deleted = true
+	if !r.tryDelete(m, l) && !r.over() && r.rng.IntN(2) == 0 { // else it is left to the next start
+		r.delete(m, l)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.logs, m)
+}
+
+// delete has the store delete a log as a node does: when an error comes in between, again. Nothing of the log may be left then.
+func (r *crashRun) delete(m *replica, l *Log) {
+	r.poll("a deletion", func() bool { return r.tryDelete(m, l) })
+}
+
+func (r *crashRun) tryDelete(m *replica, l *Log) bool {
+	ok := r.within("Delete", func() error { return r.store.Delete(context.Background(), l) })
+	m.deleted = ok && !r.over()
+	return ok
 }
 
 func (r *crashRun) setValue() {

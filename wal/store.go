@@ -406,14 +406,17 @@ func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 
 // removeReplica deletes a replica: its directory gets a name that says so, then its cut goes, from which moment on its
 // journal records are an unknown replica's (the durable absence of the cut is the tombstone: a log has one before its first
-// record), then the files. l is its log if it is open.
+// record), then the files. l is its log if it is open. After an error it may be called again.
 func (s *Store) removeReplica(key logKey, dir, name string, l *Log) error {
 	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
 	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
+	if errors.Is(err, fs.ErrNotExist) { // it has no files, or an attempt before this one got so far, but maybe not to the sync
+		err = nil
+	}
 	if err == nil && !s.o.off.deletionSync {
 		err = s.fs.SyncDir(s.logsDir)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return err
 	}
 	if err := s.forgetReplica(key, l); err != nil {

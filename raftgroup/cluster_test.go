@@ -22,6 +22,7 @@ func cluster(t *testing.T, c raftgrouptest.Config, test func(t *testing.T, c *ra
 		require.NoError(t, err)
 		defer cl.Close()
 		test(t, cl)
+		raftgrouptest.Until(time.Second, cl.Witness.CaughtUp)
 		cl.Close()
 		cl.Witness.AllAckedApplied()
 		require.Empty(t, cl.Witness.Problems)

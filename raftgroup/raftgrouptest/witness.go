@@ -160,10 +160,26 @@ func (w *Witness) LastApplied(g id.Group) id.Index {
 func (w *Witness) AllAckedApplied() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.unapplied(func(g id.Group, index id.Index, term id.Term) {
+		w.problem("group %d: entry %d of term %d was acknowledged and is lost", g, index, term)
+	})
+}
+
+// CaughtUp tells whether every acknowledged entry was applied by some replica. It may take a moment: the leader answers when two others
+// have stored an entry, and applies it when it has itself.
+func (w *Witness) CaughtUp() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	up := true
+	w.unapplied(func(id.Group, id.Index, id.Term) { up = false })
+	return up
+}
+
+func (w *Witness) unapplied(f func(id.Group, id.Index, id.Term)) {
 	for g, t := range w.groups {
 		for index, ack := range t.acked {
 			if l, ok := t.chain[index]; !ok || l.term != ack.term {
-				w.problem("group %d: entry %d of term %d was acknowledged and is lost", g, index, ack.term)
+				f(g, index, ack.term)
 			}
 		}
 	}

@@ -21,6 +21,7 @@ const (
 	LightEvents       = lightEvents
 	SmallMessageBytes = smallMessageBytes
 	VisitTurns        = visitTurns
+	HeavyFor          = heavyFor
 )
 
 // Unfinished says what is left to do when nobody runs any more; empty: nothing.

@@ -135,8 +135,8 @@ func (in *inbox) propose(p *Proposal) bool {
 	return true
 }
 
-// take swaps d's slices, whose contents have been dealt with, for what waits.
-func (in *inbox) take(d *delivery) {
+// take swaps d's slices, whose contents have been dealt with, for what waits, and returns the bytes of entries in that.
+func (in *inbox) take(d *delivery) (bytes int64) {
 	clear(d.urgent)
 	clear(d.bulk)
 	clear(d.proposals)
@@ -145,11 +145,13 @@ func (in *inbox) take(d *delivery) {
 	d.urgent, in.urgent = in.urgent, d.urgent[:0]
 	d.bulk, in.bulk = in.bulk, d.bulk[:0]
 	d.proposals, in.proposals = in.proposals, d.proposals[:0]
+	bytes = in.bulkBytes + in.proposalBytes
 	in.smallBytes, in.bulkBytes, in.proposalBytes, in.called = 0, 0, 0, false
 	for i := range d.bulk {
 		d.bulk[i].group.bulkQueued = 0
 	}
 	in.mu.Unlock()
+	return bytes
 }
 
 // close lets nothing more in.

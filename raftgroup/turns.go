@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -68,6 +69,9 @@ const (
 	lightEvents = 64
 	// visitTurns is how many turns a visitor works before the worker's goroutine has to go on.
 	visitTurns = 3
+	// heavyFor is how long after a turn with more than that nobody visits. At high rates turns had better be few and large: while the
+	// worker's goroutine wakes up, what it will find grows.
+	heavyFor = 5 * time.Millisecond
 )
 
 // visit does what waits in the inbox on the caller's goroutine, unless that is much or somebody works already.
@@ -95,7 +99,7 @@ func (w *worker) visit() {
 
 // light tells whether the next turn is one for visitors: little to do, for few groups. Called with the claim.
 func (w *worker) light() bool {
-	return len(w.waiting) == 0 && !w.ticked.Load() && !w.rang.Load() && !w.closing.Load() && w.in.light()
+	return time.Since(w.heavy) > heavyFor && len(w.waiting) == 0 && !w.ticked.Load() && !w.rang.Load() && !w.closing.Load() && w.in.light()
 }
 
 // Visit is how a goroutine that receives brings what it received: several messages and proposals, and then End, which does what

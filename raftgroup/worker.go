@@ -31,6 +31,7 @@ type worker struct {
 	alarm  *time.Timer
 	armed  time.Time // what alarm is set to; zero: nothing
 	now    time.Time // of this turn
+	heavy  time.Time // of the last turn with much to do
 	groups []*Group  // open ones, failed ones included; g.slot is the position
 	dirty  []*Group  // touched in this turn
 	spare  []*Group  // the other half of dirty's double buffer
@@ -135,7 +136,9 @@ func (w *worker) turn() {
 	w.now = time.Now()
 	w.n.turns.Add(1)
 	tick, ring := w.ticked.Swap(false), w.rang.Swap(false)
-	w.in.take(&w.got)
+	if w.in.take(&w.got) > lightBytes {
+		w.heavy = w.now
+	}
 	if tick {
 		w.tick()
 	}

@@ -16,9 +16,8 @@ import (
 const (
 	fileSuffix = ".journal"
 	tempSuffix = ".preparing"
-	// zeroStep is how much is zero-filled with one write, and syncStep between two syncs where writes stay in the page cache: written at
-	// once, tens of megabytes would hold up the syncs of rounds. Without a cache in between there is one sync, at the end: each commits
-	// what the file system has changed, and the rounds of all who share it wait for that.
+	// zeroStep is how much is zero-filled with one write, and syncStep between two syncs: written at once, tens of megabytes
+	// would hold up the syncs of rounds.
 	zeroStep = 256 << 10
 	syncStep = 8 << 20
 )
@@ -162,11 +161,7 @@ func (d *directory) create(size int64, pace pace) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	step := size
-	if !disk.IsDirect(d.fs) {
-		step = syncStep
-	}
-	err = zeroFill(f, size, step, pace)
+	err = zeroFill(f, size, pace)
 	if err == nil {
 		err = d.fs.Rename(stem+tempSuffix, stem+fileSuffix)
 	}
@@ -183,7 +178,7 @@ func (d *directory) create(size int64, pace pace) (*file, error) {
 
 // zeroFill writes every block once: blocks that are only allocated cost the file system a transaction each when they are
 // first written.
-func zeroFill(f disk.File, size, syncStep int64, pace pace) error {
+func zeroFill(f disk.File, size int64, pace pace) error {
 	if err := f.Preallocate(size); err != nil {
 		return err
 	}

@@ -170,6 +170,34 @@ func TestNoHeadlineForWhatIsNotVerified(t *testing.T) {
 	}
 }
 
+func TestProcessorsUsed(t *testing.T) {
+	t.Parallel()
+	before := []processorTime{{busy: 10, stolen: 1, all: 100}, {busy: 20, all: 100}}
+	after := []processorTime{{busy: 14, stolen: 2, all: 105}, {busy: 21, all: 105}}
+	busy, stolen := processorsUsed(before, after)
+	if len(busy) != 2 || math.Abs(busy[0]-80) > 1e-9 || math.Abs(busy[1]-20) > 1e-9 || math.Abs(stolen-10) > 1e-9 {
+		t.Errorf("%v, %v", busy, stolen)
+	}
+	if busy, stolen := processorsUsed(before, before); busy[0] != 0 || stolen != 0 {
+		t.Errorf("no time has passed: %v, %v", busy, stolen)
+	}
+	if busy, _ := processorsUsed(before, after[:1]); busy != nil {
+		t.Errorf("a processor went away: %v", busy)
+	}
+	if runtime.GOOS != "linux" {
+		return
+	}
+	now := processorTimes()
+	if len(now) < runtime.NumCPU() {
+		t.Fatalf("%d processors of %d", len(now), runtime.NumCPU())
+	}
+	for _, p := range now {
+		if p.busy <= 0 || p.busy+p.stolen > p.all {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
 func TestUsageOfThisProcess(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

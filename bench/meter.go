@@ -14,6 +14,7 @@ type meter struct {
 	servers *account
 	disk    int64 // bytes written by the whole disk, -1 unknown
 	client  time.Duration
+	cpus    []processorTime
 	counts  map[string]float64
 	memory  memory
 }
@@ -33,7 +34,7 @@ func (t *turn) begin(records int64) *meter {
 		}
 	}
 	return &meter{
-		t: t, records: records, servers: newAccount(t.system.Processes()), disk: diskWritten(t.dir), client: ownCPU(), counts: t.counters(), begun: time.Now(),
+		t: t, records: records, servers: newAccount(t.system.Processes()), disk: diskWritten(t.dir), client: ownCPU(), counts: t.counters(), cpus: processorTimes(), begun: time.Now(),
 	}
 }
 
@@ -57,6 +58,7 @@ func (m *meter) end(records int64) {
 	m.servers.look(pids)
 	used := m.servers.used(pids)
 	client := ownCPU() - m.client
+	r.ProcessorsBusy, r.StolenPercent = processorsUsed(m.cpus, processorTimes())
 	if p, ok := m.t.system.(profiler); ok {
 		if err := p.StopProfiles(); err != nil {
 			m.t.Say("no profiles: %v", err)

@@ -38,6 +38,12 @@ type Result struct {
 	Series        []float64 `json:"mb_per_second_series"` // each second of the timed part
 	LoadBefore    float64   `json:"load_average_before"`
 
+	// ProcessorsBusy is how busy each of the machine's processors was during the timed part, with whatever it was, in percent, and
+	// StolenPercent what the host of a virtual machine kept from them: time in which nothing runs although something could. A
+	// percentile is the machine's and not the target's where little more than that share lies above it.
+	ProcessorsBusy []float64 `json:"processors_busy_percent,omitempty"`
+	StolenPercent  float64   `json:"processors_stolen_percent"`
+
 	RSSSeries []float64 `json:"server_rss_mb_series,omitempty"` // all nodes, over the timed part
 	RSSEvery  float64   `json:"server_rss_seconds_per_point,omitempty"`
 

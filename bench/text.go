@@ -105,6 +105,9 @@ func notes(w io.Writer, r Result) {
 	add := func(format string, args ...any) { n = append(n, fmt.Sprintf(format, args...)) }
 	add("load average before %.2f", r.LoadBefore)
 	add("servers %.0f %% of a core", r.ServerCPUPercent)
+	if len(r.ProcessorsBusy) > 0 && len(r.ProcessorsBusy) <= processorsInText {
+		add("processors %.0f %% busy, %.1f %% stolen by the host", r.ProcessorsBusy, r.StolenPercent)
+	}
 	if r.MBPerSecond > 0 {
 		add("client %.2f CPU-ms/MB", r.ClientCPUPerMB)
 		add("%.1f read/write calls per MB", r.SyscallsPerMB)
@@ -144,6 +147,9 @@ func notes(w io.Writer, r Result) {
 	}
 	fmt.Fprintf(w, "%s, round %d: %s\n", r.Target, r.Round, strings.Join(n, "; "))
 }
+
+// processorsInText is up to how many processors a note says how busy each was.
+const processorsInText = 16
 
 // seriesInText is how many figures of a series a note has at most.
 const seriesInText = 60

@@ -51,3 +51,32 @@ func (a *account) rss(alive []int) (sum int64) {
 	}
 	return sum
 }
+
+// processorTime is what one processor has done, in seconds.
+type processorTime struct {
+	busy   float64
+	stolen float64 // wanted to work, but the host of the virtual machine had none to give
+	all    float64 // idle included
+}
+
+// processorsUsed returns how busy each processor was between two looks, and how much of all of them was stolen, in percent.
+func processorsUsed(before, after []processorTime) (busy []float64, stolen float64) {
+	if len(before) != len(after) || len(after) == 0 {
+		return nil, 0
+	}
+	var sum processorTime
+	for i, b := range after {
+		a := before[i]
+		sum.stolen += b.stolen - a.stolen
+		sum.all += b.all - a.all
+		busy = append(busy, percentOf(b.busy-a.busy, b.all-a.all))
+	}
+	return busy, percentOf(sum.stolen, sum.all)
+}
+
+func percentOf(part, whole float64) float64 {
+	if whole <= 0 {
+		return 0
+	}
+	return 100 * part / whole
+}

@@ -1,53 +1,55 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
-// clockTick is the unit of /proc/PID/stat: USER_HZ, which Linux has fixed at 100 for every architecture that runs Go.
-const clockTick = 10 * time.Millisecond
-
 // usageOf returns what a process has used; false: it is gone.
 func usageOf(pid int) (usage, bool) {
-	cpu, rss, ok := statOf(pid)
-	io := ioOf(pid)
-	return usage{cpu, rss, io["write_bytes"] - io["cancelled_write_bytes"], io["syscr"] + io["syscw"]}, ok
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return usage{}, false
+	}
+	stat, err := p.Stat()
+	if err != nil || stat.State == "Z" {
+		return usage{}, false
+	}
+	io, _ := p.IO() // of other users' processes only root is told
+	return usage{
+		cpu:      time.Duration(stat.CPUTime() * float64(time.Second)),
+		rss:      int64(stat.ResidentMemory()),
+		written:  int64(io.WriteBytes) - io.CancelledWriteBytes,
+		syscalls: int64(io.SyscR + io.SyscW),
+	}, true
 }
 
-func statOf(pid int) (cpu time.Duration, rss int64, ok bool) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// processorTimes returns what each processor has done since boot, in seconds; nil: unknown.
+func processorTimes() []processorTime {
+	fs, err := procfs.NewDefaultFS()
 	if err != nil {
-		return 0, 0, false
+		return nil
 	}
-	// The name, in brackets, may hold anything; field 3 follows it.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 22 || fields[0] == "Z" {
-		return 0, 0, false
-	}
-	number := func(field int) int64 { n, _ := strconv.ParseInt(fields[field-3], 10, 64); return n }
-	return time.Duration(number(14)+number(15)) * clockTick, number(24) * int64(os.Getpagesize()), true
-}
-
-func ioOf(pid int) map[string]int64 {
-	values := make(map[string]int64)
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	stat, err := fs.Stat()
 	if err != nil {
-		return values
+		return nil
 	}
-	for line := range strings.Lines(string(data)) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
-			values[name], _ = strconv.ParseInt(value, 10, 64)
-		}
+	times := make([]processorTime, 0, len(stat.CPU))
+	for _, n := range slices.Sorted(maps.Keys(stat.CPU)) {
+		c := stat.CPU[n]
+		busy := c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ // guests are counted in user and nice
+		times = append(times, processorTime{busy: busy, stolen: c.Steal, all: busy + c.Steal + c.Idle + c.Iowait})
 	}
-	return values
+	return times
 }
 
 // deviceOf returns the block device below a directory, as /sys knows it.
@@ -111,19 +113,12 @@ func machine(dir string) Machine {
 	if unix.Uname(&u) == nil {
 		m.OS = "Linux " + unix.ByteSliceToString(u.Release[:])
 	}
-	data, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(data)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			m.CPU = strings.TrimSpace(value)
-			break
+	if fs, err := procfs.NewDefaultFS(); err == nil {
+		if cpus, err := fs.CPUInfo(); err == nil && len(cpus) > 0 {
+			m.CPU = cpus[0].ModelName
 		}
-	}
-	data, _ = os.ReadFile("/proc/meminfo")
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			kib, _ := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
-			m.MemoryMB = kib * 1024 / 1e6
-			break
+		if memory, err := fs.Meminfo(); err == nil && memory.MemTotalBytes != nil {
+			m.MemoryMB = int64(*memory.MemTotalBytes / 1e6)
 		}
 	}
 	m.Load = loadAverage()
@@ -133,13 +128,15 @@ func machine(dir string) Machine {
 
 // loadAverage is the run queue of the last minute: above a small fraction of the cores before a run, others use the machine.
 func loadAverage() float64 {
-	data, err := os.ReadFile("/proc/loadavg")
+	fs, err := procfs.NewDefaultFS()
 	if err != nil {
 		return -1
 	}
-	first, _, _ := strings.Cut(string(data), " ")
-	n, _ := strconv.ParseFloat(first, 64)
-	return n
+	load, err := fs.LoadAvg()
+	if err != nil {
+		return -1
+	}
+	return load.Load1
 }
 
 // mountOf returns the file system with its options and the device below dir.

@@ -14,6 +14,8 @@ import (
 
 func usageOf(int) (usage, bool) { return usage{}, false }
 
+func processorTimes() []processorTime { return nil }
+
 func diskWritten(string) int64 { return -1 }
 
 func freeBytes(string) (int64, error) { return math.MaxInt64, nil }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -229,14 +230,30 @@ type entrySlab struct {
 	typ         raftpb.EntryType
 }
 
+// appSlab is the slab of a message with entries, with room for one: at low rates they come one by one.
+type appSlab struct {
+	messageSlab
+	entry [1]entrySlab
+	list  [1]*raftpb.Entry
+}
+
 // trainReader reads the messages of a train.
 type trainReader struct {
 	heads, bodies cursor
+	owned         bool // the rest of the heads is a copy that messages may alias
 	data          Loan // keeps the bodies
 }
 
-// next reads one message. Its byte slices alias the heads, its batches the bodies: then data is a reference of these. Three
-// allocations with entries, one without.
+// own is called before bytes are taken off the heads that a message keeps: Raft keeps them longer than the train's memory lasts. Most
+// trains have none.
+func (r *trainReader) own() {
+	if !r.owned {
+		r.owned, r.heads.b = true, bytes.Clone(r.heads.b)
+	}
+}
+
+// next reads one message. Its batches alias the bodies: then data is a reference of these. One allocation, or three with more than one
+// entry, and one a train for what is kept of the heads.
 func (r *trainReader) next() (g id.Group, m *raftpb.Message, data Loan, err error) {
 	before := len(r.bodies.b)
 	if g, m, err = r.message(); err == nil && len(r.bodies.b) < before {
@@ -258,7 +275,15 @@ func (r *trainReader) message() (id.Group, *raftpb.Message, error) {
 	if t > 31 || travels>>t&1 == 0 || head[1] != 0 || mask >= maskEnd {
 		return 0, nil, fmt.Errorf("message of type %d, mask %#x: not known to protocol %d", head[0], mask, Protocol)
 	}
-	s := &messageSlab{typ: t}
+	var app *appSlab
+	var s *messageSlab
+	if mask&hasEntries != 0 {
+		app = new(appSlab)
+		s = &app.messageSlab
+	} else {
+		s = new(messageSlab)
+	}
+	s.typ = t
 	m := &s.m
 	m.Type = &s.typ
 	for i, p := range [...]**uint64{&m.To, &m.From, &m.Term, &m.LogTerm, &m.Index, &m.Commit, &m.Vote, &m.RejectHint} {
@@ -272,6 +297,7 @@ func (r *trainReader) message() (id.Group, *raftpb.Message, error) {
 		m.Reject = &s.reject
 	}
 	if mask&hasContext != 0 {
+		r.own()
 		m.Context = c.bytes(int(c.u16()))
 	}
 	if mask&hasSnapshot != 0 {
@@ -281,7 +307,7 @@ func (r *trainReader) message() (id.Group, *raftpb.Message, error) {
 		}
 	}
 	if mask&hasEntries != 0 {
-		if err := r.entries(m); err != nil {
+		if err := r.entries(app); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -291,16 +317,19 @@ func (r *trainReader) message() (id.Group, *raftpb.Message, error) {
 	return g, m, nil
 }
 
-func (r *trainReader) entries(m *raftpb.Message) error {
+func (r *trainReader) entries(s *appSlab) error {
 	c := &r.heads
 	n := int(c.u32())
 	if n == 0 || n > len(c.b)/entryHead { // before the count is believed
 		return fmt.Errorf("%d entries in %d bytes", n, len(c.b))
 	}
-	slab := make([]entrySlab, n)
-	m.Entries = make([]*raftpb.Entry, n)
+	slab, list := s.entry[:], s.list[:]
+	if n > 1 {
+		slab, list = make([]entrySlab, n), make([]*raftpb.Entry, n)
+	}
+	s.m.Entries = list
 	for i := range slab {
-		m.Entries[i] = &slab[i].e
+		list[i] = &slab[i].e
 		if err := r.entry(&slab[i]); err != nil {
 			return err
 		}
@@ -335,8 +364,11 @@ func (r *trainReader) entry(s *entrySlab) error {
 	if mask&entryInBodies != 0 {
 		return r.body(s, size, mask)
 	}
-	if data := c.bytes(size); mask&entryHasData != 0 {
-		s.e.Data = data
+	if mask&entryHasData != 0 {
+		r.own()
+		s.e.Data = c.bytes(size)
+	} else {
+		c.bytes(size)
 	}
 	return nil
 }

@@ -195,23 +195,54 @@ func TestCodecOwnsItsBytes(t *testing.T) {
 func init() { poisonReleased = true }
 
 func TestCodecAllocations(t *testing.T) {
-	m := appendOf(4, make([]byte, 100))
-	m.Entries = append(m.Entries, m.Entries[0], m.Entries[0], m.Entries[0])
-	packed := trainOf(nil, m)
-	if n := testing.AllocsPerRun(100, func() { packed.empty(); packed.add(1, m, nil) }); n != 0 {
-		t.Errorf("encoding: %v allocations", n)
-	}
-	heads := packed.heads[trainHead:]
-	if n := testing.AllocsPerRun(100, func() {
-		r := trainReader{heads: cursor{b: heads}}
-		if _, _, err := r.message(); err != nil {
-			t.Fatal(err)
+	four := appendOf(4, make([]byte, 100))
+	four.Entries = append(four.Entries, four.Entries[0], four.Entries[0], four.Entries[0])
+	for _, c := range []struct {
+		name string
+		m    *raftpb.Message
+		want float64
+	}{
+		{"a response", &raftpb.Message{Type: raftpb.MsgAppResp.Enum(), Term: proto.Uint64(2), Index: proto.Uint64(3)}, 1},
+		{"an entry", appendOf(4, make([]byte, minBody)), 1},
+		{"a small entry", appendOf(4, make([]byte, 100)), 2},
+		{"four small entries", four, 4},
+	} {
+		packed := trainOf(nil, c.m)
+		if n := testing.AllocsPerRun(100, func() { packed.empty(); packed.add(1, c.m, nil) }); n != 0 {
+			t.Errorf("encoding %s: %v allocations", c.name, n)
 		}
-	}); n != 3 {
-		t.Errorf("decoding 4 entries: %v allocations", n)
+		heads, bodies := packed.heads[trainHead:], bytes.Join(packed.bodies, nil)
+		if n := testing.AllocsPerRun(100, func() {
+			r := trainReader{heads: cursor{b: heads}, bodies: cursor{b: bodies}}
+			if _, _, err := r.message(); err != nil {
+				t.Fatal(err)
+			}
+		}); n != c.want {
+			t.Errorf("decoding %s: %v allocations", c.name, n)
+		}
 	}
 	if n := len(appendHead(nil, 1, heartbeat(1))); n > 60 {
 		t.Errorf("a heartbeat has %d bytes", n)
+	}
+}
+
+// TestMessagesOutliveTheirTrain overwrites a train after it was decoded: what Raft keeps of it must be its own.
+func TestMessagesOutliveTheirTrain(t *testing.T) {
+	beat := heartbeat(1)
+	beat.Context = []byte("readonly")
+	sent := []*raftpb.Message{beat, appendOf(2, []byte("small")), heartbeat(3), appendOf(4, []byte("another"))}
+	heads := bytes.Clone(trainOf(nil, sent...).heads[trainHead:])
+	var got []*raftpb.Message
+	if err := decodeTrain(heads, nil, &testLoan{}, func(_ id.Group, m *raftpb.Message, _ Loan) { got = append(got, m) }); err != nil {
+		t.Fatal(err)
+	}
+	for i := range heads {
+		heads[i] = 0xa5
+	}
+	for i, m := range sent {
+		if !proto.Equal(got[i], m) {
+			t.Errorf("message %d is %v, was sent as %v", i, got[i], m)
+		}
 	}
 }
 

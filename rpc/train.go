@@ -133,7 +133,7 @@ func errUnexpected(kind trainKind) error {
 // decodeTrain hands on the messages of a train. Their batches stay where they are: data keeps that, and the visitor takes over one
 // reference of it for each message with batches; for others it gets nil. Everything else is copied, since Raft keeps some of it.
 func decodeTrain(heads, bodies []byte, data Loan, visit func(g id.Group, m *raftpb.Message, data Loan)) error {
-	r := trainReader{heads: cursor{b: append([]byte(nil), heads...)}, bodies: cursor{b: bodies}, data: data}
+	r := trainReader{heads: cursor{b: heads}, bodies: cursor{b: bodies}, data: data}
 	for len(r.heads.b) > 0 {
 		g, m, data, err := r.next()
 		if err != nil {

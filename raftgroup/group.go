@@ -29,8 +29,11 @@ type Group struct {
 	hw           atomic.Int64
 	commitIndex  atomic.Uint64
 	appliedIndex atomic.Uint64
-	peers        atomic.Pointer[peers]
-	failed       atomic.Bool
+	// storedElsewhere is the highest index that another member has stored, as far as it has said so to this leader; 0: it leads not. The
+	// worker writes it.
+	storedElsewhere atomic.Uint64
+	peers           atomic.Pointer[peers]
+	failed          atomic.Bool
 
 	// pendingBytes counts what is proposed and not applied, or not refused. Anyone adds, the worker subtracts.
 	pendingBytes atomic.Int64

@@ -82,6 +82,119 @@ func TestVotesAndTermsDoNotWait(t *testing.T) {
 	})
 }
 
+// leader starts a host with one replica that leads in term 3, and whose log, up to entry 12, is committed.
+func leader(t *testing.T, m raftgroup.Machine) *lone {
+	n := &lone{voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
+	n.machine = func() raftgroup.Machine { return m }
+	n.run(t)
+	n.step(entries(1, 2, 10, 1, nil))
+	n.step(message(raftpb.MsgTimeoutNow, 1, 2, 2))
+	n.step(message(raftpb.MsgVoteResp, 1, 2, 3))
+	lead, _, _ := n.group(1).Leader()
+	require.Equal(t, n.group(1).Replica(), lead)
+	n.step(stored(2, 12))
+	require.EqualValues(t, 12, n.group(1).Commit())
+	return n
+}
+
+// stored is a member's word to the leader of term 3 that it has stored the log up to an entry.
+func stored(from id.Node, index uint64) *raftpb.Message {
+	m := message(raftpb.MsgAppResp, 1, from, 3)
+	m.Index = &index
+	return m
+}
+
+// propose proposes a batch, and returns when all is quiet.
+func (n *lone) propose() (answered *atomic.Bool) {
+	answered = new(atomic.Bool)
+	b := raftgrouptest.Batch([]byte("record"))
+	n.group(1).Propose(&raftgroup.Proposal{Batch: b, Acks: raftgroup.AcksAll, Done: func(p *raftgroup.Proposal) { answered.Store(p.Result.Err == nil) }})
+	synctest.Wait()
+	return answered
+}
+
+// TestLeadersEntriesWaitForOthers: that a leader has stored an entry commits nothing, and needs no turn, before another member has.
+func TestLeadersEntriesWaitForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := leader(t, quiet{})
+		for i := range uint64(5) {
+			turns := n.host.Metrics().Turns
+			answered := n.propose()
+			require.Equal(t, turns+1, n.host.Metrics().Turns, "a turn for what commits nothing")
+			n.step(stored(2, 13+i))
+			require.Equal(t, turns+2, n.host.Metrics().Turns)
+			require.EqualValues(t, 13+i, n.group(1).Commit())
+			require.True(t, answered.Load())
+		}
+	})
+}
+
+// TestLeaderIsLast: when others have stored an entry before the leader has, it is committed, and applied, as soon as that has.
+func TestLeaderIsLast(t *testing.T) {
+	const write = 10 * time.Millisecond
+	for _, others := range [][]id.Node{{2}, {2, 3}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := leader(t, quiet{})
+			n.disk.Delay = func() time.Duration { return write }
+			answered := n.propose()
+			for _, from := range others {
+				n.step(stored(from, 13))
+			}
+			require.Equal(t, len(others) == 2, answered.Load())
+			require.EqualValues(t, 12, n.group(1).Applied())
+			time.Sleep(write)
+			synctest.Wait()
+			require.True(t, answered.Load(), "the leader's own entry waits for a tick")
+			require.EqualValues(t, 13, n.group(1).Applied())
+		})
+	}
+}
+
+// TestLocalAcksDoNotWait: who waits for the leader's disk alone does not wait for others.
+func TestLocalAcksDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := leader(t, quiet{})
+		var answered atomic.Bool
+		n.group(1).Propose(&raftgroup.Proposal{
+			Batch: raftgrouptest.Batch([]byte("record")), Acks: raftgroup.AcksLeader, Done: func(p *raftgroup.Proposal) { answered.Store(p.Result.Err == nil) },
+		})
+		synctest.Wait()
+		require.True(t, answered.Load())
+		require.EqualValues(t, 12, n.group(1).Commit())
+	})
+}
+
+// TestLeaderStoresWhileOthersAreHeard has the store say that an entry is stored when the turn has begun in which another member says so,
+// too: the store cannot know of that, and the turn does not know of the store.
+func TestLeaderStoresWhileOthersAreHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := gated{gate: make(chan struct{})}
+		n := leader(t, m)
+		var hold atomic.Bool
+		held := make(chan struct{})
+		n.store.completed = func() {
+			if hold.Load() {
+				<-held
+			}
+		}
+		hold.Store(true)
+		answered := n.propose()
+		replica := n.group(1).Replica()
+		n.host.Cut(1, replica) // a turn, so that what comes next is done in one
+		synctest.Wait()
+		n.host.Cut(1, replica)
+		n.step(stored(2, 13))
+		m.gate <- struct{}{}
+		synctest.Wait()
+		close(held) // while the worker stands at the second cut, with the member's word behind it
+		synctest.Wait()
+		require.False(t, answered.Load())
+		close(m.gate)
+		synctest.Wait()
+		require.True(t, answered.Load(), "nobody looked into the inbox again")
+	})
+}
+
 // TestClosingDoesNotWaitForATick closes a follower with an entry on its way to the disk.
 func TestClosingDoesNotWaitForATick(t *testing.T) {
 	const write = 10 * time.Millisecond

@@ -139,6 +139,10 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
 			mb.lastAck = g.w.now.UnixNano()
+			if i := m.GetIndex(); m.GetType() == raftpb.MsgAppResp && !m.GetReject() && g.role == Leader && i > g.storedElsewhere.Load() {
+				g.storedElsewhere.Store(i)
+				g.w.acked = true
+			}
 		}
 	}
 	g.step(m)

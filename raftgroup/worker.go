@@ -46,6 +46,7 @@ type worker struct {
 	jobs    []*appendJob // free ones
 	submit  []*wal.Append
 	sent    bool // something went to the transport since the last Flush
+	acked   bool // in this turn a member said that it has stored more than any before
 
 	timers timers
 	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
@@ -168,7 +169,9 @@ func (w *worker) turn() {
 	w.flush()
 	w.h.o.TurnDone()
 	w.arm()
-	if len(w.waiting) > 0 {
+	acked := w.acked
+	w.acked = false
+	if len(w.waiting) > 0 || acked && w.in.waiting.Load() { // what this replica stored meanwhile may be news now: see isNews
 		w.turns.ask()
 	}
 }

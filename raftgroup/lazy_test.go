@@ -64,7 +64,7 @@ func TestStoredEntriesWaitForTheNextTurn(t *testing.T) {
 	})
 }
 
-// TestVotesAndTermsDoNotWait: a follower that has stored a vote has a turn at once, and so has a leader for what it stored.
+// TestVotesAndTermsDoNotWait: a follower that has stored a vote has a turn at once, and so has the only voter for what it stored.
 func TestVotesAndTermsDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := follower(t)
@@ -83,8 +83,10 @@ func TestVotesAndTermsDoNotWait(t *testing.T) {
 }
 
 // leader starts a host with one replica that leads in term 3, and whose log, up to entry 12, is committed.
-func leader(t *testing.T, m raftgroup.Machine) *lone {
-	n := &lone{voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
+func leader(t *testing.T, m raftgroup.Machine) *lone { return leaderOf(t, m, self, 2, 3) }
+
+func leaderOf(t *testing.T, m raftgroup.Machine, voters ...id.Node) *lone {
+	n := &lone{voters: voters, o: raftgroup.Options{Workers: 1, TickInterval: never}}
 	n.machine = func() raftgroup.Machine { return m }
 	n.run(t)
 	n.step(entries(1, 2, 10, 1, nil))
@@ -148,6 +150,45 @@ func TestLeaderIsLast(t *testing.T) {
 			require.EqualValues(t, 13, n.group(1).Applied())
 		})
 	}
+}
+
+// TestOnlyVoterLeft: an entry that a leader began to store before the other voter was removed is committed when it is stored.
+func TestOnlyVoterLeft(t *testing.T) {
+	const write = 10 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		n := leaderOf(t, quiet{}, self, 2)
+		changed := make(chan error, 1)
+		go func() {
+			changed <- n.group(1).ChangeMembers(t.Context(), &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{
+				{Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(raftgrouptest.ReplicaOf(1, 2)))},
+			}})
+		}()
+		synctest.Wait()
+		n.disk.Delay = func() time.Duration { return write }
+		answered := n.propose()
+		n.step(stored(2, 13))
+		require.NoError(t, <-changed)
+		require.False(t, answered.Load())
+		time.Sleep(write)
+		synctest.Wait()
+		require.True(t, answered.Load(), "the only voter waits for others")
+	})
+}
+
+// TestLastOfMinInSync: the word of the last member that min.insync.replicas asks for is an answer, though the entry has been committed
+// before and Raft makes nothing of it.
+func TestLastOfMinInSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := leader(t, quiet{})
+		n.step(stored(3, 12)) // from now on Raft replicates to it without waiting for answers
+		n.group(1).SetMinInSync(3)
+		answered := n.propose()
+		n.step(stored(2, 13))
+		require.EqualValues(t, 13, n.group(1).Commit())
+		require.False(t, answered.Load(), "on two of three")
+		n.step(stored(3, 13))
+		require.True(t, answered.Load(), "on three, and nobody says so")
+	})
 }
 
 // TestLocalAcksDoNotWait: who waits for the leader's disk alone does not wait for others.

@@ -278,10 +278,11 @@ type lazyEntries struct {
 }
 
 // isNews tells whether it will not do. What a follower stores is news for its leader alone, who is answered by appendDone, and what a
-// leader stores commits nothing as long as nobody else has stored it, too; but what is committed and stored is applied.
+// leader stores commits nothing as long as nobody else has stored it, too (a leader that has become the only voter counts as one to whom
+// everything is stored elsewhere); but what is committed and stored is applied.
 //
 // It is asked when the completion is in the inbox already. So either it sees what others stored, or the turn that heard of that looks into
-// the inbox after it: see worker.turn.
+// the inbox after it: see worker.turn. A follower whose commit index moves at this very moment applies with its next turn.
 func (l lazyEntries) isNews() bool {
 	commit := l.group.Commit()
 	return l.first <= commit || id.Index(l.group.storedElsewhere.Load()) > commit

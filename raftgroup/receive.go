@@ -141,11 +141,14 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 			mb.lastAck = g.w.now.UnixNano()
 			if i := m.GetIndex(); m.GetType() == raftpb.MsgAppResp && !m.GetReject() && g.role == Leader && i > g.storedElsewhere.Load() {
 				g.storedElsewhere.Store(i)
-				g.w.acked = true
+				g.w.lookAgain = true
 			}
 		}
 	}
 	g.step(m)
+	if m.GetType() == raftpb.MsgAppResp && g.minInSync > 1 && g.onCommit.len() > 0 && g.broken == nil {
+		g.answer() // the last of min.insync.replicas may be later than the majority, when Raft has nothing to say any more
+	}
 	g.touch()
 }
 

@@ -46,7 +46,8 @@ type worker struct {
 	jobs    []*appendJob // free ones
 	submit  []*wal.Append
 	sent    bool // something went to the transport since the last Flush
-	acked   bool // in this turn a member said that it has stored more than any before
+	// lookAgain says that what a leader has stored may be news since something in this turn: see isNews.
+	lookAgain bool
 
 	timers timers
 	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
@@ -169,11 +170,10 @@ func (w *worker) turn() {
 	w.flush()
 	w.h.o.TurnDone()
 	w.arm()
-	acked := w.acked
-	w.acked = false
-	if len(w.waiting) > 0 || acked && w.in.waiting.Load() { // what this replica stored meanwhile may be news now: see isNews
+	if len(w.waiting) > 0 || w.lookAgain && w.in.waiting.Load() {
 		w.turns.ask()
 	}
+	w.lookAgain = false
 }
 
 // post queues an event that must not be lost. False: the worker has ended.

@@ -244,8 +244,8 @@ type trainReader struct {
 	data          Loan // keeps the bodies
 }
 
-// own is called before bytes are taken off the heads that a message keeps: Raft keeps them longer than the train's memory lasts. Most
-// trains have none.
+// own is called before bytes are taken off the heads that a message keeps: Raft keeps them longer than the train's memory lasts. Answers
+// have none, and appends none but small batches.
 func (r *trainReader) own() {
 	if !r.owned {
 		r.owned, r.heads.b = true, bytes.Clone(r.heads.b)

@@ -131,7 +131,7 @@ func errUnexpected(kind trainKind) error {
 }
 
 // decodeTrain hands on the messages of a train. Their batches stay where they are: data keeps that, and the visitor takes over one
-// reference of it for each message with batches; for others it gets nil. Everything else is copied, since Raft keeps some of it.
+// reference of it for each message with batches; for others it gets nil. What a message keeps of the heads is a copy.
 func decodeTrain(heads, bodies []byte, data Loan, visit func(g id.Group, m *raftpb.Message, data Loan)) error {
 	r := trainReader{heads: cursor{b: heads}, bodies: cursor{b: bodies}, data: data}
 	for len(r.heads.b) > 0 {

@@ -33,8 +33,8 @@
 //
 // Votes and acknowledgements are attached by Raft to an append and leave when the store says that it, and everything
 // submitted for the group before it, is durable: on the store's goroutine, straight into the transport. Responses of a
-// replica to itself go back to its worker, in order; a follower has time for them until its next turn, and so has a leader until others have
-// stored as much. A commit index that moved alone is not stored by itself: the log hears of it, and writes it along with what comes next.
+// replica to itself go back to its worker, in order; a follower has time for them until its next turn. A commit index that moved alone is
+// not stored by itself: the log hears of it, and writes it along with what comes next.
 //
 // # Failure
 //

@@ -29,11 +29,8 @@ type Group struct {
 	hw           atomic.Int64
 	commitIndex  atomic.Uint64
 	appliedIndex atomic.Uint64
-	// storedElsewhere is the highest index that another member, learners included, has stored as far as it has said so to this leader;
-	// MaxUint64 where the leader is the only voter left. The worker writes it.
-	storedElsewhere atomic.Uint64
-	peers           atomic.Pointer[peers]
-	failed          atomic.Bool
+	peers        atomic.Pointer[peers]
+	failed       atomic.Bool
 
 	// pendingBytes counts what is proposed and not applied, or not refused. Anyone adds, the worker subtracts.
 	pendingBytes atomic.Int64

@@ -35,8 +35,8 @@ type event struct {
 // smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
 const smallMessageBytes = 400
 
-// inbox is a worker's queue, filled by anyone and emptied in turns: whoever puts something in sees to it that there is one, but for
-// completions that can wait for the next (isNews). MsgApps and proposals have queues of their own, so that votes, heartbeats and responses
+// inbox is a worker's queue, filled by anyone and emptied in turns: whoever puts something in sees to it that there is one, but for a
+// follower's completions, which can wait for the next. MsgApps and proposals have queues of their own, so that votes, heartbeats and responses
 // never wait behind them. Completions and calls are never dropped: there are no more of them than submissions in flight and callers waiting.
 type inbox struct {
 	waiting atomic.Bool // something is in it

@@ -64,7 +64,7 @@ func TestStoredEntriesWaitForTheNextTurn(t *testing.T) {
 	})
 }
 
-// TestVotesAndTermsDoNotWait: a follower that has stored a vote has a turn at once, and so has the only voter for what it stored.
+// TestVotesAndTermsDoNotWait: a follower that has stored a vote has a turn at once, and so has a leader for what it stored.
 func TestVotesAndTermsDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := follower(t)
@@ -83,12 +83,8 @@ func TestVotesAndTermsDoNotWait(t *testing.T) {
 }
 
 // leader starts a host with one replica that leads in term 3, and whose log, up to entry 12, is committed.
-func leader(t *testing.T, m raftgroup.Machine) *lone { return leaderOf(t, m, self, 2, 3) }
-
-func leaderOf(t *testing.T, m raftgroup.Machine, voters ...id.Node) *lone {
-	n := &lone{voters: voters, o: raftgroup.Options{Workers: 1, TickInterval: never}}
-	n.machine = func() raftgroup.Machine { return m }
-	n.run(t)
+func leader(t *testing.T) *lone {
+	n := (&lone{voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}).run(t)
 	n.step(entries(1, 2, 10, 1, nil))
 	n.step(message(raftpb.MsgTimeoutNow, 1, 2, 2))
 	n.step(message(raftpb.MsgVoteResp, 1, 2, 3))
@@ -115,71 +111,11 @@ func (n *lone) propose() (answered *atomic.Bool) {
 	return answered
 }
 
-// TestLeadersEntriesWaitForOthers: that a leader has stored an entry commits nothing, and needs no turn, before another member has.
-func TestLeadersEntriesWaitForOthers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := leader(t, quiet{})
-		for i := range uint64(5) {
-			turns := n.host.Metrics().Turns
-			answered := n.propose()
-			require.Equal(t, turns+1, n.host.Metrics().Turns, "a turn for what commits nothing")
-			n.step(stored(2, 13+i))
-			require.Equal(t, turns+2, n.host.Metrics().Turns)
-			require.EqualValues(t, 13+i, n.group(1).Commit())
-			require.True(t, answered.Load())
-		}
-	})
-}
-
-// TestLeaderIsLast: when others have stored an entry before the leader has, it is committed, and applied, as soon as that has.
-func TestLeaderIsLast(t *testing.T) {
-	const write = 10 * time.Millisecond
-	for _, others := range [][]id.Node{{2}, {2, 3}} {
-		synctest.Test(t, func(t *testing.T) {
-			n := leader(t, quiet{})
-			n.disk.Delay = func() time.Duration { return write }
-			answered := n.propose()
-			for _, from := range others {
-				n.step(stored(from, 13))
-			}
-			require.Equal(t, len(others) == 2, answered.Load())
-			require.EqualValues(t, 12, n.group(1).Applied())
-			time.Sleep(write)
-			synctest.Wait()
-			require.True(t, answered.Load(), "the leader's own entry waits for a tick")
-			require.EqualValues(t, 13, n.group(1).Applied())
-		})
-	}
-}
-
-// TestOnlyVoterLeft: an entry that a leader began to store before the other voter was removed is committed when it is stored.
-func TestOnlyVoterLeft(t *testing.T) {
-	const write = 10 * time.Millisecond
-	synctest.Test(t, func(t *testing.T) {
-		n := leaderOf(t, quiet{}, self, 2)
-		changed := make(chan error, 1)
-		go func() {
-			changed <- n.group(1).ChangeMembers(t.Context(), &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{
-				{Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(raftgrouptest.ReplicaOf(1, 2)))},
-			}})
-		}()
-		synctest.Wait()
-		n.disk.Delay = func() time.Duration { return write }
-		answered := n.propose()
-		n.step(stored(2, 13))
-		require.NoError(t, <-changed)
-		require.False(t, answered.Load())
-		time.Sleep(write)
-		synctest.Wait()
-		require.True(t, answered.Load(), "the only voter waits for others")
-	})
-}
-
 // TestLastOfMinInSync: the word of the last member that min.insync.replicas asks for is an answer, though the entry has been committed
 // before and Raft makes nothing of it.
 func TestLastOfMinInSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := leader(t, quiet{})
+		n := leader(t)
 		n.step(stored(3, 12)) // from now on Raft replicates to it without waiting for answers
 		n.group(1).SetMinInSync(3)
 		answered := n.propose()
@@ -188,51 +124,6 @@ func TestLastOfMinInSync(t *testing.T) {
 		require.False(t, answered.Load(), "on two of three")
 		n.step(stored(3, 13))
 		require.True(t, answered.Load(), "on three, and nobody says so")
-	})
-}
-
-// TestLocalAcksDoNotWait: who waits for the leader's disk alone does not wait for others.
-func TestLocalAcksDoNotWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := leader(t, quiet{})
-		var answered atomic.Bool
-		n.group(1).Propose(&raftgroup.Proposal{
-			Batch: raftgrouptest.Batch([]byte("record")), Acks: raftgroup.AcksLeader, Done: func(p *raftgroup.Proposal) { answered.Store(p.Result.Err == nil) },
-		})
-		synctest.Wait()
-		require.True(t, answered.Load())
-		require.EqualValues(t, 12, n.group(1).Commit())
-	})
-}
-
-// TestLeaderStoresWhileOthersAreHeard has the store say that an entry is stored when the turn has begun in which another member says so,
-// too: the store cannot know of that, and the turn does not know of the store.
-func TestLeaderStoresWhileOthersAreHeard(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := gated{gate: make(chan struct{})}
-		n := leader(t, m)
-		var hold atomic.Bool
-		held := make(chan struct{})
-		n.store.completed = func() {
-			if hold.Load() {
-				<-held
-			}
-		}
-		hold.Store(true)
-		answered := n.propose()
-		replica := n.group(1).Replica()
-		n.host.Cut(1, replica) // a turn, so that what comes next is done in one
-		synctest.Wait()
-		n.host.Cut(1, replica)
-		n.step(stored(2, 13))
-		m.gate <- struct{}{}
-		synctest.Wait()
-		close(held) // while the worker stands at the second cut, with the member's word behind it
-		synctest.Wait()
-		require.False(t, answered.Load())
-		close(m.gate)
-		synctest.Wait()
-		require.True(t, answered.Load(), "nobody looked into the inbox again")
 	})
 }
 

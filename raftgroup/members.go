@@ -134,16 +134,6 @@ type member struct {
 
 func (m *member) voter() bool { return m.incoming || m.outgoing }
 
-// needsOthers tells whether this replica alone commits nothing.
-func (g *Group) needsOthers() bool {
-	for i := range g.members {
-		if m := &g.members[i]; m.voter() && m.replica != g.replica {
-			return true
-		}
-	}
-	return false
-}
-
 // rebuildMembers makes g.members those of the configuration, keeping what is known of those that stay.
 func (g *Group) rebuildMembers() {
 	old := g.members

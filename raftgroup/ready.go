@@ -104,9 +104,6 @@ func (g *Group) roleAndTerm(rd *raft.Ready) {
 
 func (g *Group) setLeader(l LeaderChange) {
 	led, leads := g.role == Leader, l.Role == Leader
-	if led != leads {
-		g.storedElsewhere.Store(0)
-	}
 	g.w.n.leaderChanges.Add(1)
 	g.term, g.role, g.leader = l.Term, l.Role, l.Leader
 	if l.Leader != id.NoReplica {
@@ -211,7 +208,8 @@ func (g *Group) queueAppend(m *raftpb.Message) {
 	}
 	j := g.w.job()
 	j.group = g
-	j.lazy = !voted && (g.role == Follower || g.role == Leader && g.needsOthers() && g.onLocal.len() == 0)
+	// What a follower stores is news for its leader alone, who is answered by appendDone.
+	j.lazy = !voted && g.role == Follower
 	a := &j.append
 	a.Log, _ = g.log.(*wal.Log)
 	a.Owner, a.Done = j, appendDone
@@ -253,10 +251,7 @@ func appendDone(a *wal.Append) {
 	}
 	done := &g.h.answered.jobs[g.w.number]
 	done.jobs = append(done.jobs, j)
-	done.urgent = done.urgent || !j.lazy
-	if j.lazy && j.first > 0 {
-		done.lazy = append(done.lazy, lazyEntries{g, j.first})
-	}
+	done.urgent = done.urgent || !j.lazy || j.first > 0 && j.first <= g.Commit() // what is committed and stored is applied
 }
 
 // answered is what a commit round of the store has completed so far: its goroutine's alone.
@@ -267,25 +262,7 @@ type answered struct {
 
 type completed struct {
 	jobs   []*appendJob
-	urgent bool          // not all of them are lazy
-	lazy   []lazyEntries // of those that are
-}
-
-// lazyEntries are entries of which it may do if the worker hears in its next turn that they are stored.
-type lazyEntries struct {
-	group *Group
-	first id.Index
-}
-
-// isNews tells whether it will not do. What a follower stores is news for its leader alone, who is answered by appendDone, and what a
-// leader stores commits nothing as long as nobody else has stored it, too (a leader that has become the only voter counts as one to whom
-// everything is stored elsewhere); but what is committed and stored is applied.
-//
-// It is asked when the completion is in the inbox already. So either it sees what others stored, or the turn that heard of that looks into
-// the inbox after it: see worker.turn. A follower whose commit index moves at this very moment applies with its next turn.
-func (l lazyEntries) isNews() bool {
-	commit := l.group.Commit()
-	return l.first <= commit || id.Index(l.group.storedElsewhere.Load()) > commit
+	urgent bool // not all of them are lazy
 }
 
 // roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one turn of each worker that has
@@ -301,13 +278,9 @@ func (h *Host) roundDone(pace wal.Pace) {
 			continue
 		}
 		w.in.completed(done.jobs)
-		urgent := done.urgent
-		for _, l := range done.lazy {
-			urgent = urgent || l.isNews()
-		}
 		clear(done.jobs)
-		clear(done.lazy)
-		done.jobs, done.lazy, done.urgent = done.jobs[:0], done.lazy[:0], false
+		urgent := done.urgent
+		done.jobs, done.urgent = done.jobs[:0], false
 		switch {
 		case !urgent && w.draining.Load() == 0: // there is another turn soon, with the next tick at the latest
 		case pace == wal.PaceLeisurely:

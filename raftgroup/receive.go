@@ -139,10 +139,6 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
 			mb.lastAck = g.w.now.UnixNano()
-			if i := m.GetIndex(); m.GetType() == raftpb.MsgAppResp && !m.GetReject() && g.role == Leader && i > g.storedElsewhere.Load() {
-				g.storedElsewhere.Store(i)
-				g.w.lookAgain = true
-			}
 		}
 	}
 	g.step(m)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"time"
 
@@ -354,12 +353,6 @@ func (g *Group) applyConfChange(kind wal.EntryKind, data []byte) bool {
 	g.order = orderOf(membersInOrder(g.order), votersOf(cs))
 	g.rebuildMembers()
 	if g.role == Leader {
-		if !g.needsOthers() {
-			g.storedElsewhere.Store(math.MaxUint64)
-			g.w.lookAgain = true
-		} else if g.storedElsewhere.Load() == math.MaxUint64 {
-			g.storedElsewhere.Store(0)
-		}
 		g.refreshInSync()
 		// Once this is applied Raft appends the entry that leaves the joint configuration, so the next index is not known before the
 		// next Ready, which has it.

@@ -46,8 +46,6 @@ type worker struct {
 	jobs    []*appendJob // free ones
 	submit  []*wal.Append
 	sent    bool // something went to the transport since the last Flush
-	// lookAgain says that what a leader has stored may be news since something in this turn: see isNews.
-	lookAgain bool
 
 	timers timers
 	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
@@ -170,10 +168,9 @@ func (w *worker) turn() {
 	w.flush()
 	w.h.o.TurnDone()
 	w.arm()
-	if len(w.waiting) > 0 || w.lookAgain && w.in.waiting.Load() {
+	if len(w.waiting) > 0 {
 		w.turns.ask()
 	}
-	w.lookAgain = false
 }
 
 // post queues an event that must not be lost. False: the worker has ended.

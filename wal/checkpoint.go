@@ -455,8 +455,19 @@ func (l *Log) cutSegment(k int) (cutSegment, bool) {
 	return c, ok
 }
 
-// unlinkDropped removes files that no stored cut and no later record of the journal names.
+// unlinkDropped removes files that no stored cut and no later record of the journal names. A deletion waits for it, or takes them
+// along.
 func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
+	if len(keys) == 0 {
+		return
+	}
+	l.mu.Lock()
+	deleted := l.deleted
+	l.unlinking = !deleted
+	l.mu.Unlock()
+	if deleted {
+		return
+	}
 	for _, k := range keys {
 		for _, name := range []string{k.Log(), k.Index()} {
 			err := s.fs.Remove(path.Join(s.logsDir, l.dir, name))
@@ -465,4 +476,8 @@ func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
 			}
 		}
 	}
+	l.mu.Lock()
+	l.unlinking = false
+	l.idle.Broadcast()
+	l.mu.Unlock()
 }

@@ -26,7 +26,7 @@ type Log struct {
 	startOffset, next      atomic.Int64
 
 	mu     sync.Mutex
-	idle   sync.Cond // on mu: direct or writing became false
+	idle   sync.Cond // on mu: somebody is no more at work on the files (busy)
 	start  Start
 	epochs []epoch // written by the owner with mu, read by it without
 	segs   []*seg  // ascending; the last one is written to
@@ -53,6 +53,7 @@ type Log struct {
 	writing bool // the checkpointer writes to a segment
 	// writingIndex: the checkpointer writes to an index.
 	writingIndex bool
+	unlinking    bool // the checkpointer removes files that were dropped
 	preparing    int  // jobs of the preparer for the log, also for dropped segments
 	catchingUp   bool // one of them is a flush
 	changed      bool // the stored cut is behind although no journal record says so

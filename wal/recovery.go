@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strings"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -198,44 +197,6 @@ func (c *cut) open(s *Store, k logKey) *Log {
 	l.committed.Store(uint64(min(c.hs.Commit, l.LastIndex())))
 	l.doneSeq = c.covered
 	return l
-}
-
-// finishDeletions completes what a crash interrupted: replicas whose directory is already named so, and directories whose
-// replica is gone.
-func (r *recovery) finishDeletions() error {
-	s := r.s
-	names, err := s.fs.List(s.logsDir)
-	if err != nil {
-		return err
-	}
-	doomed := make(map[string]bool)
-	for _, name := range names {
-		if strings.HasSuffix(name, deleteSuffix) {
-			doomed[name] = true
-		}
-	}
-	if len(doomed) == 0 {
-		return nil
-	}
-	if err := s.fs.SyncDir(s.logsDir); err != nil { // the process that renamed them may have died before it did
-		return err
-	}
-	for k, p := range r.logs {
-		if doomed[deletedName(p.l.name, k.replica)] {
-			if err := s.forgetReplica(k, nil); err != nil {
-				return err
-			}
-			delete(r.logs, k)
-			delete(s.dirs, p.l.dir)
-			p.l.resetTo(Start{})
-		}
-	}
-	for name := range doomed {
-		if err := s.fs.RemoveAll(path.Join(s.logsDir, name)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // visit takes a vouched frame of the journal.

@@ -161,14 +161,14 @@ func (s *Store) start() {
 // wakeOnFailure is the goroutine that wakes those who wait for writes which will not return now.
 func (s *Store) wakeOnFailure() {
 	select {
-	case <-s.closing:
-		return
+	case <-s.closing: // the committer is done; whoever else writes says himself that he is
+		if !s.failed() {
+			return
+		}
 	case <-s.failure:
 	}
 	for _, l := range s.Logs() {
-		l.mu.Lock()
-		l.idle.Broadcast()
-		l.mu.Unlock()
+		l.wake()
 	}
 }
 
@@ -288,9 +288,9 @@ func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 		return nil, fmt.Errorf("wal: %q is no name for a log of replica %d", spec.Name, spec.Replica)
 	}
 	key := logKey{spec.Group, spec.Replica}
-	dir, err := s.reserveDir(key, spec.Name)
-	if err != nil {
-		return nil, err
+	dir := dirName(spec.Name, spec.Replica)
+	if err := s.reserve(key, dir); err != nil {
+		return nil, fmt.Errorf("wal: create %s: %w", spec.Name, err)
 	}
 	l := newLog(s, &spec, dir)
 	l.resetTo(spec.Start)
@@ -298,7 +298,8 @@ func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	l.hs.Commit = max(min(l.hs.Commit, spec.Start.Index), spec.Start.Index)
 	l.doneHS.Commit = l.hs.Commit
 	l.state, l.doneIndex = spec.State, spec.Start.Index
-	if err = ctx.Err(); err == nil {
+	err := ctx.Err()
+	if err == nil {
 		err = s.storeFirstCut(l)
 	}
 	s.mu.Lock()
@@ -319,23 +320,25 @@ func (s *Store) shareMemory() {
 	s.memory.largest.Store(min(max(s.o.CacheBytes/int64(16*max(len(s.logs), 1)), smallestShare), largestChunk))
 }
 
-// reserveDir finds a directory that nobody has: the partition's own name, else followed by the replica's id.
-func (s *Store) reserveDir(key logKey, name string) (string, error) {
+// reserve takes a replica and its directory for a new log. Nothing on the disk may have the directory's name yet: see dirName.
+func (s *Store) reserve(key logKey, dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, open := s.logs[key]
-	if _, refused := s.refused[key]; open || refused {
-		return "", fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, name)
+	if _, refused := s.refused[key]; open || refused || s.dirs[dir] {
+		return fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, dir)
 	}
-	dir := name
-	if _, err := s.fs.Stat(path.Join(s.logsDir, dir)); s.dirs[dir] || err == nil {
-		dir = fmt.Sprintf("%s.%d", name, key.replica)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+	for _, name := range [...]string{dir, deletedName(dir)} {
+		name = path.Join(s.logsDir, name)
+		if _, err := s.fs.Stat(name); err == nil {
+			return fmt.Errorf("%w: no log knows of the directory %s, and a replica id is used once only: look at what it holds, and move it away", ErrExists, name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	s.dirs[dir] = true
 	s.logs[key] = nil // reserved; it shows once it is durable
-	return dir, nil
+	return nil
 }
 
 // storeFirstCut makes a new log durable. What is completed by then can have nothing of it.
@@ -348,104 +351,6 @@ func (s *Store) storeFirstCut(l *Log) error {
 	defer s.metaMu.Unlock()
 	return s.metaSet(cutKey(l.group, l.replica), c.append(nil))
 }
-
-// Delete removes a log and its files. The caller has stopped submitting to it; Done may not be called for submissions in
-// flight.
-func (s *Store) Delete(ctx context.Context, l *Log) error {
-	l.mu.Lock()
-	l.deleted = true
-	for l.busy() && !s.failed() {
-		l.idle.Wait()
-	}
-	segs := l.segs
-	l.mu.Unlock()
-	for _, sg := range segs {
-		s.files.forget(sg)
-	}
-	key := logKey{l.group, l.replica}
-	if err := s.removeReplica(key, l.dir, l.name, l); err != nil {
-		return fmt.Errorf("wal: delete %v: %w", l, err)
-	}
-	l.mu.Lock()
-	for _, sg := range l.segs {
-		sg.tail.clear()
-	}
-	l.mu.Unlock()
-	l.Release()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.logs, key)
-	delete(s.dirs, l.dir)
-	s.shareMemory()
-	return nil
-}
-
-// busy tells whether somebody is at work on the log's files. Called with mu.
-func (l *Log) busy() bool {
-	return l.direct || l.writing || l.writingIndex || l.preparing > 0
-}
-
-// DeleteRefused removes what is left of a refused replica.
-func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
-	key := logKey{r.Group, r.Replica}
-	s.mu.Lock()
-	refused := s.refused[key]
-	s.mu.Unlock()
-	if refused == nil {
-		return nil
-	}
-	if err := s.removeReplica(key, refused.dir, refused.Name, nil); err != nil {
-		return fmt.Errorf("wal: delete refused replica %d of %s: %w", r.Replica, r.Name, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.refused, key)
-	delete(s.dirs, refused.dir)
-	return nil
-}
-
-// removeReplica deletes a replica: its directory gets a name that says so, then its cut goes, from which moment on its
-// journal records are an unknown replica's (the durable absence of the cut is the tombstone: a log has one before its first
-// record), then the files. l is its log if it is open. After an error it may be called again.
-func (s *Store) removeReplica(key logKey, dir, name string, l *Log) error {
-	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
-	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
-	if errors.Is(err, fs.ErrNotExist) { // it has no files, or an attempt before this one got so far, but maybe not to the sync
-		err = nil
-	}
-	if err == nil && !s.o.off.deletionSync {
-		err = s.fs.SyncDir(s.logsDir)
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.forgetReplica(key, l); err != nil {
-		return err
-	}
-	return s.fs.RemoveAll(doomed)
-}
-
-// forgetReplica removes what Pebble has of a replica.
-func (s *Store) forgetReplica(key logKey, l *Log) error {
-	b := s.meta.NewBatch()
-	defer func() { _ = b.Close() }()
-	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(refusalKey(key.group, key.replica), nil))
-	if err != nil {
-		return err
-	}
-	s.metaMu.Lock()
-	defer s.metaMu.Unlock()
-	if l != nil {
-		l.forgotten = true
-	}
-	return s.metaCommit(b, pebble.Sync)
-}
-
-func deletedName(name string, replica id.Replica) string {
-	return fmt.Sprintf("%s.%d%s", name, replica, deleteSuffix)
-}
-
-const deleteSuffix = "-delete"
 
 // SetCutTaker has the checkpointer ask take for a cut of a log, instead of cutting with the State it was last given. take
 // must not block: it passes the request to the log's owner, which calls Log.TakeCut on its own goroutine soon. nil ends that.
@@ -486,7 +391,7 @@ var (
 	completedKey = []byte("q")
 )
 
-const formatVersion = 1
+const formatVersion = 2 // 1 had directories that two replicas had, one after the other
 
 func cutKey(g id.Group, r id.Replica) []byte     { return replicaKey('c', g, r) }
 func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }

@@ -69,7 +69,8 @@ type State struct {
 type Spec struct {
 	Group   id.Group
 	Replica id.Replica
-	// Name is the partition's name, "topic-0": the name of its directory when that is free, else followed by the replica's id.
+	// Name is the partition's name, "topic-0". With the replica's id, which no other log of the store has or had, it makes the name of
+	// the directory.
 	Name      string
 	Topic     id.Topic
 	Start     Start

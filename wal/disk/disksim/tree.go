@@ -79,12 +79,18 @@ func pathError(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: name, Err: err}
 }
 
+// maxName is how long a name may be, as on the file systems of real machines (NAME_MAX).
+const maxName = 255
+
 // find returns what has a name.
 func (d *Disk) find(op, name string) (*inode, error) {
 	n := d.root
 	for part := range strings.SplitSeq(strings.Trim(clean(name), "/"), "/") {
 		if part == "" {
 			continue
+		}
+		if len(part) > maxName {
+			return nil, pathError(op, name, syscall.ENAMETOOLONG)
 		}
 		if !n.dir {
 			return nil, pathError(op, name, syscall.ENOTDIR)
@@ -105,7 +111,11 @@ func (d *Disk) parent(op, name string) (*inode, string, error) {
 	if !dir.dir {
 		return nil, "", pathError(op, name, syscall.ENOTDIR)
 	}
-	return dir, path.Base(clean(name)), nil
+	base := path.Base(clean(name))
+	if len(base) > maxName {
+		return nil, "", pathError(op, name, syscall.ENAMETOOLONG)
+	}
+	return dir, base, nil
 }
 
 // Create implements disk.FS.

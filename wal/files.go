@@ -11,16 +11,16 @@ import (
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
 
-// maxOpenSegments bounds the files that are kept open, two for each segment.
-const maxOpenSegments = 2048
-
-// files keeps the files of segments open, the least recently used ones are closed.
+// files keeps the files of segments open, the least recently used ones are closed. There are never more than most of them, unless all
+// are in use: nobody waits for a file that another one holds.
 type files struct {
-	s *Store
+	s    *Store
+	most int // segments with open files, two each
 
-	mu   sync.Mutex
-	open map[*seg]*openSeg
-	lru  list.List // of *openSeg without references, the oldest first
+	mu      sync.Mutex
+	open    map[*seg]*openSeg
+	opening int       // segments that somebody is about to insert
+	lru     list.List // of *openSeg without references, the oldest first
 }
 
 // openSeg is a segment whose files are in use. log and index stay valid until release.
@@ -43,6 +43,8 @@ func (f *files) acquire(l *Log, sg *seg) (*openSeg, error) {
 	}
 	f.mu.Unlock()
 	dir := path.Join(f.s.logsDir, l.dir)
+	f.makeRoom()
+	defer f.roomTaken()
 	log, err := f.s.fs.Open(path.Join(dir, sg.key.Log()))
 	if err != nil {
 		return nil, err
@@ -52,6 +54,23 @@ func (f *files) acquire(l *Log, sg *seg) (*openSeg, error) {
 		return nil, errors.Join(err, log.Close())
 	}
 	return f.insert(sg, log, index), nil
+}
+
+// makeRoom closes files so that those of one more segment may be opened. It comes before the opening: the limit of the process is
+// there while files are opened, too. roomTaken follows when they are inserted, or will not be.
+func (f *files) makeRoom() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening++
+	for len(f.open)+f.opening > f.most && f.lru.Len() > 0 {
+		f.close(f.lru.Front().Value.(*openSeg))
+	}
+}
+
+func (f *files) roomTaken() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening--
 }
 
 // insert adds files that were just opened or created, with one reference.
@@ -68,9 +87,6 @@ func (f *files) insert(sg *seg, log, index disk.File) *openSeg {
 		f.open = make(map[*seg]*openSeg)
 	}
 	f.open[sg] = o
-	for len(f.open) > maxOpenSegments && f.lru.Len() > 0 {
-		f.close(f.lru.Front().Value.(*openSeg))
-	}
 	return o
 }
 
@@ -89,6 +105,10 @@ func (f *files) release(o *openSeg) {
 		return
 	}
 	if o.gone {
+		f.close(o)
+		return
+	}
+	if len(f.open)+f.opening > f.most { // it was opened while all were in use
 		f.close(o)
 		return
 	}
@@ -359,6 +379,8 @@ func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
 			return nil, err
 		}
 	}
+	s.files.makeRoom()
+	defer s.files.roomTaken()
 	log, err := s.createFile(path.Join(dir, sg.key.Log()), own)
 	if err != nil {
 		return nil, err

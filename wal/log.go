@@ -19,7 +19,7 @@ type Log struct {
 	replica      id.Replica
 	name, dir    string // dir is relative to the store's logs directory
 	topic        id.Topic
-	segmentBytes int64
+	segmentBytes int64 // guarded by mu
 
 	// What readers ask for all the time, beside the lock. Written with mu.
 	first, last, committed atomic.Uint64
@@ -113,6 +113,16 @@ func newLog(s *Store, spec *Spec, dir string) *Log {
 		l.segmentBytes = s.o.SegmentBytes
 	}
 	return l
+}
+
+// SetSegmentBytes changes the size at which segments roll, from the next batch on; 0 takes Options.SegmentBytes. It comes back with the
+// log if a cut was stored since, so whoever has another source says it again after a start.
+func (l *Log) SetSegmentBytes(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.segmentBytes = n; n == 0 {
+		l.segmentBytes = l.s.o.SegmentBytes
+	}
 }
 
 // resetTo makes the log empty at a point. Called with mu.

@@ -27,7 +27,7 @@ func (s *Store) openMeta() error {
 		Logger:             pebbleLogger{s},
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		MemTableSize:       8 * mib,
-		MaxOpenFiles:       256,
+		MaxOpenFiles:       s.o.pebbleFiles(),
 		BytesPerSync:       512 * kib,
 		WALBytesPerSync:    512 * kib,
 	})

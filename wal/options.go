@@ -41,6 +41,10 @@ type Options struct {
 	// Default 256 MiB.
 	ReserveBytes int64
 
+	// MaxOpenFiles is how many files the store has open at once, at least LeastOpenFiles: two for each segment that was used lately,
+	// and those of journal and Pebble. It may be a few more while all are in use. Default 4376, for 2048 segments.
+	MaxOpenFiles int
+
 	// OnFatal is called once, when a write or a sync failed: nothing is acknowledged from then on, and the process must exit.
 	OnFatal func(error)
 
@@ -75,6 +79,27 @@ const (
 	mib = 1 << 20
 )
 
+// How the files of MaxOpenFiles are shared. The journal has its live files open, seldom more than ten; Pebble insists on 64 tables, and
+// has ten other files. What is left is for segments: at least as many as the committer's workers write to at once.
+const (
+	journalFiles      = 24
+	leastPebbleFiles  = 74
+	mostPebbleFiles   = 256
+	leastSegmentFiles = 2 * ioWorkers
+	defaultSegments   = 2048
+
+	// LeastOpenFiles is the smallest Options.MaxOpenFiles.
+	LeastOpenFiles = journalFiles + leastPebbleFiles + leastSegmentFiles
+)
+
+// pebbleFiles is Pebble's share of MaxOpenFiles.
+func (o *Options) pebbleFiles() int {
+	return min(max(o.MaxOpenFiles/8, leastPebbleFiles), mostPebbleFiles)
+}
+
+// openSegments is how many segments may have open files.
+func (o *Options) openSegments() int { return (o.MaxOpenFiles - journalFiles - o.pebbleFiles()) / 2 }
+
 func (o Options) withDefaults() Options {
 	set := func(p *int64, v int64) {
 		if *p == 0 {
@@ -90,6 +115,9 @@ func (o Options) withDefaults() Options {
 	set(&o.CheckpointBytes, min(4*o.JournalFileBytes, o.CacheBytes/2))
 	set(&o.SegmentBytes, 1<<30)
 	set(&o.ReserveBytes, 256*mib)
+	if o.MaxOpenFiles == 0 {
+		o.MaxOpenFiles = journalFiles + mostPebbleFiles + 2*defaultSegments
+	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute
 	}

@@ -81,12 +81,16 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if o.Dir == "" {
 		return nil, errors.New("wal: Options.Dir is empty")
 	}
+	if o.MaxOpenFiles < LeastOpenFiles {
+		return nil, fmt.Errorf("wal: Options.MaxOpenFiles is %d: at least %d are needed", o.MaxOpenFiles, LeastOpenFiles)
+	}
 	s := &Store{
 		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
 		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
 		closing: make(chan struct{}), failure: make(chan struct{}),
 	}
 	s.files.s, s.commits.s, s.checkpoints.s = s, s, s
+	s.files.most = o.openSegments()
 	s.preparer.wake = make(chan struct{}, 1)
 	s.commits.wake = make(chan struct{}, 1)
 	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -129,14 +131,18 @@ func (n *Node) openDirectory(ctx context.Context) error {
 	dir := n.options.DataDir
 	files, err := n.openFiles(ctx)
 	if err != nil {
-		return fmt.Errorf("cannot use the data directory: %w", err)
+		return directoryUnusable(dir, err)
 	}
 	n.files = files
 	if n.lock, err = files.Lock(filepath.Join(dir, ".lock")); err != nil {
 		return directoryInUse(dir, err)
 	}
 	n.opened("lock", ignoreContext(n.lock.Close))
-	if n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync); err != nil {
+	n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync, n.logger)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, disk.ErrNoSpace) {
+		return directoryUnusable(dir, err)
+	}
+	if err != nil {
 		return err
 	}
 	n.warnOfFsyncClass()
@@ -146,13 +152,27 @@ func (n *Node) openDirectory(ctx context.Context) error {
 func directoryInUse(dir string, err error) error {
 	var locked *disk.LockedError
 	if !errors.As(err, &locked) {
-		return fmt.Errorf("cannot lock the data directory %s: %w", dir, err)
+		return directoryUnusable(dir, err)
 	}
 	holder := "another process"
 	if locked.PID != 0 {
 		holder = fmt.Sprintf("process %d", locked.PID)
 	}
 	return fmt.Errorf("data directory %s is in use by %s: stop it, or give this node a directory of its own with --data-dir", dir, holder)
+}
+
+// directoryUnusable says what is wrong with a data directory, and what to do about it.
+func directoryUnusable(dir string, err error) error {
+	remedy := "see what is wrong with it, or name another one with --data-dir"
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		remedy = "its file system is mounted read-only: look in the kernel's log for the reason, repair it, and mount it for writing"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = fmt.Sprintf("this process (user id %d) has no permission: give it the directory and all that is in it, with chown -R", os.Getuid())
+	case errors.Is(err, disk.ErrNoSpace):
+		remedy = "its disk is full: free some space"
+	}
+	return fmt.Errorf("cannot use the data directory %s: %w: %s", dir, err, remedy)
 }
 
 // openFiles makes the data directory and returns the file system for it.

@@ -118,6 +118,7 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 	if err != nil {
 		return err
 	}
+	log.SetSegmentBytes(p.Config.SegmentBytes) // both the topic's and the node's may be others than when the log was made
 	opened, err := partition.New(log, p.TopicPartition(), configOf(p))
 	if err != nil {
 		return err
@@ -157,9 +158,8 @@ func (r *replicas) log(ctx context.Context, p placement.Placement) (*wal.Log, er
 	start := wal.Start{Index: 1, Term: 1}
 	log, err := r.store.Create(ctx, wal.Spec{
 		Group: p.Group, Replica: p.Replica, Name: p.TopicPartition().String(), Topic: p.Topic, Start: start,
-		HardState:    wal.HardState{Term: start.Term, Commit: start.Index},
-		State:        wal.State{Applied: start.Index, ConfState: raftgroup.EncodeConfState(voters, nil)},
-		SegmentBytes: p.Config.SegmentBytes,
+		HardState: wal.HardState{Term: start.Term, Commit: start.Index},
+		State:     wal.State{Applied: start.Index, ConfState: raftgroup.EncodeConfState(voters, nil)},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot create the log: %w", err)
@@ -175,6 +175,7 @@ func (r *replicas) Change(_ context.Context, p placement.Placement) error {
 		return nil
 	}
 	open.SetConfig(configOf(p))
+	r.logs[p.Group].SetSegmentBytes(p.Config.SegmentBytes)
 	open.Group().AddMembers(membersOf(p.Members)...)
 	return nil
 }

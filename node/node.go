@@ -54,6 +54,7 @@ type Node struct {
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
 
+	shares      fileShares
 	files       disk.FS
 	pebbleFiles vfs.FS // nil: the operating system's
 
@@ -106,7 +107,11 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1)}
+	shares, err := shareFiles(openFiles())
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares}
 	for _, open := range []func(context.Context) error{
 		n.openDirectory, n.openStore, n.openListener, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
@@ -216,7 +221,7 @@ func (n *Node) openStore(ctx context.Context) error {
 		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Fsync: s.Fsync, Logger: n.logger, OnFatal: n.fail,
 		CacheBytes: s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
-		SegmentBytes: s.DefaultSegmentBytes,
+		SegmentBytes: s.DefaultSegmentBytes, MaxOpenFiles: n.shares.storage,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the data in %s: %w", n.options.DataDir, err)
@@ -229,6 +234,7 @@ func (n *Node) openStore(ctx context.Context) error {
 	for _, r := range store.Refused() {
 		n.logger.Error("a replica is refused: its disk lost what it had acknowledged", "partition", r.Name, "replica", r.Replica, "reason", r.Reason)
 	}
+	n.shares.warnOfFewFiles(n.logger, len(store.Logs()))
 	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
 	return nil
 }
@@ -312,7 +318,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 
 func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: maxConnections(openFiles()),
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
 	})
 	if err != nil {
@@ -333,7 +339,7 @@ func (n *Node) openServices(ctx context.Context) error {
 		return nil
 	}
 	server, err := console.Serve(ctx, n.options.MetricsAddress, console.Options{
-		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger,
+		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger, MaxConnections: n.shares.console,
 	})
 	if err != nil {
 		return listenError("metrics", "--metrics", n.options.MetricsAddress, err)

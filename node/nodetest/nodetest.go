@@ -161,6 +161,9 @@ func (c *Cluster) CrashNode(i int, kind Crash) {
 	n.Node, n.disk = nil, n.disk.Crash(kind)
 }
 
+// FillDisk leaves no space on the simulated disk of node i.
+func (c *Cluster) FillDisk(i int) { c.Nodes[i].disk.SetCapacity(c.Nodes[i].disk.Used()) }
+
 // AwaitReady waits until node i holds what it should hold.
 func (c *Cluster) AwaitReady(i int) {
 	c.t.Helper()

@@ -78,7 +78,8 @@ func loadIdentity(files disk.FS, dir string, logger *slog.Logger) (identity, err
 	case errors.As(other.err, &version):
 		return identity{}, fmt.Errorf("%s: %w", other.path, other.err)
 	case other.err == nil && (other.StoreID != good.StoreID || other.NodeID != good.NodeID):
-		return identity{}, fmt.Errorf("%s is of store %s of node %d, and %s of store %s of node %d: one of them was not written here: remove that one, and the start makes it again from the other",
+		return identity{}, fmt.Errorf("%s is of store %s of node %d, and %s of store %s of node %d: one of them was not written here: "+
+			"remove that one, and the start makes it again from the other",
 			good.path, good.StoreID, good.NodeID, other.path, other.StoreID, other.NodeID)
 	}
 	if err := errors.Join(syncFile(files, good.path), files.SyncDir(dir)); err != nil {
@@ -89,7 +90,8 @@ func loadIdentity(files disk.FS, dir string, logger *slog.Logger) (identity, err
 		return good.identity, err
 	}
 	if other.err != nil {
-		logger.Warn("the identity of the data directory is repaired from its other copy", "file", other.path, "reason", other.err, "from", good.path)
+		logger.Warn("the identity of the data directory is repaired from its other copy",
+			"file", other.path, "reason", other.err, "from", good.path)
 	}
 	if err := good.write(files, other.path); err != nil {
 		return identity{}, fmt.Errorf("cannot repair the identity of the data directory (%s: %w): %w", other.path, other.err, err)
@@ -108,7 +110,8 @@ func unreadable(dir string, first, second storedIdentity) error {
 	case errors.Is(first.err, fs.ErrPermission), errors.Is(second.err, fs.ErrPermission):
 		return errors.Join(first.err, second.err) // nothing is wrong with them, but with the directory
 	}
-	return fmt.Errorf("whose data %s holds cannot be read (%s: %w; %s: %w): restore one of the two files from a backup, or start this node with an empty data directory and an unused node id",
+	return fmt.Errorf("whose data %s holds cannot be read (%s: %w; %s: %w): restore one of the two files from a backup, "+
+		"or start this node with an empty data directory and an unused node id",
 		dir, first.path, first.err, second.path, second.err)
 }
 

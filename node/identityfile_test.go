@@ -184,7 +184,8 @@ func TestIdentityOfAnother(t *testing.T) {
 		if err := d.WriteFile("/data/"+name, block); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openForTest(d, quiet); err == nil || !strings.Contains(err.Error(), "store other of node 2") || !strings.Contains(err.Error(), "remove") {
+		_, err := openForTest(d, quiet)
+		if err == nil || !strings.Contains(err.Error(), "store other of node 2") || !strings.Contains(err.Error(), "remove") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := d.WriteFile("/data/"+name, []byte("version=3\nanything=else\n")); err != nil {
@@ -201,7 +202,8 @@ func TestIdentityIsReadable(t *testing.T) {
 	d, ident := usedDirectory(t, 1)
 	for _, name := range identityFiles {
 		data, err := d.ReadFile("/data/" + name)
-		if err != nil || !bytes.Contains(data, []byte("\nstore.id="+ident.StoreID+"\n")) || bytes.ContainsRune(data, 0) || data[len(data)-1] != '\n' {
+		line := []byte("\nstore.id=" + ident.StoreID + "\n")
+		if err != nil || !bytes.Contains(data, line) || bytes.ContainsRune(data, 0) || data[len(data)-1] != '\n' {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
 	}

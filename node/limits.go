@@ -41,8 +41,8 @@ type fileShares struct {
 // shareFiles shares what the limit of the process allows, or says that it is too low for a node.
 func shareFiles(limit uint64) (fileShares, error) {
 	if limit < leastOpenFiles {
-		return fileShares{}, fmt.Errorf("this process may have %d files open, a node needs at least %d: raise the limit (ulimit -n %d, or LimitNOFILE=%d in its systemd unit)",
-			limit, leastOpenFiles, defaultOpenFiles, defaultOpenFiles)
+		return fileShares{}, fmt.Errorf("this process may have %d files open, a node needs at least %d: "+
+			"raise the limit (ulimit -n %d, or LimitNOFILE=%d in its systemd unit)", limit, leastOpenFiles, defaultOpenFiles, defaultOpenFiles)
 	}
 	rest := int(min(limit, 1<<20)) - ownFiles
 	s := fileShares{
@@ -69,6 +69,7 @@ func (s fileShares) warnOfFewFiles(logger *slog.Logger, replicas int) {
 	for better, err := shareFiles(advice); err == nil && better.storage < min(wanted, mostStorage); better, err = shareFiles(advice) {
 		advice *= 2
 	}
-	logger.Warn("the limit of open files is low for what this node holds: files are closed and opened again all the time; raise it (ulimit -n, or LimitNOFILE= in its systemd unit)",
+	logger.Warn("the limit of open files is low for what this node holds: files are closed and opened again all the time; "+
+		"raise it (ulimit -n, or LimitNOFILE= in its systemd unit)",
 		"limit", s.limit, "replicas", replicas, "files_for_storage", s.storage, "files_wanted", wanted, "advised_limit", advice)
 }

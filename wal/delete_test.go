@@ -27,7 +27,8 @@ func TestDirNames(t *testing.T) {
 	} {
 		got := dirName(c.partition, c.replica)
 		if got != c.want || len(deletedName(got)) > maxFileName {
-			t.Errorf("%s of replica %d has the directory %s (%d bytes when it is deleted), want %s", c.partition, c.replica, got, len(deletedName(got)), c.want)
+			t.Errorf("%s of replica %d has the directory %s (%d bytes when it is deleted), want %s",
+				c.partition, c.replica, got, len(deletedName(got)), c.want)
 		}
 	}
 	if a, b := dirName(longestName, 1), dirName(longestName[1:], 1); len(a) != len(b) {

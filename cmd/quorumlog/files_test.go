@@ -17,7 +17,8 @@ import (
 // launchLimited starts the program with a limit of open files, as a shell's ulimit -n sets it.
 func launchLimited(t *testing.T, files int, args ...string) *daemon {
 	t.Helper()
-	return start(t, exec.Command("/bin/sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files), buildBinary(t)}, args...)...))
+	limited := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files)
+	return start(t, exec.Command("/bin/sh", append([]string{"-c", limited, buildBinary(t)}, args...)...))
 }
 
 // produceLarge produces one record of n bytes to each partition, whose key is the partition, and waits until all are acknowledged.
@@ -31,7 +32,8 @@ func produceLarge(t *testing.T, c *client.Client, topic string, partitions, n in
 	var failed atomic.Pointer[error]
 	for i := range partitions {
 		value := bytes.Repeat([]byte(fmt.Sprintf("%08d", i)), n/8)
-		err := p.Produce(ctx, client.Record{Topic: topic, Partition: id.Partition(i), Key: []byte(fmt.Sprint(i)), Value: value}, func(a client.Ack) {
+		record := client.Record{Topic: topic, Partition: id.Partition(i), Key: []byte(fmt.Sprint(i)), Value: value}
+		err := p.Produce(ctx, record, func(a client.Ack) {
 			if a.Err != nil {
 				failed.Store(&a.Err)
 			}
@@ -101,7 +103,8 @@ func TestMorePartitionsThanFiles(t *testing.T) {
 			t.Errorf("partition %d has %d records", i, n)
 		}
 	}
-	if lines := d.errout.lines("the limit of open files is low"); len(lines) != 1 || !strings.Contains(lines[0], "limit=256 replicas=401") || !strings.Contains(lines[0], "ulimit -n") {
+	lines := d.errout.lines("the limit of open files is low")
+	if len(lines) != 1 || !strings.Contains(lines[0], "limit=256 replicas=401") || !strings.Contains(lines[0], "ulimit -n") {
 		t.Errorf("it starts with %q", lines)
 	}
 	if lines := d.errout.lines("too many open files"); len(lines) > 0 {

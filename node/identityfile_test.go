@@ -104,6 +104,37 @@ func TestIdentityOutlivesAKillAndAPowerLoss(t *testing.T) {
 	}
 }
 
+// TestIdentityIsSyncedBeforeTheRestGoes looks at what a start does after a kill: it writes over a file only when it has itself synced the
+// other one, and the names. That it may lose both otherwise takes two accidents at once.
+func TestIdentityIsSyncedBeforeTheRestGoes(t *testing.T) {
+	for kill := range int64(9) {
+		d, _ := usedDirectory(t, 1)
+		d.CrashAt(1 + kill)
+		_, _ = openForTest(d, quiet)
+		d = d.Crash(disksim.Kill)
+		synced := make(map[string]bool)
+		d.SetAfter(func(op disksim.Op, err error) {
+			switch {
+			case err != nil:
+			case op.Kind == disksim.OpSync || op.Kind == disksim.OpSyncDir:
+				synced[op.Name] = true
+			case op.Kind == disksim.OpWrite:
+				other := "/data/" + identityFile
+				if op.Name == other {
+					other = "/data/" + identityCopy
+				}
+				if !synced[other] || !synced["/data"] {
+					t.Errorf("killed at %d: %v before %s and its name are synced", kill, op, other)
+				}
+				synced[op.Name] = false
+			}
+		})
+		if _, err := openForTest(d, quiet); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestIdentityIsRepaired damages one of the files in many ways: the other one makes up for it, and the log says so. Both damaged in the
 // same way are refused.
 func TestIdentityIsRepaired(t *testing.T) {

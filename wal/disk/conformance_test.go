@@ -36,6 +36,8 @@ func implementations() []implementation {
 			if !disk.IsDirect(fsys) {
 				t.Skipf("%s is on a file system without O_DIRECT", dir)
 			}
+			dir = path.Join(dir, "work") // beside what NewOS left
+			must(t, fsys.MkdirAll(dir))
 			return fsys, dir
 		}},
 		{"buffered", func(t testing.TB) (disk.FS, string) { return disk.NewBuffered(), t.TempDir() }},

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -141,7 +142,7 @@ func (s *Store) start() {
 	s.io.start(ioWorkers)
 	// The copy that recovery makes of the last round must fit into any file of the journal, for the disk may be full then.
 	s.maxRound = min(maxRoundBytes, s.o.JournalFileBytes/2)
-	s.commits.completed = journal.Seq(s.completed.Load())
+	s.commits.completed, s.commits.opened = journal.Seq(s.completed.Load()), time.Now()
 	s.shareMemory()
 	s.keepBallast()
 	s.checkSpace()

@@ -1131,7 +1131,7 @@ func (x *ClusterStatusResponse) GetAnsweredBy() int32 {
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// starting, ready, draining, dead ...: the node's own word when it could be asked, else what the others know.
+	// starting, ready, disk full, disk stalled, draining, dead ...: the node's own word when it could be asked, else what the others know.
 	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	DiskFreeBytes int64  `protobuf:"varint,4,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`

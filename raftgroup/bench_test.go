@@ -89,6 +89,8 @@ func newRingStore() *ringStore {
 
 func (s *ringStore) SetCutTaker(func(*wal.Log))       {}
 func (s *ringStore) SetRoundDone(done func(wal.Pace)) { s.done = done }
+func (s *ringStore) Pressure() wal.Pressure           { return wal.PressureNone }
+func (s *ringStore) Stalled() time.Duration           { return 0 }
 func (s *ringStore) Submit(appends []*wal.Append) {
 	for _, a := range appends {
 		l := raftgroup.TargetOf(a).(*ringLog)

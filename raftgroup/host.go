@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -42,6 +43,8 @@ type Spec struct {
 	// MinInSync is min.insync.replicas; 0 is 1.
 	MinInSync int
 	Campaign  CampaignHint
+	// Vital says that the group goes on on a disk that is full, so that space can be made: it has little to store.
+	Vital bool
 }
 
 // Host runs the replicas of one node.
@@ -50,6 +53,7 @@ type Host struct {
 	workers []*worker
 	readers readers
 
+	condition      condition
 	answered       answered     // the store's goroutine's
 	pendingBytes   atomic.Int64 // proposed and not applied, all groups
 	droppedUnknown atomic.Uint64
@@ -71,6 +75,7 @@ func New(o Options) (*Host, error) {
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
 	h.answered.jobs = make([]completed, o.Workers)
+	h.judge(time.Now())
 	for i := range o.Workers {
 		w := newWorker(h, i)
 		h.workers = append(h.workers, w)

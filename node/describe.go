@@ -417,10 +417,12 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 	if self == nil {
 		self = &placement.Node{ID: n.options.NodeID, RPCAddress: n.advertised(), Version: Version}
 	}
-	free, _ := n.files.FreeBytes(n.options.DataDir)
 	status := &pb.NodeStatus{
-		Node: n.describeNode(self), State: n.State().String(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: free, FsyncClass: n.fsyncClass(),
+		Node: n.describeNode(self), State: n.stateText(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: n.freeBytes(), FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
+	}
+	if err := n.conditionError(); err != nil {
+		status.ErrorMessage = err.Error()
 	}
 	for _, p := range n.replicas.all() {
 		status.Replicas++

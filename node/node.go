@@ -48,6 +48,7 @@ type Node struct {
 	answers    answers
 	registrar  background
 	balancer   background
+	condition  background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
@@ -282,6 +283,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 		return err
 	}
 	n.host, in.host = host, host
+	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
 	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.logger)
 	if err := n.openController(ctx); err != nil {
@@ -309,6 +311,8 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
+	n.condition.start(n.watchCondition)
+	n.opened("watch of the disk", n.condition.close)
 	if n.options.MetricsAddress == "" {
 		return nil
 	}
@@ -339,12 +343,12 @@ func (n *Node) Fatal() <-chan error { return n.fatal }
 // State returns how far the node is.
 func (n *Node) State() State { return State(n.state.Load()) }
 
-// readiness returns nil when the node holds what the metadata wants it to hold.
+// readiness returns nil when the node holds what the metadata wants it to hold, and its disk takes records.
 func (n *Node) readiness() error {
 	if s := n.State(); s != Ready {
 		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
 	}
-	return nil
+	return n.conditionError()
 }
 
 // RPCAddress returns the address that the node serves.

@@ -560,7 +560,7 @@ func TestReserve(t *testing.T) {
 		t.Error(err)
 	}
 	status, err := c.Admin().ClusterStatus(ctx)
-	if err != nil || len(status.Nodes) != 1 || status.Nodes[0].AcceptsProduce || status.Nodes[0].State != "ready" || status.Nodes[0].Leaders < 1 {
+	if err != nil || len(status.Nodes) != 1 || status.Nodes[0].AcceptsProduce || status.Nodes[0].State != "disk full" || status.Nodes[0].Leaders < 1 {
 		t.Errorf("%+v, %v", status, err)
 	}
 	d.terminate()

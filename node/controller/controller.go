@@ -75,6 +75,7 @@ func Open(o Options) (*Controller, error) {
 	}
 	group, err := o.Host.Open(raftgroup.Spec{
 		Group: id.MetadataGroup, Replica: o.Log.Replica(), Members: members, Log: o.Log, Machine: metadata, Campaign: hint,
+		Vital: true, // topics are deleted by it, to make space
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the metadata group: %w", err)

@@ -301,7 +301,11 @@ func (a *admin) offset(ctx context.Context, q *pb.ListOffsetsRequest_Partition, 
 	case earliestOffset:
 		answer.Offset = int64(open.Log().StartOffset())
 	default:
-		if offset, timestamp, ok := open.Log().OffsetForTime(q.GetTimestamp(), hw); ok {
+		offset, timestamp, ok, err := open.Log().OffsetForTime(q.GetTimestamp(), hw)
+		if err != nil {
+			return err
+		}
+		if ok {
 			answer.Offset, answer.Timestamp = int64(offset), timestamp
 		}
 	}

@@ -175,7 +175,9 @@ func (c *checkpointer) flushLog(l *Log) error {
 		return nil
 	}
 	if bytes >= flushWorthy || l.sealable() {
-		if err := c.s.flush(l, true); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
+		if err := c.s.flush(l, true); c.s.condemnPath(l, err) {
+			return nil // the bytes go into the cut, until the replica is out
+		} else if err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
 			return err
 		} else if err != nil {
 			c.s.noteError(err) // the bytes go into the cut instead

@@ -166,7 +166,7 @@ type prepareJob struct {
 
 // prepare asks for files and space of a segment when they are missing or about to be. Called with the log's mu.
 func (s *Store) prepare(l *Log, sg *seg) {
-	if sg.preparing || s.noSpace.Load() {
+	if sg.preparing || s.noSpace.Load() || !sg.ready && l.Condemned() == CondemnedWrites {
 		return
 	}
 	full := sg.allocated >= l.segmentBytes+mib && int64(sg.end) <= sg.allocated // it rolls before it needs more
@@ -236,7 +236,9 @@ func (s *Store) runPreparer() {
 				err = s.prepareFiles(j.l, j.sg)
 			}
 			j.done()
-			s.noteError(err)
+			if !s.condemnPath(j.l, err) {
+				s.noteError(err)
+			}
 		}
 	}
 }

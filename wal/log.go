@@ -58,7 +58,8 @@ type Log struct {
 	changed      bool // the stored cut is behind although no journal record says so
 	deleted      bool
 
-	forgotten bool // its deletion is stored, or about to be; guarded by Store.metaMu
+	condemned atomic.Uint32 // a Condemnation
+	forgotten bool          // its deletion is stored, or about to be; guarded by Store.metaMu
 
 	cutAsked bool  // the checkpointer waits for TakeCut
 	cutGiven bool  // TakeCut was called since

@@ -43,6 +43,10 @@ type Options struct {
 
 	// OnFatal is called once, when a write or a sync failed: nothing is acknowledged from then on, and the process must exit.
 	OnFatal func(error)
+	// OnCondemned is told, once, of each log whose stored bytes turned out bad, or whose files cannot be made. It is called by a
+	// goroutine of the store, one call at a time, and may block, but not until the store is closed. Whoever is told calls
+	// Store.Refuse when the replica can be spared; nil does so at once.
+	OnCondemned func(*Log, Condemnation, Refusal)
 
 	// off switches rules of durability off, so that tests can show that each is needed.
 	off rules

@@ -50,6 +50,17 @@ func (s *Store) rowBlock(l *Log, sg *seg, block int64) ([]byte, error) {
 	return b, nil
 }
 
+// forget drops the blocks of a segment's index: they are to be read from the disk again.
+func (c *rowCache) forget(sg *seg) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.blocks {
+		if key.sg == sg {
+			delete(c.blocks, key)
+		}
+	}
+}
+
 func (c *rowCache) add(key rowBlockKey, b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

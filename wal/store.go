@@ -36,6 +36,7 @@ type Store struct {
 	preparer    preparer
 	commits     committer
 	checkpoints checkpointer
+	condemned   verdicts
 	io          workers
 	metrics     counters
 
@@ -71,7 +72,7 @@ type refusedLog struct {
 
 // counters are the parts of Metrics that are counted as they happen.
 type counters struct {
-	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk atomic.Uint64
+	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk, condemned atomic.Uint64
 }
 
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
@@ -89,6 +90,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.files.s, s.commits.s, s.checkpoints.s = s, s, s
 	s.preparer.wake = make(chan struct{}, 1)
 	s.commits.wake = make(chan struct{}, 1)
+	s.condemned.wake = make(chan struct{}, 1)
 	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.checkpoints.done = make(chan struct{})
 	defer func() {
@@ -151,6 +153,7 @@ func (s *Store) start() {
 		s.running.Go(s.runPreparer)
 	}
 	s.running.Go(s.wakeOnFailure)
+	s.running.Go(s.report)
 	if s.o.CacheBytes >= 4*arenaBytes { // a smaller cache is there at once
 		s.memory.hungry = make(chan struct{}, 1)
 		s.memory.hungry <- struct{}{}
@@ -270,7 +273,7 @@ func (s *Store) Logs() []*Log {
 	return logs
 }
 
-// Refused returns the replicas that recovery could not vouch for.
+// Refused returns the replicas that recovery could not vouch for, and those that were refused since.
 func (s *Store) Refused() []Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -375,6 +378,7 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs, key)
+	delete(s.refused, key)
 	delete(s.dirs, l.dir)
 	s.shareMemory()
 	return nil
@@ -389,9 +393,9 @@ func (l *Log) busy() bool {
 func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 	key := logKey{r.Group, r.Replica}
 	s.mu.Lock()
-	refused := s.refused[key]
+	refused, open := s.refused[key], s.logs[key] != nil
 	s.mu.Unlock()
-	if refused == nil {
+	if refused == nil || open { // Delete is for what was refused since the start
 		return nil
 	}
 	if err := s.removeReplica(key, refused.dir, refused.Name, nil); err != nil {
@@ -530,14 +534,14 @@ func (s *Store) metaGet(key []byte) ([]byte, error) {
 func (s *Store) Metrics() Metrics {
 	c := &s.metrics
 	s.mu.Lock()
-	logs := len(s.logs)
+	logs, refused := len(s.logs), len(s.refused)
 	s.mu.Unlock()
 	return Metrics{
 		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
 		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
-		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
 	}
 }
 
@@ -557,4 +561,6 @@ type Metrics struct {
 	OpenFiles     int    // segments with open files now
 	Logs          int    // open logs now
 	UncutBytes    int64  // bytes in the journal since the last checkpoint
+	Refused       int    // replicas that are out for good now
+	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
 }

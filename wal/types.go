@@ -79,7 +79,7 @@ type Spec struct {
 	SegmentBytes int64
 }
 
-// Refusal is a replica that recovery could not vouch for. Its log is not opened and its files are left alone until the
+// Refusal is a replica that recovery could not vouch for, or that was taken out since. Its log is not opened at the next start and its files are left alone until the
 // replica is deleted with [Store.DeleteRefused]; it must never come back under the same replica id.
 type Refusal struct {
 	Group   id.Group

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -37,6 +38,19 @@ const (
 // descriptors or memory, and a log that ended or moved meanwhile, are something else.
 func rotten(err error) bool {
 	return errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || disk.Unreadable(err) || disk.BadPath(err)
+}
+
+// shortage gives an error of the start that is about the process, and not about what is stored, its remedy.
+func shortage(err error) error {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: raise the limit of open files (ulimit -n, LimitNOFILE= of systemd) and start again: nothing is lost", err)
+		}
+	}
+	if errors.Is(err, syscall.ENOMEM) {
+		return fmt.Errorf("%w: give the process more memory, or a smaller cache, and start again: nothing is lost", err)
+	}
+	return err
 }
 
 // attempt runs a read of the view's segment which collects r.rows, first with maxBytes and then, if stored bytes were bad, once more for a

@@ -288,7 +288,9 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 			b = s.meta.NewBatch()
 		}
 	}
-	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
+	err := errors.Join(
+		b.Set(completedKey, appendSeq(nil, completed), nil), b.Set(coveredKey, appendSeq(nil, s.coveredBut(completed, taken)), nil))
+	if err != nil {
 		return err
 	}
 	if err := c.store(b, taken, pebble.Sync); err != nil {
@@ -343,18 +345,41 @@ func (c *checkpointer) retire(completed journal.Seq) error {
 // coveredSeq is the last sequence up to which every log's records are covered by its stored cut. A log that is being deleted
 // counts until that is durable: a crash may bring it back.
 func (s *Store) coveredSeq(completed journal.Seq) journal.Seq {
-	low := completed
 	if s.o.off.retireCovered {
-		return low
+		return completed
 	}
+	return s.coveredBut(completed, nil)
+}
+
+// coveredBut is coveredSeq for the moment in which the given cuts, which cover everything completed, are stored.
+func (s *Store) coveredBut(completed journal.Seq, taken []takenCut) journal.Seq {
+	stored := make(map[*Log]bool, len(taken))
+	for _, t := range taken {
+		stored[t.l] = true
+	}
+	low := completed
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if l.dirty != 0 {
+		if l.dirty != 0 && !stored[l] {
 			low = min(low, l.dirty-1)
 		}
 		l.mu.Unlock()
 	}
 	return low
+}
+
+// markStopped notes, as the last thing that a store does, that nobody will need the journal: whatever becomes of its files until the next
+// start, nothing is lost. That start takes the mark away in the batch that makes the first file live which frames are written to.
+func (s *Store) markStopped() error {
+	completed := journal.Seq(s.completed.Load())
+	if s.coveredSeq(completed) < completed { // a log that is half deleted has no cut
+		return nil
+	}
+	err := s.metaSet(stoppedKey, appendSeq(nil, s.journal.Last()))
+	if errors.Is(err, disk.ErrNoSpace) {
+		return nil // the next start replays
+	}
+	return err
 }
 
 // dirtyLogs returns the logs with something that no stored cut covers.

@@ -71,6 +71,7 @@ type rules struct {
 	replayCovered    bool // §4.1: records that the cut covers are skipped
 	referenceCheck   bool // §4.2: the last round's references are checked
 	droppedTerm      bool // §4.2: term and vote of dropped records stay
+	stopMark         bool // §4: the mark of an orderly stop goes before the first frame is written
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
 }
 

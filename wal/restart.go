@@ -52,6 +52,11 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	if err := b.Set(completedKey, appendSeq(nil, done.Completed), nil); err != nil {
 		return err
 	}
+	if !s.o.off.stopMark {
+		if err := b.Delete(stoppedKey, nil); err != nil {
+			return err
+		}
+	}
 	for k, p := range r.logs { // once the journal goes on nothing else will say so
 		if p.refused != "" {
 			if err := b.Set(refusalKey(k.group, k.replica), []byte(p.refused), nil); err != nil {

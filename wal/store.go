@@ -26,6 +26,7 @@ type Store struct {
 	logsDir  string
 	lock     io.Closer
 	meta     *pebble.DB
+	guard    guard
 	metaMu   sync.Mutex // orders the storing of cuts and their deletion
 	journal  *journal.Journal
 
@@ -78,21 +79,10 @@ type counters struct {
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
 // journal, not to the data. Everything that is acknowledged after it returns, or was before, survives any crash (with FsyncAll).
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
-	o = o.withDefaults()
 	if o.Dir == "" {
 		return nil, errors.New("wal: Options.Dir is empty")
 	}
-	s := &Store{
-		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
-		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
-		closing: make(chan struct{}), failure: make(chan struct{}),
-	}
-	s.files.s, s.commits.s, s.checkpoints.s = s, s, s
-	s.preparer.wake = make(chan struct{}, 1)
-	s.commits.wake = make(chan struct{}, 1)
-	s.condemned.wake = make(chan struct{}, 1)
-	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)
-	s.checkpoints.done = make(chan struct{})
+	s := newStore(o.withDefaults())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release(), s.unlock())
@@ -101,7 +91,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
-	if o.Fsync == FsyncNone {
+	if s.o.Fsync == FsyncNone {
 		s.dropSyncs()
 	}
 	if err := s.openMeta(); err != nil {
@@ -112,6 +102,21 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}
 	s.start()
 	return s, nil
+}
+
+func newStore(o Options) *Store {
+	s := &Store{
+		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
+		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
+		closing: make(chan struct{}), failure: make(chan struct{}),
+	}
+	s.files.s, s.commits.s, s.checkpoints.s, s.guard.s = s, s, s, s
+	s.preparer.wake = make(chan struct{}, 1)
+	s.commits.wake = make(chan struct{}, 1)
+	s.condemned.wake = make(chan struct{}, 1)
+	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.checkpoints.done = make(chan struct{})
+	return s
 }
 
 // openDirs makes the directories durable and takes the lock.
@@ -186,7 +191,9 @@ func (s *Store) Close() error {
 		s.running.Wait()
 		if !s.failed() {
 			s.checkpoints.taker.Store(nil)
-			err = s.checkpoints.checkpoint()
+			if err = s.checkpoints.checkpoint(); err == nil {
+				err = s.markStopped()
+			}
 		}
 		if s.failed() {
 			err = errors.Join(err, s.failCause)
@@ -211,6 +218,7 @@ func (s *Store) release() error {
 	if s.meta != nil {
 		err = errors.Join(err, s.meta.Close())
 	}
+	err = errors.Join(err, s.guard.close())
 	for _, l := range s.Logs() {
 		l.mu.Lock()
 		for _, sg := range l.segs {
@@ -479,18 +487,23 @@ func (s *Store) Pressure() Pressure {
 
 // The keys in Pebble.
 //
+//	'a'                             sequence up to which the stored cuts cover all records of all logs, uint64
 //	'c' group replica (big endian)  the replica's cut
 //	'f'                             format version, uint32
+//	'g'                             generation and digest of everything else: see guard
 //	'j' name                        a journal file: journal.FileInfo
 //	'q'                             sequence up to which all rounds are complete, uint64
 //	'r' group replica               why the replica is refused: it stays so until it is deleted
+//	's'                             after an orderly stop only: the last sequence that was used, uint64. The cuts cover all
 //	'u' key                         a value of Set
 var (
+	coveredKey   = []byte("a")
 	formatKey    = []byte("f")
 	completedKey = []byte("q")
+	stoppedKey   = []byte("s")
 )
 
-const formatVersion = 1
+const formatVersion = 2
 
 func cutKey(g id.Group, r id.Replica) []byte     { return replicaKey('c', g, r) }
 func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }

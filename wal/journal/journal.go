@@ -261,6 +261,9 @@ func (j *Journal) register(f *file) error {
 	return nil
 }
 
+// Last returns the sequence of the last frame that was written. The committer's, like Write.
+func (j *Journal) Last() Seq { return j.seq }
+
 // Room is the number of bytes that can be written for certain, that is to say into files that are there already: what is
 // left of the current file, and the spare ones. It is a lower bound while a round is being written.
 func (j *Journal) Room() int64 {

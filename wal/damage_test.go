@@ -208,9 +208,15 @@ func TestBadSectorAtStart(t *testing.T) {
 				watermark := func() id.Position {
 					bad.l.mu.Lock()
 					defer bad.l.mu.Unlock()
+					if len(bad.l.segs) == 0 {
+						return 0
+					}
 					return bad.l.segs[0].w
 				}
-				for n := 0; n == 0 || watermark() == 0; n++ { // until some of it is in the segment, uncommitted
+				for n, direct := 0, 0; direct < 4; n++ { // until some of it is in the segment, uncommitted, and vouched for
+					if watermark() > 0 {
+						direct++
+					}
 					if n == 5000 {
 						t.Fatal("nothing was written to the segment")
 					}

@@ -351,6 +351,10 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 	if err != nil {
 		return nil, nil, err
 	}
+	if refusal, ok := a.node.replicas.refusal(p.Group); ok {
+		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d is refused, for good, and has to be replaced: %s",
+			a.node.options.NodeID, t.Name, p.ID, refusal.Reason)
+	}
 	open := a.node.replicas.group(p.Group)
 	if open == nil {
 		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
@@ -425,6 +429,7 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 	status := &pb.NodeStatus{
 		Node: n.describeNode(self), State: n.State().String(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: free, FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
+		RefusedReplicas: int32(n.replicas.refusedCount()),
 	}
 	for _, p := range n.replicas.all() {
 		status.Replicas++

@@ -62,6 +62,8 @@ var storeSamples = []sample[wal.Metrics]{
 	{"wal_index_bytes_total", "Bytes written to indexes.", func(m wal.Metrics) uint64 { return m.IndexBytes }},
 	{"wal_read_bytes_total", "Bytes read from segments.", func(m wal.Metrics) uint64 { return m.ReadDiskBytes }},
 	{"wal_checkpoints_total", "Checkpoints completed.", func(m wal.Metrics) uint64 { return m.Checkpoints }},
+	{"wal_condemned_total", "Logs whose stored bytes, or files, turned out bad since the start.", func(m wal.Metrics) uint64 { return m.Condemned }},
+	{"wal_refused_replicas", "Replicas that are out for good and have to be replaced.", func(m wal.Metrics) uint64 { return uint64(m.Refused) }},
 	{"wal_tail_bytes", "Memory of all tails.", func(m wal.Metrics) uint64 { return uint64(m.TailBytes) }},
 	{"wal_uncut_bytes", "Bytes in the journal since the last checkpoint.", func(m wal.Metrics) uint64 { return uint64(m.UncutBytes) }},
 }

@@ -48,6 +48,8 @@ type Node struct {
 	answers    answers
 	registrar  background
 	balancer   background
+	condemned  condemned
+	taker      background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
@@ -105,6 +107,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1)}
+	n.condemned.wake = make(chan struct{}, 1)
 	for _, open := range []func(context.Context) error{
 		n.openDirectory, n.openStore, n.openListener, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
@@ -194,7 +197,8 @@ func (n *Node) openStore(ctx context.Context) error {
 	s := n.options.Storage
 	store, err := wal.Open(ctx, wal.Options{
 		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Fsync: s.Fsync, Logger: n.logger, OnFatal: n.fail,
-		CacheBytes: s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
+		OnCondemned: n.condemned.add,
+		CacheBytes:  s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
 		SegmentBytes: s.DefaultSegmentBytes,
 	})
@@ -207,10 +211,16 @@ func (n *Node) openStore(ctx context.Context) error {
 		return err
 	}
 	for _, r := range store.Refused() {
-		n.logger.Error("a replica is refused: its disk lost what it had acknowledged", "partition", r.Name, "replica", r.Replica, "reason", r.Reason)
+		logRefusal(n.logger, r)
 	}
 	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
 	return nil
+}
+
+// logRefusal says what a refusal means: the other replicas have everything, and this one does not come back.
+func logRefusal(logger *slog.Logger, r wal.Refusal) {
+	logger.Error("a replica is refused, for good: it cannot vouch for its log. The others serve its partition, which has one copy less; check the disk",
+		"partition", r.Name, "replica", r.Replica, "reason", r.Reason)
 }
 
 func (n *Node) openListener(ctx context.Context) error {
@@ -309,6 +319,8 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
+	n.taker.start(n.takeOutCondemned)
+	n.opened("taker of condemned replicas", n.taker.close)
 	if n.options.MetricsAddress == "" {
 		return nil
 	}

@@ -131,7 +131,7 @@ func (g *Group) boot(s Spec) error {
 	state, hs := g.log.State(), g.log.HardState()
 	g.confState = &raftpb.ConfState{}
 	if err := proto.Unmarshal(state.ConfState, g.confState); err != nil {
-		return fmt.Errorf("raftgroup: group %d: decode configuration: %w", g.id, err)
+		return fmt.Errorf("raftgroup: group %d: %w: decode configuration: %w", g.id, ErrUnusableLog, err)
 	}
 	if len(state.ConfState) == 0 {
 		for _, m := range s.Members {
@@ -144,7 +144,7 @@ func (g *Group) boot(s Spec) error {
 	first, last := g.log.FirstIndex(), g.log.LastIndex()
 	lastTerm, ok := g.log.Term(last)
 	if !ok {
-		return fmt.Errorf("raftgroup: group %d: the log does not know the term of its last entry %d", g.id, last)
+		return fmt.Errorf("raftgroup: group %d: %w: it does not know the term of its last entry %d", g.id, ErrUnusableLog, last)
 	}
 	g.applied = min(max(state.Applied, first-1), last)
 	g.commit = min(max(hs.Commit, g.applied), last)

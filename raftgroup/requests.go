@@ -104,6 +104,10 @@ func (g *Group) Campaign() {
 	})
 }
 
+// Abandon stops the replica for good, as if it had failed by itself: its log is not to be relied on any more. Whoever wants another to
+// lead has handed the leadership over before.
+func (g *Group) Abandon(cause error) { g.post(func() { g.fail(cause) }) }
+
 // await returns what arrives at result, or the error that ends the waiting.
 func (g *Group) await(ctx context.Context, result <-chan error) error {
 	select {

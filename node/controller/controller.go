@@ -77,6 +77,9 @@ func Open(o Options) (*Controller, error) {
 		Group: id.MetadataGroup, Replica: o.Log.Replica(), Members: members, Log: o.Log, Machine: metadata, Campaign: hint,
 	})
 	if err != nil {
+		if errors.Is(err, wal.ErrCorrupt) || errors.Is(err, raftgroup.ErrUnusableLog) {
+			err = fmt.Errorf("%w: %s", err, startAnew)
+		}
 		return nil, fmt.Errorf("cannot open the metadata group: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())

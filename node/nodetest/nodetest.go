@@ -181,6 +181,9 @@ func (c *Cluster) Servers() []string {
 // Admin returns the administrative client of node i.
 func (c *Cluster) Admin(i int) pb.DRPCAdminClient { return c.dialer.Admin(c.Nodes[i].RPCAddress()) }
 
+// Log returns what the nodes have logged.
+func (c *Cluster) Log() string { return c.log.String() }
+
 // Context returns a context that ends with the test's patience.
 func (c *Cluster) Context() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -279,6 +279,7 @@ func TestViewThatCannotBeRestored(t *testing.T) {
 		st := l.State()
 		l.TakeCut(wal.State{Applied: st.Applied, ConfState: st.ConfState, View: []byte("no view")})
 		done, hs := make(chan struct{}), l.HardState()
+		hs.Term, hs.Vote = hs.Term+1, id.NoReplica // something new, or there is no cut
 		store.Submit([]*wal.Append{{Log: l, HardState: &hs, Done: func(*wal.Append) { close(done) }}})
 		<-done
 	}

@@ -75,6 +75,9 @@ func (s *Store) openError(err error) error {
 	if passing(err) {
 		return fmt.Errorf("wal: open %s: %w", path.Join(s.o.Dir, "meta"), shortage(err))
 	}
+	if errors.Is(err, pebble.ErrDBDoesNotExist) {
+		err = fmt.Errorf("the records are gone, or what names them; restore the directory as a whole if you have it (%w)", err)
+	}
 	return s.damagedRecords(err)
 }
 

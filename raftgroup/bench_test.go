@@ -141,6 +141,7 @@ func (l *ringLog) HardState() wal.HardState { return wal.HardState{Term: 1, Comm
 func (l *ringLog) State() wal.State         { return wal.State{Applied: 10} }
 func (l *ringLog) SetCommit(id.Index)       {}
 func (l *ringLog) TakeCut(wal.State)        {}
+func (l *ringLog) DeclineCut()              {}
 func (l *ringLog) Release()                 {}
 func (l *ringLog) Term(i id.Index) (id.Term, bool) {
 	if i <= 10 || i > l.last {

@@ -410,9 +410,11 @@ func (g *Group) close(err error) {
 	}
 }
 
-// takeCut gives the store the group's state as of its applied index.
+// takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
+// every answer.
 func (g *Group) takeCut() {
 	if g.closed || g.confUnknown || g.rn == nil {
+		g.log.DeclineCut()
 		return
 	}
 	g.w.n.cuts.Add(1)

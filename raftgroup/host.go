@@ -206,15 +206,14 @@ func (h *Host) NodeUp(n id.Node) {
 // Cut asks the replica's worker to take a cut of its log soon.
 func (h *Host) Cut(g id.Group, r id.Replica) { h.cut(nil, g, r) }
 
-// cut passes the request on. A log whose replica is not open has no owner: nothing can have changed since its last cut, which
-// is given again.
+// cut passes the request on. A log whose replica is not open, or not any more, has no owner: nothing can have changed since its last
+// cut, so that one stands.
 func (h *Host) cut(l Log, gid id.Group, r id.Replica) {
 	g := h.Group(gid)
-	if g != nil && g.replica == r {
-		g.w.post(event{kind: evCut, group: g})
+	if g != nil && g.replica == r && g.w.post(event{kind: evCut, group: g}) {
 		return
 	}
 	if l != nil {
-		l.TakeCut(l.State())
+		l.DeclineCut()
 	}
 }

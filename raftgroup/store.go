@@ -22,6 +22,7 @@ type Log interface {
 	ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error)
 	SetCommit(i id.Index)
 	TakeCut(st wal.State)
+	DeclineCut()
 }
 
 // LogStore is what a host asks of the store behind its logs. *wal.Store is one.

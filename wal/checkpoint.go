@@ -35,7 +35,7 @@ func (reserveError) Unwrap() error { return disk.ErrNoSpace }
 type checkpointer struct {
 	s     *Store
 	wake  chan struct{} // capacity 1
-	given chan struct{} // capacity 1: a cut was given
+	given chan struct{} // capacity 1: a cut was given or declined
 	taker atomic.Pointer[func(*Log)]
 
 	uncut  atomic.Int64 // journal bytes since the last checkpoint
@@ -235,8 +235,22 @@ func (l *Log) TakeCut(st State) {
 	}
 	l.cutAsked = false
 	l.mu.Unlock()
+	l.s.checkpoints.answered()
+}
+
+// DeclineCut answers instead of TakeCut for an owner that has no state to give, or for a log that nobody owns: the next cut is taken
+// with the state that was given last. Without an answer the checkpoint would wait for one, and each later one again.
+func (l *Log) DeclineCut() {
+	l.mu.Lock()
+	l.cutAsked = false
+	l.mu.Unlock()
+	l.s.checkpoints.answered()
+}
+
+// answered wakes a checkpoint that waits for cuts.
+func (c *checkpointer) answered() {
 	select {
-	case l.s.checkpoints.given <- struct{}{}:
+	case c.given <- struct{}{}:
 	default:
 	}
 }

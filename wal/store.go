@@ -354,6 +354,7 @@ func (s *Store) storeFirstCut(l *Log) error {
 func (s *Store) Delete(ctx context.Context, l *Log) error {
 	l.mu.Lock()
 	l.deleted = true
+	s.checkpoints.answered() // nobody gives a cut of it any more
 	for l.busy() && !s.failed() {
 		l.idle.Wait()
 	}
@@ -448,7 +449,7 @@ func deletedName(name string, replica id.Replica) string {
 const deleteSuffix = "-delete"
 
 // SetCutTaker has the checkpointer ask take for a cut of a log, instead of cutting with the State it was last given. take
-// must not block: it passes the request to the log's owner, which calls Log.TakeCut on its own goroutine soon. nil ends that.
+// must not block: it passes the request to the log's owner, which calls Log.TakeCut or DeclineCut on its own goroutine soon. nil ends that.
 func (s *Store) SetCutTaker(take func(*Log)) {
 	if take == nil {
 		s.checkpoints.taker.Store(nil)

@@ -415,3 +415,6 @@ func (l *memLog) TakeCut(st wal.State) {
 		l.saved.state = st
 	}
 }
+
+// DeclineCut keeps the state that was saved last.
+func (l *memLog) DeclineCut() {}

@@ -63,6 +63,7 @@ var storeSamples = []sample[wal.Metrics]{
 	{"wal_read_bytes_total", "Bytes read from segments.", func(m wal.Metrics) uint64 { return m.ReadDiskBytes }},
 	{"wal_checkpoints_total", "Checkpoints completed.", func(m wal.Metrics) uint64 { return m.Checkpoints }},
 	{"wal_tail_bytes", "Memory of all tails.", func(m wal.Metrics) uint64 { return uint64(m.TailBytes) }},
+	{"wal_row_bytes", "Memory of index rows.", func(m wal.Metrics) uint64 { return uint64(m.RowBytes) }},
 	{"wal_uncut_bytes", "Bytes in the journal since the last checkpoint.", func(m wal.Metrics) uint64 { return uint64(m.UncutBytes) }},
 }
 

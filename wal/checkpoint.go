@@ -56,8 +56,8 @@ func (c *checkpointer) wrote(n int64) {
 // roundDone is called by the committer after each round.
 func (c *checkpointer) roundDone() {
 	s := c.s
-	if s.memory.used.Load() > s.o.CacheBytes {
-		if !s.evict(s.o.CacheBytes-s.o.CacheBytes/8, evictAtOnce) && c.uncut.Load() > 0 {
+	if s.memory.held() > s.o.CacheBytes {
+		if !s.evict(s.evictTo(), evictAtOnce) && c.uncut.Load() > 0 {
 			c.force()
 		}
 	}
@@ -116,10 +116,30 @@ func (c *checkpointer) run() {
 			last = time.Now()
 			c.s.checkSpace()
 		}
-		if c.s.memory.used.Load() > c.s.o.CacheBytes {
-			c.s.evict(c.s.o.CacheBytes-c.s.o.CacheBytes/8, evictAll)
+		if err := c.relieve(); err != nil {
+			c.s.noteError(err)
 		}
 	}
+}
+
+// relieve frees memory if there is too much of it in use. What only the journal holds cannot be evicted, nor the rows that no index
+// has. A checkpoint leaves both where a log has little of them, and does not look at logs that were not written to since; ten thousand
+// logs with little are a lot. So these are flushed now, those with more of it first: each costs a sync or two.
+func (c *checkpointer) relieve() error {
+	s := c.s
+	if s.memory.held() <= s.o.CacheBytes {
+		return nil
+	}
+	for _, worthy := range [...]int64{flushWorthy, disk.BlockSize} {
+		if s.evict(s.evictTo(), evictAll) {
+			return nil
+		}
+		if err := c.flushAll(s.Logs(), worthy); err != nil {
+			return err
+		}
+	}
+	s.evict(s.evictTo(), evictAll)
+	return nil
 }
 
 // checkpoint flushes, takes the cuts of all logs with journal records that no cut covers, and retires the journal files that
@@ -127,7 +147,7 @@ func (c *checkpointer) run() {
 func (c *checkpointer) checkpoint() error {
 	begun := c.uncut.Load()
 	logs := c.s.dirtyLogs()
-	if err := c.flushAll(logs); err != nil {
+	if err := c.flushAll(logs, flushWorthy); err != nil {
 		return err
 	}
 	c.askCuts(logs)
@@ -144,8 +164,8 @@ func (c *checkpointer) checkpoint() error {
 	return nil
 }
 
-// flushAll flushes the logs for which that pays, a few at a time.
-func (c *checkpointer) flushAll(logs []*Log) error {
+// flushAll flushes the logs that have so many bytes to flush, or bytes of rows, a few at a time.
+func (c *checkpointer) flushAll(logs []*Log, worthy int64) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
@@ -153,7 +173,7 @@ func (c *checkpointer) flushAll(logs []*Log) error {
 	for range min(flushers, len(logs)) {
 		wg.Go(func() {
 			for l := range work {
-				if err := c.flushLog(l); err != nil {
+				if err := c.flushLog(l, worthy); err != nil {
 					mu.Lock()
 					failed = errors.Join(failed, err)
 					mu.Unlock()
@@ -169,19 +189,26 @@ func (c *checkpointer) flushAll(logs []*Log) error {
 	return failed
 }
 
-func (c *checkpointer) flushLog(l *Log) error {
+func (c *checkpointer) flushLog(l *Log, worthy int64) error {
 	bytes, rows := l.unflushed()
-	if bytes < flushWorthy && rows*segment.RowSize < flushWorthy && !l.sealable() {
+	if bytes < worthy && int64(rows)*segment.RowSize < worthy && !l.sealable() {
 		return nil
 	}
-	if bytes >= flushWorthy || l.sealable() {
-		if err := c.s.flush(l, true); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
+	if bytes >= worthy || l.sealable() {
+		if err := c.waive(c.s.flush(l, true)); err != nil {
 			return err
-		} else if err != nil {
-			c.s.noteError(err) // the bytes go into the cut instead
 		}
 	}
-	return c.s.flushIndex(l)
+	return c.waive(c.s.flushIndex(l))
+}
+
+// waive takes an error for what it is where the cut can hold what was not flushed.
+func (c *checkpointer) waive(err error) error {
+	if errors.Is(err, disk.ErrNoSpace) || errors.Is(err, ErrDeleted) {
+		c.s.noteError(err)
+		return nil
+	}
+	return err
 }
 
 // sealable tells whether the log has segments behind a roll that are not sealed yet.

@@ -98,6 +98,7 @@ func (f *files) release(o *openSeg) {
 // forget closes the files of a segment as soon as nobody uses them.
 func (f *files) forget(sg *seg) {
 	sg.dropped.Store(true)
+	f.s.rows.forget(sg)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o := f.open[sg]; o != nil {
@@ -277,7 +278,7 @@ func (s *Store) noteError(err error) {
 }
 
 // prepareNow is prepare for one who can wait: it returns when the segment has files and space up to position to. The caller
-// has set l.writing.
+// has set l.writing or l.writingIndex.
 func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 	l.mu.Lock()
 	for sg.preparing && !s.failed() {

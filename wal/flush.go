@@ -41,7 +41,7 @@ func (s *Store) flush(l *Log, patient bool) error {
 
 // hurried tells whether somebody waits for a checkpoint: producers that are held back or soon will be, or the end of the store.
 func (s *Store) hurried() bool {
-	return s.Pressure() != PressureNone || s.memory.used.Load() > s.o.CacheBytes || s.checkpoints.uncut.Load() > 2*s.o.CheckpointBytes
+	return s.Pressure() != PressureNone || s.memory.held() > s.o.CacheBytes || s.checkpoints.uncut.Load() > 2*s.o.CheckpointBytes
 }
 
 // rest waits, but not for a store that closes or failed.
@@ -182,6 +182,7 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 	}
 	l.mu.Lock()
 	sg.w, sg.indexed, sg.sealed = end, indexed+id.Index(len(rows)), true
+	l.forgetRows(sg)
 	l.mu.Unlock()
 	l.markDirty()
 	return nil
@@ -234,7 +235,7 @@ func (s *Store) flushIndex(l *Log) error {
 		sg := l.segs[k]
 		last := min(l.lastOf(k), l.commit(), l.doneIndex)
 		n := 0
-		if !sg.sealed && !sg.sealing && sg.ready && last >= sg.indexed {
+		if !sg.sealed && !sg.sealing && last >= sg.indexed {
 			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
 		}
 		if n == 0 {
@@ -243,12 +244,20 @@ func (s *Store) flushIndex(l *Log) error {
 		}
 		at := int(sg.indexed - sg.rowBase)
 		rows := append([]segment.Row(nil), sg.rows[at:at+n]...)
+		ready := sg.ready
 		l.writingIndex = true
 		l.mu.Unlock()
-		err := s.appendRows(l, sg, rows)
+		var err error
+		if !ready { // control entries have rows only: nothing else might ever make the files
+			err = s.prepareNow(l, sg, 0)
+		}
+		if err == nil {
+			err = s.appendRows(l, sg, rows)
+		}
 		l.mu.Lock()
 		if err == nil {
 			sg.indexed += id.Index(n)
+			l.forgetRows(sg)
 		}
 		l.writingIndex = false
 		l.idle.Broadcast()

@@ -93,6 +93,7 @@ type seg struct {
 	indexed id.Index
 	rows    []segment.Row // from index rowBase on; rowBase <= indexed
 	rowBase id.Index
+	counted int // capacity of rows that the store's memory counts
 	// maxTime is the running maximum of the timestamps, timeBefore what it was before the first of rows.
 	maxTime, timeBefore int64
 	tail                tail
@@ -139,8 +140,14 @@ func (l *Log) drop(sg *seg) {
 	l.dropped[sg.key.Base] = max(l.dropped[sg.key.Base], sg.key.ID)
 	l.garbage = append(l.garbage, sg.key)
 	sg.tail.clear()
-	sg.rows = nil
+	l.dropRows(sg)
 	l.s.files.forget(sg)
+}
+
+// dropRows forgets the rows of a segment that nobody reads any more. Called with mu.
+func (l *Log) dropRows(sg *seg) {
+	sg.rows = nil
+	l.s.memory.countRows(sg)
 }
 
 // Group returns the log's Raft group.
@@ -326,6 +333,7 @@ func (l *Log) push(sg *seg, row segment.Row) {
 		l.epochs = append(l.epochs, epoch{row.Index, row.Term})
 	}
 	sg.rows = append(sg.rows, row)
+	l.s.memory.countRows(sg)
 	sg.end = row.End()
 	sg.maxTime = row.MaxTimestamp
 	l.last.Store(uint64(row.Index))

@@ -23,7 +23,8 @@ type Options struct {
 	// Logger takes few lines: what was recovered, refused, or failed. nil drops them.
 	Logger *slog.Logger
 
-	// CacheBytes bounds the memory of all tails. Flushed, committed and oldest bytes are dropped to keep it. Default 512 MiB.
+	// CacheBytes bounds the memory of all tails and of the index rows that are in memory. Flushed, committed and oldest bytes are
+	// dropped to keep it, and rows that are in the index. Less than a block of each stays: 4 KiB a log. Default 512 MiB.
 	CacheBytes int64
 	// DirectAppendBytes is the number of new bytes of a log in one round from which they are written to the segment at once.
 	// Default 48 KiB.

@@ -190,6 +190,7 @@ func (c *cut) open(s *Store, k logKey) *Log {
 		if n := len(cs.rows); n > 0 {
 			sg.maxTime = cs.rows[n-1].MaxTimestamp
 		}
+		s.memory.countRows(sg)
 		last = cs.indexed + id.Index(len(cs.rows)) - 1
 		l.segs = append(l.segs, sg)
 	}

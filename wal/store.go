@@ -370,8 +370,10 @@ func (s *Store) Delete(ctx context.Context, l *Log) error {
 	l.mu.Lock()
 	for _, sg := range l.segs {
 		sg.tail.clear()
+		l.dropRows(sg)
 	}
 	l.mu.Unlock()
+	s.lru.forget(l)
 	l.Release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -468,7 +470,7 @@ func (s *Store) Pressure() Pressure {
 	switch {
 	case s.noSpace.Load():
 		return PressureNoSpace
-	case s.memory.used.Load() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > 4*s.o.CheckpointBytes:
+	case s.memory.held() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > 4*s.o.CheckpointBytes:
 		return PressureThrottle
 	}
 	return PressureNone
@@ -537,7 +539,7 @@ func (s *Store) Metrics() Metrics {
 		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
 		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
-		TailBytes: s.memory.used.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
+		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
 		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(),
 	}
 }
@@ -554,6 +556,7 @@ type Metrics struct {
 	Checkpoints   uint64 // checkpoints completed
 	ReadDiskBytes uint64 // bytes read from segments
 	TailBytes     int64  // memory of all tails now
+	RowBytes      int64  // memory of index rows now
 	JournalFiles  int    // live journal files now
 	OpenFiles     int    // segments with open files now
 	Logs          int    // open logs now

@@ -38,6 +38,8 @@ type checkpointer struct {
 	given chan struct{} // capacity 1: a cut was given or declined
 	taker atomic.Pointer[func(*Log)]
 
+	starting bool // in first, when there is nobody else
+
 	uncut  atomic.Int64 // journal bytes since the last checkpoint
 	forced atomic.Bool
 
@@ -140,6 +142,33 @@ func (c *checkpointer) relieve() error {
 	}
 	s.evict(s.evictTo(), evictAll)
 	return nil
+}
+
+// first is the checkpoint of a start that replayed much: half of what starts one while the store runs, or more files than that many
+// bytes need, for each start takes a fresh one. It is over before Open returns. Otherwise a process that is killed soon after each of
+// its starts, by want of memory for one thing, would never get to its first checkpoint, and have more to replay each time. So a start
+// finds at most what the one before left and what was written since, however often they follow each other.
+//
+// A full disk does not keep a store from starting: without space there is no checkpoint, and no producer is let in, either.
+func (c *checkpointer) first() error {
+	s := c.s
+	s.checkSpace()
+	files := int64(s.journal.Metrics().LiveFiles) - 2 // the fresh one, and one that is partly filled
+	if c.uncut.Load() < s.o.CheckpointBytes/2 && files*s.o.JournalFileBytes <= s.o.CheckpointBytes || s.noSpace.Load() {
+		return nil
+	}
+	c.starting = true
+	defer func() { c.starting = false }()
+	err := c.checkpoint()
+	if err == nil {
+		c.forced.Store(false)
+		err = c.relieve()
+	}
+	if errors.Is(err, disk.ErrNoSpace) {
+		s.noteNoSpace(err)
+		return nil
+	}
+	return errors.Join(err, s.cause())
 }
 
 // checkpoint flushes, takes the cuts of all logs with journal records that no cut covers, and retires the journal files that

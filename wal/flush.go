@@ -39,9 +39,10 @@ func (s *Store) flush(l *Log, patient bool) error {
 	}
 }
 
-// hurried tells whether somebody waits for a checkpoint: producers that are held back or soon will be, or the end of the store.
+// hurried tells whether somebody waits for a checkpoint: the start of the store, or producers that are held back or soon will be.
 func (s *Store) hurried() bool {
-	return s.Pressure() != PressureNone || s.memory.held() > s.o.CacheBytes || s.checkpoints.uncut.Load() > 2*s.o.CheckpointBytes
+	return s.checkpoints.starting || s.Pressure() != PressureNone || s.memory.held() > s.o.CacheBytes ||
+		s.checkpoints.uncut.Load() > s.o.CheckpointBytes+s.o.CheckpointBytes/2
 }
 
 // rest waits, but not for a store that closes or failed.

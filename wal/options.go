@@ -32,7 +32,7 @@ type Options struct {
 	// JournalFileBytes is the size of a journal file. Default 64 MiB.
 	JournalFileBytes int64
 	// CheckpointBytes is how many bytes in the journal start a checkpoint. They are what recovery replays and holds in
-	// memory. Default 4 journal files, but no more than half of CacheBytes.
+	// memory. Default 4 journal files. It is never more than half of CacheBytes: see Store.Pressure.
 	CheckpointBytes int64
 	// CheckpointInterval is the longest time between checkpoints of a store that is written to. Default 60 s.
 	CheckpointInterval time.Duration
@@ -88,7 +88,8 @@ func (o Options) withDefaults() Options {
 	set(&o.CacheBytes, 512*mib)
 	set(&o.DirectAppendBytes, 48*kib)
 	set(&o.JournalFileBytes, 64*mib)
-	set(&o.CheckpointBytes, min(4*o.JournalFileBytes, o.CacheBytes/2))
+	set(&o.CheckpointBytes, 4*o.JournalFileBytes)
+	o.CheckpointBytes = min(o.CheckpointBytes, o.CacheBytes/2)
 	set(&o.SegmentBytes, 1<<30)
 	set(&o.ReserveBytes, 256*mib)
 	if o.CheckpointInterval == 0 {

@@ -18,7 +18,7 @@ import (
 //
 // It writes to no segment. A block that the journal holds now may be one that a reference further on took along, which makes
 // the segment its only holder: writing it would put acknowledged bytes at risk. So the tails hold all that is replayed, which
-// the checkpoints bound, and the first checkpoint afterwards flushes it.
+// Store.Pressure bounds, and the first checkpoint afterwards flushes it, before anybody steps if it is much.
 type recovery struct {
 	s         *Store
 	ctx       context.Context
@@ -68,6 +68,7 @@ func (s *Store) recover(ctx context.Context) error {
 		return err
 	}
 	s.checkpoints.uncut.Store(res.Bytes)
+	s.metrics.replayed = res.Bytes
 	if err := r.restart(jr, &res); err != nil {
 		return err
 	}
@@ -255,6 +256,7 @@ func (r *recovery) visit(f *journal.StoredFrame) error {
 		}
 		r.apply(p, f.Seq, rec)
 	}
+	r.s.metrics.replayHeld = max(r.s.metrics.replayHeld, r.s.memory.held())
 	return nil
 }
 

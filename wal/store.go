@@ -72,6 +72,8 @@ type refusedLog struct {
 // counters are the parts of Metrics that are counted as they happen.
 type counters struct {
 	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk atomic.Uint64
+
+	replayed, replayHeld int64 // written by Open
 }
 
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
@@ -106,6 +108,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if err := s.recover(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.checkpoints.first(); err != nil {
 		return nil, err
 	}
 	s.start()
@@ -466,11 +471,15 @@ func (s *Store) SetCutTaker(take func(*Log)) {
 func (s *Store) SetRoundDone(done func(Pace)) { s.commits.done = done }
 
 // Pressure says whether more data should be accepted.
+//
+// What no cut covers of the journal is held in memory by whoever replays it, so that a start needs about as much as what is let in
+// here: no more than the cache, however long a checkpoint takes, and however much of the journal has been flushed meanwhile, of which
+// the journal does not know.
 func (s *Store) Pressure() Pressure {
 	switch {
 	case s.noSpace.Load():
 		return PressureNoSpace
-	case s.memory.held() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > 4*s.o.CheckpointBytes:
+	case s.memory.held() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > min(4*s.o.CheckpointBytes, s.o.CacheBytes):
 		return PressureThrottle
 	}
 	return PressureNone
@@ -540,7 +549,7 @@ func (s *Store) Metrics() Metrics {
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
 		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
-		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
 	}
 }
 
@@ -561,4 +570,7 @@ type Metrics struct {
 	OpenFiles     int    // segments with open files now
 	Logs          int    // open logs now
 	UncutBytes    int64  // bytes in the journal since the last checkpoint
+
+	ReplayedBytes   int64 // bytes of the journal that Open read
+	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile
 }

@@ -37,6 +37,9 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	if err != nil {
 		return err
 	}
+	if frame.Count() > 0 {
+		s.checkpoints.uncut.Add(frame.Size())
+	}
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }()
 	for _, f := range done.Dropped {
@@ -261,7 +264,7 @@ func (l *Log) openFiles() (refused string, err error) {
 func (l *Log) openSegment(dir string, sg *seg, found map[string]bool) (refused string, err error) {
 	both := found[sg.key.Log()] && found[sg.key.Index()]
 	if !both {
-		if sg.w > 0 || sg.indexed > sg.first || sg.sealed {
+		if sg.w > 0 || sg.indexed > sg.first || sg.stage == segSealed {
 			return fmt.Sprintf("segment %v has %d bytes and %d rows on disk, but its files are missing", sg.key, sg.w, sg.indexed-sg.first), nil
 		}
 		return "", nil
@@ -279,7 +282,10 @@ func (l *Log) openSegment(dir string, sg *seg, found map[string]bool) (refused s
 		return fmt.Sprintf("segment %v has %d bytes and %d of index, it must have %d and %d", sg.key, info.Size, index.Size, sg.w, rows), nil
 	}
 	// Files that nothing vouches for may have names that were never synced: they are prepared as new ones are.
-	sg.ready, sg.allocated = sg.w > 0 || sg.indexed > sg.first, disk.RoundDown(info.Size)
+	if sg.w > 0 || sg.indexed > sg.first {
+		sg.names = namesReady
+	}
+	sg.allocated = disk.RoundDown(info.Size)
 	return "", nil
 }
 
@@ -294,7 +300,7 @@ func (l *Log) loadUncommitted() (refused string, err error) {
 				break
 			}
 		}
-		if sg.sealed || start >= sg.w {
+		if sg.stage == segSealed || start >= sg.w {
 			continue
 		}
 		if refused, err = l.loadTail(sg, start); refused != "" || err != nil {

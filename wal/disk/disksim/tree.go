@@ -123,6 +123,9 @@ func (d *Disk) Create(name string) (disk.File, error) {
 		if dir.names[base] != nil {
 			return pathError("create", op.Name, fs.ErrExist)
 		}
+		if err := errors.Join(d.mayOpen(), d.roomForName()); err != nil {
+			return pathError("create", op.Name, err)
+		}
 		n := d.newInode(false)
 		d.record(change{to: dir, toName: base, node: n})
 		f = d.open(n, op.Name, true)
@@ -154,6 +157,9 @@ func (d *Disk) openNamed(name string, write bool) (disk.File, error) {
 		if n.dir {
 			return pathError("open", op.Name, syscall.EISDIR)
 		}
+		if err := d.mayOpen(); err != nil {
+			return pathError("open", op.Name, err)
+		}
 		f = d.open(n, op.Name, write)
 		return nil
 	})
@@ -164,8 +170,7 @@ func (d *Disk) openNamed(name string, write bool) (disk.File, error) {
 }
 
 func (d *Disk) open(n *inode, name string, write bool) *file {
-	n.opens++
-	return &file{d: d, n: n, name: name, write: write}
+	return &file{d: d, n: d.handed(n), name: name, write: write}
 }
 
 // MkdirAll implements disk.FS. Each directory is a step.
@@ -190,6 +195,9 @@ func (d *Disk) MkdirAll(dir string) error {
 		up, base, err := d.parent("mkdir", dir)
 		if err != nil || up.names[base] != nil {
 			return err
+		}
+		if err := d.roomForName(); err != nil {
+			return pathError("mkdir", dir, err)
 		}
 		d.record(change{to: up, toName: base, node: d.newInode(true)})
 		return nil

@@ -96,5 +96,5 @@ func (n *Node) closeStore() error {
 		return err
 	}
 	ident.Mark = unmarked
-	return ident.store(n.files, n.options.DataDir)
+	return ident.store(n.beside(), n.options.DataDir)
 }

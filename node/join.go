@@ -108,7 +108,7 @@ func (n *Node) joinCluster(ctx context.Context) error {
 		}
 	}
 	n.identity.Cluster = n.options.ClusterName
-	if err := n.identity.store(n.files, n.options.DataDir); err != nil {
+	if err := n.identity.store(n.beside(), n.options.DataDir); err != nil {
 		return err
 	}
 	return n.membership.SetClusterID(n.identity.ClusterID)

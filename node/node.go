@@ -132,16 +132,19 @@ func (n *Node) openDirectory(ctx context.Context) error {
 		return fmt.Errorf("cannot use the data directory: %w", err)
 	}
 	n.files = files
-	if n.lock, err = files.Lock(filepath.Join(dir, ".lock")); err != nil {
+	if n.lock, err = n.beside().Lock(filepath.Join(dir, ".lock")); err != nil {
 		return directoryInUse(dir, err)
 	}
 	n.opened("lock", ignoreContext(n.lock.Close))
-	if n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync); err != nil {
+	if n.identity, err = openIdentity(n.beside(), dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync); err != nil {
 		return err
 	}
 	n.warnOfFsyncClass()
 	return nil
 }
+
+// beside is for the few files of the node's own: a start on a full disk comes to them before it comes to the store.
+func (n *Node) beside() disk.FS { return wal.WithBallast(n.files, n.options.DataDir) }
 
 func directoryInUse(dir string, err error) error {
 	var locked *disk.LockedError

@@ -83,7 +83,7 @@ func (m DiskMode) open(dir string) (disk.FS, error) {
 	if m == DiskBuffered {
 		return disk.NewBuffered(), nil
 	}
-	return disk.NewOS(dir)
+	return wal.OpenDisk(dir)
 }
 
 // TimingOptions tune elections. Zero values take the defaults.

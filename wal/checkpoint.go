@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"sync"
@@ -18,18 +19,11 @@ import (
 
 const (
 	cutWait        = 2 * time.Second // how long owners may take to give their cuts; then the last state is cut with
-	cutBatchBytes  = 8 * mib
 	checkpointTick = time.Second
 	flushers       = 4
+	longestTail    = mib // of a cut
+	cutRounds      = 4   // of a checkpoint, for logs whose producers are faster than their flush
 )
-
-// errReserve says that what is free on the disk is kept for votes, hard states and Pebble.
-var errReserve = reserveError{}
-
-type reserveError struct{}
-
-func (reserveError) Error() string { return "wal: free disk space is below the reserve" }
-func (reserveError) Unwrap() error { return disk.ErrNoSpace }
 
 // checkpointer flushes, cuts and retires, in its own goroutine.
 type checkpointer struct {
@@ -81,7 +75,7 @@ func (c *checkpointer) waitForSpace() bool {
 	done := c.done
 	c.mu.Unlock()
 	c.force()
-	timer := time.NewTimer(spaceCheckInterval / 10)
+	timer := time.NewTimer(spacePoll)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -96,7 +90,7 @@ func (c *checkpointer) waitForSpace() bool {
 func (c *checkpointer) run() {
 	tick := time.NewTicker(checkpointTick)
 	defer tick.Stop()
-	last := time.Now()
+	last, short := time.Now(), false // the last checkpoint; whether it found too little space
 	for {
 		select {
 		case <-c.s.closing:
@@ -105,16 +99,15 @@ func (c *checkpointer) run() {
 			return
 		case <-c.wake:
 		case <-tick.C:
-			c.s.checkSpace()
-			c.s.keepBallast()
+		}
+		if short && time.Since(last) < checkpointTick {
+			continue // what it freed meanwhile is not worth the next look at everything
 		}
 		due := c.uncut.Load() >= c.s.o.CheckpointBytes || c.forced.Swap(false)
 		if due || c.uncut.Load() > 0 && time.Since(last) >= c.s.o.CheckpointInterval {
-			if err := c.checkpoint(); err != nil {
-				c.s.noteError(err)
-			}
-			last = time.Now()
-			c.s.checkSpace()
+			err := c.checkpoint()
+			c.s.noteError(err)
+			last, short = time.Now(), isNoSpace(err)
 		}
 		if c.s.memory.used.Load() > c.s.o.CacheBytes {
 			c.s.evict(c.s.o.CacheBytes-c.s.o.CacheBytes/8, evictAll)
@@ -124,15 +117,33 @@ func (c *checkpointer) run() {
 
 // checkpoint flushes, takes the cuts of all logs with journal records that no cut covers, and retires the journal files that
 // no log needs any more.
+//
+// A log whose tail is too long for a cut is flushed again and cut later: its producers were faster than the flush. On a full disk it is
+// left alone, and its journal files stay: each checkpoint would write all of it to Pebble once more, until nothing is left for votes.
 func (c *checkpointer) checkpoint() error {
 	begun := c.uncut.Load()
 	logs := c.s.dirtyLogs()
 	if err := c.flushAll(logs); err != nil {
 		return err
 	}
-	c.askCuts(logs)
-	if err := c.cutAll(logs); err != nil {
+	if err := c.storable(logs); err != nil {
 		return err
+	}
+	c.askCuts(logs)
+	for range cutRounds {
+		left, err := c.cutAll(logs)
+		if err != nil {
+			return err
+		}
+		if logs = left; len(logs) == 0 || c.s.space.full.Load() {
+			break
+		}
+		if err := c.flushAll(logs); err != nil {
+			return err
+		}
+	}
+	if len(logs) > 0 && !c.s.space.full.Load() {
+		c.forced.Store(true) // the next tick's
 	}
 	c.uncut.Add(-begun)
 	c.s.metrics.checkpoints.Add(1)
@@ -142,6 +153,60 @@ func (c *checkpointer) checkpoint() error {
 	c.count++
 	c.mu.Unlock()
 	return nil
+}
+
+// storable says whether there is room for the cuts of logs. Half of a checkpoint is of no use, and what it takes is missing afterwards.
+func (c *checkpointer) storable(logs []*Log) error {
+	s := c.s
+	if !s.space.full.Load() {
+		return nil
+	}
+	need := 2 * s.o.memTableBytes()
+	for _, l := range logs {
+		need += 2 * l.cutBytes(s.longestTail()) // in Pebble's log, and in a table
+	}
+	if !s.space.holds(need) {
+		return fmt.Errorf("%w: a checkpoint needs %d bytes", errReserve, need)
+	}
+	return nil
+}
+
+// longestTail bounds the bytes that a cut holds of a log.
+func (s *Store) longestTail() int64 {
+	if s.space.full.Load() {
+		return flushWorthy
+	}
+	return longestTail
+}
+
+// cutBytes is about what the log's cut takes; of one that is left alone nothing.
+func (l *Log) cutBytes(longest int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.tailBytes()
+	if n > longest {
+		return 0
+	}
+	n += 512 + int64(len(l.state.ConfState)+len(l.state.View)+16*len(l.epochs))
+	for _, sg := range l.segs {
+		if !sg.sealed {
+			n += segment.RowSize * int64(sg.rowBase+id.Index(len(sg.rows))-sg.indexed)
+		}
+	}
+	for _, e := range l.controls {
+		n += int64(len(e.data))
+	}
+	return n
+}
+
+// tailBytes is how many durable bytes of the log are in no segment: what a cut would hold. Called with mu.
+func (l *Log) tailBytes() (n int64) {
+	for k, sg := range l.segs {
+		if !sg.sealed {
+			n += max(int64(l.durableEnd(k)-sg.w), 0)
+		}
+	}
+	return n
 }
 
 // flushAll flushes the logs for which that pays, a few at a time.
@@ -174,14 +239,18 @@ func (c *checkpointer) flushLog(l *Log) error {
 	if bytes < flushWorthy && rows*segment.RowSize < flushWorthy && !l.sealable() {
 		return nil
 	}
+	var err error
 	if bytes >= flushWorthy || l.sealable() {
-		if err := c.s.flush(l, true); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
-			return err
-		} else if err != nil {
-			c.s.noteError(err) // the bytes go into the cut instead
-		}
+		err = c.s.flush(l, true)
 	}
-	return c.s.flushIndex(l)
+	if err == nil || isNoSpace(err) {
+		err = errors.Join(err, c.s.flushIndex(l))
+	}
+	if isNoSpace(err) || errors.Is(err, ErrDeleted) {
+		c.s.noteError(err) // what is few goes into the cut instead
+		return nil
+	}
+	return err
 }
 
 // sealable tells whether the log has segments behind a roll that are not sealed yet.
@@ -250,8 +319,10 @@ type takenCut struct {
 
 // cutAll stores the cuts of logs, then what follows from them about the journal. Each cut counts by itself, so they are
 // stored in several batches; only the last one is synced, which syncs those before, and it retires files.
-func (c *checkpointer) cutAll(logs []*Log) error {
+// It returns the logs that cannot be cut now.
+func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 	s := c.s
+	longest := s.longestTail()
 	completed := journal.Seq(s.completed.Load())
 	var taken []takenCut
 	var buf []byte
@@ -264,39 +335,40 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 			l.mu.Unlock()
 			s.unlinkDropped(l, keys)
 		}
-		cut, garbage, ok, err := l.takeCut(completed)
+		cut, garbage, ok, err := l.takeCut(completed, longest)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !ok {
+			left = append(left, l)
 			continue
 		}
 		buf = cut.append(buf[:0])
 		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
-			return err
+			return nil, err
 		}
 		taken = append(taken, takenCut{l, cut.covered, garbage})
-		if b.Len() >= cutBatchBytes {
+		if int64(b.Len()) >= s.o.memTableBytes() {
 			if err := c.store(b, taken, pebble.NoSync); err != nil {
-				return err
+				return nil, err
 			}
 			if err := b.Close(); err != nil {
-				return err
+				return nil, err
 			}
 			b = s.meta.NewBatch()
 		}
 	}
 	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.store(b, taken, pebble.Sync); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range taken {
 		t.l.covered(t.covered)
 		s.unlinkDropped(t.l, t.garbage)
 	}
-	return c.retire(completed)
+	return left, c.retire(completed)
 }
 
 // store commits a batch, but for cuts of logs whose deletion was stored meanwhile.
@@ -386,11 +458,12 @@ func (l *Log) covered(seq journal.Seq) {
 }
 
 // takeCut takes the log's cut as of the last completed round, or says that it cannot be taken now: a truncation or reset is
-// in flight. completed was read before. garbage are the segments whose files can go when the cut is stored.
-func (l *Log) takeCut(completed journal.Seq) (c *cut, garbage []segment.Key, ok bool, err error) {
+// in flight, or the cut would hold more than longest bytes of segments. completed was read before. garbage are the segments whose
+// files can go when the cut is stored.
+func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, garbage []segment.Key, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted {
+	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted || l.tailBytes() > longest {
 		return nil, nil, false, nil
 	}
 	if l.cutGiven && l.cutState.Applied <= l.doneIndex {

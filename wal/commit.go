@@ -2,12 +2,16 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/journal"
 )
+
+// lastTries is how often a round is tried on a full disk once the store is being closed.
+const lastTries = 5
 
 // sealAfter is how long the journal is idle before the last round is vouched for by an empty frame.
 const sealAfter = 10 * time.Millisecond
@@ -201,9 +205,10 @@ func (c *committer) write() error {
 	return nil
 }
 
-// writeFrame writes and syncs the frame. Without space it waits for the checkpointer to free journal files.
+// writeFrame writes and syncs the frame. Without space it waits for the checkpointer to free journal files, but not for long when the
+// store is being closed.
 func (c *committer) writeFrame() (journal.Written, error) {
-	for {
+	for last := lastTries; ; {
 		w, err := c.s.journal.WriteSync(&c.round.frame, c.completed)
 		if err == nil {
 			c.s.metrics.journalBytes.Add(uint64(w.Bytes))
@@ -213,9 +218,12 @@ func (c *committer) writeFrame() (journal.Written, error) {
 		if !errors.Is(err, disk.ErrNoSpace) {
 			return w, err
 		}
-		c.s.noteNoSpace(err)
-		if !c.s.checkpoints.waitForSpace() {
-			return w, err
+		c.s.space.shortage(err)
+		if c.s.isStopping() {
+			last--
+		}
+		if last == 0 || !c.s.checkpoints.waitForSpace() {
+			return w, fmt.Errorf("wal: the disk is full: a round was not written: %w", err)
 		}
 	}
 }

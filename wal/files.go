@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"sync"
-	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
@@ -118,6 +117,16 @@ func (f *files) close(o *openSeg) {
 	_, _ = o.log.Close(), o.index.Close() // all that matters was synced
 }
 
+// closeIdle closes the files of up to n segments that nobody uses, the least recently used ones. It returns how many.
+func (f *files) closeIdle(n int) (closed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ; closed < n && f.lru.Len() > 0; closed++ {
+		f.close(f.lru.Front().Value.(*openSeg))
+	}
+	return closed
+}
+
 func (f *files) closeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,7 +175,7 @@ type prepareJob struct {
 
 // prepare asks for files and space of a segment when they are missing or about to be. Called with the log's mu.
 func (s *Store) prepare(l *Log, sg *seg) {
-	if sg.preparing || s.noSpace.Load() {
+	if sg.preparing || s.space.full.Load() {
 		return
 	}
 	full := sg.allocated >= l.segmentBytes+mib && int64(sg.end) <= sg.allocated // it rolls before it needs more
@@ -180,7 +189,7 @@ func (s *Store) prepare(l *Log, sg *seg) {
 
 // catchUp asks for a flush of a log. Called with its mu.
 func (s *Store) catchUp(l *Log) {
-	if l.catchingUp || s.noSpace.Load() {
+	if l.catchingUp || s.space.full.Load() {
 		return
 	}
 	l.catchingUp = true
@@ -233,7 +242,7 @@ func (s *Store) runPreparer() {
 			if j.sg == nil {
 				err = s.flush(j.l, false)
 			} else {
-				err = s.prepareFiles(j.l, j.sg)
+				err = s.prepareFiles(j.l, j.sg, 0)
 			}
 			j.done()
 			s.noteError(err)
@@ -270,7 +279,7 @@ func (s *Store) noteError(err error) {
 	switch {
 	case err == nil || errors.Is(err, ErrDeleted): // a dropped segment needs no files
 	case errors.Is(err, disk.ErrNoSpace):
-		s.noteNoSpace(err)
+		s.space.shortage(err)
 	default:
 		s.fail(err)
 	}
@@ -290,41 +299,49 @@ func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 	sg.preparing = true
 	l.preparing++
 	l.mu.Unlock()
-	err := s.prepareFiles(l, sg)
+	err := s.prepareFiles(l, sg, to)
 	prepareJob{l, sg}.done()
 	return err
 }
 
-// prepareFiles creates the files of a segment if it has none, and takes the next step of space. The caller has set
-// sg.preparing.
-func (s *Store) prepareFiles(l *Log, sg *seg) error {
+// prepareFiles creates the files of a segment if it has none, and takes the next step of space. Bytes up to position need were
+// accepted already: for these the ballast is given up. The caller has set sg.preparing.
+func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 	l.mu.Lock()
 	ready, allocated, end, deleted, own := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.own
 	l.mu.Unlock()
 	if deleted || sg.dropped.Load() {
 		return ErrDeleted
 	}
-	target := disk.RoundUp(max(allocated, end) + step(allocated)) // more than there is, also so that the length is dirty
-	if free, err := s.fs.FreeBytes(s.o.Dir); err != nil {
+	target, err := s.targetOf(allocated, end, need)
+	if err != nil {
 		return err
-	} else if free-(target-allocated) < s.o.ReserveBytes {
-		if free-(disk.RoundUp(end)+mib-allocated) < s.o.ReserveBytes {
-			return errReserve
-		}
-		target = disk.RoundUp(end) + mib
 	}
 	var o *openSeg
-	var err error
-	if ready {
-		o, err = s.files.acquire(l, sg)
+	open := func() (err error) {
+		if ready {
+			o, err = s.files.acquire(l, sg)
+		} else {
+			o, err = s.createFiles(l, sg, own)
+		}
+		return err
+	}
+	take := func() error { return o.log.Preallocate(target) }
+	if need == 0 {
+		err = open()
 	} else {
-		o, err = s.createFiles(l, sg, own)
+		err = s.space.must(leastGiven, open)
 	}
 	if err != nil {
 		return err
 	}
 	defer s.files.release(o)
-	if err := o.log.Preallocate(target); err != nil {
+	if need == 0 {
+		err = take()
+	} else {
+		err = s.space.must(target-allocated, take)
+	}
+	if err != nil {
 		return err
 	}
 	if err := o.log.Sync(); err != nil {
@@ -342,6 +359,20 @@ func (s *Store) prepareFiles(l *Log, sg *seg) error {
 	sg.ready, sg.allocated = true, max(sg.allocated, target)
 	l.mu.Unlock()
 	return nil
+}
+
+// targetOf returns up to where a segment should have its space: more than it has, also so that the length is dirty. On a full disk
+// that is what is needed and no more.
+func (s *Store) targetOf(allocated, end, need int64) (int64, error) {
+	for _, target := range [...]int64{disk.RoundUp(max(allocated, end) + step(allocated)), disk.RoundUp(max(allocated, end) + mib)} {
+		if ok, err := s.space.allows(target - allocated); ok || err != nil {
+			return target, err
+		}
+	}
+	if need == 0 {
+		return 0, errReserve
+	}
+	return max(disk.RoundUp(need), allocated+disk.BlockSize), nil
 }
 
 // createFiles makes the files of a segment, and its directory durably if there is none.
@@ -387,71 +418,4 @@ func (s *Store) createFile(name string, own bool) (disk.File, error) {
 		return nil, err
 	}
 	return s.fs.Create(name)
-}
-
-// noteNoSpace remembers that the disk is full; the checkpointer looks again from time to time.
-func (s *Store) noteNoSpace(err error) {
-	if !s.noSpace.Swap(true) {
-		s.o.Logger.Warn("the disk is full, or nearly so: producers are refused until space is freed", "dir", s.o.Dir, "error", err)
-	}
-}
-
-// checkSpace looks whether there is space again, or no more.
-func (s *Store) checkSpace() {
-	free, err := s.fs.FreeBytes(s.o.Dir)
-	if err != nil {
-		return
-	}
-	low := free < s.o.ReserveBytes+smallestStep || s.journal.ShortOfSpace() && s.journal.Room() < s.o.JournalFileBytes/2
-	if low {
-		s.noteNoSpace(errReserve)
-	} else if s.noSpace.Swap(false) {
-		s.o.Logger.Info("the disk has space again", "dir", s.o.Dir, "free", free)
-		s.commits.kick()
-	}
-}
-
-const spaceCheckInterval = time.Second
-
-// The ballast is a file of nothing that makes room for the copy of the last round when a store starts on a full disk.
-const (
-	ballastName  = "ballast"
-	ballastExtra = 2 * mib // for a round that is larger than half a file because of one large append
-)
-
-// keepBallast makes the ballast if there is none and enough space. Failing does no harm before the disk is full.
-func (s *Store) keepBallast() {
-	name, size := path.Join(s.o.Dir, ballastName), s.o.JournalFileBytes+ballastExtra
-	if s.ballast {
-		return
-	}
-	if info, err := s.fs.Stat(name); err == nil && info.Size == size {
-		s.ballast = true
-		return
-	}
-	free, err := s.fs.FreeBytes(s.o.Dir)
-	if err != nil || free < s.o.ReserveBytes+2*size {
-		return
-	}
-	_ = s.fs.Remove(name)
-	f, err := s.fs.Create(name)
-	if err != nil {
-		return
-	}
-	err = errors.Join(f.Preallocate(size), f.Sync(), f.Close())
-	if s.ballast = err == nil; err != nil {
-		_ = s.fs.Remove(name)
-	}
-}
-
-// dropBallast gives its space to a recovery that may need it.
-func (s *Store) dropBallast() error {
-	free, err := s.fs.FreeBytes(s.o.Dir)
-	if err != nil || free > 2*(s.o.JournalFileBytes+ballastExtra) {
-		return err
-	}
-	if err := s.fs.Remove(path.Join(s.o.Dir, ballastName)); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -90,7 +90,7 @@ func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, e
 		}
 	}
 	if seal {
-		return true, s.seal(l, sg, pieces, rows)
+		return true, s.space.must(int64(len(rows))*segment.RowSize, func() error { return s.seal(l, sg, pieces, rows) })
 	}
 	if err := s.writePieces(l, sg, pieces, from); err != nil {
 		return false, err
@@ -108,11 +108,13 @@ func (s *Store) writePieces(l *Log, sg *seg, pieces []piece, at id.Position) err
 		return err
 	}
 	defer s.files.release(o)
-	bufs := make([][]byte, len(pieces))
+	bufs, bytes := make([][]byte, len(pieces)), int64(0)
 	for i, p := range pieces {
 		bufs[i] = p.bytes()
+		bytes += int64(len(bufs[i]))
 	}
-	if err := o.log.WritevAt(bufs, int64(at)); err != nil || s.o.off.flushSync {
+	err = s.space.must(bytes, func() error { return o.log.WritevAt(bufs, int64(at)) })
+	if err != nil || s.o.off.flushSync {
 		return err
 	}
 	return o.log.Sync()
@@ -265,7 +267,10 @@ func (s *Store) appendRows(l *Log, sg *seg, rows []segment.Row) error {
 		return err
 	}
 	defer s.files.release(o)
-	if err := s.writeRows(o.index, rows, int64(rows[0].Index-sg.first)*segment.RowSize); err != nil {
+	err = s.space.must(int64(len(rows))*segment.RowSize, func() error {
+		return s.writeRows(o.index, rows, int64(rows[0].Index-sg.first)*segment.RowSize)
+	})
+	if err != nil {
 		return err
 	}
 	return o.index.Sync()

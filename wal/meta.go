@@ -11,7 +11,7 @@ import (
 
 // openMeta opens Pebble.
 func (s *Store) openMeta() error {
-	fs := s.o.PebbleFS
+	fs := newPebbleRelief(s.o.PebbleFS, s)
 	// Pebble syncs neither the directory it finds nor what is above.
 	err := fs.MkdirAll(path.Join(s.o.Dir, "meta"), 0o755)
 	for _, dir := range []string{s.o.Dir, path.Dir(s.o.Dir)} {
@@ -26,15 +26,15 @@ func (s *Store) openMeta() error {
 		FS:                 fs,
 		Logger:             pebbleLogger{s},
 		FormatMajorVersion: pebble.FormatValueSeparation,
-		MemTableSize:       8 * mib,
+		MemTableSize:       uint64(s.o.memTableBytes()),
 		MaxOpenFiles:       256,
 		BytesPerSync:       512 * kib,
 		WALBytesPerSync:    512 * kib,
 	})
-	if err != nil {
+	s.meta = db
+	if err = errors.Join(s.cause(), err); err != nil {
 		return fmt.Errorf("wal: open %s: %w", path.Join(s.o.Dir, "meta"), err)
 	}
-	s.meta = db
 	return nil
 }
 
@@ -51,15 +51,18 @@ type pebbleLogger struct{ s *Store }
 
 func (l pebbleLogger) Infof(string, ...any) {}
 func (l pebbleLogger) Errorf(format string, args ...any) {
+	if l.s.failed() {
+		return // it reads what was not written
+	}
 	l.s.o.Logger.Warn("pebble: " + fmt.Sprintf(format, args...))
 }
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	l.s.fail(fmt.Errorf("wal: pebble: "+format, args...))
 }
 
-// The writes to Pebble. It reports a failed write of its log to Fatalf, which normally ends the process, and then goes on as
-// if nothing had happened: so what it returned counts only while the store has not failed. And nothing is written once it has:
-// what a failed sync left behind is for the next start to find out.
+// The writes to Pebble. It learns nothing of failed ones (see pebbleRelief) and goes on as if nothing had happened: so what it returned
+// counts only while the store has not failed. And nothing is written once it has: what a failed sync left behind is for the next start to
+// find out.
 
 func (s *Store) metaSet(key, value []byte) error {
 	if err := s.cause(); err != nil {

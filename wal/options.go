@@ -37,8 +37,9 @@ type Options struct {
 	CheckpointInterval time.Duration
 	// SegmentBytes is the size at which segments roll. Default 1 GiB.
 	SegmentBytes int64
-	// ReserveBytes of free disk are kept for votes, hard states and Pebble: below it producers are to be refused.
-	// Default 256 MiB.
+	// ReserveBytes of disk are kept for votes, hard states and Pebble: when less is free producers are to be refused. It is at least
+	// what journal and Pebble may take on a full disk, some 180 MiB with journal files of 64 MiB; less is raised to that. Default
+	// 256 MiB.
 	ReserveBytes int64
 
 	// OnFatal is called once, when a write or a sync failed: nothing is acknowledged from then on, and the process must exit.
@@ -89,7 +90,7 @@ func (o Options) withDefaults() Options {
 	set(&o.JournalFileBytes, 64*mib)
 	set(&o.CheckpointBytes, min(4*o.JournalFileBytes, o.CacheBytes/2))
 	set(&o.SegmentBytes, 1<<30)
-	set(&o.ReserveBytes, 256*mib)
+	set(&o.ReserveBytes, max(256*mib, o.leastReserve()))
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute
 	}

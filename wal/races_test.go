@@ -72,6 +72,11 @@ func TestSealAndIndexDoNotCountRowsTwice(t *testing.T) {
 	if len(l.segs) != 2 {
 		t.Fatal(len(l.segs))
 	}
+	eventually(t, "files of the second segment, whose syncs are none of this", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.segs[1].ready && l.preparing == 0
+	})
 	fs.armed.Store(true)
 	done := make(chan error)
 	go func() { done <- s.flushIndex(l) }() // the checkpointer

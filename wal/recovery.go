@@ -47,12 +47,10 @@ func (s *Store) recover(ctx context.Context) error {
 	if err := r.finishDeletions(); err != nil {
 		return err
 	}
-	if err := s.dropBallast(); err != nil {
-		return err
-	}
 	jr, err := journal.Open(s.fs, path.Join(s.o.Dir, "journal"), r.live, journal.Options{
 		FileBytes: s.o.JournalFileBytes, Logger: s.o.Logger,
 		Register: func(f journal.FileInfo) error { return s.metaSet(journalKey(f.Name), f.Append(nil)) },
+		MakeRoom: s.space.makeRoom,
 	})
 	if err != nil {
 		return err

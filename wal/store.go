@@ -36,11 +36,11 @@ type Store struct {
 	preparer    preparer
 	commits     committer
 	checkpoints checkpointer
+	space       space
 	io          workers
 	metrics     counters
 
 	completed atomic.Uint64 // sequence of the last completed round
-	noSpace   atomic.Bool
 
 	mu      sync.Mutex
 	logs    map[logKey]*Log
@@ -48,7 +48,8 @@ type Store struct {
 	refused map[logKey]*refusedLog
 
 	maxRound  int64
-	ballast   bool // the ballast is there; start's and the checkpointer's
+	stopping  chan struct{} // nobody waits for space any more
+	stopOnce  sync.Once
 	closing   chan struct{}
 	closeOnce sync.Once
 	failure   chan struct{}
@@ -84,7 +85,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s := &Store{
 		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
 		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
-		closing: make(chan struct{}), failure: make(chan struct{}),
+		stopping: make(chan struct{}), closing: make(chan struct{}), failure: make(chan struct{}),
 	}
 	s.files.s, s.commits.s, s.checkpoints.s = s, s, s
 	s.preparer.wake = make(chan struct{}, 1)
@@ -96,6 +97,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.release(), s.unlock())
 		}
 	}()
+	release := context.AfterFunc(ctx, s.stop) // a start may wait for space
+	defer release()
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
@@ -108,6 +111,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.settleFull(); err != nil {
+		return nil, err
+	}
+	if !release() {
+		return nil, errors.Join(ctx.Err(), s.cause())
+	}
 	s.start()
 	return s, nil
 }
@@ -118,11 +127,15 @@ func (s *Store) openDirs() (err error) {
 		if err := disk.NewBuffered().MkdirAll(s.o.Dir); err != nil {
 			return err
 		}
-		if s.fs, err = disk.NewOS(s.o.Dir); err != nil {
+		if s.fs, err = OpenDisk(s.o.Dir); err != nil {
 			return err
 		}
 	}
-	if err := s.fs.MkdirAll(s.logsDir); err != nil {
+	s.space.init(s)
+	s.fs = reliefFS{s.fs, s}
+	s.space.look()
+	err = s.space.insist("make "+s.logsDir, leastGiven, func() error { return s.fs.MkdirAll(s.logsDir) })
+	if err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}
 	for _, dir := range []string{s.o.Dir, path.Dir(s.o.Dir)} {
@@ -136,17 +149,27 @@ func (s *Store) openDirs() (err error) {
 	return nil
 }
 
+// settleFull ends a start on a full disk with a checkpoint, so that however many starts there are, and however short their lives, they
+// take one file of the journal in turns.
+func (s *Store) settleFull() error {
+	if !s.space.full.Load() {
+		return nil
+	}
+	if err := s.checkpoints.checkpoint(); err != nil && !isNoSpace(err) {
+		return err
+	}
+	return s.cause()
+}
+
 // start begins the goroutines.
 func (s *Store) start() {
 	s.io.start(ioWorkers)
-	// The copy that recovery makes of the last round must fit into any file of the journal, for the disk may be full then.
-	s.maxRound = min(maxRoundBytes, s.o.JournalFileBytes/2)
+	s.maxRound = s.o.roundBytes()
 	s.commits.completed = journal.Seq(s.completed.Load())
 	s.shareMemory()
-	s.keepBallast()
-	s.checkSpace()
 	s.commitRun.Go(s.commits.run)
 	s.running.Go(s.checkpoints.run)
+	s.running.Go(s.space.run)
 	for range preparers {
 		s.running.Go(s.runPreparer)
 	}
@@ -173,10 +196,12 @@ func (s *Store) wakeOnFailure() {
 }
 
 // Close completes the rounds in flight, checkpoints and closes. Logs must not be used any more. After nil everything is durable,
-// also with FsyncNone.
+// also with FsyncNone. On a full disk it does not wait for space: its error says what was not stored, and nothing that was acknowledged is
+// lost.
 func (s *Store) Close() error {
 	var err error
 	s.closeOnce.Do(func() {
+		s.stop()
 		s.commits.close()
 		s.commitRun.Wait()
 		close(s.closing)
@@ -185,10 +210,7 @@ func (s *Store) Close() error {
 			s.checkpoints.taker.Store(nil)
 			err = s.checkpoints.checkpoint()
 		}
-		if s.failed() {
-			err = errors.Join(err, s.failCause)
-		}
-		if err = errors.Join(err, s.release()); err == nil {
+		if err = errors.Join(err, s.release(), s.cause()); err == nil { // Pebble writes until it is closed
 			err = s.syncLate()
 		}
 		err = errors.Join(err, s.unlock())
@@ -238,6 +260,10 @@ func (s *Store) fail(err error) {
 		s.failCause = err
 		close(s.failure)
 		s.ending.Unlock()
+		if isNoSpace(err) && s.isStopping() { // Close says so: a full disk is no reason to end the process
+			s.o.Logger.Warn("the log store is closed on a full disk: the next start recovers it", "error", err)
+			return
+		}
 		s.o.Logger.Error("the log store failed: nothing is acknowledged any more", "error", err)
 		s.o.OnFatal(err)
 	})
@@ -282,10 +308,13 @@ func (s *Store) Refused() []Refusal {
 }
 
 // Create makes a log. It is durable, with its first cut, when Create returns. ErrExists when the replica exists, refused
-// ones included.
+// ones included; disk.ErrNoSpace while the disk is full, but for the metadata's.
 func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	if spec.Name == "" || path.Base(spec.Name) != spec.Name || spec.Replica == id.NoReplica {
 		return nil, fmt.Errorf("wal: %q is no name for a log of replica %d", spec.Name, spec.Replica)
+	}
+	if s.space.full.Load() && spec.Group != id.MetadataGroup {
+		return nil, fmt.Errorf("wal: create %s (group %d, replica %d): %w", spec.Name, spec.Group, spec.Replica, errReserve)
 	}
 	key := logKey{spec.Group, spec.Replica}
 	dir, err := s.reserveDir(key, spec.Name)
@@ -340,7 +369,7 @@ func (s *Store) reserveDir(key logKey, name string) (string, error) {
 
 // storeFirstCut makes a new log durable. What is completed by then can have nothing of it.
 func (s *Store) storeFirstCut(l *Log) error {
-	c, _, _, err := l.takeCut(journal.Seq(s.completed.Load()))
+	c, _, _, err := l.takeCut(journal.Seq(s.completed.Load()), longestTail)
 	if err != nil {
 		return err
 	}
@@ -409,7 +438,7 @@ func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 // record), then the files. l is its log if it is open. After an error it may be called again.
 func (s *Store) removeReplica(key logKey, dir, name string, l *Log) error {
 	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
-	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
+	err := s.space.must(leastGiven, func() error { return s.fs.Rename(path.Join(s.logsDir, dir), doomed) })
 	if errors.Is(err, fs.ErrNotExist) { // it has no files, or an attempt before this one got so far, but maybe not to the sync
 		err = nil
 	}
@@ -465,7 +494,7 @@ func (s *Store) SetRoundDone(done func(Pace)) { s.commits.done = done }
 // Pressure says whether more data should be accepted.
 func (s *Store) Pressure() Pressure {
 	switch {
-	case s.noSpace.Load():
+	case s.space.full.Load():
 		return PressureNoSpace
 	case s.memory.used.Load() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > 4*s.o.CheckpointBytes:
 		return PressureThrottle

@@ -525,13 +525,13 @@ func TestReserve(t *testing.T) {
 	c := newClient(t, port)
 	makeTopic(t, c, client.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1})
 	produceNumbers(t, c, "t", 0, 100)
+	makeTopic(t, c, client.TopicSpec{Name: "more", Partitions: 3, ReplicationFactor: 1})
 	d.terminate()
 
 	d = launch(t, append(args, "--reserve-mb", strconv.Itoa(1<<25))...) // 32 TiB
 	port, _, _ = d.ports()
 	c = newClient(t, port)
 	readNumbers(t, c, "t", 100)
-	makeTopic(t, c, client.TopicSpec{Name: "more", Partitions: 3, ReplicationFactor: 1})
 	eventually(t, "the node to notice", func() bool {
 		status, err := c.Admin().ClusterStatus(ctx)
 		return err == nil && len(status.Nodes) == 1 && !status.Nodes[0].AcceptsProduce

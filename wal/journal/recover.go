@@ -177,8 +177,14 @@ func (r *Recovery) takeFresh(frame int64, next Seq) (err error) {
 		}
 	}
 	size := max(frame, r.opts.FileBytes)
-	if r.fresh, err = r.dir.take(size, nil); errors.Is(err, disk.ErrNoSpace) {
-		r.fresh, err = r.dir.create(max(frame, disk.BlockSize), nil)
+	if r.fresh, err = r.dir.take(size, nil); r.opts.madeRoom(err, size) {
+		r.fresh, err = r.dir.take(size, nil)
+	}
+	if errors.Is(err, disk.ErrNoSpace) {
+		size = max(frame, disk.BlockSize)
+		if r.fresh, err = r.dir.create(size, nil); r.opts.madeRoom(err, size) {
+			r.fresh, err = r.dir.create(size, nil)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("journal: fresh file for recovery: %w", err)

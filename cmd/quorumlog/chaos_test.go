@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -85,6 +86,11 @@ type chaosRun struct {
 	cluster *bench.Cluster
 	ledger  *bench.Ledger
 	acked   atomic.Int64
+
+	partitions int                    // 0: 4
+	options    client.ProducerOptions // zero: a small buffer, and nobody waits longer than a minute
+	pace       time.Duration          // 0: five records each millisecond
+	heard      func(client.Ack)       // also told of each outcome, if set
 }
 
 const chaosTopic = "chaos"
@@ -93,7 +99,7 @@ func (d *chaosRun) createTopic(ctx context.Context) {
 	d.t.Helper()
 	for {
 		err := d.client.Admin().CreateTopic(ctx, client.TopicSpec{
-			Name: chaosTopic, Partitions: 4, ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"},
+			Name: chaosTopic, Partitions: cmp.Or(d.partitions, 4), ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"},
 		})
 		if err == nil {
 			return
@@ -111,14 +117,17 @@ func (d *chaosRun) createTopic(ctx context.Context) {
 
 // produce sends numbered records of mixed sizes until stop is closed, and waits for the outcome of all of them.
 func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
-	producer, err := d.client.NewProducer(client.ProducerOptions{BufferBytes: 2 << 20, DeliveryTimeout: time.Minute})
+	options := d.options
+	options.BufferBytes = cmp.Or(options.BufferBytes, 2<<20)
+	options.DeliveryTimeout = cmp.Or(options.DeliveryTimeout, time.Minute)
+	producer, err := d.client.NewProducer(options)
 	if err != nil {
 		return err
 	}
 	value := make([]byte, 100_000)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(value)
-	pace := time.NewTicker(time.Millisecond)
+	pace := time.NewTicker(cmp.Or(d.pace, time.Millisecond))
 	defer pace.Stop()
 	var failed atomic.Int64
 	for n := int64(0); ; {
@@ -142,6 +151,9 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 			number := n
 			d.ledger.Sent(number, bench.Sum(key, v))
 			err := producer.Produce(ctx, client.Record{Topic: chaosTopic, Partition: client.AnyPartition, Key: key, Value: v}, func(a client.Ack) {
+				if d.heard != nil {
+					d.heard(a)
+				}
 				if a.Err != nil {
 					failed.Add(1)
 					return
@@ -209,8 +221,18 @@ func (d *chaosRun) awaitAcks(ctx context.Context, n int64) bool {
 	return true
 }
 
-// verify reads everything back.
+// verify reads everything back and compares it.
 func (d *chaosRun) verify(ctx context.Context) {
+	d.t.Helper()
+	if report := d.readBack(ctx); !report.OK() || report.Acked == 0 {
+		d.t.Errorf("%+v", report)
+	} else {
+		d.t.Logf("%+v", report)
+	}
+}
+
+// readBack reads everything and returns what the comparison with the ledger says.
+func (d *chaosRun) readBack(ctx context.Context) bench.Report {
 	d.t.Helper()
 	consumer, err := d.client.NewConsumer(client.ConsumerOptions{})
 	if err != nil {
@@ -249,9 +271,5 @@ func (d *chaosRun) verify(ctx context.Context) {
 			}
 		}
 	}
-	if report := d.ledger.Report(); !report.OK() || report.Acked == 0 {
-		d.t.Errorf("%+v", report)
-	} else {
-		d.t.Logf("%+v", report)
-	}
+	return d.ledger.Report()
 }

@@ -90,6 +90,7 @@ type chaosRun struct {
 	partitions int                    // 0: 4
 	options    client.ProducerOptions // zero: a small buffer, and nobody waits longer than a minute
 	pace       time.Duration          // 0: five records each millisecond
+	bulk       int64                  // every so manyth record is large; 0: 100
 	heard      func(client.Ack)       // also told of each outcome, if set
 }
 
@@ -145,7 +146,7 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 		for range 5 {
 			key := strconv.AppendInt(nil, n, 10)
 			v := value[:100]
-			if n%100 == 0 {
+			if n%cmp.Or(d.bulk, 100) == 0 {
 				v = value // large enough to be written straight into the segment
 			}
 			number := n
@@ -224,42 +225,45 @@ func (d *chaosRun) awaitAcks(ctx context.Context, n int64) bool {
 // verify reads everything back and compares it.
 func (d *chaosRun) verify(ctx context.Context) {
 	d.t.Helper()
-	if report := d.readBack(ctx); !report.OK() || report.Acked == 0 {
+	report, err := d.readBack(ctx)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if !report.OK() || report.Acked == 0 {
 		d.t.Errorf("%+v", report)
 	} else {
 		d.t.Logf("%+v", report)
 	}
 }
 
-// readBack reads everything and returns what the comparison with the ledger says.
-func (d *chaosRun) readBack(ctx context.Context) bench.Report {
-	d.t.Helper()
+// readBack reads everything and returns what the comparison with the ledger says, also when it did not come to the end.
+func (d *chaosRun) readBack(ctx context.Context) (bench.Report, error) {
 	consumer, err := d.client.NewConsumer(client.ConsumerOptions{})
 	if err != nil {
-		d.t.Fatal(err)
+		return d.ledger.Report(), err
 	}
 	defer consumer.Close()
 	ends, err := d.client.Admin().Offsets(ctx, chaosTopic)
 	if err != nil {
-		d.t.Fatal(err)
+		return d.ledger.Report(), err
 	}
 	open := make(map[id.TopicPartition]id.Offset)
 	for _, r := range ends {
 		if r.End > 0 {
 			open[r.TopicPartition] = r.End
 			if err := consumer.Assign(r.TopicPartition, client.Beginning); err != nil {
-				d.t.Fatal(err)
+				return d.ledger.Report(), err
 			}
 		}
 	}
 	for len(open) > 0 {
 		fetch, err := consumer.Poll(ctx)
 		if err != nil {
-			d.t.Fatalf("reading back, open %v: %v", open, err)
+			return d.ledger.Report(), fmt.Errorf("reading back, open %v: %w", open, err)
 		}
 		for m, err := range fetch.Records() {
 			if err != nil {
-				d.t.Fatal(err)
+				return d.ledger.Report(), err
 			}
 			number, err := strconv.ParseInt(string(m.Key), 10, 64)
 			if err != nil {
@@ -271,5 +275,5 @@ func (d *chaosRun) readBack(ctx context.Context) bench.Report {
 			}
 		}
 	}
-	return d.ledger.Report()
+	return d.ledger.Report(), nil
 }

@@ -13,6 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -26,9 +28,11 @@ const disksVariable = "QUORUMLOG_DISKS"
 type diskScenario struct {
 	name    string
 	kinds   []diskKind
-	bad     int   // number of nodes with a bad disk, chosen at random
-	victims []int // or these, counted from 0
-	size    int64 // of each disk; 0: enough
+	bad     int           // number of nodes with a bad disk, chosen at random
+	victims []int         // or these, counted from 0
+	size    int64         // of each disk; 0: enough
+	length  time.Duration // of the fault, at least
+	bulk    bool          // more is produced, before the fault too: much is on the disk then, and not in memory
 	args    []string
 	wrapper string // lines of shell before each node is started
 
@@ -46,7 +50,7 @@ var (
 	onExt4    = []diskKind{ext4}
 	onFuse    = []diskKind{fuse}
 	// smallCache lets what is read come from the disk.
-	smallCache = []string{"--cache-mb", "16", "--checkpoint-mb", "8"}
+	smallCache = []string{"--cache-mb", "8", "--checkpoint-mb", "4"}
 )
 
 func diskScenarios() []diskScenario {
@@ -60,9 +64,13 @@ func diskScenarios() []diskScenario {
 		s.kinds, s.middle = onExt4, cutPower
 		return s
 	}
+	still := func(s diskScenario) diskScenario { // no kills, and longer than the time between two checkpoints
+		s.kinds, s.length = onExt4, 100*time.Second
+		return s
+	}
 	told := func(name string, goes, stays bool, lines ...string) diskScenario {
 		return diskScenario{
-			name: name, kinds: onFuse, bad: 1, args: smallCache, goes: goes, stays: stays, serves: true,
+			name: name, kinds: onFuse, bad: 1, bulk: true, args: smallCache, goes: goes, stays: stays, serves: true,
 			inject: onVictims(func(d *testDisk) { d.tell(lines...) }), middle: killVictims,
 			heal: onVictims(func(d *testDisk) { d.tell("clear") }),
 		}
@@ -77,17 +85,20 @@ func diskScenarios() []diskScenario {
 		full(3, "full-three", killEach),
 		powerless(full(1, "full-one-power", nil)),
 		powerless(full(3, "full-three-power", nil)),
+		still(full(1, "full-one-still", nil)),
+		still(full(3, "full-three-still", nil)),
 		{name: "full-own", kinds: bothKinds, bad: 3, size: 800 << 20, stays: true, serves: true, inject: fillWithRecords, middle: killEach, heal: deleteFiller},
 
 		{name: "read-only-one", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).failReadOnly), middle: killVictims, heal: remountVictims},
 		{name: "hung-one", kinds: onExt4, bad: 1, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
+		{name: "hung-one-small-cache", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
 		{name: "hung-one-kill", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).freeze), middle: killVictims, heal: thawVictims},
 		{
 			name: "slow-one", kinds: onExt4, bad: 1, args: smallCache, goes: true, stays: true, serves: true,
 			inject: onVictims(func(d *testDisk) { d.throttle(5) }), middle: killVictims, heal: onVictims(func(d *testDisk) { d.throttle(0) }),
 		},
 		{
-			name: "rotten-running", kinds: onExt4, bad: 1, args: smallCache, goes: true, stays: true, serves: true,
+			name: "rotten-running", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true,
 			inject: rotWhileRunning, middle: func(r *diskRun, _ int) { rotWhileRunning(r) }, heal: nothing,
 		},
 		{name: "descriptors", kinds: onExt4, victims: []int{1}, goes: true, stays: true, serves: true, wrapper: fewDescriptors, inject: manyPartitions, middle: killVictims, heal: nothing},
@@ -109,7 +120,7 @@ func diskScenarios() []diskScenario {
 		{"pebble-table", "meta/*.sst"}, {"pebble-log", "meta/*.log"}, {"pebble-manifest", "meta/MANIFEST-*"}, {"pebble-current", "meta/marker.*"},
 	} {
 		scenarios = append(scenarios, diskScenario{
-			name: "rotten-stopped-" + rot.name, kinds: onExt4, bad: 1, args: smallCache, goes: true, serves: true,
+			name: "rotten-stopped-" + rot.name, kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, serves: true,
 			inject: func(r *diskRun) { rotWhileStopped(r, rot.pattern) }, heal: nothing,
 		})
 	}
@@ -155,19 +166,28 @@ func TestDisks(t *testing.T) {
 		})
 	}
 	t.Logf("\n%s", diskTable(rows...))
+	for _, row := range rows {
+		for _, p := range row.problems {
+			t.Logf("%s: %s", row.name, p)
+		}
+	}
 }
 
 // playDisks runs one scenario on one kind of disk. The line is complete as far as it came.
 func playDisks(t *testing.T, s diskScenario, kind diskKind, length time.Duration, seed uint64, rows *[]diskRow) {
+	length = max(length, s.length)
 	ctx, cancel := context.WithTimeout(context.Background(), length+5*time.Minute)
 	defer cancel()
 	p := new(pauses)
 	r := &diskRun{
-		scenario: s, kind: kind, ctx: ctx, length: length, random: rand.New(rand.NewPCG(seed, 3)), pauses: p,
+		scenario: s, kind: kind, ctx: ctx, length: length, random: rand.New(rand.NewPCG(seed, xxhash.Sum64String(s.name))), pauses: p,
 		chaosRun: &chaosRun{
 			t: t, ledger: bench.NewLedger(600 * int((length + 5*time.Minute).Seconds())), partitions: disksPartitions, pace: 10 * time.Millisecond, heard: p.heard,
 			options: client.ProducerOptions{BufferBytes: 256 << 20, DeliveryTimeout: length + 4*time.Minute},
 		},
+	}
+	if s.bulk {
+		r.bulk = 20
 	}
 	r.row.name = s.name + "/" + string(kind)
 	defer func() {
@@ -183,14 +203,14 @@ func playDisks(t *testing.T, s diskScenario, kind diskKind, length time.Duration
 func diskTable(rows ...diskRow) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SCENARIO\tBAD\tACKED\tLOST\tDOUBLED\tREORDERED\tPAUSE\tWITH KILLS\tGOES ON AFTER\tUP DURING\tUP AFTER\tGOALS")
+	fmt.Fprintln(w, "SCENARIO\tBAD\tACKED\tLOST\tDOUBLED\tREORDERED\tPAUSE\tWITH KILLS\tGOES ON AFTER\tUP DURING\tUP AFTER\tMOST RSS\tGOALS")
 	for _, r := range rows {
 		goals := "met"
 		if len(r.problems) > 0 {
 			goals = fmt.Sprintf("%d missed", len(r.problems))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%.2f s\t%.2f s\t%.1f s\t%s\t%s\t%s\n", r.name, r.victims, r.report.Acked, r.report.Lost, r.report.Duplicated,
-			r.report.Reordered, r.steady.Seconds(), r.kills.Seconds(), r.recovery.Seconds(), r.upDuring, r.upAfter, goals)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%.2f s\t%.2f s\t%.1f s\t%s\t%s\t%d MB\t%s\n", r.name, r.victims, r.report.Acked, r.report.Lost, r.report.Duplicated,
+			r.report.Reordered, r.steady.Seconds(), r.kills.Seconds(), r.recovery.Seconds(), r.upDuring, r.upAfter, r.memory>>20, goals)
 	}
 	_ = w.Flush()
 	return b.String()

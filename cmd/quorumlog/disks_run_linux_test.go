@@ -124,6 +124,7 @@ type diskRow struct {
 	recovery time.Duration // until all partitions went on after the fault
 	upDuring string
 	upAfter  string
+	memory   int64 // the most that a process had
 	problems []string
 }
 
@@ -160,7 +161,11 @@ func (r *diskRun) play() {
 	r.setUp()
 	stop, produced := make(chan struct{}), make(chan error, 1)
 	go func() { produced <- r.produce(r.ctx, stop) }()
-	if !r.awaitAcks(r.ctx, 1000) {
+	before := int64(1000)
+	if r.scenario.bulk {
+		before = 8000
+	}
+	if !r.awaitAcks(r.ctx, before) {
 		r.t.Fatal("no acknowledgements before the fault")
 	}
 	r.chooseVictims()
@@ -190,12 +195,31 @@ func (r *diskRun) play() {
 	if err := <-produced; err != nil {
 		r.miss("producing: %v", err)
 	}
-	r.row.report = r.readBack(r.ctx)
-	if !r.row.report.OK() || r.row.report.Acked == 0 {
-		r.miss("%+v", r.row.report)
+	r.compare()
+}
+
+// compare reads everything back. If that does not come to an end, the bad nodes are killed: then it shows whether the others have it.
+func (r *diskRun) compare() {
+	ctx, cancel := context.WithTimeout(r.ctx, 3*patience)
+	defer cancel()
+	begin := time.Now()
+	help := time.AfterFunc(patience/2, func() {
+		r.miss("what was acknowledged could not be read within %v; the bad nodes are killed", patience/2)
+		for _, v := range r.victims {
+			_ = r.node(v).Kill()
+		}
+	})
+	report, err := r.readBack(ctx)
+	help.Stop()
+	r.row.report = report
+	if err != nil {
+		r.miss("%v", err)
 	}
-	r.say("acknowledged %d, read %d, lost %d, doubled %d, reordered %d", r.row.report.Acked, r.row.report.Read,
-		r.row.report.Lost, r.row.report.Duplicated, r.row.report.Reordered)
+	if !report.OK() || report.Acked == 0 {
+		r.miss("%+v", report)
+	}
+	r.say("acknowledged %d, read %d, lost %d, doubled %d, reordered %d, in %.1f s", report.Acked, report.Read, report.Lost, report.Duplicated,
+		report.Reordered, time.Since(begin).Seconds())
 }
 
 // heal ends the fault, starts what is down, and waits until all partitions go on.
@@ -336,11 +360,30 @@ func (r *diskRun) hold(d time.Duration) {
 		select {
 		case <-tick.C:
 		case <-end.C:
+			r.noteMemory()
 			return
 		case <-r.ctx.Done():
 			return
 		}
 	}
+}
+
+// noteMemory looks at how much memory the processes have.
+func (r *diskRun) noteMemory() {
+	var texts []string
+	for i := range disksNodes {
+		if r.state(i) != "up" {
+			continue
+		}
+		if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", r.node(i).PID())); err == nil {
+			if fields := strings.Fields(string(data)); len(fields) > 1 {
+				pages, _ := strconv.ParseInt(fields[1], 10, 64)
+				r.row.memory = max(r.row.memory, pages*int64(os.Getpagesize()))
+				texts = append(texts, fmt.Sprintf("node %d %d MB", i+1, pages*int64(os.Getpagesize())>>20))
+			}
+		}
+	}
+	r.say("memory: %s", strings.Join(texts, ", "))
 }
 
 // restart kills a node with SIGKILL, does what there is to do between, and starts it. It does not wait: on a hung disk it takes as long

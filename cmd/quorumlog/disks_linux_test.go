@@ -26,15 +26,16 @@ const disksVariable = "QUORUMLOG_DISKS"
 // diskScenario is a way in which disks are bad, and what is expected of a cluster then. In all of them nothing that was acknowledged may
 // be lost, doubled or reordered, every node must be up afterwards, and every partition must go on.
 type diskScenario struct {
-	name    string
-	kinds   []diskKind
-	bad     int           // number of nodes with a bad disk, chosen at random
-	victims []int         // or these, counted from 0
-	size    int64         // of each disk; 0: enough
-	length  time.Duration // of the fault, at least
-	bulk    bool          // more is produced, before the fault too: much is on the disk then, and not in memory
-	args    []string
-	wrapper string // lines of shell before each node is started
+	name       string
+	kinds      []diskKind
+	bad        int           // number of nodes with a bad disk, chosen at random
+	victims    []int         // or these, counted from 0
+	controller bool          // or the leader of the metadata
+	size       int64         // of each disk; 0: enough
+	length     time.Duration // of the fault, at least
+	bulk       bool          // more is produced, before the fault too: much is on the disk then, and not in memory
+	args       []string
+	wrapper    string // lines of shell before each node is started
 
 	goes   bool // no partition may be without acknowledgements for longer than disksGoal
 	stays  bool // no process may end by itself
@@ -64,6 +65,10 @@ func diskScenarios() []diskScenario {
 		s.kinds, s.middle = onExt4, cutPower
 		return s
 	}
+	controlled := func(s diskScenario) diskScenario {
+		s.kinds, s.bad, s.controller = onExt4, 0, true
+		return s
+	}
 	still := func(s diskScenario) diskScenario { // no kills, and longer than the time between two checkpoints
 		s.kinds, s.length = onExt4, 100*time.Second
 		return s
@@ -81,6 +86,7 @@ func diskScenarios() []diskScenario {
 		powerless(diskScenario{name: "good-power-three", bad: 3, stays: true, serves: true, inject: nothing, heal: nothing}),
 
 		full(1, "full-one", killVictims),
+		controlled(full(1, "full-controller", killVictims)),
 		full(2, "full-two", killVictims),
 		full(3, "full-three", killEach),
 		powerless(full(1, "full-one-power", nil)),
@@ -91,6 +97,7 @@ func diskScenarios() []diskScenario {
 
 		{name: "read-only-one", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).failReadOnly), middle: killVictims, heal: remountVictims},
 		{name: "hung-one", kinds: onExt4, bad: 1, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
+		{name: "hung-controller", kinds: onExt4, controller: true, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
 		{name: "hung-one-small-cache", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
 		{name: "hung-one-kill", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).freeze), middle: killVictims, heal: thawVictims},
 		{
@@ -107,8 +114,8 @@ func diskScenarios() []diskScenario {
 		told("eio-write", true, false, "rule write,allocate,truncate eio"),
 		told("eio-sync", true, false, "rule sync eio"),
 		told("eio-read", true, false, "rule read eio"),
-		told("eio-read-log", true, true, "rule read eio *.log"),
-		told("rot-read-log", true, true, "rule read rot *.log"),
+		told("eio-read-log", true, true, "rule read eio data/logs/*/*.log"),
+		told("rot-read-log", true, true, "rule read rot data/logs/*/*.log"),
 		told("hang-all", true, false, "rule all hang"),
 		told("hang-sync", true, false, "rule sync hang"),
 		told("delay-200ms", true, true, "rule read,write,sync delay=200ms"),
@@ -209,7 +216,11 @@ func diskTable(rows ...diskRow) string {
 		if len(r.problems) > 0 {
 			goals = fmt.Sprintf("%d missed", len(r.problems))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%.2f s\t%.2f s\t%.1f s\t%s\t%s\t%d MB\t%s\n", r.name, r.victims, r.report.Acked, r.report.Lost, r.report.Duplicated,
+		lost := fmt.Sprint(r.report.Lost)
+		if !r.complete {
+			lost += " unread"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%d\t%.2f s\t%.2f s\t%.1f s\t%s\t%s\t%d MB\t%s\n", r.name, r.victims, r.report.Acked, lost, r.report.Duplicated,
 			r.report.Reordered, r.steady.Seconds(), r.kills.Seconds(), r.recovery.Seconds(), r.upDuring, r.upAfter, r.memory>>20, goals)
 	}
 	_ = w.Flush()

@@ -119,6 +119,7 @@ type diskRow struct {
 	name     string
 	victims  string
 	report   bench.Report
+	complete bool          // everything was read back
 	steady   time.Duration // longest pause before the first middle
 	kills    time.Duration // and after it
 	recovery time.Duration // until all partitions went on after the fault
@@ -160,7 +161,9 @@ func (r *diskRun) miss(format string, args ...any) {
 func (r *diskRun) play() {
 	r.setUp()
 	stop, produced := make(chan struct{}), make(chan error, 1)
-	go func() { produced <- r.produce(r.ctx, stop) }()
+	producing, giveUp := context.WithCancel(r.ctx)
+	defer giveUp()
+	go func() { produced <- r.produce(producing, stop) }()
 	before := int64(1000)
 	if r.scenario.bulk {
 		before = 8000
@@ -192,15 +195,17 @@ func (r *diskRun) play() {
 	r.heal()
 
 	close(stop)
+	late := time.AfterFunc(patience/2, giveUp)
 	if err := <-produced; err != nil {
 		r.miss("producing: %v", err)
 	}
+	late.Stop()
 	r.compare()
 }
 
 // compare reads everything back. If that does not come to an end, the bad nodes are killed: then it shows whether the others have it.
 func (r *diskRun) compare() {
-	ctx, cancel := context.WithTimeout(r.ctx, 3*patience)
+	ctx, cancel := context.WithTimeout(r.ctx, 2*patience)
 	defer cancel()
 	begin := time.Now()
 	help := time.AfterFunc(patience/2, func() {
@@ -212,8 +217,8 @@ func (r *diskRun) compare() {
 	report, err := r.readBack(ctx)
 	help.Stop()
 	r.row.report = report
-	if err != nil {
-		r.miss("%v", err)
+	if r.row.complete = err == nil; !r.row.complete { // what was not read counts as lost
+		r.miss("reading what was acknowledged: %v", err)
 	}
 	if !report.OK() || report.Acked == 0 {
 		r.miss("%+v", report)
@@ -310,11 +315,16 @@ func (r *diskRun) freePorts() string {
 
 // chooseVictims takes nodes at random, and says what they lead.
 func (r *diskRun) chooseVictims() {
-	if r.victims = r.scenario.victims; r.victims == nil {
-		r.victims = r.random.Perm(disksNodes)[:r.scenario.bad]
-	}
 	m, err := r.client.Admin().Metadata(r.ctx, chaosTopic)
 	must(r.t, err)
+	switch {
+	case r.scenario.controller:
+		r.victims = []int{int(m.Controller) - 1}
+	case r.scenario.victims != nil:
+		r.victims = r.scenario.victims
+	default:
+		r.victims = r.random.Perm(disksNodes)[:r.scenario.bad]
+	}
 	leads := make(map[id.Node][]id.Partition)
 	for _, p := range m.Topics[0].Partitions {
 		leads[p.Leader] = append(leads[p.Leader], p.Partition)
@@ -481,7 +491,7 @@ func (r *diskRun) probe(n int) {
 	for i := range disksNodes {
 		r.say("node %d /readyz: %s", i+1, r.readyz(i))
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, disksRound)
+	ctx, cancel := context.WithTimeout(r.ctx, disksRound/2) // before a kill can help
 	defer cancel()
 	begin := time.Now()
 	if err := r.client.Admin().DeleteTopic(ctx, fmt.Sprint("victim-", n)); err != nil {

@@ -37,9 +37,10 @@ type diskScenario struct {
 	args       []string
 	wrapper    string // lines of shell before each node is started
 
-	goes   bool // no partition may be without acknowledgements for longer than disksGoal
-	stays  bool // no process may end by itself
-	serves bool // reads and deletions of topics go on
+	goes    bool // no partition may be without acknowledgements for longer than disksGoal
+	stays   bool // no process may end by itself
+	serves  bool // reads and deletions of topics go on
+	refuses bool // a node may refuse its disk for good, with a message
 
 	inject func(*diskRun)
 	middle func(*diskRun, int) // comes every other disksRound; nil: nothing
@@ -70,7 +71,7 @@ func diskScenarios() []diskScenario {
 		return s
 	}
 	still := func(s diskScenario) diskScenario { // no kills, and longer than the time between two checkpoints
-		s.kinds, s.length = onExt4, 100*time.Second
+		s.kinds, s.length, s.bulk, s.args = onExt4, 100*time.Second, true, smallCache
 		return s
 	}
 	told := func(name string, goes, stays bool, lines ...string) diskScenario {
@@ -122,12 +123,15 @@ func diskScenarios() []diskScenario {
 		told("delay-1s", true, true, "rule read,write,sync delay=1s"),
 	}
 	// Rot is found at a start only by what a start reads.
-	for _, rot := range []struct{ name, pattern string }{
-		{"log", "logs/*/*.log"}, {"index", "logs/*/*.index"}, {"journal", "journal/*"}, {"properties", "meta.properties"},
-		{"pebble-table", "meta/*.sst"}, {"pebble-log", "meta/*.log"}, {"pebble-manifest", "meta/MANIFEST-*"}, {"pebble-current", "meta/marker.*"},
+	for _, rot := range []struct {
+		name, pattern string
+		refuses       bool
+	}{
+		{"log", "logs/*/*.log", false}, {"index", "logs/*/*.index", false}, {"journal", "journal/*", false}, {"properties", "meta.properties", true},
+		{"pebble-table", "meta/*.sst", true}, {"pebble-log", "meta/*.log", true}, {"pebble-manifest", "meta/MANIFEST-*", true}, {"pebble-options", "meta/OPTIONS-*", true},
 	} {
 		scenarios = append(scenarios, diskScenario{
-			name: "rotten-stopped-" + rot.name, kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, serves: true,
+			name: "rotten-stopped-" + rot.name, kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, serves: true, refuses: rot.refuses,
 			inject: func(r *diskRun) { rotWhileStopped(r, rot.pattern) }, heal: nothing,
 		})
 	}
@@ -306,6 +310,10 @@ func (r *diskRun) rotFiles(v int, pattern string, files, bits int) {
 // rotWhileStopped flips bits of the bad nodes between a kill and a start.
 func rotWhileStopped(r *diskRun, pattern string) {
 	for _, v := range r.victims {
+		if len(r.disks[v].files(pattern)) == 0 {
+			r.restart(v, "so that it writes its first "+pattern, nil)
+			r.restarts.Wait()
+		}
 		r.restart(v, "with rotten "+pattern, func() { r.rotFiles(v, pattern, 3, 2) })
 	}
 }

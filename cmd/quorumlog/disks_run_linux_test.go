@@ -179,13 +179,18 @@ func (r *diskRun) play() {
 	for round := range max(1, int(r.length/(2*disksRound))) {
 		r.probes.Go(func() { r.probe(2 * round) })
 		r.hold(disksRound)
-		r.endWindow(&r.row.steady, round == 0, "without kills")
 		if r.scenario.middle != nil {
+			r.endWindow(&r.row.steady, round == 0, "without kills")
 			r.scenario.middle(r, round)
 		}
 		r.probes.Go(func() { r.probe(2*round + 1) })
 		r.hold(disksRound)
-		r.endWindow(&r.row.kills, true, "with kills")
+		if r.scenario.middle != nil {
+			r.endWindow(&r.row.kills, true, "with kills")
+		}
+	}
+	if r.scenario.middle == nil {
+		r.endWindow(&r.row.steady, true, "all the time")
 	}
 	r.row.upDuring = r.states()
 	if r.scenario.stays && (r.ended[0].Load() || r.ended[1].Load() || r.ended[2].Load()) {
@@ -233,21 +238,38 @@ func (r *diskRun) heal() {
 	r.say("the fault ends")
 	r.scenario.heal(r)
 	r.restarts.Wait()
-	for i := range disksNodes {
-		if r.state(i) == "down" {
-			r.restart(i, "after the fault", nil)
-		}
-	}
-	r.restarts.Wait()
+	r.startAll("after the fault")
 	if !inTime(patience, func() bool { return len(r.pauses.silentSince(healed)) == 0 }) {
 		r.miss("partitions %v do not go on after the fault; the last failure of a record: %v", r.pauses.silentSince(healed), r.pauses.failed)
 	}
 	r.row.recovery = time.Since(healed)
+	before := r.states()
+	r.hold(time.Second)
+	if after := r.states(); after != before {
+		r.miss("a process ended when the fault did: %s", after)
+		r.startAll("having ended after the fault")
+	}
 	r.row.upAfter = r.states()
-	if r.row.upAfter != "up up up" {
-		r.miss("after the fault: %s", r.row.upAfter)
+	for i := range disksNodes {
+		switch {
+		case r.state(i) == "up":
+		case r.scenario.refuses && slices.Contains(r.victims, i):
+			r.say("node %d refuses its disk, as it may; judge whether this names a remedy: %s", i+1, r.words(i))
+		default:
+			r.miss("node %d does not run after the fault: %s", i+1, r.words(i))
+		}
 	}
 	r.say("all partitions went on %.1f s after the fault; nodes: %s", r.row.recovery.Seconds(), r.row.upAfter)
+}
+
+// startAll starts the nodes that are down.
+func (r *diskRun) startAll(why string) {
+	for i := range disksNodes {
+		if r.state(i) == "down" {
+			r.restart(i, why, nil)
+		}
+	}
+	r.restarts.Wait()
 }
 
 func (r *diskRun) setUp() {
@@ -433,10 +455,10 @@ func (r *diskRun) words(i int) string {
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 	for _, line := range slices.Backward(lines) {
 		if telling.MatchString(line) {
-			return line
+			return strings.ToValidUTF8(line, "?")
 		}
 	}
-	return lines[len(lines)-1]
+	return strings.ToValidUTF8(lines[len(lines)-1], "?")
 }
 
 func (r *diskRun) logFile(i int) string { return filepath.Join(r.dir, fmt.Sprintf("node-%d.log", i+1)) }
@@ -487,33 +509,37 @@ func (r *diskRun) probe(n int) {
 	case <-r.ctx.Done():
 		return
 	}
-	r.say("status: %s", r.status())
-	for i := range disksNodes {
-		r.say("node %d /readyz: %s", i+1, r.readyz(i))
-	}
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	asked.Go(func() { r.say("status: %s", r.status()) })
+	asked.Go(func() {
+		var answers []string
+		for i := range disksNodes {
+			answers = append(answers, fmt.Sprintf("node %d: %s", i+1, r.readyz(i)))
+		}
+		r.say("/readyz: %s", strings.Join(answers, "; "))
+	})
+	asked.Go(func() {
+		r.measure("deleting a topic", func(ctx context.Context) error { return r.client.Admin().DeleteTopic(ctx, fmt.Sprint("victim-", n)) })
+	})
+	asked.Go(func() { r.measure("reading from the beginning", r.readSome) })
+}
+
+// measure does what must work in some scenarios, and notes how it went.
+func (r *diskRun) measure(what string, do func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(r.ctx, disksRound/2) // before a kill can help
 	defer cancel()
 	begin := time.Now()
-	if err := r.client.Admin().DeleteTopic(ctx, fmt.Sprint("victim-", n)); err != nil {
-		r.complain("deleting a topic: %v", err)
-	} else {
-		r.say("a topic was deleted in %.2f s", time.Since(begin).Seconds())
+	err := do(ctx)
+	took := time.Since(begin).Seconds()
+	switch {
+	case err == nil:
+		r.say("%s: done in %.2f s", what, took)
+	case r.scenario.serves:
+		r.miss("%s: failed after %.2f s: %v", what, took, err)
+	default:
+		r.say("%s: failed after %.2f s: %v", what, took, err)
 	}
-	begin = time.Now()
-	if err := r.readSome(ctx); err != nil {
-		r.complain("reading from the beginning: %v", err)
-	} else {
-		r.say("all partitions were read from the beginning in %.2f s", time.Since(begin).Seconds())
-	}
-}
-
-// complain notes what must work in this scenario, or says it where it need not.
-func (r *diskRun) complain(format string, args ...any) {
-	if r.scenario.serves {
-		r.miss(format, args...)
-		return
-	}
-	r.say(format, args...)
 }
 
 // readSome reads the first records of every partition.

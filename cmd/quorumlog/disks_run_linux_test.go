@@ -250,6 +250,22 @@ func (r *diskRun) heal() {
 		r.startAll("having ended after the fault")
 	}
 	r.row.upAfter = r.states()
+	allReady := func() bool {
+		for i := range disksNodes {
+			if r.state(i) == "up" && !strings.HasPrefix(r.readyz(i), "200 ") {
+				return false
+			}
+		}
+		return true
+	}
+	if !inTime(patience/2, allReady) {
+		answers := fmt.Sprintf("%s; %s; %s", r.readyz(0), r.readyz(1), r.readyz(2))
+		if r.scenario.refuses {
+			r.say("not all nodes are ready after the fault: %s", answers)
+		} else {
+			r.miss("not all nodes are ready after the fault: %s", answers)
+		}
+	}
 	for i := range disksNodes {
 		switch {
 		case r.state(i) == "up":

@@ -103,7 +103,7 @@ func diskScenarios() []diskScenario {
 		{name: "hung-one-kill", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).freeze), middle: killVictims, heal: thawVictims},
 		{
 			name: "slow-one", kinds: onExt4, bad: 1, args: smallCache, goes: true, stays: true, serves: true,
-			inject: onVictims(func(d *testDisk) { d.throttle(5) }), middle: killVictims, heal: onVictims(func(d *testDisk) { d.throttle(0) }),
+			inject: onVictims(func(d *testDisk) { must(d.t, d.throttle(5)) }), middle: killVictims, heal: onVictims(func(d *testDisk) { must(d.t, d.throttle(0)) }),
 		},
 		{
 			name: "rotten-running", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true,

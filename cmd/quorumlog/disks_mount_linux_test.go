@@ -71,6 +71,8 @@ func newDisk(t *testing.T, kind diskKind, dir string, number int, size int64) *t
 		must(t, os.Truncate(d.image, size))
 		must(t, command("mkfs.ext4", "-q", "-F", "-m", "0", d.image))
 		d.mountImage()
+		_ = d.throttle(0) // by a run that was killed
+		t.Cleanup(func() { _ = d.throttle(0) })
 	case fuse:
 		d.control = filepath.Join(dir, fmt.Sprint("control-", number))
 		backing := filepath.Join(dir, fmt.Sprint("backing-", number))
@@ -206,13 +208,14 @@ func (d *testDisk) remount() {
 	d.mountImage()
 }
 
-// throttle bounds the writes a second to the loop device; 0: no bound.
-func (d *testDisk) throttle(perSecond int) {
-	d.t.Helper()
+// throttle bounds the writes a second to the loop device; 0: no bound. The bound belongs to the device: it outlives mount and test.
+func (d *testDisk) throttle(perSecond int) error {
+	const file = "/sys/fs/cgroup/blkio/blkio.throttle.write_iops_device"
 	var st unix.Stat_t
-	must(d.t, unix.Stat(d.mount, &st))
-	limit := fmt.Sprintf("%d:%d %d", unix.Major(st.Dev), unix.Minor(st.Dev), perSecond)
-	must(d.t, os.WriteFile("/sys/fs/cgroup/blkio/blkio.throttle.write_iops_device", []byte(limit), 0o644))
+	if err := unix.Stat(d.mount, &st); err != nil {
+		return err
+	}
+	return os.WriteFile(file, fmt.Appendf(nil, "%d:%d %d", unix.Major(st.Dev), unix.Minor(st.Dev), perSecond), 0)
 }
 
 // tell gives faultfs commands.

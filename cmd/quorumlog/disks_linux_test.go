@@ -141,7 +141,7 @@ func diskScenarios() []diskScenario {
 //	QUORUMLOG_DISKS=1 go test ./cmd/quorumlog -run TestDisks -v -timeout 0
 //
 // QUORUMLOG_DISKS=5m makes each fault that long; -run TestDisks/full-one/ext4 takes one scenario on one kind of disk. QUORUMLOG_BINARY
-// names another build of the program, QUORUMLOG_FAULTFS the program for disks that fail as told (those scenarios are left out otherwise),
+// names another build of the program, which must speak the protocol of this one's client, QUORUMLOG_FAULTFS the program for disks that fail as told (those scenarios are left out otherwise),
 // QUORUMLOG_DISKS_LOGS a directory for what the nodes print, QUORUMLOG_SEED repeats the choices.
 func TestDisks(t *testing.T) {
 	text := os.Getenv(disksVariable)

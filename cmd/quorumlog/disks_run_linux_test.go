@@ -169,7 +169,7 @@ func (r *diskRun) play() {
 		before = 8000
 	}
 	if !r.awaitAcks(r.ctx, before) {
-		r.t.Fatal("no acknowledgements before the fault")
+		r.t.Fatalf("too few acknowledgements before the fault, the last failure: %v; does %s speak the protocol of this client?", r.pauses.failed, r.binary)
 	}
 	r.chooseVictims()
 

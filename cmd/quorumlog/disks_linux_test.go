@@ -82,7 +82,10 @@ func diskScenarios() []diskScenario {
 		}
 	}
 	scenarios := []diskScenario{
-		{name: "good", kinds: bothKinds, bad: 1, goes: true, stays: true, serves: true, inject: nothing, middle: killVictims, heal: nothing},
+		{
+			name: "good", kinds: bothKinds, bad: 1, goes: true, stays: true, serves: true,
+			inject: nothing, middle: killVictims, heal: nothing,
+		},
 		powerless(diskScenario{name: "good-power", bad: 1, goes: true, stays: true, serves: true, inject: nothing, heal: nothing}),
 		powerless(diskScenario{name: "good-power-three", bad: 3, stays: true, serves: true, inject: nothing, heal: nothing}),
 
@@ -94,22 +97,44 @@ func diskScenarios() []diskScenario {
 		powerless(full(3, "full-three-power", nil)),
 		still(full(1, "full-one-still", nil)),
 		still(full(3, "full-three-still", nil)),
-		{name: "full-own", kinds: bothKinds, bad: 3, size: 800 << 20, stays: true, serves: true, inject: fillWithRecords, middle: killEach, heal: deleteFiller},
+		{
+			name: "full-own", kinds: bothKinds, bad: 3, size: 800 << 20, stays: true, serves: true,
+			inject: fillWithRecords, middle: killEach, heal: deleteFiller,
+		},
 
-		{name: "read-only-one", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).failReadOnly), middle: killVictims, heal: remountVictims},
-		{name: "hung-one", kinds: onExt4, bad: 1, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
-		{name: "hung-controller", kinds: onExt4, controller: true, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
-		{name: "hung-one-small-cache", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true, inject: onVictims((*testDisk).freeze), heal: thawVictims},
-		{name: "hung-one-kill", kinds: onExt4, bad: 1, goes: true, serves: true, inject: onVictims((*testDisk).freeze), middle: killVictims, heal: thawVictims},
+		{
+			name: "read-only-one", kinds: onExt4, bad: 1, goes: true, serves: true,
+			inject: onVictims((*testDisk).failReadOnly), middle: killVictims, heal: remountVictims,
+		},
+		{
+			name: "hung-one", kinds: onExt4, bad: 1, goes: true, stays: true, serves: true,
+			inject: onVictims((*testDisk).freeze), heal: thawVictims,
+		},
+		{
+			name: "hung-controller", kinds: onExt4, controller: true, goes: true, stays: true, serves: true,
+			inject: onVictims((*testDisk).freeze), heal: thawVictims,
+		},
+		{
+			name: "hung-one-small-cache", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true,
+			inject: onVictims((*testDisk).freeze), heal: thawVictims,
+		},
+		{
+			name: "hung-one-kill", kinds: onExt4, bad: 1, goes: true, serves: true,
+			inject: onVictims((*testDisk).freeze), middle: killVictims, heal: thawVictims,
+		},
 		{
 			name: "slow-one", kinds: onExt4, bad: 1, args: smallCache, goes: true, stays: true, serves: true,
-			inject: onVictims(func(d *testDisk) { must(d.t, d.throttle(5)) }), middle: killVictims, heal: onVictims(func(d *testDisk) { must(d.t, d.throttle(0)) }),
+			inject: onVictims(func(d *testDisk) { must(d.t, d.throttle(5)) }),
+			middle: killVictims, heal: onVictims(func(d *testDisk) { must(d.t, d.throttle(0)) }),
 		},
 		{
 			name: "rotten-running", kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, stays: true, serves: true,
 			inject: rotWhileRunning, middle: func(r *diskRun, _ int) { rotWhileRunning(r) }, heal: nothing,
 		},
-		{name: "descriptors", kinds: onExt4, victims: []int{1}, goes: true, stays: true, serves: true, wrapper: fewDescriptors, inject: manyPartitions, middle: killVictims, heal: nothing},
+		{
+			name: "descriptors", kinds: onExt4, victims: []int{1}, goes: true, stays: true, serves: true, wrapper: fewDescriptors,
+			inject: manyPartitions, middle: killVictims, heal: nothing,
+		},
 		{name: "names", kinds: onExt4, bad: 3, goes: true, stays: true, serves: true, inject: longNames, heal: nothing},
 
 		told("eio-write", true, false, "rule write,allocate,truncate eio"),
@@ -128,7 +153,8 @@ func diskScenarios() []diskScenario {
 		{"pebble-table", "meta/*.sst"}, {"pebble-log", "meta/*.log"}, {"pebble-manifest", "meta/MANIFEST-*"}, {"pebble-options", "meta/OPTIONS-*"},
 	} {
 		scenarios = append(scenarios, diskScenario{
-			name: "rotten-stopped-" + rot.name, kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, serves: true, refuses: true, stays: strings.Contains(rot.pattern, "*/*") || rot.name == "journal",
+			name: "rotten-stopped-" + rot.name, kinds: onExt4, bad: 1, bulk: true, args: smallCache, goes: true, serves: true,
+			refuses: true, stays: strings.Contains(rot.pattern, "*/*") || rot.name == "journal",
 			inject: func(r *diskRun) { rotWhileStopped(r, rot.pattern) }, heal: nothing,
 		})
 	}
@@ -141,7 +167,8 @@ func diskScenarios() []diskScenario {
 //	QUORUMLOG_DISKS=1 go test ./cmd/quorumlog -run TestDisks -v -timeout 0
 //
 // QUORUMLOG_DISKS=5m makes each fault that long; -run TestDisks/full-one/ext4 takes one scenario on one kind of disk. QUORUMLOG_BINARY
-// names another build of the program, which must speak the protocol of this one's client, QUORUMLOG_FAULTFS the program for disks that fail as told (those scenarios are left out otherwise),
+// names another build of the program, which must speak the protocol of this one's client, QUORUMLOG_FAULTFS the program for disks that
+// fail as told (those scenarios are left out otherwise),
 // QUORUMLOG_DISKS_LOGS a directory for what the nodes print, QUORUMLOG_SEED repeats the choices.
 func TestDisks(t *testing.T) {
 	text := os.Getenv(disksVariable)
@@ -190,7 +217,8 @@ func playDisks(t *testing.T, s diskScenario, kind diskKind, length time.Duration
 	r := &diskRun{
 		scenario: s, kind: kind, ctx: ctx, length: length, random: rand.New(rand.NewPCG(seed, xxhash.Sum64String(s.name))), pauses: p,
 		chaosRun: &chaosRun{
-			t: t, ledger: bench.NewLedger(600 * int((length + 5*time.Minute).Seconds())), partitions: disksPartitions, pace: 10 * time.Millisecond, heard: p.heard,
+			t: t, ledger: bench.NewLedger(600 * int((length + 5*time.Minute).Seconds())),
+			partitions: disksPartitions, pace: 10 * time.Millisecond, heard: p.heard,
 			options: client.ProducerOptions{BufferBytes: 256 << 20, DeliveryTimeout: length + 4*time.Minute},
 		},
 	}

@@ -120,23 +120,72 @@ func TestRefusals(t *testing.T) {
 // TestHalfADirectoryIsRefused takes away one part of a founder's data and then the other: neither start may begin anew under the
 // old identity.
 func TestHalfADirectoryIsRefused(t *testing.T) {
-	for _, part := range []string{"meta", "meta.properties"} {
-		t.Run(part, func(t *testing.T) {
+	for _, parts := range [][]string{{"meta"}, {"meta.properties", "meta.properties.copy"}} {
+		t.Run(parts[0], func(t *testing.T) {
 			c := nodetest.Start(t, 1)
 			o := c.Nodes[0].Options
 			c.StopNode(0)
-			if err := os.Rename(filepath.Join(o.DataDir, part), filepath.Join(t.TempDir(), part)); err != nil {
-				t.Fatal(err)
+			for _, part := range parts {
+				if err := os.Rename(filepath.Join(o.DataDir, part), filepath.Join(t.TempDir(), part)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			n, err := node.Start(c.Context(), o)
 			if err == nil {
 				_ = n.Stop(c.Context())
 			}
-			if err == nil || !strings.Contains(err.Error(), "restore the directory as a whole") {
+			if err == nil || !strings.Contains(err.Error(), "unused node id") {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
+}
+
+// TestFullDiskAtStart starts a node again and again on a disk that others have filled, after a stop and after a kill.
+func TestFullDiskAtStart(t *testing.T) {
+	c := nodetest.StartSimulated(t, 1, 1)
+	if _, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "before", Partitions: 4, ReplicationFactor: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c.StopNode(0)
+	c.FillDisk(0)
+	for range 3 {
+		c.StartNode(0)
+		c.AwaitReady(0)
+		m, err := c.Admin(0).Metadata(c.Context(), &pb.MetadataRequest{})
+		if err != nil || len(m.GetTopics()) != 1 {
+			t.Errorf("topics %v, %v", m.GetTopics(), err)
+		}
+		c.StopNode(0)
+		c.CrashNode(0, nodetest.Kill)
+		c.FillDisk(0)
+	}
+}
+
+// TestLongestNames deletes topics with the longest name there is and creates them again, with restarts in between.
+func TestLongestNames(t *testing.T) {
+	c := nodetest.Start(t, 3)
+	name := strings.Repeat("x", 249)
+	for range 3 {
+		if _, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: name, Partitions: 2, ReplicationFactor: 3}); err != nil {
+			t.Fatal(err)
+		}
+		c.StopNode(2)
+		c.StartNode(2)
+		c.AwaitReady(2)
+		if _, err := c.Admin(1).DeleteTopic(c.Context(), &pb.DeleteTopicRequest{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodetest.Eventually(t, "the directories to be gone", func() bool {
+		for _, n := range c.Nodes {
+			left, err := filepath.Glob(filepath.Join(n.Options.DataDir, "logs", "x*"))
+			if err != nil || len(left) > 0 {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // TestWithoutFsync leads one node through the life of a directory that is written to without syncs: in order, so that even a power

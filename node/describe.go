@@ -301,7 +301,11 @@ func (a *admin) offset(ctx context.Context, q *pb.ListOffsetsRequest_Partition, 
 	case earliestOffset:
 		answer.Offset = int64(open.Log().StartOffset())
 	default:
-		if offset, timestamp, ok := open.Log().OffsetForTime(q.GetTimestamp(), hw); ok {
+		offset, timestamp, ok, err := open.Log().OffsetForTime(q.GetTimestamp(), hw)
+		if err != nil {
+			return err
+		}
+		if ok {
 			answer.Offset, answer.Timestamp = int64(offset), timestamp
 		}
 	}
@@ -346,6 +350,10 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 	t, p, err := a.partition(r.GetTopic(), r.GetPartition())
 	if err != nil {
 		return nil, nil, err
+	}
+	if refusal, ok := a.node.replicas.refusal(p.Group); ok {
+		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d is refused, for good, and has to be replaced: %s",
+			a.node.options.NodeID, t.Name, p.ID, refusal.Reason)
 	}
 	open := a.node.replicas.group(p.Group)
 	if open == nil {
@@ -417,10 +425,16 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 	if self == nil {
 		self = &placement.Node{ID: n.options.NodeID, RPCAddress: n.advertised(), Version: Version}
 	}
-	free, _ := n.files.FreeBytes(n.options.DataDir)
 	status := &pb.NodeStatus{
-		Node: n.describeNode(self), State: n.State().String(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: free, FsyncClass: n.fsyncClass(),
+		Node: n.describeNode(self), State: n.stateText(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: n.freeBytes(), FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
+		RefusedReplicas: int32(n.replicas.refusedCount()),
+	}
+	if err := n.conditionError(); err != nil {
+		status.ErrorMessage = err.Error()
+	}
+	if err := n.conditionError(); err != nil {
+		status.ErrorMessage = err.Error()
 	}
 	for _, p := range n.replicas.all() {
 		status.Replicas++

@@ -91,7 +91,7 @@ func (n *Node) closeStore() error {
 		return nil
 	}
 	// As it is stored: a start that failed half-way has more in memory, such as a cluster that it did not get a place in.
-	ident, err := readIdentity(n.files, n.options.DataDir)
+	ident, err := loadIdentity(n.files, n.options.DataDir, n.logger)
 	if err != nil {
 		return err
 	}

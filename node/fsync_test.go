@@ -33,14 +33,14 @@ func TestMark(t *testing.T) {
 			if err := stored.store(disk, "/data"); err != nil {
 				t.Fatal(err)
 			}
-			got, err := openIdentity(disk, "/data", 1, "c", tt.class)
+			got, err := openIdentity(disk, "/data", 1, "c", tt.class, quiet)
 			switch {
 			case tt.refused && (err == nil || !strings.Contains(err.Error(), "unused node id") || !strings.Contains(err.Error(), "--unsafe-no-fsync")):
 				t.Errorf("marked %q, class %v: %v", tt.before, tt.class, err)
 			case !tt.refused && (err != nil || got.Mark != tt.after || got.Boot != 8):
 				t.Errorf("marked %q, class %v: %+v, %v", tt.before, tt.class, got, err)
 			}
-			after, err := readIdentity(disk.Crash(disksim.PowerLoss), "/data")
+			after, err := loadIdentity(disk.Crash(disksim.PowerLoss), "/data", quiet)
 			if err != nil || after.Mark != tt.after {
 				t.Errorf("marked %q, class %v, power lost: %+v, %v", tt.before, tt.class, after, err)
 			}
@@ -52,14 +52,16 @@ func TestMark(t *testing.T) {
 func TestIdentityWithoutMark(t *testing.T) {
 	t.Parallel()
 	disk := disksim.New(disksim.Options{})
-	if err := (identity{NodeID: 1, StoreID: "s", Boot: 7}).store(disk, "/"); err != nil {
+	if err := (&identity{NodeID: 1, StoreID: "s", Boot: 7}).store(disk, "/"); err != nil {
 		t.Fatal(err)
 	}
 	data, err := disk.ReadFile("/" + identityFile)
 	if err != nil || strings.Contains(string(data), markKey) {
 		t.Errorf("%q, %v", data, err)
 	}
-	if _, err := parseIdentity(append(data, "storage=perhaps\n"...)); err == nil || !strings.Contains(err.Error(), "perhaps") {
+	if block, err := (&identity{NodeID: 1, StoreID: "s", Mark: "perhaps"}).block(); err != nil {
+		t.Error(err)
+	} else if _, err := parseIdentity(block); err == nil || !strings.Contains(err.Error(), "perhaps") {
 		t.Errorf("a mark that nobody knows: %v", err)
 	}
 }

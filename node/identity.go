@@ -6,8 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -19,10 +18,7 @@ import (
 )
 
 // formatVersion is the version of everything below the data directory. A directory of a later one is refused.
-const formatVersion = 1
-
-// identityFile holds the identity of a data directory, in the format and under the name that Kafka's users know.
-const identityFile = "meta.properties"
+const formatVersion = 2
 
 // identity says whose data a directory holds. It is checked before anything else is read: a copied or mounted-over directory
 // under the wrong node would break every promise that its replicas made.
@@ -34,12 +30,13 @@ type identity struct {
 	Founder   bool    // this directory's node founded the cluster: it may create the metadata log
 	Boot      uint64  // counts starts; fences messages of earlier ones
 	Mark      mark    // whether all that the directory holds has been synced
+	Revision  uint64  // counts the writes of this file
 }
 
 // openIdentity reads the identity of dir, or makes one, counts this start, and marks the directory if the node is not going to sync.
-func openIdentity(files disk.FS, dir string, node id.Node, cluster string, class wal.FsyncClass) (identity, error) {
-	ident, err := readIdentity(files, dir)
-	if errors.Is(err, fs.ErrNotExist) {
+func openIdentity(files disk.FS, dir string, node id.Node, cluster string, class wal.FsyncClass, logger *slog.Logger) (identity, error) {
+	ident, err := loadIdentity(files, dir, logger)
+	if errors.Is(err, errNoIdentity) {
 		ident = identity{NodeID: node, StoreID: uuid.NewString()}
 	} else if err != nil {
 		return identity{}, err
@@ -51,20 +48,6 @@ func openIdentity(files disk.FS, dir string, node id.Node, cluster string, class
 	}
 	ident.Boot++
 	return ident, ident.store(files, dir)
-}
-
-// readIdentity returns what is stored; fs.ErrNotExist in a directory that has no identity yet.
-func readIdentity(files disk.FS, dir string) (identity, error) {
-	path := filepath.Join(dir, identityFile)
-	data, err := files.ReadFile(path)
-	if err != nil {
-		return identity{}, fmt.Errorf("cannot read the identity of the data directory: %w", err)
-	}
-	ident, err := parseIdentity(data)
-	if err != nil {
-		return identity{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return ident, nil
 }
 
 // check returns an error unless the directory is that node's, in that cluster.
@@ -80,49 +63,63 @@ func (i identity) check(dir string, node id.Node, cluster string) error {
 	return nil
 }
 
-// store makes the identity durable.
-func (i identity) store(files disk.FS, dir string) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\ncluster.name=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
+// text is the identity as it is stored, without what vouches for it.
+func (i *identity) text() []byte {
+	b := fmt.Appendf(nil, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\ncluster.name=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
 		formatVersion, i.ClusterID, i.Cluster, i.NodeID, i.StoreID, i.Founder, i.Boot)
 	if i.Mark != unmarked {
-		fmt.Fprintf(&b, "%s=%s\n", markKey, i.Mark)
+		b = fmt.Appendf(b, "%s=%s\n", markKey, i.Mark)
 	}
-	if err := files.WriteFile(filepath.Join(dir, identityFile), b.Bytes()); err != nil {
-		return fmt.Errorf("cannot write the identity of the data directory: %w", err)
-	}
-	return nil
+	return fmt.Appendf(b, "revision=%d\n", i.Revision)
 }
 
+// versionError is an identity of another format.
+type versionError struct{ version int }
+
+func (e versionError) Error() string {
+	return fmt.Sprintf("data format %d, this release reads format %d: start the release that wrote it, or a later one", e.version, formatVersion)
+}
+
+// parseIdentity reads a file. It is damaged, or whole, or of another format, for which its checksum may be another one, too.
 func parseIdentity(data []byte) (identity, error) {
+	text, damaged := checkedText(data)
+	if damaged != nil {
+		text = data
+	}
 	values := map[string]string{}
-	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
+		if key, value, ok := strings.Cut(lines.Text(), "="); ok {
+			values[key] = value
 		}
-		key, value, ok := strings.Cut(line, "=")
-		if !ok {
-			return identity{}, fmt.Errorf("line %q is not key=value", line)
-		}
-		values[key] = value
 	}
-	version, err := strconv.Atoi(values["version"])
+	if version, err := strconv.Atoi(values["version"]); err == nil && version != formatVersion {
+		return identity{}, versionError{version}
+	}
+	if damaged != nil {
+		return identity{}, damaged
+	}
+	ident, err := identityOf(values)
 	if err != nil {
-		return identity{}, fmt.Errorf("no readable version (%q)", values["version"])
+		return identity{}, fmt.Errorf("%w: %w", errIdentityDamaged, err)
 	}
-	if version != formatVersion {
-		return identity{}, fmt.Errorf("data format %d, this release reads format %d: start the release that wrote it, or a later one", version, formatVersion)
-	}
+	return ident, nil
+}
+
+func identityOf(values map[string]string) (identity, error) {
 	ident := identity{ClusterID: values["cluster.id"], Cluster: values["cluster.name"], StoreID: values["store.id"], Founder: values["founder"] == "true"}
 	node, err := strconv.ParseInt(values["node.id"], 10, 32)
 	if err != nil {
 		return identity{}, fmt.Errorf("node.id %q is not a number", values["node.id"])
 	}
 	ident.NodeID = id.Node(node)
-	if ident.Boot, err = strconv.ParseUint(values["boot"], 10, 64); err != nil {
-		return identity{}, fmt.Errorf("boot %q is not a number", values["boot"])
+	for key, to := range map[string]*uint64{"boot": &ident.Boot, "revision": &ident.Revision} {
+		if *to, err = strconv.ParseUint(values[key], 10, 64); err != nil {
+			return identity{}, fmt.Errorf("%s %q is not a number", key, values[key])
+		}
+	}
+	if values["version"] == "" {
+		return identity{}, errors.New("version is missing")
 	}
 	if ident.StoreID == "" {
 		return identity{}, errors.New("store.id is missing")

@@ -42,7 +42,7 @@ func (n *Node) openGossip(ctx context.Context) error {
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
 		},
-		OnChange: n.memberChanged, Profile: profile, Logger: n.logger,
+		OnChange: n.memberChanged, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
 	})
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {

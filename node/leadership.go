@@ -13,8 +13,6 @@ import (
 )
 
 const (
-	// balanceInterval is how often a node looks whether it leads partitions that prefer another node.
-	balanceInterval = 30 * time.Second
 	// balanceLimit is how many leaderships one look hands over.
 	balanceLimit = 50
 	// transferTimeout bounds one transfer.
@@ -82,7 +80,7 @@ func (n *Node) othersAlive(status raftgroup.Status) bool {
 // balanceLeaders hands leaderships back to the nodes that the assignment prefers, some time after they return: each node does so for
 // what it leads itself.
 func (n *Node) balanceLeaders(ctx context.Context) {
-	tick := time.NewTicker(balanceInterval)
+	tick := time.NewTicker(n.options.Timing.BalanceInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -98,7 +96,7 @@ func (n *Node) balanceLeaders(ctx context.Context) {
 				open[state.Group] = p
 			}
 		}
-		for _, t := range placement.PlanLeaders(n.controller.View(), states, n.alive, balanceLimit) {
+		for _, t := range placement.PlanLeaders(n.controller.View(), states, n.takesLeaderships, balanceLimit) {
 			if ctx.Err() == nil {
 				n.handOver(ctx, open[t.Group].Group(), t.To.Replica)
 			}

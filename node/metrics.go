@@ -25,10 +25,11 @@ func (n *Node) metrics() prometheus.Gatherer {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
 	}
 	gauge("wal_pressure", "0: none, 1: producers are throttled, 2: no space.", func() float64 { return float64(n.store.Pressure()) })
-	gauge("disk_free_bytes", "Free space where the data directory is.", func() float64 {
-		free, _ := n.files.FreeBytes(n.options.DataDir)
-		return float64(free)
-	})
+	gauge("disk_free_bytes", "Free space where the data directory is.", func() float64 { return float64(n.freeBytes()) })
+	gauge("disk_full", "1 while the node takes no records and hands over what it leads, because its disk has no space.",
+		func() float64 { return boolean(n.host.Condition() == raftgroup.Full) })
+	gauge("disk_stalled", "1 while the node hands over what it leads, because its disk does not answer in time.",
+		func() float64 { return boolean(n.host.Condition() == raftgroup.Stalled) })
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
 	gauge("ready", "1 when the node holds what the metadata wants it to hold.", func() float64 { return boolean(n.readiness() == nil) })
@@ -62,7 +63,10 @@ var storeSamples = []sample[wal.Metrics]{
 	{"wal_index_bytes_total", "Bytes written to indexes.", func(m wal.Metrics) uint64 { return m.IndexBytes }},
 	{"wal_read_bytes_total", "Bytes read from segments.", func(m wal.Metrics) uint64 { return m.ReadDiskBytes }},
 	{"wal_checkpoints_total", "Checkpoints completed.", func(m wal.Metrics) uint64 { return m.Checkpoints }},
+	{"wal_condemned_total", "Logs whose stored bytes, or files, turned out bad since the start.", func(m wal.Metrics) uint64 { return m.Condemned }},
+	{"wal_refused_replicas", "Replicas that are out for good and have to be replaced.", func(m wal.Metrics) uint64 { return uint64(m.Refused) }},
 	{"wal_tail_bytes", "Memory of all tails.", func(m wal.Metrics) uint64 { return uint64(m.TailBytes) }},
+	{"wal_row_bytes", "Memory of index rows.", func(m wal.Metrics) uint64 { return uint64(m.RowBytes) }},
 	{"wal_uncut_bytes", "Bytes in the journal since the last checkpoint.", func(m wal.Metrics) uint64 { return uint64(m.UncutBytes) }},
 }
 
@@ -78,6 +82,10 @@ var raftSamples = []sample[raftgroup.Metrics]{
 	{"raft_elections_total", "Campaigns started by hints, calls and failed nodes.", func(m raftgroup.Metrics) uint64 { return m.Elections }},
 	{"raft_leader_changes_total", "Changes of leader, term or role.", func(m raftgroup.Metrics) uint64 { return m.LeaderChanges }},
 	{"raft_failed_total", "Replicas that stopped for good.", func(m raftgroup.Metrics) uint64 { return m.Failed }},
+	{"raft_dropped_no_space_total", "Messages with records that were dropped because the disk has no space.", func(m raftgroup.Metrics) uint64 { return m.DroppedNoSpace }},
+	{"raft_dropped_behind_total", "Messages with records that were dropped because the disk is behind.", func(m raftgroup.Metrics) uint64 { return m.DroppedBehind }},
+	{"raft_held_back_total", "Messages with records that were not sent to nodes whose disk would not take them.", func(m raftgroup.Metrics) uint64 { return m.HeldBack }},
+	{"raft_yields_total", "Attempts to hand a leadership over because of the own disk.", func(m raftgroup.Metrics) uint64 { return m.Yields }},
 	{"raft_uncommitted_bytes", "Bytes proposed and not committed.", func(m raftgroup.Metrics) uint64 { return uint64(m.UncommittedBytes) }},
 }
 
@@ -114,6 +122,3 @@ func (n *Node) metricsAddress() string {
 	}
 	return n.console.Addr().String()
 }
-
-// acceptsProduce tells whether there is room for records.
-func (n *Node) acceptsProduce() bool { return n.store.Pressure() != wal.PressureNoSpace }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -48,10 +50,14 @@ type Node struct {
 	answers    answers
 	registrar  background
 	balancer   background
+	condition  background
+	condemned  condemned
+	taker      background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
 
+	shares      fileShares
 	files       disk.FS
 	pebbleFiles vfs.FS // nil: the operating system's
 
@@ -104,7 +110,12 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1)}
+	shares, err := shareFiles(openFiles())
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares}
+	n.condemned.wake = make(chan struct{}, 1)
 	for _, open := range []func(context.Context) error{
 		n.openDirectory, n.openStore, n.openListener, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
@@ -129,14 +140,18 @@ func (n *Node) openDirectory(ctx context.Context) error {
 	dir := n.options.DataDir
 	files, err := n.openFiles(ctx)
 	if err != nil {
-		return fmt.Errorf("cannot use the data directory: %w", err)
+		return directoryUnusable(dir, err)
 	}
 	n.files = files
 	if n.lock, err = files.Lock(filepath.Join(dir, ".lock")); err != nil {
 		return directoryInUse(dir, err)
 	}
 	n.opened("lock", ignoreContext(n.lock.Close))
-	if n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync); err != nil {
+	n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync, n.logger)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, disk.ErrNoSpace) {
+		return directoryUnusable(dir, err)
+	}
+	if err != nil {
 		return err
 	}
 	n.warnOfFsyncClass()
@@ -146,13 +161,27 @@ func (n *Node) openDirectory(ctx context.Context) error {
 func directoryInUse(dir string, err error) error {
 	var locked *disk.LockedError
 	if !errors.As(err, &locked) {
-		return fmt.Errorf("cannot lock the data directory %s: %w", dir, err)
+		return directoryUnusable(dir, err)
 	}
 	holder := "another process"
 	if locked.PID != 0 {
 		holder = fmt.Sprintf("process %d", locked.PID)
 	}
 	return fmt.Errorf("data directory %s is in use by %s: stop it, or give this node a directory of its own with --data-dir", dir, holder)
+}
+
+// directoryUnusable says what is wrong with a data directory, and what to do about it.
+func directoryUnusable(dir string, err error) error {
+	remedy := "see what is wrong with it, or name another one with --data-dir"
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		remedy = "its file system is mounted read-only: look in the kernel's log for the reason, repair it, and mount it for writing"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = fmt.Sprintf("this process (user id %d) has no permission: give it the directory and all that is in it, with chown -R", os.Getuid())
+	case errors.Is(err, disk.ErrNoSpace):
+		remedy = "its disk is full: free some space"
+	}
+	return fmt.Errorf("cannot use the data directory %s: %w: %s", dir, err, remedy)
 }
 
 // openFiles makes the data directory and returns the file system for it.
@@ -194,9 +223,10 @@ func (n *Node) openStore(ctx context.Context) error {
 	s := n.options.Storage
 	store, err := wal.Open(ctx, wal.Options{
 		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Fsync: s.Fsync, Logger: n.logger, OnFatal: n.fail,
-		CacheBytes: s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
+		OnCondemned: n.condemned.add,
+		CacheBytes:  s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
-		SegmentBytes: s.DefaultSegmentBytes,
+		SegmentBytes: s.DefaultSegmentBytes, MaxOpenFiles: n.shares.storage,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the data in %s: %w", n.options.DataDir, err)
@@ -207,10 +237,17 @@ func (n *Node) openStore(ctx context.Context) error {
 		return err
 	}
 	for _, r := range store.Refused() {
-		n.logger.Error("a replica is refused: its disk lost what it had acknowledged", "partition", r.Name, "replica", r.Replica, "reason", r.Reason)
+		logRefusal(n.logger, r)
 	}
+	n.shares.warnOfFewFiles(n.logger, len(store.Logs()))
 	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
 	return nil
+}
+
+// logRefusal says what a refusal means: the other replicas have everything, and this one does not come back.
+func logRefusal(logger *slog.Logger, r wal.Refusal) {
+	logger.Error("a replica is refused, for good: it cannot vouch for its log. The others serve its partition, which has one copy less; check the disk",
+		"partition", r.Name, "replica", r.Replica, "reason", r.Reason)
 }
 
 func (n *Node) openListener(ctx context.Context) error {
@@ -282,6 +319,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 		return err
 	}
 	n.host, in.host = host, host
+	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
 	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.logger)
 	if err := n.openController(ctx); err != nil {
@@ -292,7 +330,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 
 func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: maxConnections(openFiles()),
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
 	})
 	if err != nil {
@@ -309,11 +347,15 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
+	n.condition.start(n.watchCondition)
+	n.opened("watch of the disk", n.condition.close)
+	n.taker.start(n.takeOutCondemned)
+	n.opened("taker of condemned replicas", n.taker.close)
 	if n.options.MetricsAddress == "" {
 		return nil
 	}
 	server, err := console.Serve(ctx, n.options.MetricsAddress, console.Options{
-		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger,
+		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger, MaxConnections: n.shares.console,
 	})
 	if err != nil {
 		return listenError("metrics", "--metrics", n.options.MetricsAddress, err)
@@ -339,12 +381,12 @@ func (n *Node) Fatal() <-chan error { return n.fatal }
 // State returns how far the node is.
 func (n *Node) State() State { return State(n.state.Load()) }
 
-// readiness returns nil when the node holds what the metadata wants it to hold.
+// readiness returns nil when the node holds what the metadata wants it to hold, and its disk takes records.
 func (n *Node) readiness() error {
 	if s := n.State(); s != Ready {
 		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
 	}
-	return nil
+	return n.conditionError()
 }
 
 // RPCAddress returns the address that the node serves.

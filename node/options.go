@@ -93,6 +93,8 @@ type TimingOptions struct {
 	// lane starts it at once.
 	TickInterval                  time.Duration
 	HeartbeatTicks, ElectionTicks int
+	// BalanceInterval is how often a node looks whether it leads partitions that prefer another node (default 30 s).
+	BalanceInterval time.Duration
 	// Gossip selects the timings of failure hints; GossipTest uses gossip timings for tests: detection within a second at the price of false alarms on loaded machines.
 	Gossip Gossip
 }
@@ -118,6 +120,9 @@ func (o Options) withDefaults() Options {
 	def(&o.GossipAddress, "127.0.0.1:7946")
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Timing.BalanceInterval <= 0 {
+		o.Timing.BalanceInterval = 30 * time.Second
 	}
 	if o.Storage.DefaultSegmentBytes == 0 {
 		o.Storage.DefaultSegmentBytes = 1 << 30

@@ -120,14 +120,15 @@ func (s *produceStream) receive(r rpc.ProduceRequest) {
 
 // admit makes the checks that need no log and finds the partition.
 func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error) {
+	pressure := s.node.store.Pressure()
 	switch p := s.node.replicas.find(r.Topic, r.Partition); {
 	case p == nil:
 		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "node %d has no replica of partition %d of topic %v", s.node.options.NodeID, r.Partition, r.Topic)
 	case s.inFlight.Load()+int64(len(r.Batch)) > maxProduceInFlight:
 		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "more than %d bytes of batches of this connection wait for an answer", maxProduceInFlight)
-	case s.node.store.Pressure() == wal.PressureThrottle:
+	case pressure == wal.PressureThrottle && p.Group().IsLeader(): // who does not lead says who does
 		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", s.node.options.NodeID)
-	case s.node.store.Pressure() == wal.PressureNoSpace:
+	case pressure == wal.PressureNoSpace && p.Group().IsLeader():
 		return nil, rpc.Errorf(rpc.CodeStorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
 	default:
 		if err := p.Check(r.Batch, time.Now()); err != nil {

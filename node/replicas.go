@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -98,11 +99,9 @@ func (r *replicas) Held() map[id.Group]id.Replica {
 	return held
 }
 
-// isRefused tells whether recovery refused this node's replica of a group.
+// isRefused tells whether this node's replica of a group is refused, by recovery or since.
 func (r *replicas) isRefused(g id.Group) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	_, ok := r.refused[g]
+	_, ok := r.refusal(g)
 	return ok
 }
 
@@ -112,15 +111,16 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		return r.Change(ctx, p)
 	}
 	if r.isRefused(p.Group) {
-		return nil // said at start; it must not come back under this replica id
+		return nil // that was said; it must not come back under this replica id
 	}
 	log, err := r.log(ctx, p)
 	if err != nil {
 		return err
 	}
+	log.SetSegmentBytes(p.Config.SegmentBytes) // both the topic's and the node's may be others than when the log was made
 	opened, err := partition.New(log, p.TopicPartition(), configOf(p))
-	if err != nil {
-		return err
+	if err != nil { // it will not be another time: waiting for it would keep the node from becoming ready
+		return r.refuse(ctx, log, fmt.Sprintf("the state of its last checkpoint cannot be read: %v", err))
 	}
 	hint := raftgroup.CampaignByTimer
 	if p.Members[0].Node == r.node {
@@ -130,6 +130,9 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: opened,
 		MinInSync: p.Config.MinInSyncReplicas, Campaign: hint,
 	})
+	if errors.Is(err, wal.ErrCorrupt) || errors.Is(err, raftgroup.ErrUnusableLog) {
+		return r.refuse(ctx, log, fmt.Sprintf("its log cannot be used: %v", err))
+	}
 	if err != nil {
 		return fmt.Errorf("cannot open the Raft group: %w", err)
 	}
@@ -139,6 +142,34 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 	r.byPartition[partitionKey{p.Topic, p.Partition}] = opened
 	r.byGroup[p.Group] = opened
 	return nil
+}
+
+// refuse takes a replica out for good. Whether its group is open and stops is the caller's business.
+func (r *replicas) refuse(ctx context.Context, log *wal.Log, reason string) error {
+	if err := r.store.Refuse(ctx, log, reason); err != nil {
+		return fmt.Errorf("cannot refuse a replica: %w", err)
+	}
+	refusal := wal.Refusal{Group: log.Group(), Replica: log.Replica(), Name: log.Name(), Reason: reason}
+	r.mu.Lock()
+	r.refused[log.Group()] = refusal
+	r.mu.Unlock()
+	logRefusal(r.logger, refusal)
+	return nil
+}
+
+// refusal returns why this node's replica of a group is refused, if it is.
+func (r *replicas) refusal(g id.Group) (wal.Refusal, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	refusal, ok := r.refused[g]
+	return refusal, ok
+}
+
+// refusedCount is how many replicas are refused.
+func (r *replicas) refusedCount() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.refused)
 }
 
 // log returns the replica's log, created if it is new.
@@ -157,9 +188,8 @@ func (r *replicas) log(ctx context.Context, p placement.Placement) (*wal.Log, er
 	start := wal.Start{Index: 1, Term: 1}
 	log, err := r.store.Create(ctx, wal.Spec{
 		Group: p.Group, Replica: p.Replica, Name: p.TopicPartition().String(), Topic: p.Topic, Start: start,
-		HardState:    wal.HardState{Term: start.Term, Commit: start.Index},
-		State:        wal.State{Applied: start.Index, ConfState: raftgroup.EncodeConfState(voters, nil)},
-		SegmentBytes: p.Config.SegmentBytes,
+		HardState: wal.HardState{Term: start.Term, Commit: start.Index},
+		State:     wal.State{Applied: start.Index, ConfState: raftgroup.EncodeConfState(voters, nil)},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot create the log: %w", err)
@@ -175,6 +205,7 @@ func (r *replicas) Change(_ context.Context, p placement.Placement) error {
 		return nil
 	}
 	open.SetConfig(configOf(p))
+	r.logs[p.Group].SetSegmentBytes(p.Config.SegmentBytes)
 	open.Group().AddMembers(membersOf(p.Members)...)
 	return nil
 }

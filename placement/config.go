@@ -19,7 +19,7 @@ const MaxMessageBytesLimit = 2_000_000
 type TopicConfig struct {
 	MinInSyncReplicas int   // min.insync.replicas
 	MaxMessageBytes   int   // max.message.bytes: of a batch, as sent
-	SegmentBytes      int64 // segment.bytes
+	SegmentBytes      int64 // segment.bytes; 0: not set, each node takes its own default
 	RetentionMS       int64 // retention.ms; -1: no limit by time
 	RetentionBytes    int64 // retention.bytes, of one partition; -1: no limit by size
 }
@@ -28,6 +28,9 @@ type TopicConfig struct {
 func DefaultTopicConfig() TopicConfig {
 	var c TopicConfig
 	for _, k := range configKeys {
+		if k.Default == "" {
+			continue
+		}
 		if err := k.apply(&c, k.Default); err != nil {
 			panic("placement: default of " + k.Name + ": " + err.Error())
 		}
@@ -38,7 +41,7 @@ func DefaultTopicConfig() TopicConfig {
 // ConfigKey describes one key of a topic's configuration.
 type ConfigKey struct {
 	Name    string // Kafka's
-	Default string
+	Default string // "" if each node has its own
 	Values  string // what is allowed, for people
 	apply   func(*TopicConfig, string) error
 }
@@ -54,7 +57,7 @@ var configKeys = []ConfigKey{
 	integer("min.insync.replicas", "1", 1, math.MaxInt16, func(c *TopicConfig, v int64) { c.MinInSyncReplicas = int(v) }),
 	integer("retention.bytes", "-1", -1, math.MaxInt64, func(c *TopicConfig, v int64) { c.RetentionBytes = v }),
 	integer("retention.ms", "604800000", -1, math.MaxInt64, func(c *TopicConfig, v int64) { c.RetentionMS = v }),
-	integer("segment.bytes", "1073741824", 64<<10, math.MaxInt32, func(c *TopicConfig, v int64) { c.SegmentBytes = v }),
+	integer("segment.bytes", "", 64<<10, math.MaxInt32, func(c *TopicConfig, v int64) { c.SegmentBytes = v }),
 	oneOf("unclean.leader.election.enable", "false", "a replica that misses acknowledged records is never elected"),
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 func TestDefaults(t *testing.T) {
-	want := TopicConfig{MinInSyncReplicas: 1, MaxMessageBytes: 1 << 20, SegmentBytes: 1 << 30, RetentionMS: 7 * 24 * 3600 * 1000, RetentionBytes: -1}
+	want := TopicConfig{MinInSyncReplicas: 1, MaxMessageBytes: 1 << 20, RetentionMS: 7 * 24 * 3600 * 1000, RetentionBytes: -1}
 	if got := DefaultTopicConfig(); got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}

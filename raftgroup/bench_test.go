@@ -89,6 +89,8 @@ func newRingStore() *ringStore {
 
 func (s *ringStore) SetCutTaker(func(*wal.Log))       {}
 func (s *ringStore) SetRoundDone(done func(wal.Pace)) { s.done = done }
+func (s *ringStore) Pressure() wal.Pressure           { return wal.PressureNone }
+func (s *ringStore) Stalled() time.Duration           { return 0 }
 func (s *ringStore) Submit(appends []*wal.Append) {
 	for _, a := range appends {
 		l := raftgroup.TargetOf(a).(*ringLog)
@@ -141,6 +143,7 @@ func (l *ringLog) HardState() wal.HardState { return wal.HardState{Term: 1, Comm
 func (l *ringLog) State() wal.State         { return wal.State{Applied: 10} }
 func (l *ringLog) SetCommit(id.Index)       {}
 func (l *ringLog) TakeCut(wal.State)        {}
+func (l *ringLog) DeclineCut()              {}
 func (l *ringLog) Release()                 {}
 func (l *ringLog) Term(i id.Index) (id.Term, bool) {
 	if i <= 10 || i > l.last {

@@ -18,6 +18,8 @@ func (nothing) Submit([]*wal.Append)                          {}
 func (nothing) SetCutTaker(func(*wal.Log))                    {}
 func (nothing) SetRoundDone(func(wal.Pace))                   {}
 func (nothing) Send(id.Node, id.Group, *raftpb.Message, Loan) {}
+func (nothing) Pressure() wal.Pressure                        { return wal.PressureNone }
+func (nothing) Stalled() time.Duration                        { return 0 }
 func (nothing) Flush()                                        {}
 
 // TestBusyWorkerTicksAndEnds gives a worker the next thing to do during each of its turns, so that there is always another one: it must

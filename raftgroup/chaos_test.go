@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,8 +20,46 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// chaos does a number of random things to a cluster and its network, proposing all the while.
-func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
+// ward has disks that can be made to hang, to be slow and to be full.
+type ward struct {
+	hung             [6]atomic.Bool // by node
+	slow             [6]atomic.Int64
+	full, overloaded [6]atomic.Bool
+}
+
+// pressure is a disk's.
+func (w *ward) pressure(n id.Node) wal.Pressure {
+	switch {
+	case w.full[n].Load():
+		return wal.PressureNoSpace
+	case w.overloaded[n].Load():
+		return wal.PressureThrottle
+	}
+	return wal.PressureNone
+}
+
+// fallIll has a disk become full or slow, or its cache, or the opposite.
+func (w *ward) fallIll(rng *rand.Rand, n id.Node) {
+	w.full[n].Store(rng.IntN(3) == 0)
+	w.overloaded[n].Store(rng.IntN(3) == 0)
+	w.slow[n].Store(0)
+	if rng.IntN(3) == 0 {
+		w.slow[n].Store(int64(2 * time.Second))
+	}
+}
+
+// heal makes all disks good: none can be closed while it hangs.
+func (w *ward) heal() {
+	for n := range w.hung {
+		w.hung[n].Store(false)
+		w.full[n].Store(false)
+		w.overloaded[n].Store(false)
+		w.slow[n].Store(0)
+	}
+}
+
+// chaos does a number of random things to a cluster, its network and its disks, proposing all the while.
+func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps int) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 7))
 	var nodes []id.Node
@@ -90,6 +129,12 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 				}
 			}
 		}
+		if seed%3 == 0 && rng.IntN(8) == 0 {
+			w.fallIll(rng, any())
+		}
+		if rng.IntN(2) == 0 {
+			c.TellConditions()
+		}
 		switch g := id.Group(rng.IntN(c.Config.Groups) + 1); rng.IntN(12) {
 		case 0:
 			shuffle(c, &others, g, rng.Uint64())
@@ -123,6 +168,9 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, seed uint64, steps int) {
 			c.Nodes[n].Host.NodeUp(o)
 		}
 	}
+	w.heal()
+	pause(5 * time.Second) // until the last round that took long is forgotten
+	c.TellConditions()
 }
 
 // shuffle makes voters learners and learners voters, one or two at once, but leaves two voters.
@@ -186,16 +234,19 @@ func TestChaos(t *testing.T) {
 	for seed := range uint64(runs) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			config := chaosConfig(seed, rng)
+			config, w := chaosConfig(seed, rng), &ward{}
 			config.Disk = func(n id.Node) raftgrouptest.Disk {
 				d := raftgrouptest.NewMemDisk(seed ^ uint64(n)<<8)
 				d.Poison = true
 				d.Resident = rng.IntN(3) * 40
 				slow := rand.New(rand.NewPCG(seed, uint64(n)))
-				d.Delay = func() time.Duration { return time.Duration(slow.IntN(30)*slow.IntN(30)) * 100 * time.Microsecond }
+				d.Delay = func() time.Duration {
+					return max(time.Duration(w.slow[n].Load()), time.Duration(slow.IntN(30)*slow.IntN(30))*100*time.Microsecond)
+				}
+				d.Pressure = func() wal.Pressure { return w.pressure(n) }
 				return d
 			}
-			runChaos(t, config, seed, 60)
+			runChaos(t, config, w, seed, 60)
 		})
 	}
 }
@@ -218,7 +269,7 @@ func TestChaosOnWal(t *testing.T) {
 				}
 				return d
 			}
-			runChaos(t, config, seed, 40)
+			runChaos(t, config, &ward{}, seed, 40)
 		})
 	}
 }
@@ -226,13 +277,14 @@ func TestChaosOnWal(t *testing.T) {
 func chaosConfig(seed uint64, rng *rand.Rand) raftgrouptest.Config {
 	return raftgrouptest.Config{
 		Nodes: 3 + 2*rng.IntN(2), Groups: 1 + rng.IntN(4), Seed: seed, Campaign: raftgroup.CampaignPreferred,
-		Options: raftgroup.Options{Workers: 1 + rng.IntN(3), ElectionTicks: 10, HeartbeatTicks: 2, MaxMessageBytes: 4 << 10, ReadAheadBytes: 8 << 10},
+		Options: raftgroup.Options{Workers: 1 + rng.IntN(3), ElectionTicks: 10, HeartbeatTicks: 2, MaxMessageBytes: 4 << 10, ReadAheadBytes: 8 << 10,
+			StallClears: 2 * time.Second},
 	}
 }
 
-func runChaos(t *testing.T, config raftgrouptest.Config, seed uint64, steps int) {
+func runChaos(t *testing.T, config raftgrouptest.Config, w *ward, seed uint64, steps int) {
 	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
-		chaos(t, c, seed, steps)
+		chaos(t, c, w, seed, steps)
 		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
 			require.NotNil(t, c.AwaitLeader(g, time.Minute), "group %d has no leader", g)
 			var got raftgroup.Result

@@ -36,6 +36,11 @@
 // replica to itself go back to its worker, in order; a follower has time for them until its next turn. A commit index that moved alone is
 // not stored by itself: the log hears of it, and writes it along with what comes next.
 //
+// # Bad disks
+//
+// A host judges its disk with each tick, and hears how those of other nodes are ([Host.NodeCondition]): condition.go. A follower's disk is
+// asked for room at the door, a leader whose disk can take nothing hands over.
+//
 // # Failure
 //
 // A panic in Raft's code, or a message that only a replica which lost data can receive, stops that one replica: its waiters

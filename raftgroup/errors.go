@@ -28,6 +28,8 @@ var (
 	ErrTransferFailed = errors.New("raftgroup: leadership was not transferred")
 	// ErrUnknownReplica says that a replica is no voter of the group.
 	ErrUnknownReplica = errors.New("raftgroup: not a voter of the group")
+	// ErrUnusableLog says that a replica cannot be opened, now or ever, because of what its log holds.
+	ErrUnusableLog = errors.New("the log cannot be used")
 	// ErrExists says that the host has a replica of the group already.
 	ErrExists = errors.New("raftgroup: the group is open on this host")
 )

@@ -80,24 +80,26 @@ func (g *Group) nodeDown(n id.Node) {
 	g.failover()
 }
 
-// failover starts campaigns, later the further down this replica stands among the survivors.
+// failover starts campaigns, later the further down this replica stands among the survivors: those with a better disk come first.
 func (g *Group) failover() {
 	rank, survivors := 0, 0
-	mine := false
+	mine, own := false, g.conditionOf(g.replica)
 	for _, r := range g.order {
 		m := g.member(r)
 		if m == nil || !m.voter() {
 			continue
 		}
 		if r == g.replica {
-			rank, mine = survivors, true
+			mine = true
 		} else if _, down := g.w.down[g.nodeOf(r)]; down {
 			continue
+		} else if c := g.conditionOf(r); c < own || c == own && !mine {
+			rank++
 		}
 		survivors++
 	}
-	if !mine {
-		return // a learner waits
+	if !mine || own == Stalled {
+		return // a learner waits, and so does who could not even vote for himself
 	}
 	delay := failoverDelay + rand.N(failoverDraw) + time.Duration(rank)*failoverStep
 	g.hurryUp(delay, failoverStep*time.Duration(max(2, survivors)))
@@ -118,7 +120,7 @@ func (g *Group) hurried(series uint32) {
 	if !h.active || h.series != series {
 		return
 	}
-	if g.closed || g.broken != nil || h.tries >= maxCampaigns {
+	if g.closed || g.broken != nil || h.tries >= maxCampaigns || g.w.condition == Stalled {
 		h.active = false
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -22,6 +23,7 @@ type Group struct {
 	replica id.Replica
 	log     Log
 	machine Machine
+	vital   bool
 	idle    chan struct{} // closed when the replica is closed and nothing is in flight
 
 	// Read by anyone, written by the worker.
@@ -61,6 +63,7 @@ type Group struct {
 	unready  bool
 	voted    wal.HardState // term and vote that were submitted last; its commit index is always 0
 	inFlight int           // appends in the store
+	takes    bool          // a message was let in by the door that has let no other in since the last Ready
 	// fresh are proposals that were stepped since the last Ready, in the order of their entries; see handle.
 	fresh []*Proposal
 	// unwaiting are AcksNone proposals whose batches are not submitted yet.
@@ -88,6 +91,7 @@ type Group struct {
 	hurry    hurry
 	reads    map[uint64]*readRequest
 	transfer *transferRequest
+	yieldAt  time.Time // not to hand over by itself before
 	change   *changeRequest
 }
 
@@ -99,7 +103,7 @@ type charge struct {
 
 func newGroup(h *Host, s Spec) *Group {
 	g := &Group{
-		h: h, id: s.Group, replica: s.Replica, log: s.Log, machine: s.Machine,
+		h: h, id: s.Group, replica: s.Replica, log: s.Log, machine: s.Machine, vital: s.Vital,
 		w:         h.workers[mix(uint64(s.Group))%uint64(len(h.workers))],
 		idle:      make(chan struct{}),
 		leader:    id.NoReplica,
@@ -131,7 +135,7 @@ func (g *Group) boot(s Spec) error {
 	state, hs := g.log.State(), g.log.HardState()
 	g.confState = &raftpb.ConfState{}
 	if err := proto.Unmarshal(state.ConfState, g.confState); err != nil {
-		return fmt.Errorf("raftgroup: group %d: decode configuration: %w", g.id, err)
+		return fmt.Errorf("raftgroup: group %d: %w: decode configuration: %w", g.id, ErrUnusableLog, err)
 	}
 	if len(state.ConfState) == 0 {
 		for _, m := range s.Members {
@@ -144,7 +148,7 @@ func (g *Group) boot(s Spec) error {
 	first, last := g.log.FirstIndex(), g.log.LastIndex()
 	lastTerm, ok := g.log.Term(last)
 	if !ok {
-		return fmt.Errorf("raftgroup: group %d: the log does not know the term of its last entry %d", g.id, last)
+		return fmt.Errorf("raftgroup: group %d: %w: it does not know the term of its last entry %d", g.id, ErrUnusableLog, last)
 	}
 	g.applied = min(max(state.Applied, first-1), last)
 	g.commit = min(max(hs.Commit, g.applied), last)
@@ -225,11 +229,16 @@ func (g *Group) start(hint CampaignHint) {
 	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
 	g.machine.Leader(*g.lead.Load())
 	g.machine.Committed(g.HighWatermark())
-	if hint == CampaignPreferred && g.isVoter(g.replica) {
-		g.campaign()
-		every := 2 * g.h.o.TickInterval
-		g.hurryUp(every, every)
+	if hint != CampaignPreferred || !g.isVoter(g.replica) {
+		return
 	}
+	every := 2 * g.h.o.TickInterval
+	if g.conditionOf(g.replica) != Good {
+		g.hurryUp(time.Duration(len(g.members)+1)*failoverStep, every) // behind all others
+		return
+	}
+	g.campaign()
+	g.hurryUp(every, every)
 }
 
 // guard calls into Raft, and turns a panic there into the end of this replica.
@@ -309,6 +318,7 @@ func (g *Group) work() {
 	if g.broken == nil {
 		g.proposePending()
 		g.ready()
+		g.takes = false
 	}
 	if g.broken != nil {
 		g.w.failing = append(g.w.failing, g)
@@ -334,9 +344,12 @@ func (g *Group) tick() {
 	if g.broken != nil {
 		return
 	}
-	g.raftTick()
+	if g.clockRuns() {
+		g.raftTick()
+	}
 	if g.role == Leader {
 		g.leaderTick()
+		g.yield()
 	}
 	if g.transfer != nil {
 		g.transferTick()
@@ -410,9 +423,11 @@ func (g *Group) close(err error) {
 	}
 }
 
-// takeCut gives the store the group's state as of its applied index.
+// takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
+// every answer.
 func (g *Group) takeCut() {
 	if g.closed || g.confUnknown || g.rn == nil {
+		g.log.DeclineCut()
 		return
 	}
 	g.w.n.cuts.Add(1)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -42,6 +43,8 @@ type Spec struct {
 	// MinInSync is min.insync.replicas; 0 is 1.
 	MinInSync int
 	Campaign  CampaignHint
+	// Vital says that the group goes on on a disk that is full, so that space can be made: it has little to store.
+	Vital bool
 }
 
 // Host runs the replicas of one node.
@@ -50,6 +53,7 @@ type Host struct {
 	workers []*worker
 	readers readers
 
+	condition      condition
 	answered       answered     // the store's goroutine's
 	pendingBytes   atomic.Int64 // proposed and not applied, all groups
 	droppedUnknown atomic.Uint64
@@ -71,6 +75,7 @@ func New(o Options) (*Host, error) {
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
 	h.answered.jobs = make([]completed, o.Workers)
+	h.judge(time.Now())
 	for i := range o.Workers {
 		w := newWorker(h, i)
 		h.workers = append(h.workers, w)
@@ -206,15 +211,14 @@ func (h *Host) NodeUp(n id.Node) {
 // Cut asks the replica's worker to take a cut of its log soon.
 func (h *Host) Cut(g id.Group, r id.Replica) { h.cut(nil, g, r) }
 
-// cut passes the request on. A log whose replica is not open has no owner: nothing can have changed since its last cut, which
-// is given again.
+// cut passes the request on. A log whose replica is not open, or not any more, has no owner: nothing can have changed since its last
+// cut, so that one stands.
 func (h *Host) cut(l Log, gid id.Group, r id.Replica) {
 	g := h.Group(gid)
-	if g != nil && g.replica == r {
-		g.w.post(event{kind: evCut, group: g})
+	if g != nil && g.replica == r && g.w.post(event{kind: evCut, group: g}) {
 		return
 	}
 	if l != nil {
-		l.TakeCut(l.State())
+		l.DeclineCut()
 	}
 }

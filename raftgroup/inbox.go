@@ -26,7 +26,8 @@ type event struct {
 	group   *Group
 	from    id.Node
 	message *raftpb.Message
-	data    Loan // what keeps the data of message's entries; may be nil. Released when the turn ends
+	bytes   int64 // of a MsgApp
+	data    Loan  // what keeps the data of message's entries; may be nil. Released when the turn ends
 	job     *appendJob
 	read    *readWindow
 	call    func(*worker)
@@ -115,6 +116,7 @@ func (in *inbox) message(ev event, bytes int64) bool {
 		}
 		ev.group.bulkQueued++
 		in.bulkBytes += bytes
+		ev.bytes = bytes
 		in.bulk = append(in.bulk, ev)
 	}
 	in.waiting.Store(true)
@@ -135,8 +137,13 @@ func (in *inbox) propose(p *Proposal) bool {
 	return true
 }
 
-// take swaps d's slices, whose contents have been dealt with, for what waits, and returns the bytes of entries in that.
-func (in *inbox) take(d *delivery) (bytes int64) {
+// turnBulk bounds the MsgApps of one turn: all that a turn takes for a group becomes one append, which a commit round cannot divide, and a
+// round should fit into a file of the journal several times. A larger message is taken alone.
+const turnBulk = 4 * mib
+
+// take swaps d's slices, whose contents have been dealt with, for what waits, and returns the bytes of entries in that. More tells that
+// MsgApps were left for the next turn.
+func (in *inbox) take(d *delivery) (bytes int64, more bool) {
 	clear(d.urgent)
 	clear(d.bulk)
 	clear(d.proposals)
@@ -147,11 +154,25 @@ func (in *inbox) take(d *delivery) (bytes int64) {
 	d.proposals, in.proposals = in.proposals, d.proposals[:0]
 	bytes = in.bulkBytes + in.proposalBytes
 	in.smallBytes, in.bulkBytes, in.proposalBytes, in.called = 0, 0, 0, false
+	taken := int64(0)
 	for i := range d.bulk {
-		d.bulk[i].group.bulkQueued = 0
+		if taken += d.bulk[i].bytes; taken > turnBulk && i > 0 {
+			in.bulk = append(in.bulk, d.bulk[i:]...)
+			clear(d.bulk[i:])
+			d.bulk = d.bulk[:i]
+			break
+		}
+		d.bulk[i].group.bulkQueued--
+	}
+	for i := range in.bulk {
+		in.bulkBytes += in.bulk[i].bytes
+	}
+	bytes -= in.bulkBytes
+	if more = len(in.bulk) > 0; more {
+		in.waiting.Store(true)
 	}
 	in.mu.Unlock()
-	return bytes
+	return bytes, more
 }
 
 // close lets nothing more in.

@@ -22,6 +22,10 @@ type Metrics struct {
 	DroppedInvalid   uint64 // messages that make no sense
 	DroppedFull      uint64 // messages for which the inbox had no room
 	DroppedSnapshots uint64 // snapshots received
+	DroppedNoSpace   uint64 // messages with batches for which the disk had no space
+	DroppedBehind    uint64 // messages with batches of groups that had one in a store that is behind
+	HeldBack         uint64 // messages with batches that were not sent, to nodes whose disk would not take them
+	Yields           uint64 // leaderships given up because of the own disk: attempts
 	Sent             uint64 // messages given to the transport
 	Unroutable       uint64 // messages for a replica whose node is not known
 	Elections        uint64 // campaigns started by hints, calls and failed nodes
@@ -41,6 +45,7 @@ type counters struct {
 	committed, applied, received                                        atomic.Uint64
 	droppedUnknown, droppedInvalid, droppedFull, droppedSnapshots, sent atomic.Uint64
 	unroutable, elections, leaderChanges, cuts, belowStart              atomic.Uint64
+	droppedNoSpace, droppedBehind, heldBack, yields                     atomic.Uint64
 	_                                                                   [64]byte // workers' counters share no cache line
 }
 
@@ -75,6 +80,7 @@ func (c *counters) addTo(m *Metrics) {
 		{&m.DroppedUnknown, &c.droppedUnknown}, {&m.DroppedInvalid, &c.droppedInvalid}, {&m.DroppedFull, &c.droppedFull},
 		{&m.DroppedSnapshots, &c.droppedSnapshots}, {&m.Sent, &c.sent}, {&m.Unroutable, &c.unroutable},
 		{&m.Elections, &c.elections}, {&m.LeaderChanges, &c.leaderChanges}, {&m.Cuts, &c.cuts}, {&m.BelowStart, &c.belowStart},
+		{&m.DroppedNoSpace, &c.droppedNoSpace}, {&m.DroppedBehind, &c.droppedBehind}, {&m.HeldBack, &c.heldBack}, {&m.Yields, &c.yields},
 	} {
 		*x.to += x.from.Load()
 	}

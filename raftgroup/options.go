@@ -61,6 +61,10 @@ type Options struct {
 	// Readers is how many of these reads are done at once. Default 4.
 	Readers int
 
+	// StallAfter is how long a commit round may take before the host counts as stalled (default 1500 ms), and StallClears how long no
+	// round must have done so for it to take part again (5 s).
+	StallAfter, StallClears time.Duration
+
 	// TurnDone is called at the end of each turn, on its goroutine: for what is better done once for all proposals that were answered
 	// than for each of them. It must not block. Several workers may call it at the same time.
 	TurnDone func()
@@ -87,6 +91,8 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.MaxHostBytes, 256*mib)
 	def(&o.MaxInboxBytes, 64*mib)
 	def(&o.MaxInflightBytes, 16*mib)
+	def(&o.StallAfter, 1500*time.Millisecond)
+	def(&o.StallClears, 5*time.Second)
 	def(&o.ReadAheadBytes, 2*mib)
 	def(&o.Readers, 4)
 	if o.ElectionTicks <= o.HeartbeatTicks {

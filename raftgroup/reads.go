@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -120,13 +119,10 @@ func (g *Group) readDone(w *readWindow) {
 	w.entries, w.result = w.result, nil
 	if w.err != nil || len(w.entries) == 0 || g.role != Leader {
 		g.storage.drop(at)
-		// A log that ends, moves its start, or is on its way out has not failed.
-		if w.err != nil && !errors.Is(w.err, wal.ErrCompacted) && !errors.Is(w.err, wal.ErrUnavailable) &&
-			!errors.Is(w.err, wal.ErrDeleted) && !errors.Is(w.err, wal.ErrClosed) {
-			g.fail(fmt.Errorf("read for a follower: %w", w.err))
-		}
+		g.readFailed(w.err)
 		return
 	}
+	g.storage.failing = false
 	w.used = g.w.now
 	var waiting []id.Replica
 	g.rn.WithProgress(func(r uint64, _ raft.ProgressType, pr tracker.Progress) {
@@ -144,6 +140,17 @@ func (g *Group) readDone(w *readWindow) {
 		})
 	}
 	g.touch()
+}
+
+// readFailed says once that a read for a follower fails. It does not stop the replica: a log whose bytes have rotted is condemned by
+// the store, and others are told; whatever else it is passes. A log that ends, moves its start, or is on its way out has not failed.
+func (g *Group) readFailed(err error) {
+	if err == nil || g.storage.failing || errors.Is(err, wal.ErrCompacted) || errors.Is(err, wal.ErrUnavailable) ||
+		errors.Is(err, wal.ErrDeleted) || errors.Is(err, wal.ErrClosed) {
+		return
+	}
+	g.storage.failing = true
+	g.h.o.Logger.Error("a follower cannot be served from the disk", "group", uint64(g.id), "replica", uint64(g.replica), "error", err)
 }
 
 // readers is a host's pool of goroutines that read from disk.

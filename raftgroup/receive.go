@@ -136,6 +136,10 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 		return
 	}
 	switch m.GetType() {
+	case raftpb.MsgApp:
+		if g.shuts(m) {
+			return
+		}
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
 			mb.lastAck = g.w.now.UnixNano()

@@ -104,6 +104,10 @@ func (g *Group) Campaign() {
 	})
 }
 
+// Abandon stops the replica for good, as if it had failed by itself: its log is not to be relied on any more. Whoever wants another to
+// lead has handed the leadership over before.
+func (g *Group) Abandon(cause error) { g.post(func() { g.fail(cause) }) }
+
 // await returns what arrives at result, or the error that ends the waiting.
 func (g *Group) await(ctx context.Context, result <-chan error) error {
 	select {
@@ -159,7 +163,8 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 		result <- fmt.Errorf("%w: one to replica %d is under way", ErrTransferFailed, g.transfer.to)
 		return
 	}
-	if to == id.NoReplica {
+	chosen := to != id.NoReplica
+	if !chosen {
 		to = g.bestSuccessor()
 	}
 	m := g.member(to)
@@ -172,6 +177,9 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 		return
 	case !g.alive(m):
 		result <- fmt.Errorf("%w: replica %d was not heard from for %v", ErrTransferFailed, to, timeSince(g.w.now, m.lastAck).Round(time.Millisecond))
+		return
+	case chosen && g.conditionOf(to) != Good:
+		result <- fmt.Errorf("%w: the disk of replica %d is %v", ErrTransferFailed, to, g.conditionOf(to))
 		return
 	}
 	g.transfer = &transferRequest{
@@ -186,17 +194,20 @@ func (g *Group) transferTick() {
 	t := g.transfer
 	aborted := g.role == Leader && g.term == t.term && g.rn.BasicStatus().LeadTransferee == 0
 	if aborted || g.w.now.After(t.until) {
-		g.transfer = nil
-		t.result <- fmt.Errorf("%w: replica %d did not take over in time", ErrTransferFailed, t.to)
+		g.abortTransfer(fmt.Errorf("%w: replica %d did not take over in time", ErrTransferFailed, t.to))
 	}
 }
 
-// bestSuccessor is the live voter whose log reaches furthest.
+// bestSuccessor is the live voter whose disk is best, and of these the one whose log reaches furthest.
 func (g *Group) bestSuccessor() id.Replica {
-	best, match := id.NoReplica, id.Index(0)
+	best, match, worst := id.NoReplica, id.Index(0), Good
 	g.eachProgress(func(m *member, pr *tracker.Progress) {
-		if m.incoming && m.replica != g.replica && g.alive(m) && (best == id.NoReplica || id.Index(pr.Match) > match) {
-			best, match = m.replica, id.Index(pr.Match)
+		if !m.incoming || m.replica == g.replica || !g.alive(m) {
+			return
+		}
+		c := g.conditionOf(m.replica)
+		if best == id.NoReplica || c < worst || c == worst && id.Index(pr.Match) > match {
+			best, match, worst = m.replica, id.Index(pr.Match), c
 		}
 	})
 	return best

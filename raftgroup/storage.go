@@ -25,6 +25,7 @@ type storage struct {
 	scratch   []wal.Entry
 	lent      bool // the log has lent memory in this turn
 	windows   []*readWindow
+	failing   bool // the last read for a follower failed, which was said
 }
 
 // maxWindowsPerGroup bounds reads and their results; Options.Readers and windowBudget bound them over all groups.

@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"time"
+
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -22,6 +24,7 @@ type Log interface {
 	ReadEntries(lo, hi id.Index, maxBytes int) ([]wal.Entry, error)
 	SetCommit(i id.Index)
 	TakeCut(st wal.State)
+	DeclineCut()
 }
 
 // LogStore is what a host asks of the store behind its logs. *wal.Store is one.
@@ -33,6 +36,10 @@ type LogStore interface {
 	// SetRoundDone has done called, on the goroutine of Append.Done, after one or more calls of that. It is told whether it may take
 	// its time, and submit: Submit waits for no completion then.
 	SetRoundDone(done func(wal.Pace))
+	// Pressure says whether it should be given more. It is asked for each message with entries.
+	Pressure() wal.Pressure
+	// Stalled returns for how long the commit round in flight has been waiting for the disk; 0: there is none.
+	Stalled() time.Duration
 }
 
 var (

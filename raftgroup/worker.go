@@ -52,6 +52,8 @@ type worker struct {
 	noticing   []*Group
 	noticesDue time.Time
 	down       map[id.Node]int64 // UnixNano of NodeDown
+	condition  Condition         // of the host, as of the last tick
+	conditions map[id.Node]*peerCondition
 	ticks      int
 
 	proposer proposer
@@ -66,6 +68,7 @@ func newWorker(h *Host, number int) *worker {
 	w := &worker{
 		h: h, number: number, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		down: make(map[id.Node]int64), now: time.Now(), alarm: time.NewTimer(time.Hour),
+		condition: h.Condition(), conditions: make(map[id.Node]*peerCondition),
 	}
 	w.in.maxBytes = h.o.MaxInboxBytes
 	return w
@@ -136,7 +139,8 @@ func (w *worker) turn() {
 	w.now = time.Now()
 	w.n.turns.Add(1)
 	tick, ring := w.ticked.Swap(false), w.rang.Swap(false)
-	if w.in.take(&w.got) > lightBytes {
+	bytes, more := w.in.take(&w.got)
+	if bytes > lightBytes {
 		w.heavy = w.now
 	}
 	if tick {
@@ -168,7 +172,7 @@ func (w *worker) turn() {
 	w.flush()
 	w.h.o.TurnDone()
 	w.arm()
-	if len(w.waiting) > 0 {
+	if len(w.waiting) > 0 || more {
 		w.turns.ask()
 	}
 }
@@ -282,7 +286,7 @@ type post struct {
 func (w *worker) sendPosts() {
 	for i, p := range w.posts {
 		w.posts[i] = post{}
-		if p.group.sound(p.message) && p.group.send(p.message, p.group.loanFor(p.message)) {
+		if p.group.sound(p.message) && !p.group.holdsBack(p.message) && p.group.send(p.message, p.group.loanFor(p.message)) {
 			w.sent = true
 		}
 	}
@@ -340,6 +344,7 @@ func (w *worker) remove(g *Group) {
 // tick is called every TickInterval.
 func (w *worker) tick() {
 	w.ticks++
+	w.checkCondition()
 	for i := 0; i < len(w.groups); i++ { // a failing group stays in the list
 		w.groups[i].tick()
 	}

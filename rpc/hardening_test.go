@@ -8,10 +8,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -209,6 +211,37 @@ func TestConnectionLimit(t *testing.T) {
 	checkService(t, s)
 	if log.lines() > 3 {
 		t.Errorf("log:\n%s", log.String())
+	}
+}
+
+// poorListener has no file for a connection, times times.
+type poorListener struct {
+	net.Listener
+	times atomic.Int64
+}
+
+func (l *poorListener) Accept() (net.Conn, error) {
+	if l.times.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// TestAcceptOutlivesWantOfFiles: a server that cannot accept waits, longer each time, and goes on.
+func TestAcceptOutlivesWantOfFiles(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	listener, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	poor := &poorListener{Listener: listener}
+	poor.times.Store(6)
+	begin := time.Now()
+	s := startServer(t, ServerOptions{Listener: poor, Services: Services{Admin: &adminServer{}}})
+	defer closeServer(t, s)
+	checkService(t, s)
+	if took := time.Since(begin); took < 300*time.Millisecond {
+		t.Errorf("it tried again six times within %v", took)
 	}
 }
 

@@ -107,6 +107,7 @@ type testPeer struct {
 
 	mu     sync.Mutex
 	newest map[id.Node]uint64
+	health map[id.Node]Health
 }
 
 func newTestPeer(self PeerHello, step func(stepped)) *testPeer {
@@ -131,6 +132,23 @@ func (p *testPeer) Step(from id.Node, g id.Group, m *raftpb.Message, _ Loan) {
 }
 
 func (p *testPeer) Stepped() {}
+
+func (p *testPeer) Health(from id.Node, h Health) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.health == nil {
+		p.health = make(map[id.Node]Health)
+	}
+	p.health[from] = h
+}
+
+// healthOf is what a node said last.
+func (p *testPeer) healthOf(n id.Node) (Health, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h, ok := p.health[n]
+	return h, ok
+}
 
 func (p *testPeer) PeerClosed(from id.Node) { p.closed <- from }
 

@@ -61,6 +61,12 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		c.hurry()
 		echo.close()
 	}()
+	told := func(h Health) {
+		if hello.Lane == LaneCtl {
+			s.o.Services.Peer.Health(hello.Node, h)
+		}
+	}
+	told(hello.Health)
 	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
 	err = receive(c, st, func(message *buffer) error {
 		defer message.Release()
@@ -73,7 +79,12 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 			s.o.Services.Peer.Stepped()
 			return err
 		case kind == trainPing:
+			h, err := decodePing(heads)
+			if err != nil {
+				return err
+			}
 			echo.send()
+			told(h)
 			return nil
 		}
 		return errUnexpected(kind)

@@ -33,6 +33,7 @@ type lane struct {
 	ping   time.Duration
 	kick   chan struct{} // capacity 1: dial now
 	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
+	news   chan struct{} // capacity 1, control lane only: our health is another
 
 	link atomic.Pointer[link] // the present stream, for breakNow
 
@@ -98,7 +99,7 @@ func (l *lane) sent(t *train) {
 func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
 	return &lane{
 		peer: p, number: number, out: newTrains(bound), ping: ping,
-		kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), backoff: backoffMin,
+		kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), news: make(chan struct{}, 1), backoff: backoffMin,
 	}
 }
 
@@ -132,7 +133,7 @@ func (l *lane) connect() (*link, error) {
 		return nil, errNoAddress
 	}
 	self := p.peers.o.Self
-	self.Lane = l.number
+	self.Lane, self.Health = l.number, l.health()
 	return p.peers.o.Dialer.open(p.ctx, addr, rpcLane, seal(appendHello(nil, self, l.ping), trainHello), missedPings*l.ping, l.welcome)
 }
 
@@ -209,7 +210,6 @@ func (l *lane) answer(message []byte) error {
 func (l *lane) write(k *link, received chan error) error {
 	ticker := time.NewTicker(l.ping)
 	defer ticker.Stop()
-	ping := seal(make([]byte, trainHead), trainPing)
 	busy := false // since the last ping
 	for {
 		select {
@@ -223,14 +223,18 @@ func (l *lane) write(k *link, received chan error) error {
 				l.out.trim()
 			}
 			busy = false
-			if err := l.say(k, ping); err != nil {
+			if err := l.say(k, pingOf(l.health())); err != nil {
 				return err
 			}
 		case err := <-received:
 			received <- err
 			return io.EOF
+		case <-l.news:
+			if err := l.say(k, pingOf(l.health())); err != nil {
+				return err
+			}
 		case <-l.notice: // see whether it answers us, now rather than at the next tick
-			if err := l.say(k, ping); err != nil {
+			if err := l.say(k, pingOf(l.health())); err != nil {
 				return err
 			}
 		case <-l.peer.ctx.Done():
@@ -238,6 +242,8 @@ func (l *lane) write(k *link, received chan error) error {
 		}
 	}
 }
+
+func (l *lane) health() Health { return Health(l.peer.peers.health.Load()) }
 
 // drain writes all that is queued.
 func (l *lane) drain(k *link) error {

@@ -19,6 +19,10 @@ type Lane uint8
 // LaneCtl carries heartbeats, votes, responses and reads. It never waits behind data.
 const LaneCtl Lane = 0
 
+// Health is what a node says of itself with each hello and ping of a control lane, and at once when it changes. What the numbers mean is up
+// to the nodes; 0 is "well".
+type Health uint8
+
 // PeerHello is the first thing said on a lane, in both directions.
 type PeerHello struct {
 	Version   uint16 // Protocol
@@ -26,6 +30,7 @@ type PeerHello struct {
 	Node      id.Node
 	Boot      uint64 // grows with every start of the node
 	Lane      Lane
+	Health    Health
 }
 
 // PeerOptions are the settings of Peers.
@@ -83,6 +88,7 @@ type Peers struct {
 	o      PeerOptions
 	byNode atomic.Pointer[map[id.Node]*peer] // replaced under mu, never changed
 	wg     sync.WaitGroup
+	health atomic.Uint32
 
 	mu struct {
 		sync.Mutex
@@ -186,6 +192,19 @@ func (p *Peers) Reset(n id.Node) {
 	target.ctl.kickNow()
 	for _, b := range target.bulk {
 		b.kickNow()
+	}
+}
+
+// SetHealth has all nodes told what this one says of itself from now on.
+func (p *Peers) SetHealth(h Health) {
+	if p.health.Swap(uint32(h)) == uint32(h) {
+		return
+	}
+	for _, target := range *p.byNode.Load() { // one that is added now says it in its hello
+		select {
+		case target.ctl.news <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -313,7 +313,7 @@ func TestHelloRefused(t *testing.T) {
 		want   string
 	}{
 		{"cluster", func(h *PeerHello) { h.ClusterID = "cluster-b" }, `node 2 belongs to cluster "cluster-b", node 1 to cluster "cluster-a"`},
-		{"version", func(h *PeerHello) { h.Version = 99 }, "node 2 speaks protocol 99, node 1 speaks 1"},
+		{"version", func(h *PeerHello) { h.Version = 99 }, fmt.Sprintf("node 2 speaks protocol 99, node 1 speaks %d", Protocol)},
 		{"boot", func(h *PeerHello) { h.Boot = 6 }, "node 2 says boot epoch 6, but boot epoch 7 of it has been seen"},
 		{"self", func(h *PeerHello) { h.Node = 1 }, "node id 1 is used by two nodes"},
 	} {
@@ -379,5 +379,34 @@ func TestPeersRemove(t *testing.T) {
 	p.Send(2, 1, heartbeat(1), nil) // to itself: nowhere
 	if fmt.Sprint(p.Metrics().Messages) != "0" {
 		t.Errorf("%+v", p.Metrics())
+	}
+}
+
+// TestHealthIsTold: a node says how it is when a lane opens, at once when that changes, and again with each ping.
+func TestHealthIsTold(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	peer := newTestPeer(hello(1), nil)
+	s := startServer(t, ServerOptions{Services: Services{Peer: peer}})
+	defer closeServer(t, s)
+	up := newEdges()
+	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: resolveTo(s.Addr()), Up: up.up, Down: up.down, Ping: 5 * time.Second})
+	defer p.Close()
+	says := func(want Health) {
+		t.Helper()
+		eventually(t, 3*time.Second, fmt.Sprintf("health %d is told, before the next ping", want), func() bool {
+			got, ok := peer.healthOf(2)
+			return ok && got == want
+		})
+	}
+	p.SetHealth(2)
+	p.Reset(1)
+	within(t, 2*time.Second, "up", up.c)
+	says(2) // in the hello
+	p.SetHealth(1)
+	says(1)
+	p.SetHealth(0)
+	says(0)
+	if bad, err := decodePing(nil); err == nil {
+		t.Errorf("an empty ping says %d", bad)
 	}
 }

@@ -40,6 +40,8 @@ type PeerHandler interface {
 	// Stepped is called after the Steps of one train, however few there were: for what is better done once for all of them. It must
 	// not block.
 	Stepped()
+	// Health tells what a node says of itself: after the hello of its control lane, and again and again.
+	Health(from id.Node, h Health)
 	// PeerClosed says that the newest control lane of a node has ended. The node passes it on to Peers.Lost.
 	PeerClosed(from id.Node)
 }

@@ -3,7 +3,7 @@ package rpc
 import "time"
 
 // Protocol is the version of everything that this package puts on the wire, exchanged at the start of each stream.
-const Protocol uint16 = 1
+const Protocol uint16 = 2
 
 // The fsync classes that a node reports in ClusterStatus: what its acknowledgements wait for.
 const (

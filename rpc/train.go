@@ -18,13 +18,14 @@ import (
 //	2  u16  0
 //	4  u32  CRC-32C of what follows up to the end of the heads
 //	8  u32  bytes of the heads
-//	12 …    heads: of a hello or welcome, see appendHello; of messages, see raftcodec.go; of ping and pong, nothing
+//	12 …    heads: of a hello or welcome, see appendHello; of messages, see raftcodec.go; of a ping, the
+//	      dialer's Health (u8); of a pong, nothing
 //	   …    bodies: the batches of the messages, one behind the other
 //
 // A batch has a CRC of its own, which the follower checks, and its entry in the heads has one of what that leaves out; so neither
 // side reads it once more for the train.
 const (
-	trainVersion = 2
+	trainVersion = 3
 	trainHead    = 12
 )
 
@@ -80,13 +81,13 @@ func bareTrain(train []byte) (trainKind, []byte, error) {
 
 // appendHello encodes a hello after an empty train header:
 //
-//	u16 version | u8 lane | u8 0 | i32 node | u64 boot | u32 ping interval in ms | u16 length, cluster id
+//	u16 version | u8 lane | u8 health | i32 node | u64 boot | u32 ping interval in ms | u16 length, cluster id
 //
 // The ping interval is how often the dialer will at least be heard; the answer repeats it.
 func appendHello(train []byte, h PeerHello, ping time.Duration) []byte {
 	train = append(train, zeros[:trainHead]...)
 	train = binary.LittleEndian.AppendUint16(train, h.Version)
-	train = append(train, byte(h.Lane), 0)
+	train = append(train, byte(h.Lane), byte(h.Health))
 	train = binary.LittleEndian.AppendUint32(train, uint32(h.Node))
 	train = binary.LittleEndian.AppendUint64(train, h.Boot)
 	train = binary.LittleEndian.AppendUint32(train, uint32(ping.Milliseconds()))
@@ -96,13 +97,24 @@ func appendHello(train []byte, h PeerHello, ping time.Duration) []byte {
 
 func decodeHello(b []byte) (PeerHello, time.Duration, error) {
 	c := cursor{b: b}
-	h := PeerHello{Version: c.u16(), Lane: Lane(c.u16()), Node: id.Node(c.u32()), Boot: c.u64()}
+	h := PeerHello{Version: c.u16(), Lane: Lane(c.u8()), Health: Health(c.u8()), Node: id.Node(c.u32()), Boot: c.u64()}
 	ping := time.Duration(c.u32()) * time.Millisecond
 	h.ClusterID = string(c.bytes(int(c.u16())))
 	if c.bad {
 		return PeerHello{}, 0, Errorf(CodeInvalidRequest, "hello of %d bytes is cut short", len(b))
 	}
 	return h, ping, nil
+}
+
+// pingOf encodes a ping.
+func pingOf(h Health) []byte { return seal(append(make([]byte, trainHead), byte(h)), trainPing) }
+
+// decodePing returns what a ping says.
+func decodePing(heads []byte) (Health, error) {
+	if len(heads) != 1 {
+		return 0, Errorf(CodeInvalidRequest, "ping of %d bytes, it has one", len(heads))
+	}
+	return Health(heads[0]), nil
 }
 
 // CheckHello is what a node checks of a peer's hello: version, cluster id, that the peer is not itself, and that its boot epoch is

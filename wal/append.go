@@ -147,6 +147,11 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 		}
 		l.stageEntry(p, cur, e, a.Loan)
 	}
+	// Space is asked for as soon as a log outgrows what it has, also one that goes through the journal: a full disk must find as little
+	// as possible that was accepted and has none.
+	if sg := l.active(); int64(sg.end) > sg.allocated && sg.end-sg.w >= flushWorthy {
+		l.s.prepare(l, sg)
+	}
 }
 
 // begin starts a run in a segment.

@@ -6,8 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 // The memory of tails: arenas of arenaBytes outside of the Go heap, divided by a buddy allocator into chunks of 4 KiB to 16 MiB.
@@ -28,6 +30,7 @@ var poisonFreed bool
 // memory hands out chunks. It has its own lock, which is the innermost of all.
 type memory struct {
 	used    atomic.Int64 // bytes of chunks that are referenced
+	rows    atomic.Int64 // bytes of index rows that segments hold
 	largest atomic.Int64 // bytes of the largest chunk that a tail grows by, but for batches that are larger
 
 	mu     sync.Mutex
@@ -38,6 +41,20 @@ type memory struct {
 	closed bool
 
 	hungry chan struct{} // capacity 1: an arena was taken from ahead, or mapped for want of one
+}
+
+// held is what CacheBytes bounds: the chunks of the tails, and the rows that say what is in them or are not in an index yet. A row is
+// more than half as large as the smallest batch.
+func (m *memory) held() int64 { return m.used.Load() + m.rows.Load() }
+
+const rowMemory = int64(unsafe.Sizeof(segment.Row{}))
+
+// countRows follows the capacity of a segment's rows. Called with the log's mu, after each change of them.
+func (m *memory) countRows(sg *seg) {
+	if n := cap(sg.rows); n != sg.counted {
+		m.rows.Add(int64(n-sg.counted) * rowMemory)
+		sg.counted = n
+	}
 }
 
 // arenasAhead is how many arenas are prepared at most before anybody needs them. The first touch of a page costs more than writing it

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"sync"
@@ -18,25 +19,20 @@ import (
 
 const (
 	cutWait        = 2 * time.Second // how long owners may take to give their cuts; then the last state is cut with
-	cutBatchBytes  = 8 * mib
 	checkpointTick = time.Second
 	flushers       = 4
+	longestTail    = mib // of a cut
+	cutRounds      = 4   // of a checkpoint, for logs whose producers are faster than their flush
 )
-
-// errReserve says that what is free on the disk is kept for votes, hard states and Pebble.
-var errReserve = reserveError{}
-
-type reserveError struct{}
-
-func (reserveError) Error() string { return "wal: free disk space is below the reserve" }
-func (reserveError) Unwrap() error { return disk.ErrNoSpace }
 
 // checkpointer flushes, cuts and retires, in its own goroutine.
 type checkpointer struct {
 	s     *Store
 	wake  chan struct{} // capacity 1
-	given chan struct{} // capacity 1: a cut was given
+	given chan struct{} // capacity 1: a cut was given or declined
 	taker atomic.Pointer[func(*Log)]
+
+	starting bool // in first, when there is nobody else
 
 	uncut  atomic.Int64 // journal bytes since the last checkpoint
 	forced atomic.Bool
@@ -56,8 +52,8 @@ func (c *checkpointer) wrote(n int64) {
 // roundDone is called by the committer after each round.
 func (c *checkpointer) roundDone() {
 	s := c.s
-	if s.memory.used.Load() > s.o.CacheBytes {
-		if !s.evict(s.o.CacheBytes-s.o.CacheBytes/8, evictAtOnce) && c.uncut.Load() > 0 {
+	if s.memory.held() > s.o.CacheBytes {
+		if !s.evict(s.evictTo(), evictAtOnce) && c.uncut.Load() > 0 {
 			c.force()
 		}
 	}
@@ -81,7 +77,7 @@ func (c *checkpointer) waitForSpace() bool {
 	done := c.done
 	c.mu.Unlock()
 	c.force()
-	timer := time.NewTimer(spaceCheckInterval / 10)
+	timer := time.NewTimer(spacePoll)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -96,7 +92,7 @@ func (c *checkpointer) waitForSpace() bool {
 func (c *checkpointer) run() {
 	tick := time.NewTicker(checkpointTick)
 	defer tick.Stop()
-	last := time.Now()
+	last, short := time.Now(), false // the last checkpoint; whether it found too little space
 	for {
 		select {
 		case <-c.s.closing:
@@ -105,34 +101,99 @@ func (c *checkpointer) run() {
 			return
 		case <-c.wake:
 		case <-tick.C:
-			c.s.checkSpace()
-			c.s.keepBallast()
+		}
+		if short && time.Since(last) < checkpointTick {
+			continue // what it freed meanwhile is not worth the next look at everything
 		}
 		due := c.uncut.Load() >= c.s.o.CheckpointBytes || c.forced.Swap(false)
 		if due || c.uncut.Load() > 0 && time.Since(last) >= c.s.o.CheckpointInterval {
-			if err := c.checkpoint(); err != nil {
-				c.s.noteError(err)
-			}
-			last = time.Now()
-			c.s.checkSpace()
+			err := c.checkpoint()
+			c.s.noteError(err)
+			last, short = time.Now(), isNoSpace(err)
 		}
-		if c.s.memory.used.Load() > c.s.o.CacheBytes {
-			c.s.evict(c.s.o.CacheBytes-c.s.o.CacheBytes/8, evictAll)
+		if err := c.relieve(); err != nil {
+			c.s.noteError(err)
 		}
 	}
 }
 
+// relieve frees memory if there is too much of it in use. What only the journal holds cannot be evicted, nor the rows that no index
+// has. A checkpoint leaves both where a log has little of them, and does not look at logs that were not written to since; ten thousand
+// logs with little are a lot. So these are flushed now, those with more of it first: each costs a sync or two.
+func (c *checkpointer) relieve() error {
+	s := c.s
+	if s.memory.held() <= s.o.CacheBytes {
+		return nil
+	}
+	for _, worthy := range [...]int64{flushWorthy, disk.BlockSize} {
+		if s.evict(s.evictTo(), evictAll) {
+			return nil
+		}
+		if err := c.flushAll(s.Logs(), worthy); err != nil {
+			return err
+		}
+	}
+	s.evict(s.evictTo(), evictAll)
+	return nil
+}
+
+// first is the checkpoint of a start that replayed much: half of what starts one while the store runs, or more files than that many
+// bytes need, for each start takes a fresh one. It is over before Open returns. Otherwise a process that is killed soon after each of
+// its starts, by want of memory for one thing, would never get to its first checkpoint, and have more to replay each time. So a start
+// finds at most what the one before left and what was written since, however often they follow each other.
+//
+// So does every start on a full disk, as far as there is space: however many there are, they take one file of the journal in turns. Too
+// little space does not keep a store from starting.
+func (c *checkpointer) first() error {
+	s := c.s
+	files := int64(s.journal.Metrics().LiveFiles) - 2 // the fresh one, and one that is partly filled
+	little := c.uncut.Load() < s.o.CheckpointBytes/2 && files*s.o.JournalFileBytes <= s.o.CheckpointBytes
+	if little && !s.space.full.Load() {
+		return nil
+	}
+	c.starting = true
+	defer func() { c.starting = false }()
+	err := c.checkpoint()
+	if err == nil {
+		c.forced.Store(false)
+		err = c.relieve()
+	}
+	if isNoSpace(err) {
+		s.noteError(err)
+		err = nil
+	}
+	return errors.Join(err, s.cause())
+}
+
 // checkpoint flushes, takes the cuts of all logs with journal records that no cut covers, and retires the journal files that
 // no log needs any more.
+//
+// A log whose tail is too long for a cut is flushed again and cut later: its producers were faster than the flush. On a full disk it is
+// left alone, and its journal files stay: each checkpoint would write all of it to Pebble once more, until nothing is left for votes.
 func (c *checkpointer) checkpoint() error {
 	begun := c.uncut.Load()
 	logs := c.s.dirtyLogs()
-	if err := c.flushAll(logs); err != nil {
+	if err := c.flushAll(logs, flushWorthy); err != nil {
+		return err
+	}
+	if err := c.storable(logs); err != nil {
 		return err
 	}
 	c.askCuts(logs)
-	if err := c.cutAll(logs); err != nil {
-		return err
+	for range cutRounds {
+		left, err := c.cutAll(logs)
+		if err != nil {
+			return err
+		}
+		if logs = left; len(logs) == 0 || c.s.space.full.Load() {
+			break
+		}
+		if err := c.flushAll(logs, flushWorthy); err != nil {
+			return err
+		}
+	}
+	if len(logs) > 0 && !c.s.space.full.Load() {
+		c.forced.Store(true) // the next tick's
 	}
 	c.uncut.Add(-begun)
 	c.s.metrics.checkpoints.Add(1)
@@ -144,8 +205,62 @@ func (c *checkpointer) checkpoint() error {
 	return nil
 }
 
-// flushAll flushes the logs for which that pays, a few at a time.
-func (c *checkpointer) flushAll(logs []*Log) error {
+// storable says whether there is room for the cuts of logs. Half of a checkpoint is of no use, and what it takes is missing afterwards.
+func (c *checkpointer) storable(logs []*Log) error {
+	s := c.s
+	if !s.space.full.Load() {
+		return nil
+	}
+	need := 2 * s.o.memTableBytes()
+	for _, l := range logs {
+		need += 2 * l.cutBytes(s.longestTail()) // in Pebble's log, and in a table
+	}
+	if !s.space.holds(need) {
+		return fmt.Errorf("%w: a checkpoint needs %d bytes", errReserve, need)
+	}
+	return nil
+}
+
+// longestTail bounds the bytes that a cut holds of a log.
+func (s *Store) longestTail() int64 {
+	if s.space.full.Load() {
+		return flushWorthy
+	}
+	return longestTail
+}
+
+// cutBytes is about what the log's cut takes; of one that is left alone nothing.
+func (l *Log) cutBytes(longest int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.tailBytes()
+	if n > longest {
+		return 0
+	}
+	n += 512 + int64(len(l.state.ConfState)+len(l.state.View)+16*len(l.epochs))
+	for _, sg := range l.segs {
+		if !sg.sealed {
+			n += segment.RowSize * int64(sg.rowBase+id.Index(len(sg.rows))-sg.indexed)
+		}
+	}
+	for _, e := range l.controls {
+		n += int64(len(e.data))
+	}
+	return n
+}
+
+// tailBytes is how many durable bytes of the log are in no segment: what a cut would hold. Called with mu.
+func (l *Log) tailBytes() (n int64) {
+	for k, sg := range l.segs {
+		if !sg.sealed {
+			n += max(int64(l.durableEnd(k)-sg.w), 0)
+		}
+	}
+	return n
+}
+
+// flushAll flushes the logs that have so many bytes to flush, or bytes of rows, a few at a time.
+func (c *checkpointer) flushAll(logs []*Log, worthy int64) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
@@ -153,7 +268,7 @@ func (c *checkpointer) flushAll(logs []*Log) error {
 	for range min(flushers, len(logs)) {
 		wg.Go(func() {
 			for l := range work {
-				if err := c.flushLog(l); err != nil {
+				if err := c.flushLog(l, worthy); err != nil {
 					mu.Lock()
 					failed = errors.Join(failed, err)
 					mu.Unlock()
@@ -169,19 +284,25 @@ func (c *checkpointer) flushAll(logs []*Log) error {
 	return failed
 }
 
-func (c *checkpointer) flushLog(l *Log) error {
+func (c *checkpointer) flushLog(l *Log, worthy int64) error {
 	bytes, rows := l.unflushed()
-	if bytes < flushWorthy && rows*segment.RowSize < flushWorthy && !l.sealable() {
+	if bytes < worthy && int64(rows)*segment.RowSize < worthy && !l.sealable() {
 		return nil
 	}
-	if bytes >= flushWorthy || l.sealable() {
-		if err := c.s.flush(l, true); err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, ErrDeleted) {
-			return err
-		} else if err != nil {
-			c.s.noteError(err) // the bytes go into the cut instead
+	var err error
+	if bytes >= worthy || l.sealable() {
+		if err = c.s.flush(l, true); c.s.condemnPath(l, err) {
+			return nil // its journal files stay, until the replica is out
 		}
 	}
-	return c.s.flushIndex(l)
+	if err == nil || isNoSpace(err) {
+		err = errors.Join(err, c.s.flushIndex(l))
+	}
+	if isNoSpace(err) || errors.Is(err, ErrDeleted) {
+		c.s.noteError(err) // what is few goes into the cut instead
+		return nil
+	}
+	return err
 }
 
 // sealable tells whether the log has segments behind a roll that are not sealed yet.
@@ -235,8 +356,22 @@ func (l *Log) TakeCut(st State) {
 	}
 	l.cutAsked = false
 	l.mu.Unlock()
+	l.s.checkpoints.answered()
+}
+
+// DeclineCut answers instead of TakeCut for an owner that has no state to give, or for a log that nobody owns: the next cut is taken
+// with the state that was given last. Without an answer the checkpoint would wait for one, and each later one again.
+func (l *Log) DeclineCut() {
+	l.mu.Lock()
+	l.cutAsked = false
+	l.mu.Unlock()
+	l.s.checkpoints.answered()
+}
+
+// answered wakes a checkpoint that waits for cuts.
+func (c *checkpointer) answered() {
 	select {
-	case l.s.checkpoints.given <- struct{}{}:
+	case c.given <- struct{}{}:
 	default:
 	}
 }
@@ -250,8 +385,10 @@ type takenCut struct {
 
 // cutAll stores the cuts of logs, then what follows from them about the journal. Each cut counts by itself, so they are
 // stored in several batches; only the last one is synced, which syncs those before, and it retires files.
-func (c *checkpointer) cutAll(logs []*Log) error {
+// It returns the logs that cannot be cut now.
+func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 	s := c.s
+	longest := s.longestTail()
 	completed := journal.Seq(s.completed.Load())
 	var taken []takenCut
 	var buf []byte
@@ -264,39 +401,42 @@ func (c *checkpointer) cutAll(logs []*Log) error {
 			l.mu.Unlock()
 			s.unlinkDropped(l, keys)
 		}
-		cut, garbage, ok, err := l.takeCut(completed)
+		cut, garbage, ok, err := l.takeCut(completed, longest)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !ok {
+			left = append(left, l)
 			continue
 		}
 		buf = cut.append(buf[:0])
 		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
-			return err
+			return nil, err
 		}
 		taken = append(taken, takenCut{l, cut.covered, garbage})
-		if b.Len() >= cutBatchBytes {
+		if int64(b.Len()) >= s.o.memTableBytes() {
 			if err := c.store(b, taken, pebble.NoSync); err != nil {
-				return err
+				return nil, err
 			}
 			if err := b.Close(); err != nil {
-				return err
+				return nil, err
 			}
 			b = s.meta.NewBatch()
 		}
 	}
-	if err := b.Set(completedKey, appendSeq(nil, completed), nil); err != nil {
-		return err
+	err = errors.Join(
+		b.Set(completedKey, appendSeq(nil, completed), nil), b.Set(coveredKey, appendSeq(nil, s.coveredBut(completed, taken)), nil))
+	if err != nil {
+		return nil, err
 	}
 	if err := c.store(b, taken, pebble.Sync); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range taken {
 		t.l.covered(t.covered)
 		s.unlinkDropped(t.l, t.garbage)
 	}
-	return c.retire(completed)
+	return left, c.retire(completed)
 }
 
 // store commits a batch, but for cuts of logs whose deletion was stored meanwhile.
@@ -341,18 +481,41 @@ func (c *checkpointer) retire(completed journal.Seq) error {
 // coveredSeq is the last sequence up to which every log's records are covered by its stored cut. A log that is being deleted
 // counts until that is durable: a crash may bring it back.
 func (s *Store) coveredSeq(completed journal.Seq) journal.Seq {
-	low := completed
 	if s.o.off.retireCovered {
-		return low
+		return completed
 	}
+	return s.coveredBut(completed, nil)
+}
+
+// coveredBut is coveredSeq for the moment in which the given cuts, which cover everything completed, are stored.
+func (s *Store) coveredBut(completed journal.Seq, taken []takenCut) journal.Seq {
+	stored := make(map[*Log]bool, len(taken))
+	for _, t := range taken {
+		stored[t.l] = true
+	}
+	low := completed
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if l.dirty != 0 {
+		if l.dirty != 0 && !stored[l] {
 			low = min(low, l.dirty-1)
 		}
 		l.mu.Unlock()
 	}
 	return low
+}
+
+// markStopped notes, as the last thing that a store does, that nobody will need the journal: whatever becomes of its files until the next
+// start, nothing is lost. That start takes the mark away in the batch that makes the first file live which frames are written to.
+func (s *Store) markStopped() error {
+	completed := journal.Seq(s.completed.Load())
+	if s.coveredSeq(completed) < completed { // a log that is half deleted has no cut
+		return nil
+	}
+	err := s.metaSet(stoppedKey, appendSeq(nil, s.journal.Last()))
+	if errors.Is(err, disk.ErrNoSpace) {
+		return nil // the next start replays
+	}
+	return err
 }
 
 // dirtyLogs returns the logs with something that no stored cut covers.
@@ -386,11 +549,12 @@ func (l *Log) covered(seq journal.Seq) {
 }
 
 // takeCut takes the log's cut as of the last completed round, or says that it cannot be taken now: a truncation or reset is
-// in flight. completed was read before. garbage are the segments whose files can go when the cut is stored.
-func (l *Log) takeCut(completed journal.Seq) (c *cut, garbage []segment.Key, ok bool, err error) {
+// in flight, or the cut would hold more than longest bytes of segments. completed was read before. garbage are the segments whose
+// files can go when the cut is stored.
+func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, garbage []segment.Key, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted {
+	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted || l.tailBytes() > longest {
 		return nil, nil, false, nil
 	}
 	if l.cutGiven && l.cutState.Applied <= l.doneIndex {
@@ -455,8 +619,19 @@ func (l *Log) cutSegment(k int) (cutSegment, bool) {
 	return c, ok
 }
 
-// unlinkDropped removes files that no stored cut and no later record of the journal names.
+// unlinkDropped removes files that no stored cut and no later record of the journal names. A deletion waits for it, or takes them
+// along.
 func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
+	if len(keys) == 0 {
+		return
+	}
+	l.mu.Lock()
+	deleted := l.deleted
+	l.unlinking = !deleted
+	l.mu.Unlock()
+	if deleted {
+		return
+	}
 	for _, k := range keys {
 		for _, name := range []string{k.Log(), k.Index()} {
 			err := s.fs.Remove(path.Join(s.logsDir, l.dir, name))
@@ -465,4 +640,8 @@ func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
 			}
 		}
 	}
+	l.mu.Lock()
+	l.unlinking = false
+	l.idle.Broadcast()
+	l.mu.Unlock()
 }

@@ -2,12 +2,17 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/journal"
 )
+
+// lastTries is how often a round is tried on a full disk once the store is being closed.
+const lastTries = 5
 
 // sealAfter is how long the journal is idle before the last round is vouched for by an empty frame.
 const sealAfter = 10 * time.Millisecond
@@ -29,7 +34,24 @@ type committer struct {
 	done      func(Pace)  // called after the Dones of a round; may be nil
 	completed journal.Seq // last completed round; the goroutine's own
 	unsealed  bool        // nothing vouches for it yet
+
+	opened time.Time    // what began counts from: a clock that is set must not look like a disk that hangs
+	began  atomic.Int64 // when the write under way began, in nanoseconds since opened; 0: there is none
 }
+
+// Stalled returns for how long the commit round in flight has been waiting for the disk; 0 while there is none.
+func (s *Store) Stalled() time.Duration {
+	c := &s.commits
+	began := c.began.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Since(c.opened) - time.Duration(began)
+}
+
+// begin and end mark what Stalled measures.
+func (c *committer) begin() { c.began.Store(max(1, int64(time.Since(c.opened)))) }
+func (c *committer) end()   { c.began.Store(0) }
 
 // add queues appends for the next round.
 func (c *committer) add(appends []*Append) {
@@ -146,7 +168,10 @@ func (c *committer) commit() bool {
 	defer r.clear()
 	defer r.release()
 	if r.sync {
-		if err := c.write(); err != nil {
+		c.begin()
+		err := c.write()
+		c.end()
+		if err != nil {
 			c.s.fail(err)
 			return false
 		}
@@ -201,9 +226,10 @@ func (c *committer) write() error {
 	return nil
 }
 
-// writeFrame writes and syncs the frame. Without space it waits for the checkpointer to free journal files.
+// writeFrame writes and syncs the frame. Without space it waits for the checkpointer to free journal files, but not for long when the
+// store is being closed.
 func (c *committer) writeFrame() (journal.Written, error) {
-	for {
+	for last := lastTries; ; {
 		w, err := c.s.journal.WriteSync(&c.round.frame, c.completed)
 		if err == nil {
 			c.s.metrics.journalBytes.Add(uint64(w.Bytes))
@@ -213,9 +239,12 @@ func (c *committer) writeFrame() (journal.Written, error) {
 		if !errors.Is(err, disk.ErrNoSpace) {
 			return w, err
 		}
-		c.s.noteNoSpace(err)
-		if !c.s.checkpoints.waitForSpace() {
-			return w, err
+		c.s.space.shortage(err)
+		if c.s.isStopping() {
+			last--
+		}
+		if last == 0 || !c.s.checkpoints.waitForSpace() {
+			return w, fmt.Errorf("wal: the disk is full: a round was not written: %w", err)
 		}
 	}
 }
@@ -261,7 +290,9 @@ func (rl *roundLog) complete(seq journal.Seq) {
 // seal vouches for the last round. It is synced, so that a later frame in another file cannot outlive it.
 func (c *committer) seal() {
 	c.round.frame.Reset()
+	c.begin()
 	w, err := c.s.journal.WriteSync(&c.round.frame, c.completed)
+	c.end()
 	c.unsealed = false
 	switch {
 	case errors.Is(err, disk.ErrNoSpace): // the next round vouches

@@ -45,6 +45,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{rule: "replayCovered", off: rules{replayCovered: true}},
 		{rule: "referenceCheck", off: rules{referenceCheck: true}},
 		{rule: "deletionSync", off: rules{deletionSync: true}},
+		{rule: "stopMark", off: rules{stopMark: true}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			if _, long := os.LookupEnv("QUORUMLOG_CRASH_SEEDS"); c.rare && !long {

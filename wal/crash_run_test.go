@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -218,7 +219,7 @@ func (r *crashRun) within(what string, call func() error) bool {
 	r.await(what, func() bool { return len(result) > 0 })
 	select {
 	case err := <-result:
-		if err != nil && !r.disk.Halted() && r.fault == nil {
+		if err != nil && !r.disk.Halted() && r.fault == nil && !(r.full && isNoSpace(err)) {
 			r.broke("%s: %v", what, err)
 		}
 		return err == nil
@@ -231,6 +232,11 @@ func (r *crashRun) within(what string, call func() error) bool {
 // well: even a failed store returns from its calls.
 func (r *crashRun) await(what string, done func() bool) {
 	late := false
+	if r.full { // what waits for space gets it in the end
+		disk := r.disk
+		timer := time.AfterFunc(500*time.Millisecond, func() { disk.SetCapacity(0) })
+		defer timer.Stop()
+	}
 	timer := time.AfterFunc(patience, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -405,10 +411,19 @@ func (w *watcher) before(op disksim.Op) error {
 	if w.hit(op, false) {
 		w.r.disk.Halt()
 	}
+	if w.r.full && op.Kind <= disksim.OpSyncDir && w.dice(200) == 0 {
+		w.r.disk.SetCapacity(w.r.disk.Used() + int64(w.dice(3))*disk.BlockSize) // somebody else took the rest
+	}
 	if w.r.fault != nil {
 		return w.r.fault(op)
 	}
 	return nil
+}
+
+func (w *watcher) dice(n int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.IntN(n)
 }
 
 // dawdle lets other goroutines overtake a write to a segment.

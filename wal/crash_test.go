@@ -64,5 +64,5 @@ func crashTest(t *testing.T, n int, config func(seed uint64) crashConfig) {
 }
 
 func TestCrashes(t *testing.T) {
-	crashTest(t, 40, func(uint64) crashConfig { return crashConfig{boots: 8, ops: 60} })
+	crashTest(t, 40, func(seed uint64) crashConfig { return crashConfig{boots: 8, ops: 60, full: seed%4 == 3} })
 }

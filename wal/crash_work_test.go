@@ -52,7 +52,10 @@ func (r *crashRun) work() {
 // fillOrFree leaves little space on the disk, or much.
 func (r *crashRun) fillOrFree() {
 	r.disk.SetCapacity(0)
-	if r.rng.IntN(2) == 0 {
+	switch r.rng.IntN(4) {
+	case 0:
+		r.disk.SetCapacity(r.disk.Used())
+	case 1:
 		r.disk.SetCapacity(r.disk.Used() + 1 + r.rng.Int64N(2<<20))
 	}
 }

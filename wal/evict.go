@@ -1,10 +1,12 @@
 package wal
 
 import (
+	"sort"
 	"sync"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 const (
@@ -50,17 +52,37 @@ func (e *evictor) next() *Log {
 	return l
 }
 
+// forget drops the entries of a log that is gone: where memory is not short nobody would ever come to them, and they keep the log.
+func (e *evictor) forget(l *Log) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for i := range e.n {
+		if x := e.ring[(e.head+i)%len(e.ring)]; x != l {
+			e.ring[(e.head+n)%len(e.ring)] = x
+			n++
+		}
+	}
+	for i := n; i < e.n; i++ {
+		e.ring[(e.head+i)%len(e.ring)] = nil
+	}
+	e.n = n
+}
+
 func (e *evictor) len() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.n
 }
 
-// evict drops the oldest chunks that are flushed and committed until the tails take no more than target, looking at no more
-// than limit of them. It returns whether it got there.
+// evictTo is what eviction leaves in use: a little less than it may, or it would begin again at once.
+func (s *Store) evictTo() int64 { return s.o.CacheBytes - s.o.CacheBytes/8 }
+
+// evict drops the oldest chunks that are flushed and committed, with their rows, until the tails take no more than target, looking at
+// no more than limit of them. It returns whether it got there.
 func (s *Store) evict(target int64, limit int) bool {
 	limit = min(limit, s.lru.len())
-	for ; limit > 0 && s.memory.used.Load() > target; limit-- {
+	for ; limit > 0 && s.memory.held() > target; limit-- {
 		l := s.lru.next()
 		if l == nil {
 			break
@@ -69,7 +91,7 @@ func (s *Store) evict(target int64, limit int) bool {
 			s.lru.grown(l, 1) // later
 		}
 	}
-	return s.memory.used.Load() <= target
+	return s.memory.held() <= target
 }
 
 // tellEvictor passes on how much a segment's tail grew. Called with mu.
@@ -100,22 +122,22 @@ func (l *Log) evictOne() bool {
 			return false
 		}
 		l.tellEvictor(sg) // of what is left in a smaller chunk
-		sg.forgetRows(id.Position(sg.tail.start(int64(sg.end))))
+		l.forgetRows(sg)
 		return true
 	}
 	return true
 }
 
-// forgetRows drops the rows of entries that are neither in the tail nor missing in the index on disk. Called with mu.
-func (sg *seg) forgetRows(start id.Position) {
-	n := 0
-	for n < len(sg.rows) && sg.rows[n].Index < sg.indexed && sg.rows[n].End() <= start {
-		n++
-	}
+// forgetRows drops the rows of entries that are neither in the tail nor missing in the index on disk. Whoever shortens the tail or
+// writes the index calls it: there is no other way for a row to become one of these. Called with mu.
+func (l *Log) forgetRows(sg *seg) {
+	start := id.Position(sg.tail.start(int64(sg.end)))
+	n := sort.Search(len(sg.rows), func(n int) bool { return sg.rows[n].Index >= sg.indexed || sg.rows[n].End() > start })
 	if n < len(sg.rows)/2 || n == 0 {
 		return // moving the rest would cost more than it frees
 	}
 	sg.timeBefore = sg.rows[n-1].MaxTimestamp
-	sg.rows = append(sg.rows[:0:0], sg.rows[n:]...)
+	sg.rows = append([]segment.Row(nil), sg.rows[n:]...)
 	sg.rowBase += id.Index(n)
+	l.s.memory.countRows(sg)
 }

@@ -6,21 +6,20 @@ import (
 	"io/fs"
 	"path"
 	"sync"
-	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
 
-// maxOpenSegments bounds the files that are kept open, two for each segment.
-const maxOpenSegments = 2048
-
-// files keeps the files of segments open, the least recently used ones are closed.
+// files keeps the files of segments open, the least recently used ones are closed. There are never more than most of them, unless all
+// are in use: nobody waits for a file that another one holds.
 type files struct {
-	s *Store
+	s    *Store
+	most int // segments with open files, two each
 
-	mu   sync.Mutex
-	open map[*seg]*openSeg
-	lru  list.List // of *openSeg without references, the oldest first
+	mu      sync.Mutex
+	open    map[*seg]*openSeg
+	opening int       // segments that somebody is about to insert
+	lru     list.List // of *openSeg without references, the oldest first
 }
 
 // openSeg is a segment whose files are in use. log and index stay valid until release.
@@ -43,6 +42,8 @@ func (f *files) acquire(l *Log, sg *seg) (*openSeg, error) {
 	}
 	f.mu.Unlock()
 	dir := path.Join(f.s.logsDir, l.dir)
+	f.makeRoom()
+	defer f.roomTaken()
 	log, err := f.s.fs.Open(path.Join(dir, sg.key.Log()))
 	if err != nil {
 		return nil, err
@@ -52,6 +53,23 @@ func (f *files) acquire(l *Log, sg *seg) (*openSeg, error) {
 		return nil, errors.Join(err, log.Close())
 	}
 	return f.insert(sg, log, index), nil
+}
+
+// makeRoom closes files so that those of one more segment may be opened. It comes before the opening: the limit of the process is
+// there while files are opened, too. roomTaken follows when they are inserted, or will not be.
+func (f *files) makeRoom() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening++
+	for len(f.open)+f.opening > f.most && f.lru.Len() > 0 {
+		f.close(f.lru.Front().Value.(*openSeg))
+	}
+}
+
+func (f *files) roomTaken() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening--
 }
 
 // insert adds files that were just opened or created, with one reference.
@@ -68,9 +86,6 @@ func (f *files) insert(sg *seg, log, index disk.File) *openSeg {
 		f.open = make(map[*seg]*openSeg)
 	}
 	f.open[sg] = o
-	for len(f.open) > maxOpenSegments && f.lru.Len() > 0 {
-		f.close(f.lru.Front().Value.(*openSeg))
-	}
 	return o
 }
 
@@ -92,12 +107,17 @@ func (f *files) release(o *openSeg) {
 		f.close(o)
 		return
 	}
+	if len(f.open)+f.opening > f.most { // it was opened while all were in use
+		f.close(o)
+		return
+	}
 	o.elem = f.lru.PushBack(o)
 }
 
 // forget closes the files of a segment as soon as nobody uses them.
 func (f *files) forget(sg *seg) {
 	sg.dropped.Store(true)
+	f.s.rows.forget(sg)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o := f.open[sg]; o != nil {
@@ -116,6 +136,16 @@ func (f *files) close(o *openSeg) {
 		delete(f.open, o.sg)
 	}
 	_, _ = o.log.Close(), o.index.Close() // all that matters was synced
+}
+
+// closeIdle closes the files of up to n segments that nobody uses, the least recently used ones. It returns how many.
+func (f *files) closeIdle(n int) (closed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ; closed < n && f.lru.Len() > 0; closed++ {
+		f.close(f.lru.Front().Value.(*openSeg))
+	}
+	return closed
 }
 
 func (f *files) closeAll() {
@@ -166,7 +196,7 @@ type prepareJob struct {
 
 // prepare asks for files and space of a segment when they are missing or about to be. Called with the log's mu.
 func (s *Store) prepare(l *Log, sg *seg) {
-	if sg.preparing || s.noSpace.Load() {
+	if sg.preparing || s.space.full.Load() || !sg.ready && l.Condemned() == CondemnedWrites {
 		return
 	}
 	full := sg.allocated >= l.segmentBytes+mib && int64(sg.end) <= sg.allocated // it rolls before it needs more
@@ -180,7 +210,7 @@ func (s *Store) prepare(l *Log, sg *seg) {
 
 // catchUp asks for a flush of a log. Called with its mu.
 func (s *Store) catchUp(l *Log) {
-	if l.catchingUp || s.noSpace.Load() {
+	if l.catchingUp || s.space.full.Load() {
 		return
 	}
 	l.catchingUp = true
@@ -233,10 +263,12 @@ func (s *Store) runPreparer() {
 			if j.sg == nil {
 				err = s.flush(j.l, false)
 			} else {
-				err = s.prepareFiles(j.l, j.sg)
+				err = s.prepareFiles(j.l, j.sg, 0)
 			}
 			j.done()
-			s.noteError(err)
+			if !s.condemnPath(j.l, err) {
+				s.noteError(err)
+			}
 		}
 	}
 }
@@ -270,14 +302,14 @@ func (s *Store) noteError(err error) {
 	switch {
 	case err == nil || errors.Is(err, ErrDeleted): // a dropped segment needs no files
 	case errors.Is(err, disk.ErrNoSpace):
-		s.noteNoSpace(err)
+		s.space.shortage(err)
 	default:
 		s.fail(err)
 	}
 }
 
 // prepareNow is prepare for one who can wait: it returns when the segment has files and space up to position to. The caller
-// has set l.writing.
+// has set l.writing or l.writingIndex.
 func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 	l.mu.Lock()
 	for sg.preparing && !s.failed() {
@@ -290,41 +322,49 @@ func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 	sg.preparing = true
 	l.preparing++
 	l.mu.Unlock()
-	err := s.prepareFiles(l, sg)
+	err := s.prepareFiles(l, sg, to)
 	prepareJob{l, sg}.done()
 	return err
 }
 
-// prepareFiles creates the files of a segment if it has none, and takes the next step of space. The caller has set
-// sg.preparing.
-func (s *Store) prepareFiles(l *Log, sg *seg) error {
+// prepareFiles creates the files of a segment if it has none, and takes the next step of space. Bytes up to position need were
+// accepted already: for these the ballast is given up. The caller has set sg.preparing.
+func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 	l.mu.Lock()
 	ready, allocated, end, deleted, own := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.own
 	l.mu.Unlock()
 	if deleted || sg.dropped.Load() {
 		return ErrDeleted
 	}
-	target := disk.RoundUp(max(allocated, end) + step(allocated)) // more than there is, also so that the length is dirty
-	if free, err := s.fs.FreeBytes(s.o.Dir); err != nil {
+	target, err := s.targetOf(allocated, end, need)
+	if err != nil {
 		return err
-	} else if free-(target-allocated) < s.o.ReserveBytes {
-		if free-(disk.RoundUp(end)+mib-allocated) < s.o.ReserveBytes {
-			return errReserve
-		}
-		target = disk.RoundUp(end) + mib
 	}
 	var o *openSeg
-	var err error
-	if ready {
-		o, err = s.files.acquire(l, sg)
+	open := func() (err error) {
+		if ready {
+			o, err = s.files.acquire(l, sg)
+		} else {
+			o, err = s.createFiles(l, sg, own)
+		}
+		return err
+	}
+	take := func() error { return o.log.Preallocate(target) }
+	if need == 0 {
+		err = open()
 	} else {
-		o, err = s.createFiles(l, sg, own)
+		err = s.space.must(leastGiven, open)
 	}
 	if err != nil {
 		return err
 	}
 	defer s.files.release(o)
-	if err := o.log.Preallocate(target); err != nil {
+	if need == 0 {
+		err = take()
+	} else {
+		err = s.space.must(target-allocated, take)
+	}
+	if err != nil {
 		return err
 	}
 	if err := o.log.Sync(); err != nil {
@@ -344,6 +384,20 @@ func (s *Store) prepareFiles(l *Log, sg *seg) error {
 	return nil
 }
 
+// targetOf returns up to where a segment should have its space: more than it has, also so that the length is dirty. On a full disk
+// that is what is needed and no more.
+func (s *Store) targetOf(allocated, end, need int64) (int64, error) {
+	for _, target := range [...]int64{disk.RoundUp(max(allocated, end) + step(allocated)), disk.RoundUp(max(allocated, end) + mib)} {
+		if ok, err := s.space.allows(target - allocated); ok || err != nil {
+			return target, err
+		}
+	}
+	if need == 0 {
+		return 0, errReserve
+	}
+	return max(disk.RoundUp(need), allocated+disk.BlockSize), nil
+}
+
 // createFiles makes the files of a segment, and its directory durably if there is none.
 func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
 	dir := path.Join(s.logsDir, l.dir)
@@ -359,6 +413,8 @@ func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
 			return nil, err
 		}
 	}
+	s.files.makeRoom()
+	defer s.files.roomTaken()
 	log, err := s.createFile(path.Join(dir, sg.key.Log()), own)
 	if err != nil {
 		return nil, err
@@ -387,71 +443,4 @@ func (s *Store) createFile(name string, own bool) (disk.File, error) {
 		return nil, err
 	}
 	return s.fs.Create(name)
-}
-
-// noteNoSpace remembers that the disk is full; the checkpointer looks again from time to time.
-func (s *Store) noteNoSpace(err error) {
-	if !s.noSpace.Swap(true) {
-		s.o.Logger.Warn("the disk is full, or nearly so: producers are refused until space is freed", "dir", s.o.Dir, "error", err)
-	}
-}
-
-// checkSpace looks whether there is space again, or no more.
-func (s *Store) checkSpace() {
-	free, err := s.fs.FreeBytes(s.o.Dir)
-	if err != nil {
-		return
-	}
-	low := free < s.o.ReserveBytes+smallestStep || s.journal.ShortOfSpace() && s.journal.Room() < s.o.JournalFileBytes/2
-	if low {
-		s.noteNoSpace(errReserve)
-	} else if s.noSpace.Swap(false) {
-		s.o.Logger.Info("the disk has space again", "dir", s.o.Dir, "free", free)
-		s.commits.kick()
-	}
-}
-
-const spaceCheckInterval = time.Second
-
-// The ballast is a file of nothing that makes room for the copy of the last round when a store starts on a full disk.
-const (
-	ballastName  = "ballast"
-	ballastExtra = 2 * mib // for a round that is larger than half a file because of one large append
-)
-
-// keepBallast makes the ballast if there is none and enough space. Failing does no harm before the disk is full.
-func (s *Store) keepBallast() {
-	name, size := path.Join(s.o.Dir, ballastName), s.o.JournalFileBytes+ballastExtra
-	if s.ballast {
-		return
-	}
-	if info, err := s.fs.Stat(name); err == nil && info.Size == size {
-		s.ballast = true
-		return
-	}
-	free, err := s.fs.FreeBytes(s.o.Dir)
-	if err != nil || free < s.o.ReserveBytes+2*size {
-		return
-	}
-	_ = s.fs.Remove(name)
-	f, err := s.fs.Create(name)
-	if err != nil {
-		return
-	}
-	err = errors.Join(f.Preallocate(size), f.Sync(), f.Close())
-	if s.ballast = err == nil; err != nil {
-		_ = s.fs.Remove(name)
-	}
-}
-
-// dropBallast gives its space to a recovery that may need it.
-func (s *Store) dropBallast() error {
-	free, err := s.fs.FreeBytes(s.o.Dir)
-	if err != nil || free > 2*(s.o.JournalFileBytes+ballastExtra) {
-		return err
-	}
-	if err := s.fs.Remove(path.Join(s.o.Dir, ballastName)); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -39,9 +39,10 @@ func (s *Store) flush(l *Log, patient bool) error {
 	}
 }
 
-// hurried tells whether somebody waits for a checkpoint: producers that are held back or soon will be, or the end of the store.
+// hurried tells whether somebody waits for a checkpoint: the start of the store, or producers that are held back or soon will be.
 func (s *Store) hurried() bool {
-	return s.Pressure() != PressureNone || s.memory.used.Load() > s.o.CacheBytes || s.checkpoints.uncut.Load() > 2*s.o.CheckpointBytes
+	return s.checkpoints.starting || s.Pressure() != PressureNone || s.memory.held() > s.o.CacheBytes ||
+		s.checkpoints.uncut.Load() > s.o.CheckpointBytes+s.o.CheckpointBytes/2
 }
 
 // rest waits, but not for a store that closes or failed.
@@ -90,7 +91,7 @@ func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, e
 		}
 	}
 	if seal {
-		return true, s.seal(l, sg, pieces, rows)
+		return true, s.space.must(int64(len(rows))*segment.RowSize, func() error { return s.seal(l, sg, pieces, rows) })
 	}
 	if err := s.writePieces(l, sg, pieces, from); err != nil {
 		return false, err
@@ -108,11 +109,13 @@ func (s *Store) writePieces(l *Log, sg *seg, pieces []piece, at id.Position) err
 		return err
 	}
 	defer s.files.release(o)
-	bufs := make([][]byte, len(pieces))
+	bufs, bytes := make([][]byte, len(pieces)), int64(0)
 	for i, p := range pieces {
 		bufs[i] = p.bytes()
+		bytes += int64(len(bufs[i]))
 	}
-	if err := o.log.WritevAt(bufs, int64(at)); err != nil || s.o.off.flushSync {
+	err = s.space.must(bytes, func() error { return o.log.WritevAt(bufs, int64(at)) })
+	if err != nil || s.o.off.flushSync {
 		return err
 	}
 	return o.log.Sync()
@@ -182,6 +185,7 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 	}
 	l.mu.Lock()
 	sg.w, sg.indexed, sg.sealed = end, indexed+id.Index(len(rows)), true
+	l.forgetRows(sg)
 	l.mu.Unlock()
 	l.markDirty()
 	return nil
@@ -234,7 +238,7 @@ func (s *Store) flushIndex(l *Log) error {
 		sg := l.segs[k]
 		last := min(l.lastOf(k), l.commit(), l.doneIndex)
 		n := 0
-		if !sg.sealed && !sg.sealing && sg.ready && last >= sg.indexed {
+		if !sg.sealed && !sg.sealing && last >= sg.indexed {
 			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
 		}
 		if n == 0 {
@@ -243,12 +247,20 @@ func (s *Store) flushIndex(l *Log) error {
 		}
 		at := int(sg.indexed - sg.rowBase)
 		rows := append([]segment.Row(nil), sg.rows[at:at+n]...)
+		ready := sg.ready
 		l.writingIndex = true
 		l.mu.Unlock()
-		err := s.appendRows(l, sg, rows)
+		var err error
+		if !ready { // control entries have rows only: nothing else might ever make the files
+			err = s.prepareNow(l, sg, 0)
+		}
+		if err == nil {
+			err = s.appendRows(l, sg, rows)
+		}
 		l.mu.Lock()
 		if err == nil {
 			sg.indexed += id.Index(n)
+			l.forgetRows(sg)
 		}
 		l.writingIndex = false
 		l.idle.Broadcast()
@@ -265,7 +277,10 @@ func (s *Store) appendRows(l *Log, sg *seg, rows []segment.Row) error {
 		return err
 	}
 	defer s.files.release(o)
-	if err := s.writeRows(o.index, rows, int64(rows[0].Index-sg.first)*segment.RowSize); err != nil {
+	err = s.space.must(int64(len(rows))*segment.RowSize, func() error {
+		return s.writeRows(o.index, rows, int64(rows[0].Index-sg.first)*segment.RowSize)
+	})
+	if err != nil {
 		return err
 	}
 	return o.index.Sync()

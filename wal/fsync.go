@@ -53,13 +53,21 @@ func (s *Store) syncLate() error {
 	}
 	u, dir := s.unsynced, s.o.Dir
 	err := errors.Join(
-		disk.SyncTree(u.fs, path.Join(dir, "journal")), disk.SyncTree(u.fs, s.logsDir), u.fs.SyncDir(dir),
+		disk.SyncTree(u.fs, path.Join(dir, "journal")), disk.SyncTree(u.fs, s.logsDir), syncFile(u.fs, path.Join(dir, guardName)), u.fs.SyncDir(dir),
 		syncPebbleTree(u.pebble, path.Join(dir, "meta")), syncMetaDir(u.pebble, dir), syncMetaDir(u.pebble, path.Dir(dir)),
 	)
 	if err != nil {
 		return fmt.Errorf("wal: sync what was written without: %w", err)
 	}
 	return nil
+}
+
+func syncFile(fs disk.FS, name string) error {
+	f, err := fs.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // syncPebbleTree is disk.SyncTree for Pebble's kind of file system.

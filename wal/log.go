@@ -19,14 +19,14 @@ type Log struct {
 	replica      id.Replica
 	name, dir    string // dir is relative to the store's logs directory
 	topic        id.Topic
-	segmentBytes int64
+	segmentBytes int64 // guarded by mu
 
 	// What readers ask for all the time, beside the lock. Written with mu.
 	first, last, committed atomic.Uint64
 	startOffset, next      atomic.Int64
 
 	mu     sync.Mutex
-	idle   sync.Cond // on mu: direct or writing became false
+	idle   sync.Cond // on mu: somebody is no more at work on the files (busy)
 	start  Start
 	epochs []epoch // written by the owner with mu, read by it without
 	segs   []*seg  // ascending; the last one is written to
@@ -53,12 +53,14 @@ type Log struct {
 	writing bool // the checkpointer writes to a segment
 	// writingIndex: the checkpointer writes to an index.
 	writingIndex bool
+	unlinking    bool // the checkpointer removes files that were dropped
 	preparing    int  // jobs of the preparer for the log, also for dropped segments
 	catchingUp   bool // one of them is a flush
 	changed      bool // the stored cut is behind although no journal record says so
 	deleted      bool
 
-	forgotten bool // its deletion is stored, or about to be; guarded by Store.metaMu
+	condemned atomic.Uint32 // a Condemnation
+	forgotten bool          // its deletion is stored, or about to be; guarded by Store.metaMu
 
 	cutAsked bool  // the checkpointer waits for TakeCut
 	cutGiven bool  // TakeCut was called since
@@ -93,6 +95,7 @@ type seg struct {
 	indexed id.Index
 	rows    []segment.Row // from index rowBase on; rowBase <= indexed
 	rowBase id.Index
+	counted int // capacity of rows that the store's memory counts
 	// maxTime is the running maximum of the timestamps, timeBefore what it was before the first of rows.
 	maxTime, timeBefore int64
 	tail                tail
@@ -112,6 +115,16 @@ func newLog(s *Store, spec *Spec, dir string) *Log {
 		l.segmentBytes = s.o.SegmentBytes
 	}
 	return l
+}
+
+// SetSegmentBytes changes the size at which segments roll, from the next batch on; 0 takes Options.SegmentBytes. It comes back with the
+// log if a cut was stored since, so whoever has another source says it again after a start.
+func (l *Log) SetSegmentBytes(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.segmentBytes = n; n == 0 {
+		l.segmentBytes = l.s.o.SegmentBytes
+	}
 }
 
 // resetTo makes the log empty at a point. Called with mu.
@@ -139,8 +152,14 @@ func (l *Log) drop(sg *seg) {
 	l.dropped[sg.key.Base] = max(l.dropped[sg.key.Base], sg.key.ID)
 	l.garbage = append(l.garbage, sg.key)
 	sg.tail.clear()
-	sg.rows = nil
+	l.dropRows(sg)
 	l.s.files.forget(sg)
+}
+
+// dropRows forgets the rows of a segment that nobody reads any more. Called with mu.
+func (l *Log) dropRows(sg *seg) {
+	sg.rows = nil
+	l.s.memory.countRows(sg)
 }
 
 // Group returns the log's Raft group.
@@ -326,6 +345,7 @@ func (l *Log) push(sg *seg, row segment.Row) {
 		l.epochs = append(l.epochs, epoch{row.Index, row.Term})
 	}
 	sg.rows = append(sg.rows, row)
+	l.s.memory.countRows(sg)
 	sg.end = row.End()
 	sg.maxTime = row.MaxTimestamp
 	l.last.Store(uint64(row.Index))

@@ -78,13 +78,13 @@ func TestRollsSealsAndReadsFromDisk(t *testing.T) {
 				break
 			}
 		}
-		if got, _, ok := d.l.OffsetForTime(ts, d.l.NextOffset()); ok != found || ok && got != wantOffset {
+		if got, _, ok, err := d.l.OffsetForTime(ts, d.l.NextOffset()); err != nil || ok != found || ok && got != wantOffset {
 			t.Errorf("offset for time %d is %d %v, want %d %v", ts, got, ok, wantOffset, found)
 		}
 	}
 	closeStore(t, s)
 
-	files, err := filepath.Glob(filepath.Join(o.Dir, "logs", "topic-1", "*.log"))
+	files, err := filepath.Glob(filepath.Join(o.Dir, "logs", d.l.dir, "*.log"))
 	if err != nil || len(files) < 6 {
 		t.Fatalf("segments: %v, %v", files, err)
 	}
@@ -180,7 +180,7 @@ func TestDeleteAndCreateAgain(t *testing.T) {
 	if err := s.Delete(ctx, d.l); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(o.Dir, "logs", "topic-1")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(o.Dir, "logs", d.l.dir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the directory is still there: %v", err)
 	}
 	l, err := s.Create(ctx, Spec{Group: 2, Replica: 7, Name: "topic-1", Start: Start{Index: 10, Term: 1}})

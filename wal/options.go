@@ -23,7 +23,8 @@ type Options struct {
 	// Logger takes few lines: what was recovered, refused, or failed. nil drops them.
 	Logger *slog.Logger
 
-	// CacheBytes bounds the memory of all tails. Flushed, committed and oldest bytes are dropped to keep it. Default 512 MiB.
+	// CacheBytes bounds the memory of all tails and of the index rows that are in memory. Flushed, committed and oldest bytes are
+	// dropped to keep it, and rows that are in the index. Less than a block of each stays: 4 KiB a log. Default 512 MiB.
 	CacheBytes int64
 	// DirectAppendBytes is the number of new bytes of a log in one round from which they are written to the segment at once.
 	// Default 48 KiB.
@@ -31,18 +32,27 @@ type Options struct {
 	// JournalFileBytes is the size of a journal file. Default 64 MiB.
 	JournalFileBytes int64
 	// CheckpointBytes is how many bytes in the journal start a checkpoint. They are what recovery replays and holds in
-	// memory. Default 4 journal files, but no more than half of CacheBytes.
+	// memory. Default 4 journal files. It is never more than half of CacheBytes: see Store.Pressure.
 	CheckpointBytes int64
 	// CheckpointInterval is the longest time between checkpoints of a store that is written to. Default 60 s.
 	CheckpointInterval time.Duration
 	// SegmentBytes is the size at which segments roll. Default 1 GiB.
 	SegmentBytes int64
-	// ReserveBytes of free disk are kept for votes, hard states and Pebble: below it producers are to be refused.
-	// Default 256 MiB.
+	// ReserveBytes of disk are kept for votes, hard states and Pebble: when less is free producers are to be refused. It is at least
+	// what journal and Pebble may take on a full disk, some 180 MiB with journal files of 64 MiB; less is raised to that. Default
+	// 256 MiB.
 	ReserveBytes int64
+
+	// MaxOpenFiles is how many files the store has open at once, at least LeastOpenFiles: two for each segment that was used lately,
+	// and those of journal and Pebble. It may be a few more while all are in use. Default 4376, for 2048 segments.
+	MaxOpenFiles int
 
 	// OnFatal is called once, when a write or a sync failed: nothing is acknowledged from then on, and the process must exit.
 	OnFatal func(error)
+	// OnCondemned is told, once, of each log whose stored bytes turned out bad, or whose files cannot be made. It is called by a
+	// goroutine of the store, one call at a time, and may block, but not until the store is closed. Whoever is told calls
+	// Store.Refuse when the replica can be spared; nil does so at once.
+	OnCondemned func(*Log, Condemnation, Refusal)
 
 	// off switches rules of durability off, so that tests can show that each is needed.
 	off rules
@@ -67,6 +77,7 @@ type rules struct {
 	replayCovered    bool // §4.1: records that the cut covers are skipped
 	referenceCheck   bool // §4.2: the last round's references are checked
 	droppedTerm      bool // §4.2: term and vote of dropped records stay
+	stopMark         bool // §4: the mark of an orderly stop goes before the first frame is written
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
 }
 
@@ -74,6 +85,27 @@ const (
 	kib = 1 << 10
 	mib = 1 << 20
 )
+
+// How the files of MaxOpenFiles are shared. The journal has its live files open, seldom more than ten; Pebble insists on 64 tables, and
+// has ten other files. What is left is for segments: at least as many as the committer's workers write to at once.
+const (
+	journalFiles      = 24
+	leastPebbleFiles  = 74
+	mostPebbleFiles   = 256
+	leastSegmentFiles = 2 * ioWorkers
+	defaultSegments   = 2048
+
+	// LeastOpenFiles is the smallest Options.MaxOpenFiles.
+	LeastOpenFiles = journalFiles + leastPebbleFiles + leastSegmentFiles
+)
+
+// pebbleFiles is Pebble's share of MaxOpenFiles.
+func (o *Options) pebbleFiles() int {
+	return min(max(o.MaxOpenFiles/8, leastPebbleFiles), mostPebbleFiles)
+}
+
+// openSegments is how many segments may have open files.
+func (o *Options) openSegments() int { return (o.MaxOpenFiles - journalFiles - o.pebbleFiles()) / 2 }
 
 func (o Options) withDefaults() Options {
 	set := func(p *int64, v int64) {
@@ -87,9 +119,13 @@ func (o Options) withDefaults() Options {
 	set(&o.CacheBytes, 512*mib)
 	set(&o.DirectAppendBytes, 48*kib)
 	set(&o.JournalFileBytes, 64*mib)
-	set(&o.CheckpointBytes, min(4*o.JournalFileBytes, o.CacheBytes/2))
+	set(&o.CheckpointBytes, 4*o.JournalFileBytes)
+	o.CheckpointBytes = min(o.CheckpointBytes, o.CacheBytes/2)
 	set(&o.SegmentBytes, 1<<30)
-	set(&o.ReserveBytes, 256*mib)
+	set(&o.ReserveBytes, max(256*mib, o.leastReserve()))
+	if o.MaxOpenFiles == 0 {
+		o.MaxOpenFiles = journalFiles + mostPebbleFiles + 2*defaultSegments
+	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute
 	}

@@ -64,7 +64,7 @@ func TestSlowPreparerIsNoFullDisk(t *testing.T) {
 		d.submit(d.batchEntry(3000))
 		d.wait(1)
 	}
-	s.checkSpace()
+	s.space.look()
 	if p := s.Pressure(); p == PressureNoSpace {
 		t.Errorf("the pressure is %v while a journal file is being made", p)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
-// slowFS holds up one sync of an index file until the test says so.
+// slowFS holds up one sync of the first segment's index until the test says so. Those of others are the preparer's.
 type slowFS struct {
 	disk.FS
 	armed   atomic.Bool
@@ -23,7 +23,7 @@ type slowFile struct {
 }
 
 func (f *slowFS) wrap(name string, x disk.File, err error) (disk.File, error) {
-	if err != nil || !strings.HasSuffix(name, ".index") {
+	if err != nil || !strings.HasSuffix(name, segment.Key{}.Index()) {
 		return x, err
 	}
 	return &slowFile{x, f}, nil
@@ -72,6 +72,11 @@ func TestSealAndIndexDoNotCountRowsTwice(t *testing.T) {
 	if len(l.segs) != 2 {
 		t.Fatal(len(l.segs))
 	}
+	eventually(t, "files of the second segment, whose syncs are none of this", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.segs[1].ready && l.preparing == 0
+	})
 	fs.armed.Store(true)
 	done := make(chan error)
 	go func() { done <- s.flushIndex(l) }() // the checkpointer

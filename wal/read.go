@@ -131,12 +131,16 @@ func (l *Log) readEntries(lo, hi id.Index, maxBytes int) ([]Entry, error) {
 	v := l.view(k)
 	l.mu.Unlock()
 	hi = min(hi, v.last+1)
-	if err := v.rowsFrom(r, lo, func(row *segment.Row, n int64) bool {
-		return row.Index < hi && (len(r.rows) == 0 || n <= int64(maxBytes))
-	}); err != nil {
-		return nil, err
-	}
-	return v.entries(r)
+	var entries []Entry
+	err := v.attempt(r, maxBytes, func(maxBytes int) (err error) {
+		if err = v.rowsFrom(r, lo, func(row *segment.Row, n int64) bool {
+			return row.Index < hi && (len(r.rows) == 0 || n <= int64(maxBytes))
+		}); err == nil {
+			entries, err = v.entries(r)
+		}
+		return err
+	})
+	return entries, err
 }
 
 // entries returns the entries of r.rows with their data in fresh memory.
@@ -198,6 +202,15 @@ func (l *Log) Read(dst []byte, from, limit id.Offset, maxBytes int) ([]byte, err
 	}
 	v := l.view(k)
 	l.mu.Unlock()
+	err := v.attempt(r, maxBytes, func(maxBytes int) (err error) {
+		dst, err = v.read(r, dst, from, limit, maxBytes)
+		return err
+	})
+	return dst, err
+}
+
+// read is Read of what is not in the tail.
+func (v *segView) read(r *reader, dst []byte, from, limit id.Offset, maxBytes int) ([]byte, error) {
 	index, err := v.find(func(row *segment.Row) bool { return row.NextOffset() > from })
 	if err != nil {
 		return dst, err
@@ -384,9 +397,9 @@ func (l *Log) OffsetAt(i id.Index) id.Offset {
 		v := l.view(k)
 		l.mu.Unlock()
 		var row segment.Row
-		if err := v.row(i, &row); err != nil {
+		if err := v.look(func() error { return v.row(i, &row) }); err != nil {
 			l.s.o.Logger.Error("reading an index failed", "log", l.String(), "error", err)
-			return l.segs[k].key.Base
+			return v.sg.key.Base
 		}
 		return row.Offset
 	}
@@ -417,8 +430,8 @@ func (l *Log) offsetInMemory(i id.Index) (id.Offset, bool) {
 }
 
 // OffsetForTime returns base offset and maximum timestamp of the first batch below limit whose maximum timestamp is at least
-// ts (milliseconds); false when there is none. Read errors are logged and count as none.
-func (l *Log) OffsetForTime(ts int64, limit id.Offset) (id.Offset, int64, bool) {
+// ts (milliseconds); false when there is none.
+func (l *Log) OffsetForTime(ts int64, limit id.Offset) (id.Offset, int64, bool, error) {
 	l.mu.Lock()
 	var views []*segView
 	for k, sg := range l.segs {
@@ -429,18 +442,20 @@ func (l *Log) OffsetForTime(ts int64, limit id.Offset) (id.Offset, int64, bool) 
 	}
 	l.mu.Unlock()
 	for _, v := range views {
-		i, err := v.find(func(row *segment.Row) bool { return row.MaxTimestamp >= ts })
 		var row segment.Row
-		if err == nil {
-			err = v.row(i, &row)
-		}
+		err := v.look(func() error {
+			i, err := v.find(func(row *segment.Row) bool { return row.MaxTimestamp >= ts })
+			if err == nil {
+				err = v.row(i, &row)
+			}
+			return err
+		})
 		if err != nil {
-			l.s.o.Logger.Error("reading an index failed", "log", l.String(), "error", err)
-			break
+			return id.NoOffset, -1, false, err
 		}
 		if row.NextOffset() <= limit {
-			return row.Offset, row.MaxTimestamp, true
+			return row.Offset, row.MaxTimestamp, true, nil
 		}
 	}
-	return id.NoOffset, -1, false
+	return id.NoOffset, -1, false, nil
 }

@@ -18,13 +18,16 @@ import (
 //
 // It writes to no segment. A block that the journal holds now may be one that a reference further on took along, which makes
 // the segment its only holder: writing it would put acknowledged bytes at risk. So the tails hold all that is replayed, which
-// the checkpoints bound, and the first checkpoint afterwards flushes it.
+// Store.Pressure bounds, and the first checkpoint afterwards flushes it, before anybody steps if it is much.
 type recovery struct {
 	s         *Store
 	ctx       context.Context
 	logs      map[logKey]*replaying
 	live      []journal.FileInfo
 	completed journal.Seq
+	covered   journal.Seq // by all logs' cuts
+	stopped   bool        // the last process stopped in order: nothing is to be replayed
+	last      journal.Seq // which it used, if it did
 	refusals  map[logKey]string
 	rec       runRecord // scratch
 }
@@ -36,6 +39,8 @@ type replaying struct {
 	refused string      // why it cannot be vouched for
 	dropped bool        // a record of the unvouched rounds was bad: the rest of them is not applied
 	torn    bool        // its records of the unvouched rounds were dropped
+	// unreadable: its cut does not check, so that not even the name of its directory is known.
+	unreadable bool
 }
 
 // recover does everything of §4 of the durability rules.
@@ -47,12 +52,10 @@ func (s *Store) recover(ctx context.Context) error {
 	if err := r.finishDeletions(); err != nil {
 		return err
 	}
-	if err := s.dropBallast(); err != nil {
-		return err
-	}
 	jr, err := journal.Open(s.fs, path.Join(s.o.Dir, "journal"), r.live, journal.Options{
 		FileBytes: s.o.JournalFileBytes, Logger: s.o.Logger,
 		Register: func(f journal.FileInfo) error { return s.metaSet(journalKey(f.Name), f.Append(nil)) },
+		MakeRoom: s.space.makeRoom,
 	})
 	if err != nil {
 		return err
@@ -63,11 +66,17 @@ func (s *Store) recover(ctx context.Context) error {
 			_ = jr.Close()
 		}
 	}()
-	res, err := jr.Replay(r.completed, r.visit)
+	var res journal.Replayed
+	if r.stopped {
+		err = jr.Skip(r.last)
+	} else {
+		res, err = jr.Replay(r.completed, r.visit)
+	}
 	if err != nil {
-		return err
+		return shortage(err)
 	}
 	s.checkpoints.uncut.Store(res.Bytes)
+	s.metrics.replayed = res.Bytes
 	if err := r.restart(jr, &res); err != nil {
 		return err
 	}
@@ -86,19 +95,22 @@ func (r *recovery) load() error {
 	}
 	it, err := s.meta.NewIter(nil)
 	if err != nil {
-		return err
+		return s.damagedRecords(err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		if err := r.loadOne(it.Key(), it.Value()); err != nil {
-			return errors.Join(err, it.Close())
+			return s.damagedRecords(errors.Join(err, it.Close()))
 		}
+	}
+	if err := it.Close(); err != nil {
+		return s.damagedRecords(err)
 	}
 	for k, reason := range r.refusals {
 		if p := r.logs[k]; p != nil {
 			p.refuse(reason)
 		}
 	}
-	return it.Close()
+	return r.findUnreadable()
 }
 
 func (r *recovery) loadOne(key, value []byte) error {
@@ -129,11 +141,21 @@ func (r *recovery) loadOne(key, value []byte) error {
 		}
 		r.refusals[k] = string(value)
 	case 'q':
-		if len(value) != 8 {
-			return fmt.Errorf("wal: the completed sequence has %d bytes", len(value))
-		}
-		r.completed = journal.Seq(binary.LittleEndian.Uint64(value))
+		return parseSeq(value, &r.completed)
+	case 'a':
+		return parseSeq(value, &r.covered)
+	case 's':
+		r.stopped = true
+		return parseSeq(value, &r.last)
 	}
+	return nil
+}
+
+func parseSeq(b []byte, s *journal.Seq) error {
+	if len(b) != 8 {
+		return fmt.Errorf("wal: a stored sequence has %d bytes", len(b))
+	}
+	*s = journal.Seq(binary.LittleEndian.Uint64(b))
 	return nil
 }
 
@@ -145,27 +167,52 @@ func parseReplicaKey(key []byte) (logKey, error) {
 }
 
 // refuseUnreadable takes out the one replica whose cut does not check: the others on the disk must not suffer for it. Its name and
-// directory are in the cut, so it gets names that nothing else has, and its files stay.
+// directory are in the cut, so it gets names that nothing else has; see findUnreadable.
 func (r *recovery) refuseUnreadable(k logKey, cause error) {
 	name := fmt.Sprintf("unreadable-%d-%d", k.group, k.replica)
 	l := newLog(r.s, &Spec{Group: k.group, Replica: k.replica, Name: name}, name)
 	l.resetTo(Start{})
-	r.logs[k] = &replaying{l: l, refused: cause.Error()}
+	r.logs[k] = &replaying{l: l, refused: cause.Error(), unreadable: true}
 }
 
-// checkFormat refuses what another version of the program wrote.
+// findUnreadable finds the directories of replicas whose cuts do not check, so that they can be deleted: the one that no other log has
+// and whose name ends in the replica's id, which is never given twice.
+func (r *recovery) findUnreadable() error {
+	for k, p := range r.logs {
+		if !p.unreadable {
+			continue
+		}
+		names, err := r.s.fs.List(r.s.logsDir)
+		if err != nil {
+			return fmt.Errorf("wal: %w", shortage(err))
+		}
+		suffix := fmt.Sprintf(".%d", k.replica)
+		for _, name := range names {
+			if strings.HasSuffix(name, suffix) && !r.s.dirs[name] {
+				p.l.name, p.l.dir = strings.TrimSuffix(name, suffix), name
+				r.s.dirs[name] = true
+			}
+		}
+	}
+	return nil
+}
+
+// checkFormat refuses what another version of the program wrote, and what is not all that this one wrote.
 func (s *Store) checkFormat() error {
 	v, err := s.metaGet(formatKey)
 	if errors.Is(err, ErrNotFound) {
+		if err := s.guard.check(); err != nil {
+			return err
+		}
 		return s.metaSet(formatKey, binary.LittleEndian.AppendUint32(nil, formatVersion))
 	}
 	if err != nil {
-		return err
+		return s.damagedRecords(err)
 	}
 	if len(v) != 4 || binary.LittleEndian.Uint32(v) != formatVersion {
 		return fmt.Errorf("wal: %s has data of format %x, this program reads format %d: use the program that wrote it, or another directory", s.o.Dir, v, formatVersion)
 	}
-	return nil
+	return s.guard.check()
 }
 
 // open makes the log that a cut describes.
@@ -190,6 +237,7 @@ func (c *cut) open(s *Store, k logKey) *Log {
 		if n := len(cs.rows); n > 0 {
 			sg.maxTime = cs.rows[n-1].MaxTimestamp
 		}
+		s.memory.countRows(sg)
 		last = cs.indexed + id.Index(len(cs.rows)) - 1
 		l.segs = append(l.segs, sg)
 	}
@@ -198,44 +246,6 @@ func (c *cut) open(s *Store, k logKey) *Log {
 	l.committed.Store(uint64(min(c.hs.Commit, l.LastIndex())))
 	l.doneSeq = c.covered
 	return l
-}
-
-// finishDeletions completes what a crash interrupted: replicas whose directory is already named so, and directories whose
-// replica is gone.
-func (r *recovery) finishDeletions() error {
-	s := r.s
-	names, err := s.fs.List(s.logsDir)
-	if err != nil {
-		return err
-	}
-	doomed := make(map[string]bool)
-	for _, name := range names {
-		if strings.HasSuffix(name, deleteSuffix) {
-			doomed[name] = true
-		}
-	}
-	if len(doomed) == 0 {
-		return nil
-	}
-	if err := s.fs.SyncDir(s.logsDir); err != nil { // the process that renamed them may have died before it did
-		return err
-	}
-	for k, p := range r.logs {
-		if doomed[deletedName(p.l.name, k.replica)] {
-			if err := s.forgetReplica(k, nil); err != nil {
-				return err
-			}
-			delete(r.logs, k)
-			delete(s.dirs, p.l.dir)
-			p.l.resetTo(Start{})
-		}
-	}
-	for name := range doomed {
-		if err := s.fs.RemoveAll(path.Join(s.logsDir, name)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // visit takes a vouched frame of the journal.
@@ -254,13 +264,15 @@ func (r *recovery) visit(f *journal.StoredFrame) error {
 		}
 		r.apply(p, f.Seq, rec)
 	}
+	r.s.metrics.replayHeld = max(r.s.metrics.replayHeld, r.s.memory.held())
 	return nil
 }
 
-// damaged refuses the logs that an unreadable but vouched frame touched.
+// damaged refuses the logs that an unreadable but vouched frame touched: those that may have had records in it which no cut covers. A
+// log without records for a long time has an old cut, and lost nothing that all logs' cuts together cover.
 func (r *recovery) damaged(d *journal.Damage) {
 	touched := func(p *replaying) {
-		if p != nil && p.covered < d.Last {
+		if p != nil && max(p.covered, r.covered) < d.Last {
 			p.refuse("acknowledged entries are lost: " + d.String())
 		}
 	}

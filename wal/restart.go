@@ -37,6 +37,9 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	if err != nil {
 		return err
 	}
+	if frame.Count() > 0 {
+		s.checkpoints.uncut.Add(frame.Size())
+	}
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }()
 	for _, f := range done.Dropped {
@@ -51,6 +54,11 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	}
 	if err := b.Set(completedKey, appendSeq(nil, done.Completed), nil); err != nil {
 		return err
+	}
+	if !s.o.off.stopMark {
+		if err := b.Delete(stoppedKey, nil); err != nil {
+			return err
+		}
 	}
 	for k, p := range r.logs { // once the journal goes on nothing else will say so
 		if p.refused != "" {
@@ -75,7 +83,8 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 }
 
 // checkReferences reads what a frame's references name and puts entries with their bytes into the references' places. A bad
-// reference drops its log's records of this frame and of those after it.
+// reference drops its log's records of this frame and of those after it. One whose bytes cannot be had at all is another matter: the round
+// may have been acknowledged, and the disk would have kept it; that replica is refused.
 //
 // The bytes that a reference names are the only copy, in blocks that nobody vouches for: they may be in a cache and not on the
 // disk, and writing them again where they are would put them at risk of that very write. In the journal they are safe, and the
@@ -96,8 +105,12 @@ func (r *recovery) checkReferences(f *journal.StoredFrame) error {
 			continue
 		}
 		payload, err := r.s.dereference(p.l, &r.rec)
+		if err != nil && rotten(err) {
+			p.refuse(fmt.Sprintf("what round %d of the journal refers to cannot be read: %v", f.Seq, err))
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("wal: check the last round of %v: %w", p.l, err)
+			return fmt.Errorf("wal: check the last round of %v: %w", p.l, shortage(err))
 		}
 		if p.dropped = payload == nil; !p.dropped {
 			rec.Kind, rec.Payload = journal.KindEntry, payload
@@ -139,7 +152,7 @@ func (r *recovery) keep(frame *journal.Frame, seq journal.Seq, rec *journal.Reco
 // rows say.
 func (s *Store) dereference(l *Log, rec *runRecord) (payload []byte, err error) {
 	data, err := s.referencedBytes(path.Join(s.logsDir, l.dir, rec.key.Log()), rec)
-	if err != nil || data == nil {
+	if err != nil {
 		return nil, err
 	}
 	for at, i := data, 0; i < len(rec.rows); i++ {
@@ -163,17 +176,14 @@ func (s *Store) dereference(l *Log, rec *runRecord) (payload []byte, err error) 
 	return append(payload, data...), nil
 }
 
-// referencedBytes returns the bytes of a reference's rows: those below rec.to from the file, the others from the record. nil
-// when the file does not have them.
+// referencedBytes returns the bytes of a reference's rows: those below rec.to from the file, the others from the record. The file had
+// its name and its space, durably, before the round began.
 func (s *Store) referencedBytes(name string, rec *runRecord) (data []byte, err error) {
 	from, to := int64(rec.rows[0].Position), int64(rec.to)
 	if from >= to { // the write took earlier bytes along, and none of these
 		return rec.data[from-to:], nil
 	}
 	f, err := s.fs.OpenRead(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +195,7 @@ func (s *Store) referencedBytes(name string, rec *runRecord) (data []byte, err e
 		return nil, err
 	}
 	if n < len(image) {
-		return nil, nil
+		return nil, fmt.Errorf("%w: %s ends at %d instead of %d", ErrCorrupt, name, start+int64(n), to)
 	}
 	return append(image[from-start:], rec.data...), nil
 }
@@ -196,8 +206,11 @@ func (r *recovery) finish() error {
 	for k, p := range r.logs {
 		if p.refused == "" {
 			reason, err := p.l.openFiles()
+			if err != nil && rotten(err) { // it is about these files: the other logs of the node do not suffer for it
+				reason, err = fmt.Sprintf("its files cannot be read: %v", err), nil
+			}
 			if err != nil {
-				return fmt.Errorf("wal: open %v: %w", p.l, err)
+				return fmt.Errorf("wal: open %v: %w", p.l, shortage(err))
 			}
 			if reason != "" {
 				p.refuse(reason)
@@ -248,8 +261,9 @@ func (l *Log) openFiles() (refused string, err error) {
 	}
 	for _, name := range names {
 		if key, ok := segment.ParseName(name); ok && !wanted[key] {
-			if err := s.fs.Remove(path.Join(dir, name)); err != nil {
-				return "", err
+			// One that stays does no harm: a new segment of that name removes it.
+			if err := s.fs.Remove(path.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				s.o.Logger.Warn("a file that no segment has was not removed; the next start tries again", "log", l.String(), "file", name, "error", err)
 			}
 		}
 	}

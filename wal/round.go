@@ -184,7 +184,7 @@ func (rl *roundLog) write(s *Store) error {
 			whole = whole[:n-1]
 		}
 	}
-	if err := f.log.WritevAt(whole, int64(rl.from)); err != nil {
+	if err := s.writeTaken(f.log, whole, rl.from, rl.to); err != nil {
 		return err
 	}
 	s.metrics.segmentBytes.Add(uint64(rl.to - rl.from))
@@ -193,6 +193,16 @@ func (rl *roundLog) write(s *Store) error {
 		return nil
 	}
 	return f.log.Sync()
+}
+
+// writeTaken writes blocks of a segment that have their space. On file systems that never write in place they need more: the round
+// waits for it.
+func (s *Store) writeTaken(f disk.File, bufs [][]byte, from, to id.Position) error {
+	err := f.WritevAt(bufs, int64(from))
+	if err == nil || !isNoSpace(err) {
+		return err
+	}
+	return s.space.insist("write a round to a segment", int64(to-from), func() error { return f.WritevAt(bufs, int64(from)) })
 }
 
 // build fills the frame.

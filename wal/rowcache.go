@@ -50,9 +50,25 @@ func (s *Store) rowBlock(l *Log, sg *seg, block int64) ([]byte, error) {
 	return b, nil
 }
 
+// forget drops the blocks of a segment's index: the segment is gone, and the keys would keep it, or they are to be read from the disk
+// again.
+func (c *rowCache) forget(sg *seg) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, key := range c.order {
+		if key.sg == sg {
+			delete(c.blocks, key)
+			c.order[i] = rowBlockKey{}
+		}
+	}
+}
+
 func (c *rowCache) add(key rowBlockKey, b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if key.sg.dropped.Load() { // before it is forgotten, or it is already
+		return
+	}
 	if c.blocks == nil {
 		c.blocks = make(map[rowBlockKey][]byte)
 	}

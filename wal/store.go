@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -26,6 +27,7 @@ type Store struct {
 	logsDir  string
 	lock     io.Closer
 	meta     *pebble.DB
+	guard    guard
 	metaMu   sync.Mutex // orders the storing of cuts and their deletion
 	journal  *journal.Journal
 
@@ -36,11 +38,12 @@ type Store struct {
 	preparer    preparer
 	commits     committer
 	checkpoints checkpointer
+	condemned   verdicts
+	space       space
 	io          workers
 	metrics     counters
 
 	completed atomic.Uint64 // sequence of the last completed round
-	noSpace   atomic.Bool
 
 	mu      sync.Mutex
 	logs    map[logKey]*Log
@@ -48,7 +51,8 @@ type Store struct {
 	refused map[logKey]*refusedLog
 
 	maxRound  int64
-	ballast   bool // the ballast is there; start's and the checkpointer's
+	stopping  chan struct{} // nobody waits for space any more
+	stopOnce  sync.Once
 	closing   chan struct{}
 	closeOnce sync.Once
 	failure   chan struct{}
@@ -71,35 +75,33 @@ type refusedLog struct {
 
 // counters are the parts of Metrics that are counted as they happen.
 type counters struct {
-	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk atomic.Uint64
+	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk, condemned atomic.Uint64
+
+	replayed, replayHeld int64 // written by Open
 }
 
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
 // journal, not to the data. Everything that is acknowledged after it returns, or was before, survives any crash (with FsyncAll).
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
-	o = o.withDefaults()
 	if o.Dir == "" {
 		return nil, errors.New("wal: Options.Dir is empty")
 	}
-	s := &Store{
-		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
-		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
-		closing: make(chan struct{}), failure: make(chan struct{}),
+	o = o.withDefaults()
+	if o.MaxOpenFiles < LeastOpenFiles {
+		return nil, fmt.Errorf("wal: Options.MaxOpenFiles is %d: at least %d are needed", o.MaxOpenFiles, LeastOpenFiles)
 	}
-	s.files.s, s.commits.s, s.checkpoints.s = s, s, s
-	s.preparer.wake = make(chan struct{}, 1)
-	s.commits.wake = make(chan struct{}, 1)
-	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)
-	s.checkpoints.done = make(chan struct{})
+	s := newStore(o)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release(), s.unlock())
 		}
 	}()
+	release := context.AfterFunc(ctx, s.stop) // a start may wait for space
+	defer release()
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
-	if o.Fsync == FsyncNone {
+	if s.o.Fsync == FsyncNone {
 		s.dropSyncs()
 	}
 	if err := s.openMeta(); err != nil {
@@ -108,8 +110,30 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.checkpoints.first(); err != nil {
+		return nil, err
+	}
+	if !release() {
+		return nil, errors.Join(ctx.Err(), s.cause())
+	}
 	s.start()
 	return s, nil
+}
+
+func newStore(o Options) *Store {
+	s := &Store{
+		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
+		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
+		stopping: make(chan struct{}), closing: make(chan struct{}), failure: make(chan struct{}),
+	}
+	s.files.s, s.commits.s, s.checkpoints.s, s.guard.s = s, s, s, s
+	s.files.most = o.openSegments()
+	s.preparer.wake = make(chan struct{}, 1)
+	s.commits.wake = make(chan struct{}, 1)
+	s.condemned.wake = make(chan struct{}, 1)
+	s.checkpoints.wake, s.checkpoints.given = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.checkpoints.done = make(chan struct{})
+	return s
 }
 
 // openDirs makes the directories durable and takes the lock.
@@ -122,7 +146,11 @@ func (s *Store) openDirs() (err error) {
 			return err
 		}
 	}
-	if err := s.fs.MkdirAll(s.logsDir); err != nil {
+	s.space.init(s)
+	s.fs = reliefFS{s.fs, s}
+	s.space.look()
+	err = s.space.insist("make "+s.logsDir, leastGiven, func() error { return s.fs.MkdirAll(s.logsDir) })
+	if err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}
 	for _, dir := range []string{s.o.Dir, path.Dir(s.o.Dir)} {
@@ -139,18 +167,17 @@ func (s *Store) openDirs() (err error) {
 // start begins the goroutines.
 func (s *Store) start() {
 	s.io.start(ioWorkers)
-	// The copy that recovery makes of the last round must fit into any file of the journal, for the disk may be full then.
-	s.maxRound = min(maxRoundBytes, s.o.JournalFileBytes/2)
-	s.commits.completed = journal.Seq(s.completed.Load())
+	s.maxRound = s.o.roundBytes()
+	s.commits.completed, s.commits.opened = journal.Seq(s.completed.Load()), time.Now()
 	s.shareMemory()
-	s.keepBallast()
-	s.checkSpace()
 	s.commitRun.Go(s.commits.run)
 	s.running.Go(s.checkpoints.run)
+	s.running.Go(s.space.run)
 	for range preparers {
 		s.running.Go(s.runPreparer)
 	}
 	s.running.Go(s.wakeOnFailure)
+	s.running.Go(s.report)
 	if s.o.CacheBytes >= 4*arenaBytes { // a smaller cache is there at once
 		s.memory.hungry = make(chan struct{}, 1)
 		s.memory.hungry <- struct{}{}
@@ -161,34 +188,36 @@ func (s *Store) start() {
 // wakeOnFailure is the goroutine that wakes those who wait for writes which will not return now.
 func (s *Store) wakeOnFailure() {
 	select {
-	case <-s.closing:
-		return
+	case <-s.closing: // the committer is done; whoever else writes says himself that he is
+		if !s.failed() {
+			return
+		}
 	case <-s.failure:
 	}
 	for _, l := range s.Logs() {
-		l.mu.Lock()
-		l.idle.Broadcast()
-		l.mu.Unlock()
+		l.wake()
 	}
 }
 
 // Close completes the rounds in flight, checkpoints and closes. Logs must not be used any more. After nil everything is durable,
-// also with FsyncNone.
+// also with FsyncNone. On a full disk it does not wait for space: its error says what was not stored, and nothing that was acknowledged is
+// lost.
 func (s *Store) Close() error {
 	var err error
 	s.closeOnce.Do(func() {
+		s.stop()
 		s.commits.close()
 		s.commitRun.Wait()
 		close(s.closing)
 		s.running.Wait()
 		if !s.failed() {
 			s.checkpoints.taker.Store(nil)
-			err = s.checkpoints.checkpoint()
+			if err = s.checkpoints.checkpoint(); err == nil {
+				err = s.markStopped()
+			}
 		}
-		if s.failed() {
-			err = errors.Join(err, s.failCause)
-		}
-		if err = errors.Join(err, s.release()); err == nil {
+		err = errors.Join(err, s.release()) // Pebble writes until it is closed, and hears of no failure
+		if err = errors.Join(err, s.cause()); err == nil {
 			err = s.syncLate()
 		}
 		err = errors.Join(err, s.unlock())
@@ -208,6 +237,7 @@ func (s *Store) release() error {
 	if s.meta != nil {
 		err = errors.Join(err, s.meta.Close())
 	}
+	err = errors.Join(err, s.guard.close())
 	for _, l := range s.Logs() {
 		l.mu.Lock()
 		for _, sg := range l.segs {
@@ -238,6 +268,10 @@ func (s *Store) fail(err error) {
 		s.failCause = err
 		close(s.failure)
 		s.ending.Unlock()
+		if isNoSpace(err) && s.isStopping() { // Close says so: a full disk is no reason to end the process
+			s.o.Logger.Warn("the log store is closed on a full disk: the next start recovers it", "error", err)
+			return
+		}
 		s.o.Logger.Error("the log store failed: nothing is acknowledged any more", "error", err)
 		s.o.OnFatal(err)
 	})
@@ -270,7 +304,7 @@ func (s *Store) Logs() []*Log {
 	return logs
 }
 
-// Refused returns the replicas that recovery could not vouch for.
+// Refused returns the replicas that recovery could not vouch for, and those that were refused since.
 func (s *Store) Refused() []Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,15 +316,18 @@ func (s *Store) Refused() []Refusal {
 }
 
 // Create makes a log. It is durable, with its first cut, when Create returns. ErrExists when the replica exists, refused
-// ones included.
+// ones included; disk.ErrNoSpace while the disk is full, but for the metadata's.
 func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	if spec.Name == "" || path.Base(spec.Name) != spec.Name || spec.Replica == id.NoReplica {
 		return nil, fmt.Errorf("wal: %q is no name for a log of replica %d", spec.Name, spec.Replica)
 	}
+	if s.space.full.Load() && spec.Group != id.MetadataGroup {
+		return nil, fmt.Errorf("wal: create %s (group %d, replica %d): %w", spec.Name, spec.Group, spec.Replica, errReserve)
+	}
 	key := logKey{spec.Group, spec.Replica}
-	dir, err := s.reserveDir(key, spec.Name)
-	if err != nil {
-		return nil, err
+	dir := dirName(spec.Name, spec.Replica)
+	if err := s.reserve(key, dir); err != nil {
+		return nil, fmt.Errorf("wal: create %s: %w", spec.Name, err)
 	}
 	l := newLog(s, &spec, dir)
 	l.resetTo(spec.Start)
@@ -298,7 +335,8 @@ func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	l.hs.Commit = max(min(l.hs.Commit, spec.Start.Index), spec.Start.Index)
 	l.doneHS.Commit = l.hs.Commit
 	l.state, l.doneIndex = spec.State, spec.Start.Index
-	if err = ctx.Err(); err == nil {
+	err := ctx.Err()
+	if err == nil {
 		err = s.storeFirstCut(l)
 	}
 	s.mu.Lock()
@@ -319,28 +357,30 @@ func (s *Store) shareMemory() {
 	s.memory.largest.Store(min(max(s.o.CacheBytes/int64(16*max(len(s.logs), 1)), smallestShare), largestChunk))
 }
 
-// reserveDir finds a directory that nobody has: the partition's own name, else followed by the replica's id.
-func (s *Store) reserveDir(key logKey, name string) (string, error) {
+// reserve takes a replica and its directory for a new log. Nothing on the disk may have the directory's name yet: see dirName.
+func (s *Store) reserve(key logKey, dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, open := s.logs[key]
-	if _, refused := s.refused[key]; open || refused {
-		return "", fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, name)
+	if _, refused := s.refused[key]; open || refused || s.dirs[dir] {
+		return fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, dir)
 	}
-	dir := name
-	if _, err := s.fs.Stat(path.Join(s.logsDir, dir)); s.dirs[dir] || err == nil {
-		dir = fmt.Sprintf("%s.%d", name, key.replica)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+	for _, name := range [...]string{dir, deletedName(dir)} {
+		name = path.Join(s.logsDir, name)
+		if _, err := s.fs.Stat(name); err == nil {
+			return fmt.Errorf("%w: no log knows of the directory %s, and a replica id is used once only: look at what it holds, and move it away", ErrExists, name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	s.dirs[dir] = true
 	s.logs[key] = nil // reserved; it shows once it is durable
-	return dir, nil
+	return nil
 }
 
 // storeFirstCut makes a new log durable. What is completed by then can have nothing of it.
 func (s *Store) storeFirstCut(l *Log) error {
-	c, _, _, err := l.takeCut(journal.Seq(s.completed.Load()))
+	c, _, _, err := l.takeCut(journal.Seq(s.completed.Load()), longestTail)
 	if err != nil {
 		return err
 	}
@@ -349,106 +389,8 @@ func (s *Store) storeFirstCut(l *Log) error {
 	return s.metaSet(cutKey(l.group, l.replica), c.append(nil))
 }
 
-// Delete removes a log and its files. The caller has stopped submitting to it; Done may not be called for submissions in
-// flight.
-func (s *Store) Delete(ctx context.Context, l *Log) error {
-	l.mu.Lock()
-	l.deleted = true
-	for l.busy() && !s.failed() {
-		l.idle.Wait()
-	}
-	segs := l.segs
-	l.mu.Unlock()
-	for _, sg := range segs {
-		s.files.forget(sg)
-	}
-	key := logKey{l.group, l.replica}
-	if err := s.removeReplica(key, l.dir, l.name, l); err != nil {
-		return fmt.Errorf("wal: delete %v: %w", l, err)
-	}
-	l.mu.Lock()
-	for _, sg := range l.segs {
-		sg.tail.clear()
-	}
-	l.mu.Unlock()
-	l.Release()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.logs, key)
-	delete(s.dirs, l.dir)
-	s.shareMemory()
-	return nil
-}
-
-// busy tells whether somebody is at work on the log's files. Called with mu.
-func (l *Log) busy() bool {
-	return l.direct || l.writing || l.writingIndex || l.preparing > 0
-}
-
-// DeleteRefused removes what is left of a refused replica.
-func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
-	key := logKey{r.Group, r.Replica}
-	s.mu.Lock()
-	refused := s.refused[key]
-	s.mu.Unlock()
-	if refused == nil {
-		return nil
-	}
-	if err := s.removeReplica(key, refused.dir, refused.Name, nil); err != nil {
-		return fmt.Errorf("wal: delete refused replica %d of %s: %w", r.Replica, r.Name, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.refused, key)
-	delete(s.dirs, refused.dir)
-	return nil
-}
-
-// removeReplica deletes a replica: its directory gets a name that says so, then its cut goes, from which moment on its
-// journal records are an unknown replica's (the durable absence of the cut is the tombstone: a log has one before its first
-// record), then the files. l is its log if it is open. After an error it may be called again.
-func (s *Store) removeReplica(key logKey, dir, name string, l *Log) error {
-	doomed := path.Join(s.logsDir, deletedName(name, key.replica))
-	err := s.fs.Rename(path.Join(s.logsDir, dir), doomed)
-	if errors.Is(err, fs.ErrNotExist) { // it has no files, or an attempt before this one got so far, but maybe not to the sync
-		err = nil
-	}
-	if err == nil && !s.o.off.deletionSync {
-		err = s.fs.SyncDir(s.logsDir)
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.forgetReplica(key, l); err != nil {
-		return err
-	}
-	return s.fs.RemoveAll(doomed)
-}
-
-// forgetReplica removes what Pebble has of a replica.
-func (s *Store) forgetReplica(key logKey, l *Log) error {
-	b := s.meta.NewBatch()
-	defer func() { _ = b.Close() }()
-	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(refusalKey(key.group, key.replica), nil))
-	if err != nil {
-		return err
-	}
-	s.metaMu.Lock()
-	defer s.metaMu.Unlock()
-	if l != nil {
-		l.forgotten = true
-	}
-	return s.metaCommit(b, pebble.Sync)
-}
-
-func deletedName(name string, replica id.Replica) string {
-	return fmt.Sprintf("%s.%d%s", name, replica, deleteSuffix)
-}
-
-const deleteSuffix = "-delete"
-
 // SetCutTaker has the checkpointer ask take for a cut of a log, instead of cutting with the State it was last given. take
-// must not block: it passes the request to the log's owner, which calls Log.TakeCut on its own goroutine soon. nil ends that.
+// must not block: it passes the request to the log's owner, which calls Log.TakeCut or DeclineCut on its own goroutine soon. nil ends that.
 func (s *Store) SetCutTaker(take func(*Log)) {
 	if take == nil {
 		s.checkpoints.taker.Store(nil)
@@ -463,11 +405,15 @@ func (s *Store) SetCutTaker(take func(*Log)) {
 func (s *Store) SetRoundDone(done func(Pace)) { s.commits.done = done }
 
 // Pressure says whether more data should be accepted.
+//
+// What no cut covers of the journal is held in memory by whoever replays it, so that a start needs about as much as what is let in
+// here: no more than the cache, however long a checkpoint takes, and however much of the journal has been flushed meanwhile, of which
+// the journal does not know.
 func (s *Store) Pressure() Pressure {
 	switch {
-	case s.noSpace.Load():
+	case s.space.full.Load():
 		return PressureNoSpace
-	case s.memory.used.Load() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > 4*s.o.CheckpointBytes:
+	case s.memory.held() > s.o.CacheBytes+s.o.CacheBytes/8 || s.checkpoints.uncut.Load() > min(4*s.o.CheckpointBytes, s.o.CacheBytes):
 		return PressureThrottle
 	}
 	return PressureNone
@@ -475,18 +421,23 @@ func (s *Store) Pressure() Pressure {
 
 // The keys in Pebble.
 //
+//	'a'                             sequence up to which the stored cuts cover all records of all logs, uint64
 //	'c' group replica (big endian)  the replica's cut
 //	'f'                             format version, uint32
+//	'g'                             generation and digest of everything else: see guard
 //	'j' name                        a journal file: journal.FileInfo
 //	'q'                             sequence up to which all rounds are complete, uint64
 //	'r' group replica               why the replica is refused: it stays so until it is deleted
+//	's'                             after an orderly stop only: the last sequence that was used, uint64. The cuts cover all
 //	'u' key                         a value of Set
 var (
+	coveredKey   = []byte("a")
 	formatKey    = []byte("f")
 	completedKey = []byte("q")
+	stoppedKey   = []byte("s")
 )
 
-const formatVersion = 1
+const formatVersion = 2
 
 func cutKey(g id.Group, r id.Replica) []byte     { return replicaKey('c', g, r) }
 func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }
@@ -530,14 +481,15 @@ func (s *Store) metaGet(key []byte) ([]byte, error) {
 func (s *Store) Metrics() Metrics {
 	c := &s.metrics
 	s.mu.Lock()
-	logs := len(s.logs)
+	logs, refused := len(s.logs), len(s.refused)
 	s.mu.Unlock()
 	return Metrics{
 		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
 		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
-		TailBytes: s.memory.used.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
-		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(),
+		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
+		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
 	}
 }
 
@@ -553,8 +505,14 @@ type Metrics struct {
 	Checkpoints   uint64 // checkpoints completed
 	ReadDiskBytes uint64 // bytes read from segments
 	TailBytes     int64  // memory of all tails now
+	RowBytes      int64  // memory of index rows now
 	JournalFiles  int    // live journal files now
 	OpenFiles     int    // segments with open files now
 	Logs          int    // open logs now
 	UncutBytes    int64  // bytes in the journal since the last checkpoint
+	Refused       int    // replicas that are out for good now
+	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
+
+	ReplayedBytes   int64 // bytes of the journal that Open read
+	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile
 }

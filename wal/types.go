@@ -69,7 +69,8 @@ type State struct {
 type Spec struct {
 	Group   id.Group
 	Replica id.Replica
-	// Name is the partition's name, "topic-0": the name of its directory when that is free, else followed by the replica's id.
+	// Name is the partition's name, "topic-0". With the replica's id, which no other log of the store has or had, it makes the name of
+	// the directory.
 	Name      string
 	Topic     id.Topic
 	Start     Start
@@ -79,7 +80,7 @@ type Spec struct {
 	SegmentBytes int64
 }
 
-// Refusal is a replica that recovery could not vouch for. Its log is not opened and its files are left alone until the
+// Refusal is a replica that recovery could not vouch for, or that was taken out since. Its log is not opened at the next start and its files are left alone until the
 // replica is deleted with [Store.DeleteRefused]; it must never come back under the same replica id.
 type Refusal struct {
 	Group   id.Group

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -85,6 +86,12 @@ type chaosRun struct {
 	cluster *bench.Cluster
 	ledger  *bench.Ledger
 	acked   atomic.Int64
+
+	partitions int                    // 0: 4
+	options    client.ProducerOptions // zero: a small buffer, and nobody waits longer than a minute
+	pace       time.Duration          // 0: five records each millisecond
+	bulk       int64                  // every so manyth record is large; 0: 100
+	heard      func(client.Ack)       // also told of each outcome, if set
 }
 
 const chaosTopic = "chaos"
@@ -93,7 +100,7 @@ func (d *chaosRun) createTopic(ctx context.Context) {
 	d.t.Helper()
 	for {
 		err := d.client.Admin().CreateTopic(ctx, client.TopicSpec{
-			Name: chaosTopic, Partitions: 4, ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"},
+			Name: chaosTopic, Partitions: cmp.Or(d.partitions, 4), ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"},
 		})
 		if err == nil {
 			return
@@ -111,14 +118,17 @@ func (d *chaosRun) createTopic(ctx context.Context) {
 
 // produce sends numbered records of mixed sizes until stop is closed, and waits for the outcome of all of them.
 func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
-	producer, err := d.client.NewProducer(client.ProducerOptions{BufferBytes: 2 << 20, DeliveryTimeout: time.Minute})
+	options := d.options
+	options.BufferBytes = cmp.Or(options.BufferBytes, 2<<20)
+	options.DeliveryTimeout = cmp.Or(options.DeliveryTimeout, time.Minute)
+	producer, err := d.client.NewProducer(options)
 	if err != nil {
 		return err
 	}
 	value := make([]byte, 100_000)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(value)
-	pace := time.NewTicker(time.Millisecond)
+	pace := time.NewTicker(cmp.Or(d.pace, time.Millisecond))
 	defer pace.Stop()
 	var failed atomic.Int64
 	for n := int64(0); ; {
@@ -136,12 +146,15 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 		for range 5 {
 			key := strconv.AppendInt(nil, n, 10)
 			v := value[:100]
-			if n%100 == 0 {
+			if n%cmp.Or(d.bulk, 100) == 0 {
 				v = value // large enough to be written straight into the segment
 			}
 			number := n
 			d.ledger.Sent(number, bench.Sum(key, v))
 			err := producer.Produce(ctx, client.Record{Topic: chaosTopic, Partition: client.AnyPartition, Key: key, Value: v}, func(a client.Ack) {
+				if d.heard != nil {
+					d.heard(a)
+				}
 				if a.Err != nil {
 					failed.Add(1)
 					return
@@ -209,35 +222,48 @@ func (d *chaosRun) awaitAcks(ctx context.Context, n int64) bool {
 	return true
 }
 
-// verify reads everything back.
+// verify reads everything back and compares it.
 func (d *chaosRun) verify(ctx context.Context) {
 	d.t.Helper()
-	consumer, err := d.client.NewConsumer(client.ConsumerOptions{})
+	report, err := d.readBack(ctx)
 	if err != nil {
 		d.t.Fatal(err)
+	}
+	if !report.OK() || report.Acked == 0 {
+		d.t.Errorf("%+v", report)
+	} else {
+		d.t.Logf("%+v", report)
+	}
+}
+
+// readBack reads everything and returns what the comparison with the ledger says, also when it did not come to the end.
+func (d *chaosRun) readBack(ctx context.Context) (bench.Report, error) {
+	consumer, err := d.client.NewConsumer(client.ConsumerOptions{})
+	if err != nil {
+		return d.ledger.Report(), err
 	}
 	defer consumer.Close()
 	ends, err := d.client.Admin().Offsets(ctx, chaosTopic)
 	if err != nil {
-		d.t.Fatal(err)
+		return d.ledger.Report(), err
 	}
 	open := make(map[id.TopicPartition]id.Offset)
 	for _, r := range ends {
 		if r.End > 0 {
 			open[r.TopicPartition] = r.End
 			if err := consumer.Assign(r.TopicPartition, client.Beginning); err != nil {
-				d.t.Fatal(err)
+				return d.ledger.Report(), err
 			}
 		}
 	}
 	for len(open) > 0 {
 		fetch, err := consumer.Poll(ctx)
 		if err != nil {
-			d.t.Fatalf("reading back, open %v: %v", open, err)
+			return d.ledger.Report(), fmt.Errorf("reading back, open %v: %w", open, err)
 		}
 		for m, err := range fetch.Records() {
 			if err != nil {
-				d.t.Fatal(err)
+				return d.ledger.Report(), err
 			}
 			number, err := strconv.ParseInt(string(m.Key), 10, 64)
 			if err != nil {
@@ -249,9 +275,5 @@ func (d *chaosRun) verify(ctx context.Context) {
 			}
 		}
 	}
-	if report := d.ledger.Report(); !report.OK() || report.Acked == 0 {
-		d.t.Errorf("%+v", report)
-	} else {
-		d.t.Logf("%+v", report)
-	}
+	return d.ledger.Report(), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"os"
 	"path/filepath"
@@ -342,9 +343,16 @@ func TestRefusedStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, _, _ := strings.Cut(string(identity), "checksum=")
+	// put writes an identity with a checksum of its own, to both of its places.
+	put := func(path, text string) error {
+		text = fmt.Sprintf("%schecksum=%08x\n", text, crc32.Checksum([]byte(text), crc32.MakeTable(crc32.Castagnoli)))
+		return errors.Join(os.WriteFile(filepath.Join(path, "meta.properties"), []byte(text), 0o644),
+			os.WriteFile(filepath.Join(path, "meta.properties.copy"), []byte(text), 0o644))
+	}
 	edited := func(name string, edit func(string) string) string {
 		path := elsewhere(name)
-		if err := errors.Join(os.Mkdir(path, 0o755), os.WriteFile(filepath.Join(path, "meta.properties"), []byte(edit(string(identity))), 0o644)); err != nil {
+		if err := errors.Join(os.Mkdir(path, 0o755), put(path, edit(text))); err != nil {
 			t.Fatal(err)
 		}
 		return path
@@ -352,7 +360,7 @@ func TestRefusedStarts(t *testing.T) {
 	// whole has the storage that belongs to the identity, too.
 	whole := func(name string, edit func(string) string) string {
 		path := elsewhere(name)
-		if err := errors.Join(os.CopyFS(path, os.DirFS(copied)), os.WriteFile(filepath.Join(path, "meta.properties"), []byte(edit(string(identity))), 0o644)); err != nil {
+		if err := errors.Join(os.CopyFS(path, os.DirFS(copied)), put(path, edit(text))); err != nil {
 			t.Fatal(err)
 		}
 		return path
@@ -366,7 +374,7 @@ func TestRefusedStarts(t *testing.T) {
 		}
 	}
 	unchanged := func(s string) string { return s }
-	clusterID := value(string(identity), "cluster.id")
+	clusterID := value(text, "cluster.id")
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -397,8 +405,8 @@ func TestRefusedStarts(t *testing.T) {
 		{"cloned node id", nodeArgs(dir, 1, "--data-dir", elsewhere("clone"), "--join", gossip), []string{"node id 1", "node id", "store"}},
 		{"copied data directory", nodeArgs(dir, 1, "--data-dir", copied, "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
 		{"data directory copied while it was in use", nodeArgs(dir, 1, "--data-dir", whole("later", unchanged), "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
-		{"format of the future", nodeArgs(dir, 1, "--data-dir", edited("future", replace("version=1", "version=99"))), []string{"format 99", "format 1", "release"}},
-		{"damaged identity", nodeArgs(dir, 1, "--data-dir", edited("damaged", replace("version=1\n", ""))), []string{"meta.properties", "version"}},
+		{"format of the future", nodeArgs(dir, 1, "--data-dir", edited("future", replace("version=2", "version=99"))), []string{"format 99", "format 2", "release"}},
+		{"damaged identity", nodeArgs(dir, 1, "--data-dir", edited("damaged", replace("version=2\n", ""))), []string{"meta.properties", "version"}},
 		{"directory written without syncs", nodeArgs(dir, 1, "--data-dir", edited("unsynced", func(s string) string { return s + "storage=unsynced\n" })),
 			[]string{"unsynced", "--unsafe-no-fsync", "unused node id"}},
 		{"directory of another node", nodeArgs(dir, 6, "--data-dir", edited("other", unchanged)), []string{"node 1", "node 6", "--node-id 1"}},
@@ -525,13 +533,13 @@ func TestReserve(t *testing.T) {
 	c := newClient(t, port)
 	makeTopic(t, c, client.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1})
 	produceNumbers(t, c, "t", 0, 100)
+	makeTopic(t, c, client.TopicSpec{Name: "more", Partitions: 3, ReplicationFactor: 1})
 	d.terminate()
 
 	d = launch(t, append(args, "--reserve-mb", strconv.Itoa(1<<25))...) // 32 TiB
 	port, _, _ = d.ports()
 	c = newClient(t, port)
 	readNumbers(t, c, "t", 100)
-	makeTopic(t, c, client.TopicSpec{Name: "more", Partitions: 3, ReplicationFactor: 1})
 	eventually(t, "the node to notice", func() bool {
 		status, err := c.Admin().ClusterStatus(ctx)
 		return err == nil && len(status.Nodes) == 1 && !status.Nodes[0].AcceptsProduce
@@ -560,7 +568,7 @@ func TestReserve(t *testing.T) {
 		t.Error(err)
 	}
 	status, err := c.Admin().ClusterStatus(ctx)
-	if err != nil || len(status.Nodes) != 1 || status.Nodes[0].AcceptsProduce || status.Nodes[0].State != "ready" || status.Nodes[0].Leaders < 1 {
+	if err != nil || len(status.Nodes) != 1 || status.Nodes[0].AcceptsProduce || status.Nodes[0].State != "disk full" || status.Nodes[0].Leaders < 1 {
 		t.Errorf("%+v, %v", status, err)
 	}
 	d.terminate()

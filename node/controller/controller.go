@@ -75,8 +75,12 @@ func Open(o Options) (*Controller, error) {
 	}
 	group, err := o.Host.Open(raftgroup.Spec{
 		Group: id.MetadataGroup, Replica: o.Log.Replica(), Members: members, Log: o.Log, Machine: metadata, Campaign: hint,
+		Vital: true, // topics are deleted by it, to make space
 	})
 	if err != nil {
+		if errors.Is(err, wal.ErrCorrupt) || errors.Is(err, raftgroup.ErrUnusableLog) {
+			err = fmt.Errorf("%w: %s", err, startAnew)
+		}
 		return nil, fmt.Errorf("cannot open the metadata group: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())

@@ -39,13 +39,16 @@ type outcome struct {
 	err    error
 }
 
+// startAnew is the remedy where a node's own copy of the metadata cannot be used.
+const startAnew = "start this node with an empty data directory and an unused node id; its replicas are rebuilt from the others"
+
 // newMetadata returns the machine with the table as the log's last cut has it.
 func newMetadata(log *wal.Log, logger *slog.Logger, fatal func(error)) (*Metadata, error) {
 	m := &Metadata{table: placement.NewTable(), logger: logger, fatal: fatal}
 	m.changed.c = make(chan struct{})
 	if view := log.State().View; len(view) > 0 {
 		if err := m.table.Restore(view); err != nil {
-			return nil, fmt.Errorf("cannot restore the metadata of the last checkpoint: %w", err)
+			return nil, fmt.Errorf("cannot restore the metadata of the last checkpoint: %w: %s", err, startAnew)
 		}
 	}
 	return m, nil

@@ -38,8 +38,10 @@ type Options struct {
 	// OnChange is called with each event, one after the other, on a goroutine of the package. It may call Members and Member, but not
 	// Close. nil: nobody wants to know.
 	OnChange func(Event)
-	Profile  Profile
-	Logger   *slog.Logger // nil: silent
+	// MaxStreams is how many streams are open at once, 128 by default: the oldest makes room.
+	MaxStreams int
+	Profile    Profile
+	Logger     *slog.Logger // nil: silent
 }
 
 func (o Options) validate() error {

@@ -21,8 +21,8 @@ import (
 const (
 	// headTimeout is how long a stream may take to show that it is gossip.
 	headTimeout = 2 * time.Second
-	// maxStreams bounds the streams that have not shown it yet, and those that have: the oldest makes room.
-	maxStreams = 128
+	// defaultStreams is Options.MaxStreams: of those that have not shown it yet, and those that have.
+	defaultStreams = 128
 	// goodbyeTimeout bounds the answer to gossip of another cluster.
 	goodbyeTimeout = time.Second
 )
@@ -34,6 +34,7 @@ const (
 type transport struct {
 	label      string
 	encrypted  bool
+	maxStreams int
 	log        *slog.Logger
 	limit      limiter
 	tcp        *net.TCPListener
@@ -70,8 +71,12 @@ func listen(o Options, timing timing) (*transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("membership: %q is not an IP address and a port to listen on", o.BindAddress)
 	}
+	if o.MaxStreams <= 0 {
+		o.MaxStreams = defaultStreams
+	}
 	t := &transport{
-		label: o.Cluster, encrypted: len(o.SecretKey) > 0, log: o.Logger,
+		maxStreams: o.MaxStreams,
+		label:      o.Cluster, encrypted: len(o.SecretKey) > 0, log: o.Logger,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
 	}
 	if err := t.open(canonical(bind)); err != nil {
@@ -274,7 +279,7 @@ func (t *transport) track(s *stream) *stream {
 		s.Conn.Close()
 		return s
 	}
-	if len(t.mu.open) >= maxStreams {
+	if len(t.mu.open) >= t.maxStreams {
 		t.mu.open[0].Conn.Close() // its own goroutine takes it from the list
 		t.mu.open = slices.Delete(t.mu.open, 0, 1)
 	}

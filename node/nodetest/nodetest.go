@@ -48,13 +48,13 @@ type Node struct {
 	disk       *disksim.Disk // nil: the real one
 }
 
-// Options returns the options of node n in a test: fast gossip, short elections, ports of its own below dir.
+// Options returns the options of node n in a test: fast gossip, short elections, a busy balancer, ports of its own below dir.
 func Options(dir string, n int, log io.Writer) node.Options {
 	return node.Options{
 		NodeID: id.Node(n), DataDir: filepath.Join(dir, "node-"+strconv.Itoa(n)), ClusterName: "test-" + filepath.Base(dir),
 		RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0",
 		Storage: node.StorageOptions{CacheBytes: 32 << 20, JournalFileBytes: 8 << 20},
-		Timing:  node.TimingOptions{TickInterval: 50 * time.Millisecond, HeartbeatTicks: 2, ElectionTicks: 20, Gossip: node.GossipTest},
+		Timing:  node.TimingOptions{TickInterval: 50 * time.Millisecond, HeartbeatTicks: 2, ElectionTicks: 20, Gossip: node.GossipTest, BalanceInterval: 500 * time.Millisecond},
 		Logger:  slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 }
@@ -161,6 +161,12 @@ func (c *Cluster) CrashNode(i int, kind Crash) {
 	n.Node, n.disk = nil, n.disk.Crash(kind)
 }
 
+// Disk returns the simulated disk of node i, as it is until the next crash.
+func (c *Cluster) Disk(i int) *disksim.Disk { return c.Nodes[i].disk }
+
+// FillDisk leaves no space on the simulated disk of node i.
+func (c *Cluster) FillDisk(i int) { c.Nodes[i].disk.SetCapacity(c.Nodes[i].disk.Used()) }
+
 // AwaitReady waits until node i holds what it should hold.
 func (c *Cluster) AwaitReady(i int) {
 	c.t.Helper()
@@ -180,6 +186,9 @@ func (c *Cluster) Servers() []string {
 
 // Admin returns the administrative client of node i.
 func (c *Cluster) Admin(i int) pb.DRPCAdminClient { return c.dialer.Admin(c.Nodes[i].RPCAddress()) }
+
+// Log returns what the nodes have logged.
+func (c *Cluster) Log() string { return c.log.String() }
 
 // Context returns a context that ends with the test's patience.
 func (c *Cluster) Context() context.Context {

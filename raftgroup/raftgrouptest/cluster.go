@@ -21,6 +21,7 @@ type Config struct {
 	Options       raftgroup.Options // what is zero takes the defaults; Node, Store and Transport are set
 	Disk          func(node id.Node) Disk
 	Campaign      raftgroup.CampaignHint // of the first member of each group
+	Vital         id.Group               // is vital; 0: none
 }
 
 // Cluster is a few hosts on a Network, each with its Disk. It is driven by one goroutine.
@@ -148,6 +149,7 @@ func (c *Cluster) OpenGroup(node id.Node, l raftgroup.Log, members []raftgroup.M
 	n.Machines[l.Group()] = m
 	spec := raftgroup.Spec{
 		Group: l.Group(), Replica: l.Replica(), Members: members, Log: l, Machine: m, MinInSync: c.Config.MinInSync,
+		Vital: c.Config.Vital == l.Group(),
 	}
 	if len(members) > 0 && members[0].Replica == l.Replica() {
 		spec.Campaign = c.Config.Campaign
@@ -209,6 +211,17 @@ func (c *Cluster) Leader(g id.Group) *raftgroup.Group {
 		}
 	}
 	return best
+}
+
+// TellConditions tells each node what the disks of the others allow, as lanes do all the time.
+func (c *Cluster) TellConditions() {
+	for _, from := range c.Nodes {
+		for _, to := range c.Nodes {
+			if from.Host != nil && to.Host != nil {
+				to.Host.NodeCondition(from.ID, from.Host.Condition())
+			}
+		}
+	}
 }
 
 // Until polls a condition, in virtual or real time.

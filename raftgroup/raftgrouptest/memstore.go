@@ -37,6 +37,8 @@ type Disk interface {
 type MemDisk struct {
 	// Delay returns how long the next commit round takes. nil: no time.
 	Delay func() time.Duration
+	// Pressure is what the store says of itself. nil: none.
+	Pressure func() wal.Pressure
 	// Resident is how many of the last entries of a log are in memory; what is older must be read. 0: all.
 	Resident int
 	// Poison overwrites what Entries returned when the log is released, as an unlucky reuse of memory would.
@@ -125,6 +127,7 @@ type memStore struct {
 	mu      sync.Mutex
 	logs    map[id.Group]*memLog
 	queue   []*memAppend // submitted, not durable
+	began   time.Time    // of the round under way; zero: there is none
 	stopped bool
 	cuts    func(*wal.Log)
 }
@@ -189,6 +192,30 @@ func (s *memStore) Submit(appends []*wal.Append) {
 	s.signal()
 }
 
+func (s *memStore) begin(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.began = at
+}
+
+// Stalled implements raftgroup.LogStore.
+func (s *memStore) Stalled() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.began.IsZero() {
+		return 0
+	}
+	return time.Since(s.began)
+}
+
+// Pressure implements raftgroup.LogStore.
+func (s *memStore) Pressure() wal.Pressure {
+	if s.disk.Pressure == nil {
+		return wal.PressureNone
+	}
+	return s.disk.Pressure()
+}
+
 func (s *memStore) signal() {
 	select {
 	case s.wake <- struct{}{}:
@@ -204,7 +231,9 @@ func (s *memStore) commit() {
 		round := len(s.queue)
 		s.mu.Unlock()
 		if s.disk.Delay != nil && round > 0 {
+			s.begin(time.Now())
 			time.Sleep(s.disk.Delay())
+			s.begin(time.Time{})
 		}
 		s.mu.Lock()
 		if s.stopped {
@@ -415,3 +444,6 @@ func (l *memLog) TakeCut(st wal.State) {
 		l.saved.state = st
 	}
 }
+
+// DeclineCut keeps the state that was saved last.
+func (l *memLog) DeclineCut() {}

@@ -17,12 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Options are what a console shows. All are required.
+// Options are what a console shows. All but MaxConnections are required.
 type Options struct {
 	Gatherer prometheus.Gatherer
 	// Ready returns nil when the node should be sent traffic, else why not.
 	Ready  func() error
 	Logger *slog.Logger
+	// MaxConnections is how many connections are open at once, 64 by default; more are closed.
+	MaxConnections int
 }
 
 // Server serves one address until it is closed.
@@ -38,13 +40,15 @@ const (
 	idleTimeout    = 30 * time.Second
 	writeTimeout   = 30 * time.Second
 	maxHeaderBytes = 16 << 10
-	maxConnections = 64
+
+	defaultConnections = 64
 )
 
-// few closes the connections above maxConnections at once: each is a file that the node may need for its data.
+// few closes the connections above its limit at once: each is a file that the node may need for its data.
 type few struct {
 	net.Listener
-	open atomic.Int64
+	limit int
+	open  atomic.Int64
 }
 
 // Accept implements net.Listener.
@@ -54,7 +58,7 @@ func (f *few) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f.open.Add(1) <= maxConnections {
+		if f.open.Add(1) <= int64(f.limit) {
 			return &counted{Conn: c, of: f}, nil
 		}
 		f.open.Add(-1)
@@ -80,6 +84,9 @@ func Serve(ctx context.Context, address string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = defaultConnections
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -95,7 +102,7 @@ func Serve(ctx context.Context, address string, o Options) (*Server, error) {
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}}
 	s.done.Go(func() {
-		if err := s.http.Serve(&few{Listener: listener}); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(&few{Listener: listener, limit: o.MaxConnections}); !errors.Is(err, http.ErrServerClosed) {
 			o.Logger.Error("the metrics port failed", "reason", err)
 		}
 	})

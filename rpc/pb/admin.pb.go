@@ -1131,7 +1131,7 @@ func (x *ClusterStatusResponse) GetAnsweredBy() int32 {
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// starting, ready, draining, dead ...: the node's own word when it could be asked, else what the others know.
+	// starting, ready, disk full, disk stalled, draining, dead ...: the node's own word when it could be asked, else what the others know.
 	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	DiskFreeBytes int64  `protobuf:"varint,4,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
@@ -1145,8 +1145,10 @@ type NodeStatus struct {
 	// Empty unless this node could not be asked: why.
 	ErrorMessage   string `protobuf:"bytes,12,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	AcceptsProduce bool   `protobuf:"varint,13,opt,name=accepts_produce,json=acceptsProduce,proto3" json:"accepts_produce,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Replicas that this node holds and refuses for good, because they cannot vouch for their logs: they have to be replaced.
+	RefusedReplicas int32 `protobuf:"varint,20,opt,name=refused_replicas,json=refusedReplicas,proto3" json:"refused_replicas,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -1261,6 +1263,13 @@ func (x *NodeStatus) GetAcceptsProduce() bool {
 		return x.AcceptsProduce
 	}
 	return false
+}
+
+func (x *NodeStatus) GetRefusedReplicas() int32 {
+	if x != nil {
+		return x.RefusedReplicas
+	}
+	return 0
 }
 
 type MetadataQuorum struct {
@@ -2345,7 +2354,7 @@ const file_admin_proto_rawDesc = "" +
 	"leaderless\x12\x1f\n" +
 	"\vanswered_by\x18\n" +
 	" \x01(\x05R\n" +
-	"answeredBy\"\xb0\x03\n" +
+	"answeredBy\"\xdb\x03\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
@@ -2362,7 +2371,8 @@ const file_admin_proto_rawDesc = "" +
 	" \x01(\x04R\tbootEpoch\x12'\n" +
 	"\x0fmetrics_address\x18\v \x01(\tR\x0emetricsAddress\x12#\n" +
 	"\rerror_message\x18\f \x01(\tR\ferrorMessage\x12'\n" +
-	"\x0faccepts_produce\x18\r \x01(\bR\x0eacceptsProduce\"\x88\x01\n" +
+	"\x0faccepts_produce\x18\r \x01(\bR\x0eacceptsProduce\x12)\n" +
+	"\x10refused_replicas\x18\x14 \x01(\x05R\x0frefusedReplicas\"\x88\x01\n" +
 	"\x0eMetadataQuorum\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -34,6 +36,8 @@ func implementations() []implementation {
 			if !disk.IsDirect(fsys) {
 				t.Skipf("%s is on a file system without O_DIRECT", dir)
 			}
+			dir = path.Join(dir, "work") // beside what NewOS left
+			must(t, fsys.MkdirAll(dir))
 			return fsys, dir
 		}},
 		{"buffered", func(t testing.TB) (disk.FS, string) { return disk.NewBuffered(), t.TempDir() }},
@@ -447,4 +451,20 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLongNames: a name has up to 255 bytes, with every operation that makes one.
+func TestLongNames(t *testing.T) {
+	each(t, func(t *testing.T, fsys disk.FS, dir string) {
+		longest := path.Join(dir, strings.Repeat("x", 255))
+		f, err := fsys.Create(longest)
+		must(t, err)
+		must(t, f.Close())
+		_, err = fsys.Create(longest + "y")
+		mustBe(t, err, syscall.ENAMETOOLONG)
+		mustBe(t, fsys.Rename(longest, longest+"y"), syscall.ENAMETOOLONG)
+		mustBe(t, fsys.MkdirAll(longest+"y"), syscall.ENAMETOOLONG)
+		_, err = fsys.Stat(longest)
+		must(t, err)
+	})
 }

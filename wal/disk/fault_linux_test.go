@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -344,5 +345,42 @@ func TestFileSystemWithoutDirect(t *testing.T) {
 	}
 	if got, err := fsys.ReadFile(name); err != nil || string(got) != "hello" {
 		t.Fatalf("read %q, %v", got, err)
+	}
+}
+
+// TestStartOnFullDisk does what a start does in a directory that was used before, on a file system without a free block.
+func TestStartOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("quorumlog-test", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("cannot mount a file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	start := func() error {
+		fsys, err := NewOS(dir)
+		if err != nil {
+			return err
+		}
+		l, err := fsys.Lock(dir + "/.lock")
+		if err != nil {
+			return err
+		}
+		var held *LockedError
+		if _, err := fsys.Lock(dir + "/.lock"); !errors.As(err, &held) || held.PID != os.Getpid() {
+			t.Errorf("the second lock: %v", err)
+		}
+		return l.Close()
+	}
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/others", make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	if err := start(); err != nil {
+		t.Errorf("on a full disk: %v", err)
 	}
 }

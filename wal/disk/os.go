@@ -49,17 +49,20 @@ func NewOS(dir string) (FS, error) {
 // Direct tells whether o bypasses the page cache: see IsDirect.
 func (o *osFS) Direct() bool { return oDirect != 0 && o.flags&oDirect != 0 }
 
-// probeDirect writes one block with O_DIRECT: some file systems accept the flag and refuse the write.
+// probeName is a file of one block, which stays: a later start must be able to write it on a full disk.
+const probeName = ".direct-probe"
+
+// probeDirect writes one block with O_DIRECT: some file systems accept the flag and refuse the write. The first time it takes the block,
+// through the page cache; later it overwrites it.
 func probeDirect(dir string) (ok bool, err error) {
 	if oDirect == 0 {
 		return false, nil
 	}
-	tmp, err := os.CreateTemp(dir, ".direct-probe-*")
-	if err != nil {
+	name := filepath.Join(dir, probeName)
+	if err := takeProbe(name); err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name())) }()
-	f, err := NewDirect().Open(tmp.Name())
+	f, err := NewDirect().Open(name)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return false, nil
 	}
@@ -72,6 +75,26 @@ func probeDirect(dir string) (ok bool, err error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// takeProbe makes the file for the probe unless it is there. Two processes may do that at once: nobody has a lock yet.
+func takeProbe(name string) (err error) {
+	buffered := NewBuffered()
+	f, err := buffered.Create(name)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = buffered.Open(name)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if size, err := f.Size(); err != nil || size >= BlockSize {
+		return err
+	}
+	if _, err := f.WriteAt(AlignedBytes(BlockSize), 0); err != nil {
+		return err
+	}
+	return f.Sync() // else a page would be dirty when the probe writes around it
 }
 
 func (o *osFS) Create(name string) (File, error) {
@@ -187,11 +210,16 @@ func readPID(f *os.File) int {
 	return pid
 }
 
+// pidWidth is the length of what writePID writes, for any pid.
+const pidWidth = len("4194304\n")
+
+// writePID writes over the pid that was there, which takes no space. The lock is held already: on a disk that is full from the beginning
+// nobody learns by whom.
 func writePID(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return err
+	_, err := fmt.Fprintf(io.NewOffsetWriter(f, 0), "%-*d\n", pidWidth-1, os.Getpid())
+	if err = wrapPath(err); errors.Is(err, ErrNoSpace) {
+		return nil
 	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return err
 }
 

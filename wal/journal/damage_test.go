@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
@@ -451,4 +453,91 @@ func (o *owner) checkNamed(seed uint64, places []place) {
 			o.t.Fatalf("seed %d: frame %d has records that were not written", seed, p.Seq)
 		}
 	}
+}
+
+// A block that the disk does not give is damage of that place: what else the frame has comes back, and so do the others. If nobody vouches
+// for the frame it is torn.
+func TestUnreadableBlocks(t *testing.T) {
+	d := disksim.New(disksim.Options{})
+	o, places := filled(t, d, 12)
+	o.close()
+	bad := func(p place, block int64) {
+		at := p.off + block*disk.BlockSize
+		d.SetHook(func(op disksim.Op) error {
+			if op.Kind == disksim.OpRead && strings.HasSuffix(op.Name, p.name) && op.Offset <= at && op.Offset+op.Bytes > at {
+				return syscall.EIO
+			}
+			return nil
+		})
+	}
+	for _, victim := range []int{1, 4, 5, 10} { // the payload of the first is zeros: it comes back
+		p := places[victim]
+		bad(p, 1) // of the first payload
+		o.look()
+		o.expectAllBut(places, Damage{First: p.Seq, Last: p.Seq, Records: []RecordKey{key(p.records[0])}})
+		if !strings.Contains(o.res.Damage[0].Reason, "input/output error") {
+			t.Errorf("the reason is %q", o.res.Damage[0].Reason)
+		}
+	}
+	bad(places[11], 1)
+	o.look()
+	o.expectAllBut(places[:11])
+	if !o.res.Torn {
+		t.Error("a frame that nobody vouched for is not torn")
+	}
+	d.SetHook(func(op disksim.Op) error { // a whole file
+		if op.Kind == disksim.OpOpen && strings.HasSuffix(op.Name, places[5].name) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	o.look()
+	o.expectAllBut(places, Damage{First: places[5].Seq, Last: places[9].Seq, All: true})
+	d.SetHook(nil)
+	o.mustOpen()
+	o.expectAllBut(places)
+	o.close()
+}
+
+// Skip looks at nothing, reuses no sequence, and what comes after is as safe as ever.
+func TestSkip(t *testing.T) {
+	d := disksim.New(disksim.Options{})
+	o, places := filled(t, d, 12)
+	last := o.j.Last()
+	o.awaitSpare()
+	o.close()
+	for i, p := range places {
+		wipe(t, d, p.name, p.off, 100)
+		if i == 11 {
+			if err := d.Remove(p.name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r, err := Open(d, "journal", o.infos(), o.opts)
+	if err == nil {
+		err = r.Skip(last)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := r.Restart(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(done.Live) != 1 || done.Live[0].First <= last || done.Completed != last || len(done.Dropped) < 3 {
+		t.Fatalf("after %d: %+v", last, done)
+	}
+	o.restarted(done)
+	if o.j, err = r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w := o.round(entry(1, 10, 'x'))
+	o.prev = w.Seq
+	o.round()
+	o.reopen()
+	if got := o.records(); len(got) != 1 || len(o.res.Damage) != 0 || w.Seq <= last {
+		t.Fatalf("%d records came back, damage %v", len(got), o.res.Damage)
+	}
+	o.close()
 }

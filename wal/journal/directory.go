@@ -62,7 +62,7 @@ func openDirectory(fs disk.FS, name string, live map[string]bool, fileBytes int6
 			d.put(n, 0)
 		default:
 			info, err := fs.Stat(path.Join(name, n))
-			if err != nil {
+			if err != nil && !disk.Unreadable(err) {
 				return nil, fmt.Errorf("journal: %w", err)
 			}
 			d.put(n, info.Size)
@@ -137,6 +137,10 @@ func (d *directory) take(size int64, pace pace) (*file, error) {
 			break
 		}
 		f, err := d.fs.Open(path.Join(d.name, name))
+		if errors.Is(err, iofs.ErrNotExist) || disk.Unreadable(err) {
+			d.put(name, 0)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("journal: open a file of the pool: %w", err)
 		}

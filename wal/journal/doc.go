@@ -9,6 +9,7 @@
 //
 //	r, err := journal.Open(fs, dir, live, opts)        // live: the FileInfos in Pebble
 //	res, err := r.Replay(completed, visit)             // vouched frames in order; res.Unvouched: the last round
+//	                                                   // or r.Skip(last), after an orderly stop that left nothing to replay
 //	done, err := r.Restart(&frame)                     // what is kept of res.Unvouched goes into a fresh file, synced
 //	...                                                // one Pebble batch: done.Live, done.Dropped, done.Completed
 //	j, err := r.Start()                                // from here on the journal takes rounds

@@ -63,6 +63,9 @@ func (j *Journal) addReady() error {
 
 func (j *Journal) tryAddReady() error {
 	f, err := j.dir.take(j.opts.FileBytes, j.gently)
+	if j.nothingReady() && j.opts.madeRoom(err, j.opts.FileBytes) {
+		f, err = j.dir.take(j.opts.FileBytes, j.gently)
+	}
 	if err != nil {
 		return err
 	}
@@ -76,6 +79,11 @@ func (j *Journal) tryAddReady() error {
 	defer j.mu.Unlock()
 	j.mu.ready = append(j.mu.ready, f)
 	return nil
+}
+
+// madeRoom tells whether there is room now for a file of which err says that there was none.
+func (o *Options) madeRoom(err error, bytes int64) bool {
+	return errors.Is(err, disk.ErrNoSpace) && o.MakeRoom != nil && o.MakeRoom(bytes)
 }
 
 // restAfter is how many times as long as a step of zero-filling took the preparer rests after it: rounds wait for the same disk, and

@@ -24,6 +24,9 @@ type Options struct {
 	// of the journal and, for frames larger than a file, from inside Write; one call at a time. It must not call the
 	// journal. An error that wraps disk.ErrNoSpace is tried again later, any other fails the journal.
 	Register func(FileInfo) error
+	// MakeRoom, unless it is nil, is asked to make room for so many bytes when there is no space for a file that a round or a start
+	// waits for. true: it is worth another try.
+	MakeRoom func(bytes int64) bool
 	Logger   *slog.Logger // default: discards
 }
 
@@ -225,6 +228,9 @@ func (j *Journal) awaitReady() (*file, error) {
 // pool; they will be registered anew.
 func (j *Journal) oversize(frame int64) (*file, error) {
 	f, err := j.dir.create(frame, j.hurriedly)
+	if j.opts.madeRoom(err, frame) {
+		f, err = j.dir.create(frame, j.hurriedly)
+	}
 	if err != nil {
 		return nil, j.noSpaceOrFail(err)
 	}
@@ -260,6 +266,9 @@ func (j *Journal) register(f *file) error {
 	}
 	return nil
 }
+
+// Last returns the sequence of the last frame that was written. The committer's, like Write.
+func (j *Journal) Last() Seq { return j.seq }
 
 // Room is the number of bytes that can be written for certain, that is to say into files that are there already: what is
 // left of the current file, and the spare ones. It is a lower bound while a round is being written.

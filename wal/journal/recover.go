@@ -12,7 +12,7 @@ import (
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
 
-// Recovery is a journal that is being opened. Its methods are called in the order Replay, Restart, Start, by one goroutine.
+// Recovery is a journal that is being opened. Its methods are called in the order Replay or Skip, Restart, Start, by one goroutine.
 type Recovery struct {
 	opts     Options
 	dir      *directory
@@ -101,7 +101,8 @@ func (r *Recovery) enter(from step, what string) error {
 
 // Replay reads the live files and calls visit for each vouched frame, in order, and for each Damage in its place. completed
 // is the last sequence that Pebble vouches for. The records passed to visit alias a buffer and are valid until it returns; an
-// error of visit ends Replay. A read error of the disk is returned as it is, not taken for a torn frame.
+// error of visit ends Replay. A block that the disk does not give is taken for a bad one; any other error of reading is returned as it is,
+// and not taken for a torn frame.
 func (r *Recovery) Replay(completed Seq, visit func(*StoredFrame) error) (Replayed, error) {
 	if err := r.enter(stepOpened, "Replay"); err != nil {
 		return Replayed{}, err
@@ -119,6 +120,24 @@ func (r *Recovery) Replay(completed Seq, visit func(*StoredFrame) error) (Replay
 	}
 	r.step = stepReplayed
 	return r.res, nil
+}
+
+// Skip takes the place of Replay when the owner knows that nothing in the live files is needed any more and that last is the last
+// sequence that was used: they are not even looked at, whatever has become of them.
+func (r *Recovery) Skip(last Seq) error {
+	if err := r.enter(stepOpened, "Skip"); err != nil {
+		return err
+	}
+	r.highest, r.res.Last = last, last
+	for _, f := range r.files {
+		r.highest = max(r.highest, f.info.First)
+		if info, err := r.dir.fs.Stat(path.Join(r.dir.name, f.info.Name)); err == nil {
+			f.size = info.Size
+		}
+		f.info.End, f.info.Last = -1, 0 // it holds nothing: see endFiles
+	}
+	r.step = stepReplayed
+	return nil
 }
 
 // Restart takes a fresh file, writes f to it (what is kept of Replayed.Unvouched; nil or without records: nothing), and
@@ -177,8 +196,14 @@ func (r *Recovery) takeFresh(frame int64, next Seq) (err error) {
 		}
 	}
 	size := max(frame, r.opts.FileBytes)
-	if r.fresh, err = r.dir.take(size, nil); errors.Is(err, disk.ErrNoSpace) {
-		r.fresh, err = r.dir.create(max(frame, disk.BlockSize), nil)
+	if r.fresh, err = r.dir.take(size, nil); r.opts.madeRoom(err, size) {
+		r.fresh, err = r.dir.take(size, nil)
+	}
+	if errors.Is(err, disk.ErrNoSpace) {
+		size = max(frame, disk.BlockSize)
+		if r.fresh, err = r.dir.create(size, nil); r.opts.madeRoom(err, size) {
+			r.fresh, err = r.dir.create(size, nil)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("journal: fresh file for recovery: %w", err)

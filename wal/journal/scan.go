@@ -31,6 +31,7 @@ type storedFile struct {
 	end   int64 // position after its last vouched frame, or the end of what was lost
 	tail  int64 // position after its last frame, vouched or not
 	used  bool  // a frame was seen in it
+	bad   error // why some of it cannot be read, nil if all of it can
 	// pooled: nothing was found in it, so it may be the fresh file, or is left in the pool.
 	pooled bool
 }
@@ -102,7 +103,8 @@ func (s *scan) open(f *storedFile) error {
 	}
 	s.win = nil
 	file, err := s.fs.OpenRead(path.Join(s.dir, f.info.Name))
-	if errors.Is(err, iofs.ErrNotExist) {
+	if errors.Is(err, iofs.ErrNotExist) || disk.Unreadable(err) || disk.BadPath(err) {
+		f.bad = err
 		return nil
 	}
 	if err != nil {
@@ -110,11 +112,23 @@ func (s *scan) open(f *storedFile) error {
 	}
 	f.file = file
 	size, err := file.Size()
+	if disk.Unreadable(err) {
+		f.bad = err
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("journal: size of %s: %w", f.info.Name, err)
 	}
 	f.size = disk.RoundDown(min(size, f.info.Bytes))
 	return nil
+}
+
+// reason says why something is missing of a file.
+func (f *storedFile) reason(what string) string {
+	if f.bad == nil {
+		return what
+	}
+	return fmt.Sprintf("%s; the disk says: %v", what, f.bad)
 }
 
 func (s *scan) scanFile(f *storedFile) error {
@@ -204,9 +218,9 @@ func (s *scan) frame(f *storedFile, h *header, start int64, b []byte) pending {
 	p.Records, lost, ok = decode(b, h, make([]Record, 0, min(int(h.count), len(b)/rowBytes)), nil)
 	switch {
 	case !ok:
-		p.Damage = &Damage{All: true, Reason: "both copies of the record headers are bad"}
+		p.Damage = &Damage{All: true, Reason: f.reason("both copies of the record headers are bad")}
 	case len(lost) > 0:
-		p.Damage = &Damage{Records: lost, Reason: "payload checksum"}
+		p.Damage = &Damage{Records: lost, Reason: f.reason("payload checksum")}
 	}
 	if p.Damage != nil {
 		p.Damage.First, p.Damage.Last, p.Damage.File, p.Damage.Offset = h.seq, h.seq, f.info.Name, start
@@ -223,9 +237,9 @@ func (s *scan) addGap(f *storedFile, pos, start int64, last Seq) {
 	p := pending{file: f, start: pos, end: start, missing: true}
 	p.File = f.info.Number
 	p.Seq = max(s.expect, 1)
-	p.Damage = &Damage{First: p.Seq, Last: max(last, p.Seq), All: true, File: f.info.Name, Offset: pos, Reason: "no frame can be read here"}
+	p.Damage = &Damage{First: p.Seq, Last: max(last, p.Seq), All: true, File: f.info.Name, Offset: pos, Reason: f.reason("no frame can be read here")}
 	if s.expect == 0 {
-		p.Damage.Reason = "the first frames of the oldest file cannot be read"
+		p.Damage.Reason = f.reason("the first frames of the oldest file cannot be read")
 	} else if f.first == 0 {
 		f.first = p.Seq
 	}
@@ -257,7 +271,7 @@ func (s *scan) openGap(f *storedFile, pos int64, reason string) {
 	}
 	p := pending{file: f, start: pos, end: end, missing: true}
 	p.File, p.Seq = f.info.Number, max(s.expect, 1)
-	p.Damage = &Damage{First: p.Seq, All: true, File: f.info.Name, Offset: pos, Reason: reason}
+	p.Damage = &Damage{First: p.Seq, All: true, File: f.info.Name, Offset: pos, Reason: f.reason(reason)}
 	if f.first == 0 {
 		f.first = s.expect
 	}
@@ -377,9 +391,29 @@ func (s *scan) load(f *storedFile, pos, n int64) (*window, error) {
 	w.off, w.n = pos, int(n)
 	s.win = w
 	got, err := f.file.ReadAt(w.buf[:n], pos)
+	if disk.Unreadable(err) {
+		got, err = f.readBlocks(w.buf[:n], pos)
+	}
 	if err != nil && !(errors.Is(err, io.EOF) && int64(got) == n) {
 		return nil, fmt.Errorf("journal: reading %s at %d: %w: the disk does not give back what was written; have it checked, "+
 			"or wipe the node so that it is rebuilt from its peers", f.info.Name, pos, err)
 	}
 	return w, nil
+}
+
+// readBlocks reads block by block what cannot be read at once. A block that cannot be read is as good as one of zeros: no frame begins or
+// ends in it, and what a frame had there does not check. So it is damage of that place, and not the end of the journal.
+func (f *storedFile) readBlocks(b []byte, pos int64) (int, error) {
+	for at := 0; at < len(b); at += disk.BlockSize {
+		block := b[at : at+disk.BlockSize]
+		n, err := f.file.ReadAt(block, pos+int64(at))
+		switch {
+		case disk.Unreadable(err):
+			clear(block)
+			f.bad = fmt.Errorf("block at %d: %w", pos+int64(at), err)
+		case err != nil && !(errors.Is(err, io.EOF) && n == len(block)):
+			return at + n, err
+		}
+	}
+	return len(b), nil
 }

@@ -38,7 +38,9 @@ func (k Kind) String() string {
 // Options make a Disk. The zero value is a disk without bounds that never fails.
 type Options struct {
 	Seed     uint64
-	Capacity int64 // bytes of all files but Pebble's; 0: no bound
+	Capacity int64 // bytes of all files, Pebble's included; 0: no bound. No name is made without a block to spare
+	// OpenFiles is how many files may be open at a time, Pebble's included; 0: no bound.
+	OpenFiles int
 	// Direct says that there is no page cache. It makes a difference after a failed sync: without a cache, what the medium has
 	// lost is not read any more; with one it is, until the cache parts with it, and later syncs leave it alone.
 	Direct bool
@@ -58,6 +60,9 @@ type Disk struct {
 	capacity int64
 	direct   bool
 
+	openFiles int // the bound of handles
+	handles   int // that are open
+
 	used     int64 // bytes taken
 	root     *inode
 	pending  []change // names that changed and were not synced, oldest first
@@ -67,16 +72,17 @@ type Disk struct {
 	halted   bool
 	haltedCh chan struct{}
 
-	pebble  *vfs.MemFS
-	scratch *vfs.MemFS // what the dead process writes through Pebble
-	inodes  uint64
+	pebble      *vfs.MemFS
+	pebbleFiles map[string]*inode // what its files take
+	scratch     *vfs.MemFS        // what the dead process writes through Pebble
+	inodes      uint64
 }
 
 // New returns an empty disk.
 func New(o Options) *Disk {
 	d := &Disk{
 		rng: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), hook: o.Hook, after: o.After, capacity: o.Capacity, direct: o.Direct,
-		pebble: vfs.NewCrashableMem(),
+		openFiles: o.OpenFiles, pebble: vfs.NewCrashableMem(),
 	}
 	d.root = d.newInode(true)
 	d.boot()
@@ -86,6 +92,7 @@ func New(o Options) *Disk {
 func (d *Disk) boot() {
 	d.locks = make(map[string]bool)
 	d.scratch = vfs.NewMem()
+	d.pebbleFiles = make(map[string]*inode)
 	d.haltedCh = make(chan struct{})
 }
 
@@ -106,11 +113,18 @@ func (d *Disk) SetAfter(after func(Op, error)) {
 	d.after = after
 }
 
-// SetCapacity replaces Options.Capacity.
+// SetCapacity replaces Options.Capacity. What is above Used is free: set to it, somebody else has filled the disk.
 func (d *Disk) SetCapacity(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.capacity = bytes
+}
+
+// SetOpenFiles replaces Options.OpenFiles.
+func (d *Disk) SetOpenFiles(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.openFiles = n
 }
 
 // Used returns the bytes that all files take, as Capacity counts them.
@@ -169,7 +183,7 @@ func (d *Disk) Crash(k Kind) *Disk {
 	defer d.mu.Unlock()
 	d.halt()
 	next := &Disk{
-		rng: d.rng, hook: d.hook, after: d.after, capacity: d.capacity, direct: d.direct,
+		rng: d.rng, hook: d.hook, after: d.after, capacity: d.capacity, direct: d.direct, openFiles: d.openFiles,
 		root: d.root, pending: d.pending, steps: d.steps, pebble: d.pebble, inodes: d.inodes,
 	}
 	d.root, d.pending, d.rng = nil, nil, nil
@@ -239,6 +253,7 @@ func (d *Disk) count() {
 			child.links++
 		}
 	})
+	d.countPebble("/")
 }
 
 // Flip changes bits of a byte of a file as bit rot does: on the medium and in the cache.

@@ -168,9 +168,6 @@ func (f *file) Close() error {
 		return pathError("close", f.name, fs.ErrClosed)
 	}
 	f.closed = true
-	if !f.d.halted {
-		f.n.opens--
-		f.d.reap(f.n)
-	}
+	f.d.released(f.n)
 	return nil
 }

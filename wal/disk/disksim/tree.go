@@ -79,12 +79,18 @@ func pathError(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: name, Err: err}
 }
 
+// maxName is how long a name may be, as on the file systems of real machines (NAME_MAX).
+const maxName = 255
+
 // find returns what has a name.
 func (d *Disk) find(op, name string) (*inode, error) {
 	n := d.root
 	for part := range strings.SplitSeq(strings.Trim(clean(name), "/"), "/") {
 		if part == "" {
 			continue
+		}
+		if len(part) > maxName {
+			return nil, pathError(op, name, syscall.ENAMETOOLONG)
 		}
 		if !n.dir {
 			return nil, pathError(op, name, syscall.ENOTDIR)
@@ -105,7 +111,11 @@ func (d *Disk) parent(op, name string) (*inode, string, error) {
 	if !dir.dir {
 		return nil, "", pathError(op, name, syscall.ENOTDIR)
 	}
-	return dir, path.Base(clean(name)), nil
+	base := path.Base(clean(name))
+	if len(base) > maxName {
+		return nil, "", pathError(op, name, syscall.ENAMETOOLONG)
+	}
+	return dir, base, nil
 }
 
 // Create implements disk.FS.
@@ -122,6 +132,9 @@ func (d *Disk) Create(name string) (disk.File, error) {
 		}
 		if dir.names[base] != nil {
 			return pathError("create", op.Name, fs.ErrExist)
+		}
+		if err := errors.Join(d.mayOpen(), d.roomForName()); err != nil {
+			return pathError("create", op.Name, err)
 		}
 		n := d.newInode(false)
 		d.record(change{to: dir, toName: base, node: n})
@@ -154,6 +167,9 @@ func (d *Disk) openNamed(name string, write bool) (disk.File, error) {
 		if n.dir {
 			return pathError("open", op.Name, syscall.EISDIR)
 		}
+		if err := d.mayOpen(); err != nil {
+			return pathError("open", op.Name, err)
+		}
 		f = d.open(n, op.Name, write)
 		return nil
 	})
@@ -164,8 +180,7 @@ func (d *Disk) openNamed(name string, write bool) (disk.File, error) {
 }
 
 func (d *Disk) open(n *inode, name string, write bool) *file {
-	n.opens++
-	return &file{d: d, n: n, name: name, write: write}
+	return &file{d: d, n: d.handed(n), name: name, write: write}
 }
 
 // MkdirAll implements disk.FS. Each directory is a step.
@@ -190,6 +205,9 @@ func (d *Disk) MkdirAll(dir string) error {
 		up, base, err := d.parent("mkdir", dir)
 		if err != nil || up.names[base] != nil {
 			return err
+		}
+		if err := d.roomForName(); err != nil {
+			return pathError("mkdir", dir, err)
 		}
 		d.record(change{to: up, toName: base, node: d.newInode(true)})
 		return nil

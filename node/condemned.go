@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+const (
+	// condemnedRetry is how often a condemned replica that could not be spared is looked at again.
+	condemnedRetry = 2 * time.Second
+	// stepDownTimeout bounds the handing over of a condemned replica's leadership.
+	stepDownTimeout = time.Second
+)
+
+// errRefused is why the group of a refused replica has stopped.
+var errRefused = errors.New("the replica is refused: its disk does not give back what was written")
+
+// condemned are the replicas whose logs were condemned while they were open: a read met rot, or their files cannot be made.
+//
+// Such a replica may not go on leading, for whoever needs the entry that rotted gets it from another replica; so it steps down at once.
+// It is as good a voter and follower as before, though, whose acknowledgements are as durable: taking it out for good costs the group a
+// vote and a copy until it is replaced. So that waits until a majority of the voters is alive without it. Until then, and for ever
+// where there are no others, it serves what it can read: a partition without one record is better than none. A process that ends before
+// forgets nothing that matters: the next read finds the rot again.
+//
+// A log whose files cannot be made is taken out in any case: what is appended to it would pile up in memory.
+type condemned struct {
+	wake chan struct{} // capacity 1
+
+	mu      sync.Mutex
+	waiting []*condemnedReplica
+}
+
+type condemnedReplica struct {
+	log  *wal.Log
+	kind wal.Condemnation
+	wal.Refusal
+	said string // what was logged last about its waiting
+}
+
+// add is the store's OnCondemned.
+func (c *condemned) add(l *wal.Log, kind wal.Condemnation, r wal.Refusal) {
+	c.mu.Lock()
+	c.waiting = append(c.waiting, &condemnedReplica{log: l, kind: kind, Refusal: r})
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeOutCondemned is the goroutine that sees to condemned replicas.
+func (n *Node) takeOutCondemned(ctx context.Context) {
+	tick := time.NewTicker(condemnedRetry)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.condemned.wake:
+		case <-tick.C:
+		}
+		n.condemned.mu.Lock()
+		waiting := n.condemned.waiting
+		n.condemned.waiting = nil
+		n.condemned.mu.Unlock()
+		done := make([]bool, len(waiting))
+		var work errgroup.Group
+		work.SetLimit(transferParallel)
+		for i, c := range waiting {
+			work.Go(func() error {
+				done[i] = n.takeOut(ctx, c)
+				return nil
+			})
+		}
+		_ = work.Wait()
+		n.condemned.mu.Lock()
+		for i, c := range waiting {
+			if !done[i] {
+				n.condemned.waiting = append(n.condemned.waiting, c)
+			}
+		}
+		n.condemned.mu.Unlock()
+	}
+}
+
+// takeOut tells whether nothing is left to do about a condemned replica.
+func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
+	if c.Group == id.MetadataGroup {
+		// Nobody reads old metadata but a node that is new or far behind; and without its metadata replica this node could do nothing.
+		n.stepDown(ctx, c, n.controller.Group())
+		n.say(c, "the metadata replica goes on without leading: replace this node by one with an empty data directory and an unused node id")
+		return false
+	}
+	if n.replicas.isRefused(c.Group) || !slices.Contains(n.store.Logs(), c.log) {
+		return true
+	}
+	p := n.replicas.group(c.Group)
+	if p == nil {
+		return false // it is being opened, which may find the same
+	}
+	spared := p.Group().Failed() || c.kind == wal.CondemnedWrites
+	if !p.Group().Failed() && n.stepDown(ctx, c, p.Group()) {
+		spared = true
+	}
+	if !spared {
+		return false
+	}
+	if err := n.replicas.refuse(ctx, c.log, c.Reason); err != nil {
+		n.say(c, fmt.Sprintf("the refusal cannot be stored; it is tried again: %v", err))
+		return false
+	}
+	p.Group().Abandon(fmt.Errorf("%w: %s", errRefused, c.Reason))
+	return true
+}
+
+// stepDown hands the leadership of a condemned replica over if it has it, and tells whether the group has a majority without it.
+func (n *Node) stepDown(ctx context.Context, c *condemnedReplica, g *raftgroup.Group) bool {
+	ctx, cancel := context.WithTimeout(ctx, stepDownTimeout)
+	defer cancel()
+	status, err := g.Status(ctx)
+	if err != nil {
+		return false
+	}
+	leads := status.Role == raftgroup.Leader
+	voters, alive := 0, 0
+	for _, m := range status.Members {
+		switch {
+		case m.Learner && m.Replica == status.Replica:
+			return true
+		case m.Learner:
+		default:
+			voters++
+			if m.Replica != status.Replica && n.alive(m.Node) && (m.InSync || !leads) {
+				alive++
+			}
+		}
+	}
+	if leads {
+		if alive == 0 {
+			n.say(c, "it keeps leading and serves what it can read: no other replica is in sync")
+			return false
+		}
+		if err := g.TransferLeader(ctx, id.NoReplica); err != nil {
+			n.say(c, fmt.Sprintf("it leads until another replica takes over: %v", err))
+			return false
+		}
+	}
+	if alive < voters/2+1 {
+		n.say(c, "it follows and votes until there is a majority without it")
+		return false
+	}
+	return true
+}
+
+// say logs what becomes of a condemned replica, when that changes.
+func (n *Node) say(c *condemnedReplica, what string) {
+	if c.said != what {
+		c.said = what
+		n.logger.Warn("a condemned replica is not taken out yet", "partition", c.Name, "replica", c.Replica, "because", what)
+	}
+}

@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// What the node's disk allows it to do. The host of the groups judges that, and hands over what the node leads (raftgroup/condition.go);
+// here it is told to the peers, who give the node no leaderships and no records meanwhile, and to whoever runs the node.
+
+const (
+	// conditionInterval is how often the node looks how its disk is.
+	conditionInterval = 100 * time.Millisecond
+	// conditionReminder is how often the log says that it still is no better.
+	conditionReminder = time.Minute
+)
+
+// watchCondition tells everybody what the disk allows, when that changes.
+func (n *Node) watchCondition(ctx context.Context) {
+	tick := time.NewTicker(conditionInterval)
+	defer tick.Stop()
+	last, said := raftgroup.Good, time.Now()
+	for {
+		c := n.host.Condition()
+		n.peers.SetHealth(rpc.Health(c))
+		if c != last || c != raftgroup.Good && time.Since(said) >= conditionReminder {
+			n.sayCondition(c)
+			last, said = c, time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) sayCondition(c raftgroup.Condition) {
+	switch c {
+	case raftgroup.Good:
+		n.logger.Info("the disk is well: the node takes records and leaderships again")
+	case raftgroup.Full:
+		m := n.host.Metrics()
+		n.logger.Warn("the disk is full: the node takes no records, and hands the partitions over that it leads; delete topics or free space "+
+			"otherwise, and it goes on by itself", "dir", n.options.DataDir, "free", n.freeBytes(), "leads", m.Leading, "dropped", m.DroppedNoSpace)
+	default:
+		m := n.host.Metrics()
+		n.logger.Warn("the disk does not answer: the node hands over what it leads; look at the disk (kernel log, smartctl), and the node "+
+			"goes on by itself when writes come back in time", "dir", n.options.DataDir, "waiting", n.store.Stalled().Round(time.Millisecond),
+			"leads", m.Leading, "dropped", m.DroppedBehind)
+	}
+}
+
+// conditionError says why the node should be sent no records, and what to do; nil: it should.
+func (n *Node) conditionError() error {
+	switch n.host.Condition() {
+	case raftgroup.Good:
+		return nil
+	case raftgroup.Full:
+		return fmt.Errorf("disk full: %d MiB are free in %s, less than the reserve: free some space", n.freeBytes()>>20, n.options.DataDir)
+	}
+	if waiting := n.store.Stalled(); waiting > 0 {
+		return fmt.Errorf("disk does not answer since %s", time.Now().Add(-waiting).Format(time.RFC3339))
+	}
+	return fmt.Errorf("disk did not answer in time a moment ago")
+}
+
+func (n *Node) freeBytes() int64 {
+	free, _ := n.files.FreeBytes(n.options.DataDir)
+	return free
+}
+
+// stateText is the state in one or two words, for people.
+func (n *Node) stateText() string {
+	c := n.host.Condition()
+	if s := n.State(); s != Ready || c == raftgroup.Good {
+		return s.String()
+	}
+	return "disk " + c.String()
+}
+
+// acceptsProduce tells whether there is room for records.
+func (n *Node) acceptsProduce() bool {
+	return n.host.Condition() == raftgroup.Good && n.store.Pressure() != wal.PressureNoSpace
+}
+
+// takesLeaderships tells whether a node seems to be up, with a disk that can take records.
+func (n *Node) takesLeaderships(node id.Node) bool {
+	return n.alive(node) && n.host.ConditionOf(node) == raftgroup.Good
+}
+
+// Health implements rpc.PeerHandler.
+func (in *inbound) Health(from id.Node, h rpc.Health) {
+	if in.known(from) {
+		in.host.NodeCondition(from, min(raftgroup.Condition(h), raftgroup.Stalled))
+	}
+}

@@ -1,0 +1,5 @@
+package disk
+
+import "syscall"
+
+var unreadableHere = []error{syscall.EUCLEAN, syscall.EREMOTEIO}

@@ -1,0 +1,282 @@
+package wal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+)
+
+// records are all that Pebble holds.
+func records(t testing.TB, s *Store) map[string]string {
+	t.Helper()
+	it, err := s.meta.NewIter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := make(map[string]string)
+	for ok := it.First(); ok; ok = it.Next() {
+		m[string(it.Key())] = string(it.Value())
+	}
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// look opens what Pebble has of a store, and nothing more.
+func look(t testing.TB, o Options, pebble vfs.FS) (map[string]string, error) {
+	t.Helper()
+	o.PebbleFS = pebble
+	s := newStore(o.withDefaults())
+	err := s.openDirs()
+	if err == nil {
+		err = s.openMeta()
+	}
+	if err == nil {
+		err = s.checkFormat()
+	}
+	var m map[string]string
+	if err == nil {
+		m = records(t, s)
+	}
+	if closed := errors.Join(s.release(), s.unlock()); err == nil {
+		err = closed
+	}
+	return m, err
+}
+
+// livedOn is a store's life on a Pebble in memory, with tables, manifests and logs of several starts, ended in order or not. It returns
+// what Pebble's files are then, and what they hold.
+func livedOn(t testing.TB, o *Options, kill bool) (*vfs.MemFS, map[string]string) {
+	t.Helper()
+	mem := vfs.NewCrashableMem()
+	o.PebbleFS = mem
+	var s *Store
+	for boot := range 4 {
+		s = mustOpen(t, *o)
+		for n := range 3 {
+			d := newDriver(t, s, mustCreate(t, s, 10*boot+n+1))
+			d.submit(d.batchEntry(5000))
+			d.wait(1)
+			d.commitAll()
+		}
+		for n := range 5 {
+			if err := s.Set(fmt.Sprintf("key-%d", n), []byte(strings.Repeat(fmt.Sprint(boot, n), 50))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if boot == 1 {
+			if err := s.meta.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if boot < 3 {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if kill {
+		o.FS.(*disksim.Disk).Halt()
+	} else if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	image := clonePebble(mem)
+	if kill {
+		_ = s.Close()
+		o.FS = o.FS.(*disksim.Disk).Crash(disksim.Kill)
+	}
+	all, err := look(t, *o, clonePebble(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image, all
+}
+
+func clonePebble(image *vfs.MemFS) *vfs.MemFS {
+	return image.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+}
+
+// rewrite changes the content of a file of Pebble's.
+func rewrite(t testing.TB, fs vfs.FS, name string, change func([]byte) []byte) {
+	t.Helper()
+	f, err := fs.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(f)
+	_ = f.Close()
+	if err == nil {
+		f, err = fs.Create(name, vfs.WriteCategoryUnspecified)
+	}
+	if err == nil {
+		_, err = f.Write(change(bytes.Clone(b)))
+	}
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sizeOf(t testing.TB, fs vfs.FS, name string) int {
+	t.Helper()
+	info, err := fs.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(info.Size())
+}
+
+// TestPebbleThatRotted damages each file of Pebble's in many places, after an orderly stop and after a kill. The store either says so,
+// with the remedy, or opens with exactly what it had.
+func TestPebbleThatRotted(t *testing.T) {
+	const dir = "/data/meta"
+	for _, kill := range []bool{false, true} {
+		t.Run(fmt.Sprintf("kill %v", kill), func(t *testing.T) {
+			sim := disksim.New(disksim.Options{})
+			o := testOptions(sim, nil, "/data")
+			image, want := livedOn(t, &o, kill)
+			rng := rand.New(rand.NewPCG(5, 5))
+			places := 20
+			if os.Getenv("QUORUMLOG_CRASH_SEEDS") != "" {
+				places = 100_000
+			}
+			names, err := image.List(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, missed := map[string]int{}, map[string]int{}
+			try := func(what, kind string, damage func(fs *vfs.MemFS)) {
+				fs := clonePebble(image)
+				damage(fs)
+				got, err := look(t, o, fs)
+				switch {
+				case errors.Is(err, ErrDamagedRecords):
+					found[kind]++
+				case err != nil:
+					t.Errorf("%s: an error without its remedy: %v", what, err)
+				case !maps.Equal(got, want):
+					t.Errorf("%s: the store opens with other records than it had", what)
+				default:
+					missed[kind]++
+				}
+			}
+			for _, name := range names {
+				file := path.Join(dir, name)
+				kind := strings.TrimRight(strings.ReplaceAll(name, ".", "-"), "0123456789")
+				size := sizeOf(t, image, file)
+				n := min(size, places)
+				at := rng.Perm(size)[:n]
+				slices.Sort(at)
+				for _, off := range at {
+					mask := byte(1) << rng.IntN(8)
+					try(fmt.Sprintf("%s, byte %d of %d, bit %02x", name, off, size, mask), kind, func(fs *vfs.MemFS) {
+						rewrite(t, fs, file, func(b []byte) []byte { b[off] ^= mask; return b })
+					})
+				}
+				try(name+" removed", kind, func(fs *vfs.MemFS) {
+					if err := fs.Remove(file); err != nil {
+						t.Fatal(err)
+					}
+				})
+				if size > 0 {
+					try(name+" cut in half", kind, func(fs *vfs.MemFS) { rewrite(t, fs, file, func(b []byte) []byte { return b[:len(b)/2] }) })
+					try(name+" without its last bytes", kind, func(fs *vfs.MemFS) { rewrite(t, fs, file, func(b []byte) []byte { return b[:max(0, len(b)-20)] }) })
+				}
+			}
+			t.Logf("said: %v; harmless: %v", found, missed)
+		})
+	}
+}
+
+// TestPebbleThatWentBack gives a store yesterday's meta directory, as a snapshot of one part of the disk would, and none at all.
+func TestPebbleThatWentBack(t *testing.T) {
+	o := testOptions(disksim.New(disksim.Options{}), nil, "/data")
+	image, _ := livedOn(t, &o, false)
+	o.PebbleFS = clonePebble(image)
+	s := mustOpen(t, o)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := look(t, o, image); !errors.Is(err, ErrDamagedRecords) {
+		t.Errorf("records of an earlier time: %v", err)
+	}
+	if _, err := look(t, o, vfs.NewMem()); !errors.Is(err, ErrDamagedRecords) {
+		t.Errorf("no records: %v", err)
+	}
+	name := path.Join("/data", guardName)
+	sim := o.FS.(*disksim.Disk)
+	for block := range int64(guardBlocks) { // one of its two blocks is enough
+		if err := sim.Flip(name, block*4096+9, 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := look(t, o, o.PebbleFS); err != nil {
+			t.Errorf("block %d of %s is damaged: %v", block, guardName, err)
+		}
+		if err := sim.Flip(name, block*4096+9, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sim.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := look(t, o, o.PebbleFS); !errors.Is(err, ErrDamagedRecords) {
+		t.Errorf("without %s: %v", guardName, err)
+	}
+}
+
+// TestTableThatRotsAtRunTime damages Pebble's tables under an open store. What reads them says so, with the remedy, and ends the store.
+func TestTableThatRotsAtRunTime(t *testing.T) {
+	o := testOptions(disksim.New(disksim.Options{}), nil, "/data")
+	image, _ := livedOn(t, &o, false)
+	mem := clonePebble(image)
+	o.PebbleFS = mem
+	fatal := make(chan error, 1)
+	o.OnFatal = func(err error) { fatal <- err }
+	s := mustOpen(t, o)
+	defer func() { _ = s.Close() }()
+	if err := errors.Join(s.Set("key-1", []byte("new")), s.meta.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := mem.List("/data/meta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			file, err := mem.OpenReadWrite("/data/meta/"+name, vfs.WriteCategoryUnspecified)
+			if err == nil {
+				_, err = file.WriteAt(bytes.Repeat([]byte{0xff}, 200), 10)
+			}
+			if err = errors.Join(err, file.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.meta.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err == nil {
+		t.Fatal("the compaction noticed nothing")
+	}
+	select {
+	case err := <-fatal:
+		if !errors.Is(err, ErrDamagedRecords) {
+			t.Errorf("the store ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody was told")
+	}
+}

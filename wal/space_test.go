@@ -1,0 +1,396 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/lni/goutils/leaktest"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// fullOptions are of a store whose journal is small, so that votes go through many files of it.
+func fullOptions(sim *disksim.Disk) Options {
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.JournalFileBytes, o.CheckpointBytes, o.DirectAppendBytes = 256*kib, 256*kib, 16*kib
+	return o
+}
+
+// fill has somebody else take all that is free on the disk.
+func fill(sim *disksim.Disk) { sim.SetCapacity(sim.Used()) }
+
+func awaitBallast(t testing.TB, s *Store) {
+	t.Helper()
+	eventually(t, "the ballast is whole", func() bool { return s.space.ballast.size() == s.space.whole })
+}
+
+func awaitPressure(t testing.TB, s *Store, p Pressure) {
+	t.Helper()
+	eventually(t, "the pressure is "+p.String(), func() bool { return s.Pressure() == p })
+}
+
+// vote submits a new term with a vote, and waits for it.
+func (d *driver) vote() {
+	d.t.Helper()
+	d.term++
+	hs := HardState{Term: d.term, Vote: 7, Commit: d.last()}
+	d.s.Submit([]*Append{{Log: d.l, HardState: &hs, Done: func(*Append) { d.done <- struct{}{} }}})
+	d.wait(1)
+}
+
+// TestFullDiskForLong: the store lives with a full disk for as long as it is full. It votes, through many files of the journal, and
+// checkpoints that; it reads, deletes, creates nothing but what the metadata needs; and it goes on when there is space.
+func TestFullDiskForLong(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := fullOptions(sim)
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	d, doomed := newDriver(t, s, mustCreate(t, s, 2)), newDriver(t, s, mustCreate(t, s, 3))
+	for i := range 200 {
+		d.submit(d.batchEntry(100 + i*100))
+		d.wait(1)
+		doomed.submit(doomed.batchEntry(500))
+		doomed.wait(1)
+	}
+	d.commitAll()
+	fill(sim)
+	awaitPressure(t, s, PressureNoSpace)
+	for range 3000 {
+		d.vote()
+	}
+	if m := s.Metrics(); m.JournalBytes < 20*uint64(o.JournalFileBytes) || m.JournalFiles > 8 {
+		t.Errorf("%d bytes of votes went through %d files", m.JournalBytes, m.JournalFiles)
+	}
+	d.check()
+	if _, err := s.Create(context.Background(), Spec{Group: 9, Replica: 91, Name: "late"}); !errors.Is(err, disk.ErrNoSpace) {
+		t.Errorf("a log was created on a full disk: %v", err)
+	}
+	if _, err := s.Create(context.Background(), Spec{Group: id.MetadataGroup, Replica: 1, Name: "metadata"}); err != nil {
+		t.Errorf("the metadata's log was not created: %v", err)
+	}
+	if err := s.Delete(context.Background(), doomed.l); err != nil {
+		t.Error(err)
+	}
+	if s.Pressure() != PressureNoSpace {
+		t.Errorf("the pressure is %v although nothing was freed but a small log", s.Pressure())
+	}
+	sim.SetCapacity(0)
+	awaitPressure(t, s, PressureNone)
+	awaitBallast(t, s)
+	for range 100 {
+		d.submit(d.batchEntry(20000))
+		d.wait(1)
+	}
+	d.check()
+	closeStore(t, s)
+}
+
+// TestStartsOnFullDisk kills a store on a full disk fifty times, anywhere, also in the middle of a start; the power fails now and then.
+// Each life votes, and nobody frees anything.
+func TestStartsOnFullDisk(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	const seed = 3
+	sim, rng := disksim.New(disksim.Options{Seed: seed}), rand.New(rand.NewPCG(seed, 1))
+	s := mustOpen(t, fullOptions(sim))
+	awaitBallast(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	for range 50 {
+		d.submit(d.batchEntry(5000))
+		d.wait(1)
+	}
+	fill(sim)
+	for start := range 50 {
+		for range 1 + rng.IntN(20) {
+			d.vote()
+		}
+		sim.Halt()
+		for s == nil || sim.Halted() {
+			if s != nil {
+				_ = s.Close()
+			}
+			if sim = sim.Crash(disksim.Kill); rng.IntN(4) == 0 {
+				sim = sim.Crash(disksim.PowerLoss)
+			}
+			if rng.IntN(3) != 0 {
+				sim.CrashAt(1 + rng.Int64N(60))
+			}
+			if s, _ = Open(context.Background(), fullOptions(sim)); s == nil && !sim.Halted() {
+				t.Fatalf("seed %d, start %d: the store does not start on a full disk", seed, start)
+			}
+		}
+		sim.CrashAt(0)
+		if s.Pressure() != PressureNoSpace {
+			t.Fatalf("start %d: the pressure on a full disk is %v", start, s.Pressure())
+		}
+		if n := s.Metrics().JournalFiles; n != 1 {
+			t.Errorf("start %d: %d files of the journal are live: votes of lives that end too early would take one each", start, n)
+		}
+		d.s, d.l = s, findLog(t, s, 1)
+		if hs := d.l.HardState(); hs.Term != d.term || hs.Vote != 7 {
+			t.Fatalf("seed %d, start %d: the hard state is %+v, want term %d", seed, start, hs, d.term)
+		}
+		d.check()
+	}
+	if m := s.Metrics(); m.JournalFiles > 8 {
+		t.Errorf("50 starts left %d files of the journal", m.JournalFiles)
+	}
+	if have := s.space.ballast.size(); have < s.space.whole/2 {
+		t.Errorf("50 starts left %d bytes of the ballast of %d", have, s.space.whole)
+	}
+	sim.SetCapacity(0)
+	awaitPressure(t, s, PressureNone)
+	d.submit(d.batchEntry(5000))
+	d.wait(1)
+	d.check()
+	closeStore(t, s)
+}
+
+// TestFollowerOnFullDisk: a leader whose disk is not full goes on sending. What has no space in a segment waits in the journal, is in no
+// cut, and the store stays up until there is space.
+func TestFollowerOnFullDisk(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	fill(sim)
+	awaitPressure(t, s, PressureNoSpace)
+	var pebble atomic.Int64
+	sim.SetHook(func(op disksim.Op) error {
+		if op.Pebble && op.Kind == disksim.OpWrite {
+			pebble.Add(op.Bytes)
+		}
+		return nil
+	})
+	const sent = 1000 // 30 MiB: several times the ballast
+	for range sent {
+		d.submit(d.batchEntry(30 << 10))
+	}
+	eventually(t, "nothing more is taken", func() bool {
+		return s.journal.ShortOfSpace() && s.journal.Room() < o.JournalFileBytes && s.space.ballast.size() < o.JournalFileBytes
+	})
+	select {
+	case <-s.failure:
+		t.Fatal(s.failCause)
+	default:
+	}
+	if n := pebble.Load(); n > 512*kib {
+		t.Errorf("%d bytes were written to Pebble for one log", n)
+	}
+	sim.SetCapacity(0)
+	d.wait(sent)
+	d.commitAll()
+	d.check()
+	awaitPressure(t, s, PressureNone)
+	closeStore(t, s)
+}
+
+// TestCutsHoldABoundedTail: what arrives between a checkpoint's flush and its cut goes through the journal, megabytes of it. It is flushed
+// again, not cut, and the journal comes free.
+func TestCutsHoldABoundedTail(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.DirectAppendBytes, o.CheckpointBytes = 1<<40, 1<<40
+	var pebble atomic.Int64
+	sim.SetHook(func(op disksim.Op) error {
+		if op.Pebble && op.Kind == disksim.OpWrite {
+			pebble.Add(op.Bytes)
+		}
+		return nil
+	})
+	s := mustOpen(t, o)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	s.SetCutTaker(func(l *Log) {
+		for range 20 {
+			d.submit(d.batchEntry(200 << 10))
+		}
+		d.wait(20)
+		l.TakeCut(State{Applied: l.Start().Index})
+	})
+	for n := range uint64(10) {
+		d.vote() // else there is nothing to cut
+		s.checkpoints.force()
+		eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > n })
+	}
+	if n := s.Metrics().JournalFiles; n > 8 {
+		t.Errorf("40 MiB went through the journal and %d files of it are live", n)
+	}
+	if n := pebble.Load(); n > 10*longestTail {
+		t.Errorf("%d bytes were written to Pebble by ten checkpoints", n)
+	}
+	d.commitAll()
+	d.check()
+	closeStore(t, s)
+}
+
+// TestBallast: its blocks are there, others get them, and it grows again.
+func TestBallast(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	s := mustOpen(t, fullOptions(sim))
+	defer closeStore(t, s)
+	awaitBallast(t, s)
+	before := sim.Used()
+	fill(sim)
+	if !s.space.give(mib) || sim.Used() != before-mib {
+		t.Errorf("%d bytes are in use after 1 MiB of the ballast was given up, %d before", sim.Used(), before)
+	}
+	if s.space.makeRoom(1 << 40) {
+		t.Error("there is room for more than the disk has")
+	}
+	if s.space.ballast.size() != s.space.whole-mib {
+		t.Error("the ballast was given up for what has no room in it")
+	}
+	awaitPressure(t, s, PressureNoSpace)
+	sim.SetCapacity(sim.Used() + mib + leastFree) // enough for the ballast, not for the headroom
+	awaitBallast(t, s)
+	s.space.look()
+	if s.Pressure() != PressureNoSpace {
+		t.Error("the disk counts as not full as soon as the ballast is whole")
+	}
+	sim.SetCapacity(0)
+	awaitPressure(t, s, PressureNone)
+}
+
+// TestSmallReserveIsRaised, and a message says from what to what.
+func TestSmallReserveIsRaised(t *testing.T) {
+	var log bytes.Buffer
+	sim := disksim.New(disksim.Options{})
+	o := fullOptions(sim)
+	o.ReserveBytes, o.Logger = 12345, slog.New(slog.NewTextHandler(&log, nil))
+	s := mustOpen(t, o)
+	closeStore(t, s)
+	least := o.withDefaults()
+	want := least.leastReserve()
+	if s.o.ReserveBytes != want || !strings.Contains(log.String(), "12345") || !strings.Contains(log.String(), fmt.Sprint(want)) {
+		t.Errorf("the reserve is %d, want %d; the log says %s", s.o.ReserveBytes, want, &log)
+	}
+	for _, journal := range []int64{64 * kib, mib, 64 * mib} {
+		if o := (Options{JournalFileBytes: journal}).withDefaults(); o.ReserveBytes < o.leastReserve() || o.leastReserve() > 4*journal+8*mib {
+			t.Errorf("journal files of %d bytes: the reserve is %d, at least %d", journal, o.ReserveBytes, o.leastReserve())
+		}
+	}
+}
+
+// TestLargeReserveIsNoFile: only what journal and Pebble may take is allocated.
+func TestLargeReserveIsNoFile(t *testing.T) {
+	sim := disksim.New(disksim.Options{Capacity: 100 * mib})
+	o := fullOptions(sim)
+	o.ReserveBytes = 1 << 45
+	s := mustOpen(t, o)
+	defer closeStore(t, s)
+	if s.Pressure() != PressureNoSpace {
+		t.Errorf("the pressure below the reserve is %v", s.Pressure())
+	}
+	awaitBallast(t, s)
+	newDriver(t, s, must(s.Create(context.Background(), Spec{Group: id.MetadataGroup, Replica: 1, Name: "metadata"}))).vote()
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// TestCloseWhilePebbleWaits: nobody waits for space at the end, and the error says what was not stored.
+func TestCloseWhilePebbleWaits(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := fullOptions(sim)
+	o.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	d.submit(d.batchEntry(1000))
+	d.wait(1)
+	fill(sim)
+	waiting := make(chan error, 1)
+	for s.space.ballast.size() > 0 { // others are faster than the one for whom it is given up
+		s.space.give(s.space.whole)
+		fill(sim)
+	}
+	go func() { waiting <- s.Set("key", bytes.Repeat([]byte("x"), mib)) }()
+	eventually(t, "a shortage", func() bool { return s.Pressure() == PressureNoSpace })
+	err := s.Close()
+	if !errors.Is(err, disk.ErrNoSpace) && !isNoSpace(err) || !strings.Contains(err.Error(), "full") {
+		t.Errorf("Close says %v", err)
+	}
+	if err := <-waiting; err == nil {
+		t.Error("a value that was not stored counts as stored")
+	}
+	sim = sim.Crash(disksim.PowerLoss)
+	sim.SetCapacity(0)
+	s = mustOpen(t, fullOptions(sim))
+	d.s, d.l = s, findLog(t, s, 1)
+	d.check()
+	if _, err := s.Get("key"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the value that was not stored: %v", err)
+	}
+	closeStore(t, s)
+}
+
+// TestStartGivenUp: a start that waits for space ends with its context.
+func TestStartGivenUp(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{Capacity: disk.BlockSize})
+	if err := sim.MkdirAll("/data"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	o := fullOptions(sim)
+	o.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
+	o.Logger = slog.New(slog.NewTextHandler(writerFunc(func(p []byte) {
+		if bytes.Contains(p, []byte("waiting for disk space")) {
+			cancel()
+		}
+	}), nil))
+	if _, err := Open(ctx, o); !isNoSpace(err) {
+		t.Errorf("Open says %v", err)
+	}
+	sim = sim.Crash(disksim.Kill)
+	sim.SetCapacity(0)
+	closeStore(t, mustOpen(t, fullOptions(sim)))
+}
+
+type writerFunc func([]byte)
+
+func (w writerFunc) Write(p []byte) (int, error) { w(p); return len(p), nil }
+
+// TestNoDescriptors: idle segments make room for whoever finds no descriptor left.
+func TestNoDescriptors(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{})
+	o := fullOptions(sim)
+	o.DirectAppendBytes = 1
+	s := mustOpen(t, o)
+	var drivers []*driver
+	for g := range 64 {
+		drivers = append(drivers, newDriver(t, s, mustCreate(t, s, g+1)))
+	}
+	sim.SetOpenFiles(80)
+	for range 10 {
+		for _, d := range drivers {
+			d.submit(d.batchEntry(9000))
+			d.wait(1)
+			d.commitAll()
+		}
+	}
+	if n := s.Metrics().OpenFiles; n == 0 || n > 40 {
+		t.Errorf("%d segments are open", n)
+	}
+	for _, d := range drivers {
+		d.check()
+	}
+	closeStore(t, s)
+}

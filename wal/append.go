@@ -80,7 +80,7 @@ func (l *Log) stage(a *Append) {
 	p.clear()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.deleted {
+	if l.life != alive {
 		return
 	}
 	if a.Reset != nil {
@@ -106,7 +106,7 @@ func (l *Log) stageReset(p *appendPlan, r *Reset) {
 	l.resetTo(r.Start)
 	l.state = r.State
 	l.stateAt = r.Start.Index
-	l.cutGiven = false
+	l.given = nil
 	l.hs.Commit = r.Start.Index
 	p.reset, p.start = true, r.Start
 	p.sync, p.blocks = true, true

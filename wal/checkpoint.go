@@ -239,7 +239,7 @@ func (l *Log) cutBytes(longest int64) int64 {
 	}
 	n += 512 + int64(len(l.state.ConfState)+len(l.state.View)+16*len(l.epochs))
 	for _, sg := range l.segs {
-		if !sg.sealed {
+		if sg.stage != segSealed {
 			n += segment.RowSize * int64(sg.rowBase+id.Index(len(sg.rows))-sg.indexed)
 		}
 	}
@@ -252,7 +252,7 @@ func (l *Log) cutBytes(longest int64) int64 {
 // tailBytes is how many durable bytes of the log are in no segment: what a cut would hold. Called with mu.
 func (l *Log) tailBytes() (n int64) {
 	for k, sg := range l.segs {
-		if !sg.sealed {
+		if sg.stage != segSealed {
 			n += max(int64(l.durableEnd(k)-sg.w), 0)
 		}
 	}
@@ -309,7 +309,7 @@ func (c *checkpointer) flushLog(l *Log, worthy int64) error {
 func (l *Log) sealable() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.segs) > 1 && !l.segs[len(l.segs)-2].sealed
+	return len(l.segs) > 1 && l.segs[len(l.segs)-2].stage != segSealed
 }
 
 // askCuts asks the owners for their states, and waits a moment for the answers.
@@ -320,7 +320,7 @@ func (c *checkpointer) askCuts(logs []*Log) {
 	}
 	for _, l := range logs {
 		l.mu.Lock()
-		l.cutAsked = true
+		l.needs |= cutAsked
 		l.mu.Unlock()
 		(*take)(l)
 	}
@@ -344,7 +344,7 @@ func (c *checkpointer) askCuts(logs []*Log) {
 func (l *Log) awaitsCut() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cutAsked && !l.deleted
+	return l.needs&cutAsked != 0 && l.life == alive
 }
 
 // TakeCut gives the state of the log's owner as of st.Applied for the next cut. Owner. The slices of st belong to the wal
@@ -352,9 +352,9 @@ func (l *Log) awaitsCut() bool {
 func (l *Log) TakeCut(st State) {
 	l.mu.Lock()
 	if st.Applied >= l.stateAt {
-		l.cutState, l.cutGiven = st, true
+		l.given = &st
 	}
-	l.cutAsked = false
+	l.needs &^= cutAsked
 	l.mu.Unlock()
 	l.s.checkpoints.answered()
 }
@@ -363,7 +363,7 @@ func (l *Log) TakeCut(st State) {
 // with the state that was given last. Without an answer the checkpoint would wait for one, and each later one again.
 func (l *Log) DeclineCut() {
 	l.mu.Lock()
-	l.cutAsked = false
+	l.needs &^= cutAsked
 	l.mu.Unlock()
 	l.s.checkpoints.answered()
 }
@@ -444,7 +444,10 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 	c.s.metaMu.Lock()
 	defer c.s.metaMu.Unlock()
 	for _, t := range taken {
-		if t.l.forgotten {
+		t.l.mu.Lock()
+		gone := t.l.life == forgotten
+		t.l.mu.Unlock()
+		if gone {
 			if err := b.Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
 				return err
 			}
@@ -523,7 +526,7 @@ func (s *Store) dirtyLogs() []*Log {
 	var dirty []*Log
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if (l.dirty != 0 || l.changed) && !l.deleted {
+		if (l.dirty != 0 || l.needs&cutChanged != 0) && l.life == alive {
 			dirty = append(dirty, l)
 		}
 		l.mu.Unlock()
@@ -534,7 +537,7 @@ func (s *Store) dirtyLogs() []*Log {
 // markDirty makes the next checkpoint cut the log although it has no new journal records.
 func (l *Log) markDirty() {
 	l.mu.Lock()
-	l.changed = true
+	l.needs |= cutChanged
 	l.mu.Unlock()
 }
 
@@ -554,17 +557,17 @@ func (l *Log) covered(seq journal.Seq) {
 func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, garbage []segment.Key, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.blocked > 0 && !l.s.o.off.cutWaits || l.deleted || l.tailBytes() > longest {
+	if l.blocked > 0 && !l.s.o.off.cutWaits || l.life != alive || l.tailBytes() > longest {
 		return nil, nil, false, nil
 	}
-	if l.cutGiven && l.cutState.Applied <= l.doneIndex {
-		l.state, l.cutGiven = l.cutState, false
+	if l.given != nil && l.given.Applied <= l.doneIndex {
+		l.state, l.given = *l.given, nil
 	}
 	next, ok := l.offsetInMemory(l.doneIndex + 1)
 	if !ok {
 		return nil, nil, false, l.s.broken(l, "the row of the first entry that is not durable is not in memory")
 	}
-	l.changed = false
+	l.needs &^= cutChanged
 	c = &cut{
 		covered: max(completed, l.doneSeq), topic: l.topic, name: l.name, dir: l.dir, segmentBytes: l.segmentBytes,
 		start: l.start, next: next, hs: l.doneHS, state: l.state,
@@ -601,12 +604,12 @@ func (l *Log) cutSegment(k int) (cutSegment, bool) {
 	if l.s.o.off.cutUncommitted && last > l.commit() && l.commit()+1 >= sg.rowBase {
 		last, end = l.commit(), l.committedEnd(k)
 	}
-	c := cutSegment{key: sg.key, sealed: sg.sealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
+	c := cutSegment{key: sg.key, sealed: sg.stage == segSealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
 	c.maxTime = sg.timeBefore
 	if row := sg.row(sg.indexed - 1); row != nil {
 		c.maxTime = row.MaxTimestamp
 	}
-	if sg.sealed {
+	if sg.stage == segSealed {
 		c.w = end
 		return c, true
 	}
@@ -626,12 +629,12 @@ func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
 		return
 	}
 	l.mu.Lock()
-	deleted := l.deleted
-	l.unlinking = !deleted
-	l.mu.Unlock()
-	if deleted {
+	if l.life != alive {
+		l.mu.Unlock()
 		return
 	}
+	l.begin(unlinkWork)
+	l.mu.Unlock()
 	for _, k := range keys {
 		for _, name := range []string{k.Log(), k.Index()} {
 			err := s.fs.Remove(path.Join(s.logsDir, l.dir, name))
@@ -641,7 +644,6 @@ func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
 		}
 	}
 	l.mu.Lock()
-	l.unlinking = false
-	l.idle.Broadcast()
+	l.end(unlinkWork)
 	l.mu.Unlock()
 }

@@ -122,8 +122,8 @@ func (c *committer) take() bool {
 		}
 		l := a.Log
 		l.mu.Lock()
-		deleted := l.deleted
-		wait := a.plan.blocks && l.writing && !c.s.o.off.truncateWaits
+		deleted := l.life != alive
+		wait := a.plan.blocks && l.doing(flushWork) && !c.s.o.off.truncateWaits
 		l.mu.Unlock()
 		switch {
 		case deleted:
@@ -256,7 +256,7 @@ func (rl *roundLog) complete(seq journal.Seq) {
 	defer l.mu.Unlock()
 	if rl.sg != nil {
 		rl.sg.w = rl.to
-		l.direct = false
+		l.end(roundWork)
 	}
 	for _, a := range rl.appends {
 		p := &a.plan

@@ -82,7 +82,7 @@ func (v *segView) look(read func() error) error {
 func (v *segView) condemn(at id.Index, cause error) error {
 	l := v.l
 	l.mu.Lock()
-	deleted := l.deleted
+	deleted := l.life != alive
 	past := v.sg.dropped.Load() || !slices.Contains(l.segs, v.sg)
 	l.mu.Unlock()
 	switch {
@@ -198,7 +198,7 @@ func (s *Store) Refuse(ctx context.Context, l *Log, reason string) error {
 	}
 	s.metaMu.Lock()
 	defer s.metaMu.Unlock()
-	if l.forgotten {
+	if l.life == forgotten {
 		return fmt.Errorf("wal: refuse %v: %w", l, ErrDeleted)
 	}
 	if err := s.metaSet(refusalKey(l.group, l.replica), []byte(reason)); err != nil {

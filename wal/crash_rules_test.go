@@ -164,5 +164,5 @@ func (r *crashRun) ready(m *replica) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sg := l.active()
-	return sg != nil && sg.ready
+	return sg != nil && sg.names == namesReady
 }

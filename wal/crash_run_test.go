@@ -478,8 +478,8 @@ func (w *watcher) check(op disksim.Op) {
 		if sg.key.Log() != path.Base(op.Name) || path.Base(l.dir) != path.Base(path.Dir(op.Name)) {
 			continue
 		}
-		if op.Kind == disksim.OpWrite && (op.Offset < int64(sg.w) || sg.sealed) {
-			w.r.broke("%v: the watermark is %d, sealed %v", op, sg.w, sg.sealed)
+		if op.Kind == disksim.OpWrite && (op.Offset < int64(sg.w) || sg.stage == segSealed) {
+			w.r.broke("%v: the watermark is %d, sealed %v", op, sg.w, sg.stage == segSealed)
 		}
 		if op.Kind == disksim.OpRead && op.Offset+op.Bytes > (int64(sg.w)+4095)&^4095 {
 			w.r.broke("%v: the watermark is %d", op, sg.w)

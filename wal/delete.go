@@ -87,7 +87,7 @@ func (l *Log) quiet(ctx context.Context) ([]*seg, error) {
 	defer stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.deleted = true
+	l.life = max(l.life, ending)
 	l.s.checkpoints.answered() // nobody gives a cut of it any more
 	for l.busy() && !l.s.failed() && ctx.Err() == nil {
 		l.idle.Wait()
@@ -103,11 +103,6 @@ func (l *Log) wake() {
 	l.mu.Lock()
 	l.idle.Broadcast()
 	l.mu.Unlock()
-}
-
-// busy tells whether somebody is at work on the log's files. Called with mu.
-func (l *Log) busy() bool {
-	return l.direct || l.writing || l.writingIndex || l.unlinking || l.preparing > 0
 }
 
 // DeleteRefused removes what is left of a refused replica.
@@ -193,7 +188,9 @@ func (s *Store) forgetReplica(key logKey, l *Log) error {
 	s.metaMu.Lock()
 	defer s.metaMu.Unlock()
 	if l != nil {
-		l.forgotten = true
+		l.mu.Lock()
+		l.life = forgotten
+		l.mu.Unlock()
 	}
 	return s.metaCommit(b, pebble.Sync)
 }

@@ -115,7 +115,7 @@ func (l *Log) evictOne() bool {
 			continue
 		}
 		limit := min(sg.w, l.committedEnd(k))
-		if !sg.sealed {
+		if sg.stage != segSealed {
 			limit = id.Position(disk.RoundDown(int64(limit)))
 		}
 		if sg.tail.evict(int64(limit)) == 0 && sg.tail.shrink(&l.s.memory, int64(limit)) == 0 {

@@ -196,11 +196,11 @@ type prepareJob struct {
 
 // prepare asks for files and space of a segment when they are missing or about to be. Called with the log's mu.
 func (s *Store) prepare(l *Log, sg *seg) {
-	if sg.preparing || s.space.full.Load() || !sg.ready && l.Condemned() == CondemnedWrites {
+	if sg.preparing || s.space.full.Load() || sg.names != namesReady && l.Condemned() == CondemnedWrites {
 		return
 	}
 	full := sg.allocated >= l.segmentBytes+mib && int64(sg.end) <= sg.allocated // it rolls before it needs more
-	if sg.ready && (sg.spacious() || full) {
+	if sg.names == namesReady && (sg.spacious() || full) {
 		return
 	}
 	sg.preparing = true
@@ -210,10 +210,10 @@ func (s *Store) prepare(l *Log, sg *seg) {
 
 // catchUp asks for a flush of a log. Called with its mu.
 func (s *Store) catchUp(l *Log) {
-	if l.catchingUp || s.space.full.Load() {
+	if l.doing(catchUpWork) || s.space.full.Load() {
 		return
 	}
-	l.catchingUp = true
+	l.begin(catchUpWork)
 	l.preparing++
 	s.preparer.add(prepareJob{l, nil})
 }
@@ -277,7 +277,7 @@ func (s *Store) runPreparer() {
 func (j prepareJob) done() {
 	j.l.mu.Lock()
 	if j.sg == nil {
-		j.l.catchingUp = false
+		j.l.end(catchUpWork)
 	} else {
 		j.sg.preparing = false
 	}
@@ -309,13 +309,13 @@ func (s *Store) noteError(err error) {
 }
 
 // prepareNow is prepare for one who can wait: it returns when the segment has files and space up to position to. The caller
-// has set l.writing or l.writingIndex.
+// is at work on the log.
 func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 	l.mu.Lock()
 	for sg.preparing && !s.failed() {
 		l.idle.Wait()
 	}
-	if sg.ready && sg.allocated >= to {
+	if sg.names == namesReady && sg.allocated >= to {
 		l.mu.Unlock()
 		return nil
 	}
@@ -331,9 +331,9 @@ func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 // accepted already: for these the ballast is given up. The caller has set sg.preparing.
 func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 	l.mu.Lock()
-	ready, allocated, end, deleted, own := sg.ready, sg.allocated, int64(sg.end), l.deleted, sg.own
+	known, allocated, end, gone := sg.names, sg.allocated, int64(sg.end), l.life != alive
 	l.mu.Unlock()
-	if deleted || sg.dropped.Load() {
+	if gone || sg.dropped.Load() {
 		return ErrDeleted
 	}
 	target, err := s.targetOf(allocated, end, need)
@@ -342,10 +342,10 @@ func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 	}
 	var o *openSeg
 	open := func() (err error) {
-		if ready {
+		if known == namesReady {
 			o, err = s.files.acquire(l, sg)
 		} else {
-			o, err = s.createFiles(l, sg, own)
+			o, err = s.createFiles(l, sg, known)
 		}
 		return err
 	}
@@ -370,7 +370,7 @@ func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 	if err := o.log.Sync(); err != nil {
 		return err
 	}
-	if !ready && !s.o.off.nameSync {
+	if known != namesReady && !s.o.off.nameSync {
 		if err := o.index.Sync(); err != nil {
 			return err
 		}
@@ -379,7 +379,7 @@ func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 		}
 	}
 	l.mu.Lock()
-	sg.ready, sg.allocated = true, max(sg.allocated, target)
+	sg.names, sg.allocated = namesReady, max(sg.allocated, target)
 	l.mu.Unlock()
 	return nil
 }
@@ -399,7 +399,7 @@ func (s *Store) targetOf(allocated, end, need int64) (int64, error) {
 }
 
 // createFiles makes the files of a segment, and its directory durably if there is none.
-func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
+func (s *Store) createFiles(l *Log, sg *seg, known names) (*openSeg, error) {
 	dir := path.Join(s.logsDir, l.dir)
 	if _, err := s.fs.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := s.fs.MkdirAll(dir); err != nil {
@@ -415,28 +415,28 @@ func (s *Store) createFiles(l *Log, sg *seg, own bool) (*openSeg, error) {
 	}
 	s.files.makeRoom()
 	defer s.files.roomTaken()
-	log, err := s.createFile(path.Join(dir, sg.key.Log()), own)
+	log, err := s.createFile(path.Join(dir, sg.key.Log()), known)
 	if err != nil {
 		return nil, err
 	}
-	index, err := s.createFile(path.Join(dir, sg.key.Index()), own)
+	index, err := s.createFile(path.Join(dir, sg.key.Index()), known)
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	l.mu.Lock()
-	sg.own = true // should taking the space fail, these very files are to be used next time
+	sg.names = namesOwn // should taking the space fail, these very files are to be used next time
 	l.mu.Unlock()
 	return s.files.insert(sg, log, index), nil
 }
 
 // createFile makes a file. Where one is there already it is this very segment's own, or else what a start before this one left
 // behind, never named by journal or cut.
-func (s *Store) createFile(name string, own bool) (disk.File, error) {
+func (s *Store) createFile(name string, known names) (disk.File, error) {
 	f, err := s.fs.Create(name)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, err
 	}
-	if own {
+	if known == namesOwn {
 		return s.fs.Open(name)
 	}
 	if err := s.fs.Remove(name); err != nil {

@@ -65,13 +65,15 @@ func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, e
 		return false, nil
 	}
 	// Taken now: a truncation may change the tail at any time, although its round waits until the write has returned.
-	from, ready := sg.w, sg.ready && int64(to) <= sg.allocated
+	from, prepared := sg.w, sg.names == namesReady && int64(to) <= sg.allocated
 	pieces, ok := sg.tail.pieces(nil, int64(from), int64(to))
-	l.writing = ok
 	var rows []segment.Row
-	if seal {
+	if ok {
+		l.begin(flushWork)
+	}
+	if ok && seal {
 		rows = append(rows, sg.rows[sg.indexed-sg.rowBase:]...)
-		sg.sealing = ok
+		sg.stage = segSealing
 	}
 	l.mu.Unlock()
 	if !ok {
@@ -80,12 +82,14 @@ func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, e
 	defer release(pieces, 0)
 	defer func() {
 		l.mu.Lock()
-		l.writing, sg.sealing = false, false
-		l.idle.Broadcast()
+		if sg.stage == segSealing { // it failed
+			sg.stage = segOpen
+		}
+		l.end(flushWork)
 		l.mu.Unlock()
 		s.commits.kick() // a truncation may have waited
 	}()
-	if !ready {
+	if !prepared {
 		if err := s.prepareNow(l, sg, disk.RoundUp(int64(to))); err != nil {
 			return false, err
 		}
@@ -123,11 +127,11 @@ func (s *Store) writePieces(l *Log, sg *seg, pieces []piece, at id.Position) err
 
 // flushable returns a segment with whole blocks to write, and up to where, at most piece bytes; or one to seal. Called with mu.
 func (l *Log) flushable(piece id.Position) (sg *seg, to id.Position, seal bool) {
-	if l.blocked > 0 || l.direct || l.writing || l.deleted {
+	if !l.writable() {
 		return nil, 0, false
 	}
 	for k, sg := range l.segs {
-		if sg.sealed {
+		if sg.stage == segSealed {
 			continue
 		}
 		to := min(id.Position(disk.RoundDown(int64(l.durableEnd(k)))), sg.w+piece)
@@ -135,7 +139,7 @@ func (l *Log) flushable(piece id.Position) (sg *seg, to id.Position, seal bool) 
 			return sg, to, false
 		}
 		last := l.lastOf(k)
-		if l.writingIndex {
+		if l.doing(indexWork) {
 			continue // the checkpointer appends rows to an index: both would count the same rows
 		}
 		// Not before an entry of the next segment is durable: a recovered log never ends with a sealed segment.
@@ -151,7 +155,7 @@ func (l *Log) unflushed() (bytes int64, rows int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, sg := range l.segs {
-		if !sg.sealed {
+		if sg.stage != segSealed {
 			bytes += int64(sg.end - sg.w)
 			rows += int(sg.rowBase) + len(sg.rows) - int(sg.indexed)
 		}
@@ -160,7 +164,7 @@ func (l *Log) unflushed() (bytes int64, rows int) {
 }
 
 // seal writes the last block and the last rows of a segment all of whose bytes are committed and cuts the files to their
-// exact lengths. They are never written again once a cut says so. The caller has set l.writing, so nobody else changes the
+// exact lengths. They are never written again once a cut says so. The caller is at its flushWork, so nobody else changes the
 // segment, which has another one behind it.
 func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error {
 	l.mu.Lock()
@@ -184,7 +188,7 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 		return err
 	}
 	l.mu.Lock()
-	sg.w, sg.indexed, sg.sealed = end, indexed+id.Index(len(rows)), true
+	sg.w, sg.indexed, sg.stage = end, indexed+id.Index(len(rows)), segSealed
 	l.forgetRows(sg)
 	l.mu.Unlock()
 	l.markDirty()
@@ -231,14 +235,14 @@ func (s *Store) writeRows(f disk.File, rows []segment.Row, at int64) error {
 func (s *Store) flushIndex(l *Log) error {
 	for k := 0; ; k++ {
 		l.mu.Lock()
-		if k >= len(l.segs) || l.deleted {
+		if k >= len(l.segs) || l.life != alive {
 			l.mu.Unlock()
 			return nil
 		}
 		sg := l.segs[k]
 		last := min(l.lastOf(k), l.commit(), l.doneIndex)
 		n := 0
-		if !sg.sealed && !sg.sealing && last >= sg.indexed {
+		if sg.stage == segOpen && last >= sg.indexed {
 			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
 		}
 		if n == 0 {
@@ -247,11 +251,11 @@ func (s *Store) flushIndex(l *Log) error {
 		}
 		at := int(sg.indexed - sg.rowBase)
 		rows := append([]segment.Row(nil), sg.rows[at:at+n]...)
-		ready := sg.ready
-		l.writingIndex = true
+		prepared := sg.names == namesReady
+		l.begin(indexWork)
 		l.mu.Unlock()
 		var err error
-		if !ready { // control entries have rows only: nothing else might ever make the files
+		if !prepared { // control entries have rows only: nothing else might ever make the files
 			err = s.prepareNow(l, sg, 0)
 		}
 		if err == nil {
@@ -262,8 +266,7 @@ func (s *Store) flushIndex(l *Log) error {
 			sg.indexed += id.Index(n)
 			l.forgetRows(sg)
 		}
-		l.writingIndex = false
-		l.idle.Broadcast()
+		l.end(indexWork)
 		l.mu.Unlock()
 		if err != nil {
 			return err

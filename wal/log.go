@@ -26,7 +26,7 @@ type Log struct {
 	startOffset, next      atomic.Int64
 
 	mu     sync.Mutex
-	idle   sync.Cond // on mu: somebody is no more at work on the files (busy)
+	idle   sync.Cond // on mu: some work ended
 	start  Start
 	epochs []epoch // written by the owner with mu, read by it without
 	segs   []*seg  // ascending; the last one is written to
@@ -48,23 +48,15 @@ type Log struct {
 	// dirty is the first sequence that may have records of the log which no stored cut covers; 0: there is none.
 	dirty journal.Seq
 
-	blocked int  // truncations and resets submitted whose round is not complete: no direct write, no flush, no cut
-	direct  bool // the round in flight writes to the segment
-	writing bool // the checkpointer writes to a segment
-	// writingIndex: the checkpointer writes to an index.
-	writingIndex bool
-	unlinking    bool // the checkpointer removes files that were dropped
-	preparing    int  // jobs of the preparer for the log, also for dropped segments
-	catchingUp   bool // one of them is a flush
-	changed      bool // the stored cut is behind although no journal record says so
-	deleted      bool
+	life      life
+	work      work
+	blocked   int // truncations and resets submitted whose round is not complete: no direct write, no flush, no cut
+	preparing int // jobs of the preparer for the log, also for dropped segments
 
 	condemned atomic.Uint32 // a Condemnation
-	forgotten bool          // its deletion is stored, or about to be; guarded by Store.metaMu
 
-	cutAsked bool  // the checkpointer waits for TakeCut
-	cutGiven bool  // TakeCut was called since
-	cutState State // what it gave
+	needs need
+	given *State // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none
 
 	round *roundLog // of the round being planned or in flight; the committer's own
 }
@@ -88,8 +80,8 @@ type seg struct {
 	end   id.Position // of the bytes submitted
 	// w is the watermark: all bytes below are in the file and synced, all from it on are in journal or cut, and in the tail.
 	// A multiple of 4 KiB, but for a sealed segment, where it is end.
-	w      id.Position
-	sealed bool
+	w     id.Position
+	stage stage
 	// indexed: rows of entries below are in whole, synced blocks of the .index (in a sealed segment: all rows). Those are
 	// committed.
 	indexed id.Index
@@ -100,12 +92,10 @@ type seg struct {
 	maxTime, timeBefore int64
 	tail                tail
 
-	dropped   atomic.Bool // by a truncation, reset or deletion: its files are not kept open
-	own       bool        // files of its name are its own: made by this process, or cut or journal named it at the start
-	ready     bool        // both files exist, durably
-	preparing bool        // the preparer has it in its queue
-	sealing   bool        // being sealed: whoever does that writes its last rows, too
-	allocated int64       // bytes of the .log that have their space
+	dropped   atomic.Bool // by a truncation, reset or deletion: its files are not kept open. Read without mu, too
+	names     names
+	preparing bool  // the preparer has it in its queue
+	allocated int64 // bytes of the .log that have their space
 }
 
 func newLog(s *Store, spec *Spec, dir string) *Log {
@@ -275,7 +265,7 @@ func (l *Log) truncate(i id.Index) (*seg, piece) {
 	l.segs = l.segs[:k+1]
 	sg := l.segs[k]
 	row := sg.row(i)
-	if row == nil || sg.sealed {
+	if row == nil || sg.stage == segSealed {
 		panic(fmt.Sprintf("wal: %v: truncation at index %d, whose entry is not in memory: it was committed", l, i))
 	}
 	p, offset := row.Position, row.Offset

@@ -64,7 +64,7 @@ func TestRollsSealsAndReadsFromDisk(t *testing.T) {
 	eventually(t, "the first segments are sealed", func() bool {
 		d.l.mu.Lock()
 		defer d.l.mu.Unlock()
-		return len(d.l.segs) > 5 && d.l.segs[len(d.l.segs)-2].sealed
+		return len(d.l.segs) > 5 && d.l.segs[len(d.l.segs)-2].stage == segSealed
 	})
 	d.check()
 	if s.Metrics().ReadDiskBytes == 0 {

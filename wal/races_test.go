@@ -75,7 +75,7 @@ func TestSealAndIndexDoNotCountRowsTwice(t *testing.T) {
 	eventually(t, "files of the second segment, whose syncs are none of this", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return l.segs[1].ready && l.preparing == 0
+		return l.segs[1].names == namesReady && l.preparing == 0
 	})
 	fs.armed.Store(true)
 	done := make(chan error)

@@ -182,7 +182,7 @@ func (l *Log) Read(dst []byte, from, limit id.Offset, maxBytes int) ([]byte, err
 		return dst, nil
 	}
 	k := sort.Search(len(l.segs), func(k int) bool { return l.segs[k].key.Base > from }) - 1
-	if k < 0 || l.deleted {
+	if k < 0 || l.life != alive {
 		l.mu.Unlock()
 		return dst, nil
 	}

@@ -228,8 +228,11 @@ func (c *cut) open(s *Store, k logKey) *Log {
 	for i := range c.segs {
 		cs := &c.segs[i]
 		sg := &seg{
-			key: cs.key, first: cs.first, end: cs.end, w: cs.w, sealed: cs.sealed, indexed: cs.indexed,
-			rows: cs.rows, rowBase: cs.indexed, maxTime: cs.maxTime, timeBefore: cs.maxTime, own: true,
+			key: cs.key, first: cs.first, end: cs.end, w: cs.w, indexed: cs.indexed,
+			rows: cs.rows, rowBase: cs.indexed, maxTime: cs.maxTime, timeBefore: cs.maxTime, names: namesOwn,
+		}
+		if cs.sealed {
+			sg.stage = segSealed
 		}
 		if len(cs.tail) > 0 {
 			sg.tail.append(&s.memory, int64(cs.w), cs.tail)
@@ -353,9 +356,9 @@ func (l *Log) replayRun(rec *runRecord, form recordForm) error {
 	sg := l.active()
 	if sg == nil || sg.key != rec.key {
 		sg = l.roll(rec.key)
-		sg.own = true
+		sg.names = namesOwn
 	}
-	if rec.rows[0].Position != sg.end || rec.rows[0].Offset != l.NextOffset() || sg.sealed {
+	if rec.rows[0].Position != sg.end || rec.rows[0].Offset != l.NextOffset() || sg.stage == segSealed {
 		return fmt.Errorf("%w: entry %d at position %d, offset %d of segment %v, which ends at %d, offset %d",
 			errBadRecord, first, rec.rows[0].Position, rec.rows[0].Offset, sg.key, sg.end, l.NextOffset())
 	}
@@ -392,7 +395,7 @@ func (l *Log) replayTruncation(i id.Index, rec *runRecord) error {
 	}
 	k := l.segOf(i)
 	row := l.segs[k].row(i)
-	if row == nil || l.segs[k].sealed {
+	if row == nil || l.segs[k].stage == segSealed {
 		return fmt.Errorf("%w: truncation at index %d, which is indexed", errBadRecord, i)
 	}
 	p, offset := row.Position, row.Offset

@@ -275,7 +275,7 @@ func (l *Log) openFiles() (refused string, err error) {
 func (l *Log) openSegment(dir string, sg *seg, found map[string]bool) (refused string, err error) {
 	both := found[sg.key.Log()] && found[sg.key.Index()]
 	if !both {
-		if sg.w > 0 || sg.indexed > sg.first || sg.sealed {
+		if sg.w > 0 || sg.indexed > sg.first || sg.stage == segSealed {
 			return fmt.Sprintf("segment %v has %d bytes and %d rows on disk, but its files are missing", sg.key, sg.w, sg.indexed-sg.first), nil
 		}
 		return "", nil
@@ -293,7 +293,10 @@ func (l *Log) openSegment(dir string, sg *seg, found map[string]bool) (refused s
 		return fmt.Sprintf("segment %v has %d bytes and %d of index, it must have %d and %d", sg.key, info.Size, index.Size, sg.w, rows), nil
 	}
 	// Files that nothing vouches for may have names that were never synced: they are prepared as new ones are.
-	sg.ready, sg.allocated = sg.w > 0 || sg.indexed > sg.first, disk.RoundDown(info.Size)
+	if sg.w > 0 || sg.indexed > sg.first {
+		sg.names = namesReady
+	}
+	sg.allocated = disk.RoundDown(info.Size)
 	return "", nil
 }
 
@@ -308,7 +311,7 @@ func (l *Log) loadUncommitted() (refused string, err error) {
 				break
 			}
 		}
-		if sg.sealed || start >= sg.w {
+		if sg.stage == segSealed || start >= sg.w {
 			continue
 		}
 		if refused, err = l.loadTail(sg, start); refused != "" || err != nil {

@@ -138,10 +138,10 @@ func (rl *roundLog) candidate(threshold int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rl.from, rl.to = sg.w, id.Position(disk.RoundDown(int64(rl.end)))
-	ok := l.blocked == 0 && !l.writing && !l.deleted && !sg.sealed && rl.to > rl.from
+	ok := l.writable() && sg.stage != segSealed && rl.to > rl.from
 	if ok {
 		l.s.prepare(l, sg)
-		ok = sg.ready && int64(rl.to) <= sg.allocated
+		ok = sg.names == namesReady && int64(rl.to) <= sg.allocated
 	}
 	if ok && int64(pos-rl.from) > max(maxDirectGap, 2*rl.fresh) {
 		l.s.catchUp(l)
@@ -154,15 +154,14 @@ func (rl *roundLog) candidate(threshold int64) bool {
 		rl.sg = nil
 		return false
 	}
-	l.direct = true
+	l.begin(roundWork)
 	return true
 }
 
 // abandon gives the segment back without having written.
 func (rl *roundLog) abandon() {
 	rl.l.mu.Lock()
-	rl.l.direct = false
-	rl.l.idle.Broadcast()
+	rl.l.end(roundWork)
 	rl.l.mu.Unlock()
 	rl.pieces = release(rl.pieces, 0)
 	rl.sg = nil

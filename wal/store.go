@@ -247,7 +247,7 @@ func (s *Store) release() error {
 			c.release()
 		}
 		l.lent = nil
-		l.deleted = true
+		l.life = max(l.life, ending)
 		l.mu.Unlock()
 	}
 	s.memory.close()

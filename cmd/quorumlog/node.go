@@ -92,7 +92,7 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.unsafeNoFsync, "unsafe-no-fsync", false, "acknowledge without syncing: a power failure LOSES acknowledged records; for comparisons only")
 	flags.Int64Var(&f.cacheMB, "cache-mb", 0, "memory for the newest records, in `MiB` (default 512)")
 	flags.Int64Var(&f.checkpointMB, "checkpoint-mb", 0, "journal bytes between checkpoints, in `MiB` (default: the storage's)")
-	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "free disk below which records are refused, in `MiB` (default: the storage's)")
+	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "disk kept for votes and metadata, in `MiB`: with less, records are refused (default 256; at least about 180)")
 	flags.Int64Var(&f.segmentMB, "segment-mb", 0, "segment size of topics without segment.bytes, in `MiB` (default 1024)")
 }
 

@@ -78,7 +78,9 @@ func (d *Dialer) Admin(addr string) pb.DRPCAdminClient {
 	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr})
 }
 
-// dialAdmin opens a connection for calls one after the other. A cancelled call leaves it open.
+// dialAdmin opens a connection for calls one after the other. A call that is cancelled, or takes too long, closes it: drpc may have
+// cancelled the stream before it sent the beginning of it, and a server that gets a part of a stream without its beginning waits for
+// that, and reads nothing of the next calls.
 func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, error) {
 	timeout := d.Timeout
 	if timeout <= 0 {
@@ -91,9 +93,7 @@ func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, er
 		return nil, Errorf(CodeBrokerNotAvailable, "cannot reach %s: %v", addr, err)
 	}
 	c.established(maxAdminResponse, 0) // the calls have their own deadlines
-	o := managerOptions()
-	o.SoftCancel = true
-	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: o}), nil
+	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: managerOptions()}), nil
 }
 
 // noting remembers that the answer was there. drpc reports a call as failed when the server closes the connection right after

@@ -68,9 +68,10 @@ func TestFullDiskForLong(t *testing.T) {
 	for range 3000 {
 		d.vote()
 	}
-	if m := s.Metrics(); m.JournalBytes < 20*uint64(o.JournalFileBytes) || m.JournalFiles > 8 {
-		t.Errorf("%d bytes of votes went through %d files", m.JournalBytes, m.JournalFiles)
+	if n := s.Metrics().JournalBytes; n < 20*uint64(o.JournalFileBytes) {
+		t.Errorf("%d bytes of votes are too few for this test", n)
 	}
+	eventually(t, "checkpoints have caught up with the votes", func() bool { return s.Metrics().JournalFiles <= 4 })
 	d.check()
 	if _, err := s.Create(context.Background(), Spec{Group: 9, Replica: 91, Name: "late"}); !errors.Is(err, disk.ErrNoSpace) {
 		t.Errorf("a log was created on a full disk: %v", err)
@@ -141,9 +142,7 @@ func TestStartsOnFullDisk(t *testing.T) {
 		}
 		d.check()
 	}
-	if m := s.Metrics(); m.JournalFiles > 8 {
-		t.Errorf("50 starts left %d files of the journal", m.JournalFiles)
-	}
+	eventually(t, "the files of 50 starts have come back", func() bool { return s.Metrics().JournalFiles <= 4 })
 	if have := s.space.ballast.size(); have < s.space.whole/2 {
 		t.Errorf("50 starts left %d bytes of the ballast of %d", have, s.space.whole)
 	}
@@ -223,9 +222,7 @@ func TestCutsHoldABoundedTail(t *testing.T) {
 		s.checkpoints.force()
 		eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > n })
 	}
-	if n := s.Metrics().JournalFiles; n > 8 {
-		t.Errorf("40 MiB went through the journal and %d files of it are live", n)
-	}
+	eventually(t, "the journal is retired", func() bool { return s.Metrics().JournalFiles <= 8 })
 	if n := pebble.Load(); n > 10*longestTail {
 		t.Errorf("%d bytes were written to Pebble by ten checkpoints", n)
 	}

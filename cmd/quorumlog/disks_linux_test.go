@@ -132,7 +132,7 @@ func diskScenarios() []diskScenario {
 			inject: rotWhileRunning, middle: func(r *diskRun, _ int) { rotWhileRunning(r) }, heal: nothing,
 		},
 		{
-			name: "descriptors", kinds: onExt4, victims: []int{1}, goes: true, stays: true, serves: true, wrapper: fewDescriptors,
+			name: "descriptors", kinds: onExt4, size: 2 << 30, victims: []int{1}, goes: true, stays: true, serves: true, wrapper: fewDescriptors,
 			inject: manyPartitions, middle: killVictims, heal: nothing,
 		},
 		{name: "names", kinds: onExt4, bad: 3, goes: true, stays: true, serves: true, inject: longNames, heal: nothing},

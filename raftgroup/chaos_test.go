@@ -25,6 +25,7 @@ type ward struct {
 	hung             [6]atomic.Bool // by node
 	slow             [6]atomic.Int64
 	full, overloaded [6]atomic.Bool
+	rotten           [6]atomic.Bool
 }
 
 // pressure is a disk's.

@@ -32,6 +32,12 @@ func (w *ward) disk(n id.Node) raftgrouptest.Disk {
 		return time.Duration(w.slow[n].Load())
 	}
 	d.Pressure = func() wal.Pressure { return w.pressure(n) }
+	d.Condemned = func(id.Group) wal.Condemnation {
+		if w.rotten[n].Load() {
+			return wal.CondemnedReads
+		}
+		return 0
+	}
 	return d
 }
 
@@ -294,6 +300,40 @@ func TestFullLeaderHandsOver(t *testing.T) {
 		told(t, c, time.Second, "it is good", func() bool { return c.Nodes[bad].Host.Condition() == raftgroup.Good })
 		told(t, c, 5*time.Second, "it catches up without being asked", func() bool { return c.Caught(1) })
 		require.NoError(t, c.Leader(1).TransferLeader(ctx, raftgrouptest.ReplicaOf(1, bad)))
+	})
+}
+
+// TestCondemnedDeclines: a replica whose log is condemned is not given its group by anybody, and producers do not wait for the attempt. A
+// leader that has to hand over finds the other one. With nobody else left it is elected all the same.
+func TestCondemnedDeclines(t *testing.T) {
+	sick(t, 1, raftgroup.Options{}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		ctx := context.Background()
+		leader := c.Leader(1)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		bad, other := lead%3+1, (lead+1)%3+1
+		w.rotten[bad].Store(true)
+		begin := time.Now()
+		for range 3 {
+			require.ErrorIs(t, leader.TransferLeader(ctx, raftgrouptest.ReplicaOf(1, bad)), raftgroup.ErrTransferFailed)
+		}
+		require.Less(t, time.Since(begin), time.Second, "proposals waited meanwhile")
+		propose(t, c, leader, 5, 100)
+		c.Net.Cut(lead, other) // until it is behind, so that the condemned one looks better
+		propose(t, c, leader, 5, 100)
+		c.Net.Heal()
+		require.NoError(t, leader.TransferLeader(ctx, id.NoReplica))
+		require.True(t, c.Group(other, 1).IsLeader())
+
+		for _, n := range []id.Node{lead, other} {
+			c.Crash(n)
+			c.Nodes[bad].Host.NodeDown(n)
+		}
+		require.NoError(t, c.Start(lead))
+		w.rotten[lead].Store(true)
+		require.NotNil(t, c.AwaitLeader(1, time.Minute), "two condemned ones elect nobody")
+		leader = c.Leader(1)
+		require.ErrorIs(t, leader.TransferLeader(ctx, id.NoReplica), raftgroup.ErrTransferFailed, "they pass it to and fro")
+		propose(t, c, leader, 5, 100)
 	})
 }
 

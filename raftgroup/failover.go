@@ -101,6 +101,9 @@ func (g *Group) failover() {
 	if !mine || own == Stalled {
 		return // a learner waits, and so does who could not even vote for himself
 	}
+	if g.log.Condemned() != 0 {
+		rank = survivors // behind all others
+	}
 	delay := failoverDelay + rand.N(failoverDraw) + time.Duration(rank)*failoverStep
 	g.hurryUp(delay, failoverStep*time.Duration(max(2, survivors)))
 }

@@ -233,7 +233,7 @@ func (g *Group) start(hint CampaignHint) {
 		return
 	}
 	every := 2 * g.h.o.TickInterval
-	if g.conditionOf(g.replica) != Good {
+	if g.conditionOf(g.replica) != Good || g.log.Condemned() != 0 {
 		g.hurryUp(time.Duration(len(g.members)+1)*failoverStep, every) // behind all others
 		return
 	}

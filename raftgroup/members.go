@@ -130,6 +130,7 @@ type member struct {
 	outgoing bool  // voter of the old half of a joint configuration
 	lastAck  int64 // UnixNano of its last response; 0: never
 	inSync   bool
+	declined int64 // UnixNano of when it declined to lead; 0: never
 }
 
 func (m *member) voter() bool { return m.incoming || m.outgoing }
@@ -147,7 +148,7 @@ func (g *Group) rebuildMembers() {
 		m := member{replica: id.Replica(r), lastAck: g.w.now.UnixNano()}
 		for i := range old {
 			if old[i].replica == m.replica {
-				m.lastAck, m.inSync = old[i].lastAck, old[i].inSync
+				m.lastAck, m.inSync, m.declined = old[i].lastAck, old[i].inSync, old[i].declined
 			}
 		}
 		g.members = append(g.members, m)

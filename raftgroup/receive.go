@@ -140,6 +140,15 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 		if g.shuts(m) {
 			return
 		}
+	case raftpb.MsgTimeoutNow:
+		if m.GetReject() {
+			g.declinedBy(sender, id.Term(m.GetTerm()))
+			return
+		}
+		if g.log.Condemned() != 0 {
+			g.decline(m)
+			return
+		}
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
 			mb.lastAck = g.w.now.UnixNano()

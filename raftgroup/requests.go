@@ -172,11 +172,17 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 	case to == g.replica:
 		result <- nil
 		return
+	case to == id.NoReplica:
+		result <- fmt.Errorf("%w: no other voter can take it", ErrTransferFailed)
+		return
 	case m == nil || !m.incoming:
 		result <- fmt.Errorf("%w: replica %d", ErrUnknownReplica, to)
 		return
 	case !g.alive(m):
 		result <- fmt.Errorf("%w: replica %d was not heard from for %v", ErrTransferFailed, to, timeSince(g.w.now, m.lastAck).Round(time.Millisecond))
+		return
+	case g.declines(m):
+		result <- errDeclined(to)
 		return
 	case chosen && g.conditionOf(to) != Good:
 		result <- fmt.Errorf("%w: the disk of replica %d is %v", ErrTransferFailed, to, g.conditionOf(to))
@@ -198,11 +204,46 @@ func (g *Group) transferTick() {
 	}
 }
 
-// bestSuccessor is the live voter whose disk is best, and of these the one whose log reaches furthest.
+// declinedFor is how long a member that declined to lead is not asked again.
+const declinedFor = time.Minute
+
+// decline answers a MsgTimeoutNow with one that is rejected, which Raft does not have and is not shown: a replica whose log is condemned
+// could only hand over again. Without the answer the leader would wait for the end of the transfer, and proposals with it. Where nobody
+// else is left, timers elect the replica all the same.
+func (g *Group) decline(m *raftpb.Message) {
+	answer := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: m.From, From: m.To, Term: m.Term, Reject: new(true)}
+	if g.send(answer, nil) {
+		g.w.sent = true
+	}
+}
+
+// declinedBy ends the transfer to a member that declines.
+func (g *Group) declinedBy(r id.Replica, term id.Term) {
+	t, m := g.transfer, g.member(r)
+	if g.role != Leader || term != g.term || m == nil {
+		return
+	}
+	m.declined = g.w.now.UnixNano()
+	if t != nil && t.to == r && t.term == term {
+		g.abortTransfer(errDeclined(r))
+	}
+	g.touch()
+}
+
+func errDeclined(r id.Replica) error {
+	return fmt.Errorf("%w: replica %d declines, its log is condemned", ErrTransferFailed, r)
+}
+
+// declines tells whether a member has declined to lead a while ago.
+func (g *Group) declines(m *member) bool {
+	return m.declined != 0 && g.w.now.UnixNano()-m.declined < int64(declinedFor)
+}
+
+// bestSuccessor is the live voter that has not declined and whose disk is best, and of these the one whose log reaches furthest.
 func (g *Group) bestSuccessor() id.Replica {
 	best, match, worst := id.NoReplica, id.Index(0), Good
 	g.eachProgress(func(m *member, pr *tracker.Progress) {
-		if !m.incoming || m.replica == g.replica || !g.alive(m) {
+		if !m.incoming || m.replica == g.replica || !g.alive(m) || g.declines(m) {
 			return
 		}
 		c := g.conditionOf(m.replica)

@@ -25,6 +25,8 @@ type Log interface {
 	SetCommit(i id.Index)
 	TakeCut(st wal.State)
 	DeclineCut()
+	// Condemned says what the log cannot do any more; 0: it is whole.
+	Condemned() wal.Condemnation
 }
 
 // LogStore is what a host asks of the store behind its logs. *wal.Store is one.

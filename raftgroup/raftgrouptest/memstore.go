@@ -39,6 +39,8 @@ type MemDisk struct {
 	Delay func() time.Duration
 	// Pressure is what the store says of itself. nil: none.
 	Pressure func() wal.Pressure
+	// Condemned says which logs are condemned. nil: none.
+	Condemned func(g id.Group) wal.Condemnation
 	// Resident is how many of the last entries of a log are in memory; what is older must be read. 0: all.
 	Resident int
 	// Poison overwrites what Entries returned when the log is released, as an unlucky reuse of memory would.
@@ -447,3 +449,11 @@ func (l *memLog) TakeCut(st wal.State) {
 
 // DeclineCut keeps the state that was saved last.
 func (l *memLog) DeclineCut() {}
+
+// Condemned implements raftgroup.Log.
+func (l *memLog) Condemned() wal.Condemnation {
+	if f := l.store.disk.Condemned; f != nil {
+		return f(l.Group())
+	}
+	return 0
+}

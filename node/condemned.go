@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -29,9 +30,13 @@ var errRefused = errors.New("the replica is refused: its disk does not give back
 //
 // Such a replica may not go on leading, for whoever needs the entry that rotted gets it from another replica; so it steps down at once.
 // It is as good a voter and follower as before, though, whose acknowledgements are as durable: taking it out for good costs the group a
-// vote and a copy until it is replaced. So that waits until a majority of the voters is alive without it. Until then, and for ever
-// where there are no others, it serves what it can read: a partition without one record is better than none. A process that ends before
-// forgets nothing that matters: the next read finds the rot again.
+// vote and a copy until it is replaced. So that waits until a majority of the voters can vouch for what is committed without it. Until
+// then, and for ever where there are no others, it serves what it can read: a partition without one record is better than none. A process
+// that ends before forgets nothing that matters: the next read finds the rot again.
+//
+// Each voter is asked itself: its node may be alive while its replica is refused, or condemned as well. One that is condemned counts for
+// nobody. So two that rot at the same time cannot both go because of each other: whichever is condemned later sees that the earlier one is,
+// since that one was before it asked.
 //
 // A log whose files cannot be made is taken out in any case: what is appended to it would pile up in memory.
 type condemned struct {
@@ -98,7 +103,7 @@ func (n *Node) takeOutCondemned(ctx context.Context) {
 func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
 	if c.Group == id.MetadataGroup {
 		// Nobody reads old metadata but a node that is new or far behind; and without its metadata replica this node could do nothing.
-		n.stepDown(ctx, c, n.controller.Group())
+		_, _ = n.stepDown(ctx, c, n.controller.Group())
 		n.say(c, "the metadata replica goes on without leading: replace this node by one with an empty data directory and an unused node id")
 		return false
 	}
@@ -110,8 +115,9 @@ func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
 		return false // it is being opened, which may find the same
 	}
 	spared := p.Group().Failed() || c.kind == wal.CondemnedWrites
-	if !p.Group().Failed() && n.stepDown(ctx, c, p.Group()) {
-		spared = true
+	if !p.Group().Failed() {
+		status, follows := n.stepDown(ctx, c, p.Group())
+		spared = spared || follows && n.canBeSpared(ctx, c, status)
 	}
 	if !spared {
 		return false
@@ -124,39 +130,60 @@ func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
 	return true
 }
 
-// stepDown hands the leadership of a condemned replica over if it has it, and tells whether the group has a majority without it.
-func (n *Node) stepDown(ctx context.Context, c *condemnedReplica, g *raftgroup.Group) bool {
+// stepDown hands the leadership of a condemned replica over if it has it. It returns the replica's status before, and whether it follows
+// now.
+func (n *Node) stepDown(ctx context.Context, c *condemnedReplica, g *raftgroup.Group) (status raftgroup.Status, follows bool) {
 	ctx, cancel := context.WithTimeout(ctx, stepDownTimeout)
 	defer cancel()
 	status, err := g.Status(ctx)
 	if err != nil {
-		return false
+		return status, false
 	}
-	leads := status.Role == raftgroup.Leader
-	voters, alive := 0, 0
-	for _, m := range status.Members {
-		switch {
-		case m.Learner && m.Replica == status.Replica:
-			return true
-		case m.Learner:
-		default:
-			voters++
-			if m.Replica != status.Replica && n.alive(m.Node) && (m.InSync || !leads) {
-				alive++
+	if status.Role != raftgroup.Leader {
+		return status, true
+	}
+	if status.InSync() < 2 {
+		n.say(c, "it keeps leading and serves what it can read: no other replica is in sync")
+		return status, false
+	}
+	if err := g.TransferLeader(ctx, id.NoReplica); err != nil {
+		n.say(c, fmt.Sprintf("it leads until another replica takes over: %v", err))
+		return status, false
+	}
+	return status, true
+}
+
+// canBeSpared tells whether a majority of the voters has what is committed without the replica whose status it is.
+func (n *Node) canBeSpared(ctx context.Context, c *condemnedReplica, own raftgroup.Status) bool {
+	t, p := n.controller.View().Partition(c.Group)
+	if t == nil {
+		return false // it is about to be deleted
+	}
+	ask := &pb.PartitionStatusRequest{Topic: t.Name, Partition: int32(p.ID)}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	voters, vouch := 0, 0
+	for _, m := range own.Members {
+		if m.Learner {
+			if m.Replica == own.Replica {
+				return true
 			}
+			continue
+		}
+		voters++
+		if m.Replica == own.Replica {
+			continue
+		}
+		address, ok := n.resolve(m.Node)
+		if !ok {
+			continue
+		}
+		s, err := n.dialer.Admin(address).PartitionStatus(ctx, ask)
+		if err == nil && s.GetReplica() == uint64(m.Replica) && !s.GetCondemned() && s.GetLogEndOffset() >= int64(own.HW) {
+			vouch++
 		}
 	}
-	if leads {
-		if alive == 0 {
-			n.say(c, "it keeps leading and serves what it can read: no other replica is in sync")
-			return false
-		}
-		if err := g.TransferLeader(ctx, id.NoReplica); err != nil {
-			n.say(c, fmt.Sprintf("it leads until another replica takes over: %v", err))
-			return false
-		}
-	}
-	if alive < voters/2+1 {
+	if vouch <= voters/2 {
 		n.say(c, "it follows and votes until there is a majority without it")
 		return false
 	}

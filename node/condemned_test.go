@@ -215,6 +215,36 @@ func TestLeaderWithRot(t *testing.T) {
 	}
 }
 
+// TestTwoReplicasWithRot has the same record rot in two of three replicas, one after the other. The first is taken out; the second gives
+// up leading and is not given it again, but has to vote and follow: without it nobody could be elected, for ever.
+func TestTwoReplicasWithRot(t *testing.T) {
+	c := newRotCluster(t, 3)
+	c.produce(60, 100<<10)
+	c.restart(0, 1, 2)
+	first := c.leader(3, 0, 1, 2)
+	second, third := (first+1)%3, (first+2)%3
+	c.flip(c.files(first, ".log")[0], 2<<20)
+	c.consume()
+	c.refused(first)
+	c.flip(c.files(second, ".log")[0], 2<<20)
+	nodetest.Eventually(t, "the second to lead", func() bool {
+		_, err := c.Admin(third).TransferLeader(c.Context(), &pb.TransferLeaderRequest{Topic: "t", To: int32(second + 1)})
+		return err == nil && c.status(second).GetRole() == "leader"
+	})
+	c.consume() // meets the rot, and goes on elsewhere
+	nodetest.Eventually(t, "the second to be condemned", func() bool { return c.status(second).GetCondemned() && c.status(third).GetRole() == "leader" })
+	_, _ = c.Admin(third).TransferLeader(c.Context(), &pb.TransferLeaderRequest{Topic: "t", To: int32(second + 1)})
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); <-tick.C { // more than two looks at condemned replicas
+		if s := c.status(second); s == nil || s.GetRole() == "leader" {
+			t.Fatalf("the second one: %v", s)
+		}
+	}
+	c.produce(3, 1000)
+	c.consume()
+}
+
 // TestFollowerNeedsWhatRotted has a follower lag behind a leader whose disk has lost what it needs: the third replica serves it.
 func TestFollowerNeedsWhatRotted(t *testing.T) {
 	c := newRotCluster(t, 3)

@@ -328,6 +328,7 @@ func (a *admin) PartitionStatus(ctx context.Context, r *pb.PartitionStatusReques
 	response.Leader, response.Epoch = int32(status.Node), int32(id.EpochOf(status.Term))
 	response.HighWatermark, response.LogEndOffset = int64(status.HW), int64(status.LEO)
 	response.Commit, response.Applied = uint64(status.Commit), uint64(status.Applied)
+	response.Condemned = group.Log().Condemned() != 0
 	for _, m := range status.Members {
 		ack := int64(-1)
 		if m.LastAck >= 0 {
@@ -358,6 +359,9 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 	open := a.node.replicas.group(p.Group)
 	if open == nil {
 		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
+	}
+	if open.Group().Failed() {
+		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d has stopped: its log says why", a.node.options.NodeID, t.Name, p.ID)
 	}
 	return open.Group(), &pb.PartitionStatusResponse{LogStartOffset: int64(open.Log().StartOffset())}, nil
 }
@@ -429,9 +433,6 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 		Node: n.describeNode(self), State: n.stateText(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: n.freeBytes(), FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
 		RefusedReplicas: int32(n.replicas.refusedCount()),
-	}
-	if err := n.conditionError(); err != nil {
-		status.ErrorMessage = err.Error()
 	}
 	if err := n.conditionError(); err != nil {
 		status.ErrorMessage = err.Error()

@@ -1740,8 +1740,10 @@ type PartitionStatusResponse struct {
 	Role           string                 `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
 	Commit         uint64                 `protobuf:"varint,11,opt,name=commit,proto3" json:"commit,omitempty"`
 	Applied        uint64                 `protobuf:"varint,12,opt,name=applied,proto3" json:"applied,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The replica's disk did not give back what was written: it follows and votes, and is to be taken out when it can be spared.
+	Condemned     bool `protobuf:"varint,13,opt,name=condemned,proto3" json:"condemned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PartitionStatusResponse) Reset() {
@@ -1856,6 +1858,13 @@ func (x *PartitionStatusResponse) GetApplied() uint64 {
 		return x.Applied
 	}
 	return 0
+}
+
+func (x *PartitionStatusResponse) GetCondemned() bool {
+	if x != nil {
+		return x.Condemned
+	}
+	return false
 }
 
 type PartitionMember struct {
@@ -2414,7 +2423,7 @@ const file_admin_proto_rawDesc = "" +
 	"rpcAddress\"L\n" +
 	"\x16PartitionStatusRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
-	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\xfc\x02\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\x9a\x03\n" +
 	"\x17PartitionStatusResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\x12%\n" +
@@ -2428,7 +2437,8 @@ const file_admin_proto_rawDesc = "" +
 	"\x04role\x18\n" +
 	" \x01(\tR\x04role\x12\x16\n" +
 	"\x06commit\x18\v \x01(\x04R\x06commit\x12\x18\n" +
-	"\aapplied\x18\f \x01(\x04R\aapplied\"\xa8\x01\n" +
+	"\aapplied\x18\f \x01(\x04R\aapplied\x12\x1c\n" +
+	"\tcondemned\x18\r \x01(\bR\tcondemned\"\xa8\x01\n" +
 	"\x0fPartitionMember\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x05R\x04node\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x14\n" +

@@ -74,6 +74,8 @@ type NodeStatus struct {
 	Leaders         int    `json:"leaders"`
 	Replicas        int    `json:"replicas"`
 	UnderReplicated int    `json:"under_replicated"`
+	// RefusedReplicas are out for good: their disk did not keep, or does not give back, what they acknowledged. They have to be replaced.
+	RefusedReplicas int    `json:"refused_replicas"`
 	MetricsAddress  string `json:"metrics_address,omitempty"`
 	Error           string `json:"error,omitempty"` // why the node could not be asked
 }
@@ -103,6 +105,8 @@ type ClusterStatus struct {
 	Partitions      int            `json:"partitions"`
 	UnderReplicated int            `json:"under_replicated"`
 	Leaderless      int            `json:"leaderless"`
+	// LeaderUnknown counts partitions whose leader, or all replicas, are on nodes that seem to be alive and did not answer in time.
+	LeaderUnknown int `json:"leader_unknown"`
 }
 
 // PartitionStatus is what the leader of a partition knows about its replicas.

@@ -66,7 +66,8 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 	s := ClusterStatus{
 		ClusterID: r.ClusterId, ClusterName: r.ClusterName, Controller: id.Node(r.Controller), AnsweredBy: id.Node(r.AnsweredBy),
 		Topics: int(r.Topics), Partitions: int(r.Partitions), UnderReplicated: int(r.UnderReplicated), Leaderless: int(r.Leaderless),
-		Nodes: []NodeStatus{},
+		LeaderUnknown: int(r.LeaderUnknown),
+		Nodes:         []NodeStatus{},
 		Metadata: MetadataQuorum{
 			Leader: id.Node(r.Metadata.GetLeader()), Term: id.Term(r.Metadata.GetTerm()), Commit: id.Index(r.Metadata.GetCommit()),
 			Voters: nodesFromWire(r.Metadata.GetVoters()), Learners: nodesFromWire(r.Metadata.GetLearners()),
@@ -80,7 +81,8 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 			Node: nodeFromWire(n.Node), State: n.State, Protocol: n.Protocol, AcceptsProduce: n.AcceptsProduce,
 			DiskFreeBytes: n.DiskFreeBytes, FsyncClass: n.FsyncClass,
 			Leaders: int(n.PartitionsLed), Replicas: int(n.Replicas), UnderReplicated: int(n.UnderReplicated),
-			MetricsAddress: n.MetricsAddress, Error: n.ErrorMessage,
+			RefusedReplicas: int(n.RefusedReplicas),
+			MetricsAddress:  n.MetricsAddress, Error: n.ErrorMessage,
 		})
 	}
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return int(a.ID) - int(b.ID) })

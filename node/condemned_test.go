@@ -168,6 +168,9 @@ func (c *rotCluster) refused(i int) {
 		}
 		for _, n := range s.GetNodes() {
 			if n.GetNode().GetId() == int32(i+1) && n.GetRefusedReplicas() == 1 {
+				if s.GetUnderReplicated() == 0 {
+					c.t.Errorf("nothing is under-replicated: %v", s)
+				}
 				_, err := c.Admin(i).PartitionStatus(c.Context(), &pb.PartitionStatusRequest{Topic: "t"})
 				return err != nil && strings.Contains(err.Error(), "is refused, for good")
 			}
@@ -205,6 +208,15 @@ func TestLeaderWithRot(t *testing.T) {
 			}
 			c.consume()
 			c.refused(at)
+			begin := time.Now() // a leader keeps one that is silent in sync for half a minute
+			lead := c.leader(0, (at+1)%3, (at+2)%3)
+			nodetest.Eventually(t, "its leader to miss it", func() bool {
+				s, err := c.Admin(lead).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
+				return err == nil && s.GetNodes()[lead].GetUnderReplicated() == 1
+			})
+			if d := time.Since(begin); d > 15*time.Second {
+				t.Errorf("it took %v to count it as under-replicated", d)
+			}
 			c.produce(3, 1000)
 			c.consume()
 			c.restart(at)

@@ -178,7 +178,7 @@ func (g *Group) status() Status {
 		m := &g.members[i]
 		ms := MemberStatus{Replica: m.replica, Node: g.nodeOf(m.replica), Learner: !m.voter(), LastAck: -1}
 		if g.role == Leader {
-			ms.InSync = m.inSync
+			ms.InSync, ms.Alive = m.inSync, g.alive(m)
 			ms.LastAck = 0
 			if m.replica != g.replica {
 				ms.LastAck = timeSince(g.w.now, m.lastAck)

@@ -30,6 +30,7 @@ type MemberStatus struct {
 	Learner bool
 	Match   id.Index      // how far its log is known to equal the leader's
 	InSync  bool          // voters only
+	Alive   bool          // was heard from within the election timeout
 	LastAck time.Duration // since it was last heard from; negative: never
 }
 
@@ -38,6 +39,18 @@ func (s Status) InSync() int {
 	n := 0
 	for _, m := range s.Members {
 		if m.InSync {
+			n++
+		}
+	}
+	return n
+}
+
+// Answering counts the voters in sync that still answer. One that does not keeps its place among those in sync for a while; whoever looks
+// at the cluster wants to know at once.
+func (s Status) Answering() int {
+	n := 0
+	for _, m := range s.Members {
+		if m.InSync && m.Alive {
 			n++
 		}
 	}

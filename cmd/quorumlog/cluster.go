@@ -46,12 +46,16 @@ func printStatus(w io.Writer, s client.ClusterStatus) error {
 	fmt.Fprintf(w, "Cluster:\t%s (%s)\n", s.ClusterName, s.ClusterID)
 	fmt.Fprintf(w, "Metadata:\tleader %s, term %d, commit %d, voters %s, learners %s\n",
 		nodeName(s.Metadata.Leader), s.Metadata.Term, s.Metadata.Commit, nodeNames(s.Metadata.Voters), nodeNames(s.Metadata.Learners))
-	fmt.Fprintf(w, "Topics:\t%d with %d partitions, %d under-replicated, %d without leader\n\n", s.Topics, s.Partitions, s.UnderReplicated, s.Leaderless)
+	fmt.Fprintf(w, "Topics:\t%d with %d partitions, %d under-replicated, %d without leader", s.Topics, s.Partitions, s.UnderReplicated, s.Leaderless)
+	if s.LeaderUnknown > 0 {
+		fmt.Fprintf(w, ", %d whose leader is not known (see the nodes that do not answer)", s.LeaderUnknown)
+	}
+	fmt.Fprint(w, "\n\n")
 	rows := make([]string, 0, len(s.Nodes))
 	for _, n := range s.Nodes {
 		row := []string{
 			strconv.Itoa(int(n.ID)), n.Address, n.State, n.Rack, metadataRole(s.Metadata, n.ID),
-			strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas), strconv.Itoa(n.UnderReplicated), diskFree(n), n.Version, n.Error,
+			strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas), strconv.Itoa(n.UnderReplicated), diskFree(n), n.Version, problem(n),
 		}
 		for i := range row {
 			if row[i] == "" && i < len(row)-1 {
@@ -99,6 +103,18 @@ func diskFree(n client.NodeStatus) string {
 	}
 	const gb = 1e9
 	return fmt.Sprintf("%.1f GB", float64(n.DiskFreeBytes)/gb)
+}
+
+// problem is what somebody has to do something about on a node.
+func problem(n client.NodeStatus) string {
+	var list []string
+	if n.Error != "" {
+		list = append(list, n.Error)
+	}
+	if n.RefusedReplicas > 0 {
+		list = append(list, fmt.Sprintf("%d of its replicas refused for good: check its disk, and replace it", n.RefusedReplicas))
+	}
+	return strings.Join(list, "; ")
 }
 
 // nodeName is a node id as Kafka's tools print it.

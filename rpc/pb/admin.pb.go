@@ -1023,7 +1023,12 @@ type ClusterStatusResponse struct {
 	UnderReplicated int32                  `protobuf:"varint,8,opt,name=under_replicated,json=underReplicated,proto3" json:"under_replicated,omitempty"`
 	Leaderless      int32                  `protobuf:"varint,9,opt,name=leaderless,proto3" json:"leaderless,omitempty"`
 	// The node that answered.
-	AnsweredBy    int32 `protobuf:"varint,10,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
+	AnsweredBy int32 `protobuf:"varint,10,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
+	// Partitions of which nobody who answered can tell whether they are led: their leader, or all their replicas, are on nodes that seem to
+	// be alive and did not answer in time. They do not count as leaderless.
+	LeaderUnknown int32 `protobuf:"varint,11,opt,name=leader_unknown,json=leaderUnknown,proto3" json:"leader_unknown,omitempty"`
+	// Between nodes only: who leads the partitions of which the asked node has a replica, as far as that knows.
+	Leaders       []*PartitionLeader `protobuf:"bytes,12,rep,name=leaders,proto3" json:"leaders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1128,10 +1133,77 @@ func (x *ClusterStatusResponse) GetAnsweredBy() int32 {
 	return 0
 }
 
+func (x *ClusterStatusResponse) GetLeaderUnknown() int32 {
+	if x != nil {
+		return x.LeaderUnknown
+	}
+	return 0
+}
+
+func (x *ClusterStatusResponse) GetLeaders() []*PartitionLeader {
+	if x != nil {
+		return x.Leaders
+	}
+	return nil
+}
+
+type PartitionLeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint64                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// -1: none.
+	Leader        int32 `protobuf:"varint,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionLeader) Reset() {
+	*x = PartitionLeader{}
+	mi := &file_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionLeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionLeader) ProtoMessage() {}
+
+func (x *PartitionLeader) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionLeader.ProtoReflect.Descriptor instead.
+func (*PartitionLeader) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PartitionLeader) GetGroup() uint64 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *PartitionLeader) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// starting, ready, disk full, disk stalled, draining, dead ...: the node's own word when it could be asked, else what the others know.
+	// starting, ready, disk full, disk stalled, draining, silent, dead: the node's own word when it could be asked, else what the others know.
 	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	DiskFreeBytes int64  `protobuf:"varint,4,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
@@ -1153,7 +1225,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1237,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1250,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -1285,7 +1357,7 @@ type MetadataQuorum struct {
 
 func (x *MetadataQuorum) Reset() {
 	*x = MetadataQuorum{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1369,7 @@ func (x *MetadataQuorum) String() string {
 func (*MetadataQuorum) ProtoMessage() {}
 
 func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1382,7 @@ func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataQuorum.ProtoReflect.Descriptor instead.
 func (*MetadataQuorum) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MetadataQuorum) GetLeader() int32 {
@@ -1369,7 +1441,7 @@ type RegisterNodeRequest struct {
 
 func (x *RegisterNodeRequest) Reset() {
 	*x = RegisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1453,7 @@ func (x *RegisterNodeRequest) String() string {
 func (*RegisterNodeRequest) ProtoMessage() {}
 
 func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1466,7 @@ func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RegisterNodeRequest) GetClusterName() string {
@@ -1479,7 +1551,7 @@ type RegisterNodeResponse struct {
 
 func (x *RegisterNodeResponse) Reset() {
 	*x = RegisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1563,7 @@ func (x *RegisterNodeResponse) String() string {
 func (*RegisterNodeResponse) ProtoMessage() {}
 
 func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1576,7 @@ func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*RegisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RegisterNodeResponse) GetClusterId() string {
@@ -1551,7 +1623,7 @@ type MetadataSeed struct {
 
 func (x *MetadataSeed) Reset() {
 	*x = MetadataSeed{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1635,7 @@ func (x *MetadataSeed) String() string {
 func (*MetadataSeed) ProtoMessage() {}
 
 func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1648,7 @@ func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSeed.ProtoReflect.Descriptor instead.
 func (*MetadataSeed) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MetadataSeed) GetIndex() uint64 {
@@ -1625,7 +1697,7 @@ type MetadataMember struct {
 
 func (x *MetadataMember) Reset() {
 	*x = MetadataMember{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1709,7 @@ func (x *MetadataMember) String() string {
 func (*MetadataMember) ProtoMessage() {}
 
 func (x *MetadataMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1722,7 @@ func (x *MetadataMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataMember.ProtoReflect.Descriptor instead.
 func (*MetadataMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MetadataMember) GetReplica() uint64 {
@@ -1684,7 +1756,7 @@ type PartitionStatusRequest struct {
 
 func (x *PartitionStatusRequest) Reset() {
 	*x = PartitionStatusRequest{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1768,7 @@ func (x *PartitionStatusRequest) String() string {
 func (*PartitionStatusRequest) ProtoMessage() {}
 
 func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1781,7 @@ func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusRequest.ProtoReflect.Descriptor instead.
 func (*PartitionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PartitionStatusRequest) GetTopic() string {
@@ -1748,7 +1820,7 @@ type PartitionStatusResponse struct {
 
 func (x *PartitionStatusResponse) Reset() {
 	*x = PartitionStatusResponse{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1832,7 @@ func (x *PartitionStatusResponse) String() string {
 func (*PartitionStatusResponse) ProtoMessage() {}
 
 func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1845,7 @@ func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusResponse.ProtoReflect.Descriptor instead.
 func (*PartitionStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PartitionStatusResponse) GetLeader() int32 {
@@ -1882,7 +1954,7 @@ type PartitionMember struct {
 
 func (x *PartitionMember) Reset() {
 	*x = PartitionMember{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +1966,7 @@ func (x *PartitionMember) String() string {
 func (*PartitionMember) ProtoMessage() {}
 
 func (x *PartitionMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +1979,7 @@ func (x *PartitionMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMember.ProtoReflect.Descriptor instead.
 func (*PartitionMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PartitionMember) GetNode() int32 {
@@ -1963,7 +2035,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2047,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2060,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TransferLeaderRequest) GetTopic() string {
@@ -2022,7 +2094,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2106,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2119,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TransferLeaderResponse) GetLeader() int32 {
@@ -2076,7 +2148,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2160,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2215,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2227,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2415,7 @@ const file_admin_proto_rawDesc = "" +
 	"\vproducer_id\x18\x01 \x01(\x03R\n" +
 	"producerId\x12%\n" +
 	"\x0eproducer_epoch\x18\x02 \x01(\x05R\rproducerEpoch\"\x16\n" +
-	"\x14ClusterStatusRequest\"\x81\x03\n" +
+	"\x14ClusterStatusRequest\"\xde\x03\n" +
 	"\x15ClusterStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -2363,7 +2435,12 @@ const file_admin_proto_rawDesc = "" +
 	"leaderless\x12\x1f\n" +
 	"\vanswered_by\x18\n" +
 	" \x01(\x05R\n" +
-	"answeredBy\"\xdb\x03\n" +
+	"answeredBy\x12%\n" +
+	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x124\n" +
+	"\aleaders\x18\f \x03(\v2\x1a.quorumlog.PartitionLeaderR\aleaders\"?\n" +
+	"\x0fPartitionLeader\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\x05R\x06leader\"\xdb\x03\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
@@ -2477,7 +2554,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_admin_proto_goTypes = []any{
 	(*Node)(nil),                          // 0: quorumlog.Node
 	(*MetadataRequest)(nil),               // 1: quorumlog.MetadataRequest
@@ -2496,66 +2573,68 @@ var file_admin_proto_goTypes = []any{
 	(*InitProducerIDResponse)(nil),        // 14: quorumlog.InitProducerIDResponse
 	(*ClusterStatusRequest)(nil),          // 15: quorumlog.ClusterStatusRequest
 	(*ClusterStatusResponse)(nil),         // 16: quorumlog.ClusterStatusResponse
-	(*NodeStatus)(nil),                    // 17: quorumlog.NodeStatus
-	(*MetadataQuorum)(nil),                // 18: quorumlog.MetadataQuorum
-	(*RegisterNodeRequest)(nil),           // 19: quorumlog.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),          // 20: quorumlog.RegisterNodeResponse
-	(*MetadataSeed)(nil),                  // 21: quorumlog.MetadataSeed
-	(*MetadataMember)(nil),                // 22: quorumlog.MetadataMember
-	(*PartitionStatusRequest)(nil),        // 23: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),       // 24: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),               // 25: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),         // 26: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),        // 27: quorumlog.TransferLeaderResponse
-	nil,                                   // 28: quorumlog.Topic.ConfigsEntry
-	nil,                                   // 29: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                   // 30: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                   // 31: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),  // 32: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil), // 33: quorumlog.ListOffsetsResponse.Partition
+	(*PartitionLeader)(nil),               // 17: quorumlog.PartitionLeader
+	(*NodeStatus)(nil),                    // 18: quorumlog.NodeStatus
+	(*MetadataQuorum)(nil),                // 19: quorumlog.MetadataQuorum
+	(*RegisterNodeRequest)(nil),           // 20: quorumlog.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),          // 21: quorumlog.RegisterNodeResponse
+	(*MetadataSeed)(nil),                  // 22: quorumlog.MetadataSeed
+	(*MetadataMember)(nil),                // 23: quorumlog.MetadataMember
+	(*PartitionStatusRequest)(nil),        // 24: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),       // 25: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),               // 26: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),         // 27: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),        // 28: quorumlog.TransferLeaderResponse
+	nil,                                   // 29: quorumlog.Topic.ConfigsEntry
+	nil,                                   // 30: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                   // 31: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                   // 32: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),  // 33: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil), // 34: quorumlog.ListOffsetsResponse.Partition
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	28, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	29, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	29, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	30, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	30, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	31, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	32, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	33, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
-	17, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
-	18, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
-	0,  // 12: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
-	21, // 13: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
-	22, // 14: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
-	25, // 15: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
-	1,  // 16: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
-	5,  // 17: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
-	7,  // 18: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
-	9,  // 19: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
-	11, // 20: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
-	13, // 21: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
-	15, // 22: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
-	19, // 23: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	23, // 24: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	26, // 25: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	2,  // 26: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 27: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 28: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 29: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 30: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 31: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 32: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	20, // 33: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	24, // 34: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	27, // 35: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	26, // [26:36] is the sub-list for method output_type
-	16, // [16:26] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	31, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	32, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	33, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	34, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
+	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
+	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
+	0,  // 13: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
+	22, // 14: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
+	23, // 15: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
+	26, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
+	1,  // 17: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
+	5,  // 18: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
+	7,  // 19: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
+	9,  // 20: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
+	11, // 21: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
+	13, // 22: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
+	15, // 23: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
+	20, // 24: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
+	24, // 25: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	27, // 26: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	2,  // 27: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 28: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 29: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 30: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 31: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 32: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 33: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	21, // 34: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	25, // 35: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	28, // 36: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -2569,7 +2648,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -131,16 +131,20 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	if c.Group().IsLeader() {
 		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
 	}
-	candidates := a.node.candidates()
+	alive := a.node.candidates(a.node.alive)
 	command := placement.CreateTopic{
 		Name: r.GetName(), ID: id.NewTopic(), Partitions: int(r.GetPartitions()), ReplicationFactor: int(r.GetReplicationFactor()),
-		Configs: r.GetConfigs(), Nodes: candidates,
+		Configs: r.GetConfigs(), Nodes: alive,
 	}
 	if command.Partitions == 0 {
 		command.Partitions = 1
 	}
 	if command.ReplicationFactor <= 0 {
-		command.ReplicationFactor = min(3, len(c.View().Nodes()), max(1, len(candidates)))
+		command.ReplicationFactor = min(3, len(c.View().Nodes()), max(1, len(alive)))
+	}
+	// What is put on a node whose disk takes no records has a replica less from the beginning, which is better than no topic.
+	if well := a.node.candidates(a.node.takesLeaderships); len(well) >= command.ReplicationFactor {
+		command.Nodes = well
 	}
 	if r.GetValidateOnly() {
 		return &pb.CreateTopicResponse{}, c.View().Check(command)
@@ -174,11 +178,11 @@ func (a *admin) awaitLeaders(ctx context.Context, t *placement.Topic) {
 	}
 }
 
-// candidates are the nodes that a new topic may use: registered, and alive as far as this node can tell.
-func (n *Node) candidates() []placement.Candidate {
+// candidates are the nodes that a new topic may use: registered, and fit as far as this node can tell.
+func (n *Node) candidates(fit func(id.Node) bool) []placement.Candidate {
 	var list []placement.Candidate
 	for _, node := range n.controller.View().Nodes() {
-		if n.alive(node.ID) {
+		if fit(node.ID) {
 			list = append(list, placement.Candidate{Node: node.ID, Rack: node.Rack})
 		}
 	}

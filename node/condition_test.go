@@ -2,7 +2,10 @@ package node_test
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -220,6 +223,24 @@ func TestFullNodeGivesUp(t *testing.T) {
 	if s := c.status(2); s.GetState() != "ready" || !s.GetAcceptsProduce() || s.GetErrorMessage() != "" {
 		t.Errorf("another node says: %v", s)
 	}
+	admin := c.client.Admin()
+	for name, replicas := range map[string]int{"few": 2, "many": 3} { // one that does not need the full node, and one that does
+		if err := admin.CreateTopic(c.Context(), client.TopicSpec{Name: name, Partitions: 4, ReplicationFactor: replicas}); err != nil {
+			t.Fatal(err)
+		}
+		described, err := c.Admin(0).Metadata(c.Context(), &pb.MetadataRequest{Topics: []string{name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range described.GetTopics()[0].GetPartitions() {
+			if slices.Contains(p.GetReplicas(), 2) != (replicas == 3) {
+				t.Errorf("a partition of topic %s is on %v", name, p.GetReplicas())
+			}
+		}
+		if err := admin.DeleteTopic(c.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c.empty(1)
 	nodetest.Eventually(t, "node 2 to lead again", func() bool { return c.leads(1) == 2 })
 	c.more(10)
@@ -261,6 +282,55 @@ func TestHungNodeGivesUp(t *testing.T) {
 			t.Errorf("partition %d took nothing for %v", n, gap)
 		}
 	}
+}
+
+// console returns what the metrics port of a node says on a path.
+func (c *sickCluster) console(i int, path string) (code int, text string) {
+	c.t.Helper()
+	r, err := http.Get("http://" + c.status(i).GetMetricsAddress() + path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// TestBadDiskIsSaid: whoever balances load by /readyz, alarms on gauges or reads logs learns of a bad disk, which one it is, and of its end.
+func TestBadDiskIsSaid(t *testing.T) {
+	c := startSick(t)
+	c.produce()
+	const well = "ready\n"
+	said := func(ready, full, stalled, log string) {
+		t.Helper()
+		nodetest.Eventually(t, "the node to say that it is "+log, func() bool {
+			code, text := c.console(1, "/readyz")
+			_, metrics := c.console(1, "/metrics")
+			return (code == http.StatusOK) == (ready == well) && strings.Contains(text, ready) &&
+				strings.Contains(metrics, "\nquorumlog_disk_full "+full+"\n") && strings.Contains(metrics, "\nquorumlog_disk_stalled "+stalled+"\n") &&
+				strings.Contains(metrics, "\nquorumlog_ready "+strconv.Itoa(one(ready == well))+"\n") && strings.Contains(c.Log(), log)
+		})
+	}
+	said(well, "0", "0", "")
+	c.fill(1)
+	said("free some space", "1", "0", "the disk is full: the node takes no records")
+	c.empty(1)
+	said(well, "0", "0", "the disk is well: the node takes records and leaderships again")
+	release := c.hang(1)
+	said("disk does not answer", "0", "1", "the disk does not answer: the node hands over what it leads")
+	release()
+	said(well, "0", "0", "")
+	c.stop()
+}
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // TestAllNodesFull: with all disks full everything has its leader, is read, and a topic can be deleted; the nodes stop and start again, and

@@ -52,7 +52,7 @@ type Node struct {
 func Options(dir string, n int, log io.Writer) node.Options {
 	return node.Options{
 		NodeID: id.Node(n), DataDir: filepath.Join(dir, "node-"+strconv.Itoa(n)), ClusterName: "test-" + filepath.Base(dir),
-		RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0",
+		RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0",
 		Storage: node.StorageOptions{CacheBytes: 32 << 20, JournalFileBytes: 8 << 20},
 		Timing:  node.TimingOptions{TickInterval: 50 * time.Millisecond, HeartbeatTicks: 2, ElectionTicks: 20, Gossip: node.GossipTest, BalanceInterval: 500 * time.Millisecond},
 		Logger:  slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo})),

@@ -50,7 +50,7 @@ const (
 	// it can, and one that hangs is not sent the same again and again, a message a group with each heartbeat.
 	stalledBytes = 4 * mib
 	stalledEvery = time.Second
-	// fullAllowance bounds the batches that a host without space takes all the same in its life. See worker.shuts.
+	// fullAllowance bounds the batches that a host takes all the same from when its space ends until it has some again. See Group.trim.
 	fullAllowance = 16 * mib
 )
 
@@ -77,12 +77,15 @@ func (h *Host) judge(now time.Time) {
 	} else if c.slow && now.Sub(c.slowAt) >= h.o.StallClears {
 		c.slow = false
 	}
-	found := Good
+	found, full := Good, h.o.Store.Pressure() == wal.PressureNoSpace
 	switch {
 	case c.slow:
 		found = Stalled
-	case h.o.Store.Pressure() == wal.PressureNoSpace:
+	case full:
 		found = Full
+	}
+	if !full {
+		c.allowed.Store(0)
 	}
 	c.current.Store(uint32(found))
 }
@@ -224,18 +227,11 @@ func (g *Group) shuts(m *raftpb.Message) bool {
 	if p == wal.PressureNone && g.w.condition != Stalled {
 		return false
 	}
-	bytes, old := batchBytes(m)
-	if bytes == 0 {
+	if batchBytes(m) == 0 {
 		return false
 	}
 	if p == wal.PressureNoSpace && !g.vital {
-		// Batches of an earlier term are what its leader needs to commit its first entry, if none of those which it can reach has more
-		// space than this one: without them nobody can read until there is space. A leader that has done so does not send them.
-		if old && g.h.condition.allowed.Add(bytes) <= fullAllowance {
-			return false
-		}
-		g.w.n.droppedNoSpace.Add(1)
-		return true
+		return !g.trim(m)
 	}
 	if g.inFlight > 0 || g.takes {
 		g.w.n.droppedBehind.Add(1)
@@ -245,16 +241,60 @@ func (g *Group) shuts(m *raftpb.Message) bool {
 	return false
 }
 
-// batchBytes returns what the batches of a MsgApp weigh, and whether all of them are of terms before its leader's.
-func batchBytes(m *raftpb.Message) (bytes int64, old bool) {
-	old = true
+// trim cuts a MsgApp down to the entries that a store without space takes, and tells whether any are left. Raft acknowledges what it is
+// shown; the rest comes again.
+//
+// Batches of an earlier term are what its leader needs to commit its first entry, if none of those which it can reach has more space than
+// this one: without them nobody can read until there is space. A leader that has done so does not send them. Its own batches stand behind
+// that entry, perhaps in the same message, so the message is cut rather than dropped. What the log has already takes no space.
+func (g *Group) trim(m *raftpb.Message) bool {
+	entries := m.GetEntries()
+	keep, weightless, bytes := 0, 0, int64(0)
+	for _, e := range entries {
+		if walKind(e) == wal.KindBatch && !g.has(e) {
+			if e.GetTerm() >= m.GetTerm() {
+				break
+			}
+			bytes += int64(len(e.GetData()))
+		}
+		keep++
+		if bytes == 0 {
+			weightless = keep
+		}
+	}
+	if bytes > 0 && !g.h.condition.allow(bytes) {
+		keep = weightless
+	}
+	if keep < len(entries) {
+		g.w.n.droppedNoSpace.Add(1)
+		m.Entries = entries[:keep:keep]
+	}
+	return keep > 0
+}
+
+// has tells whether the log has this very entry.
+func (g *Group) has(e *raftpb.Entry) bool {
+	t, ok := g.log.Term(id.Index(e.GetIndex()))
+	return ok && t == id.Term(e.GetTerm())
+}
+
+// allow takes bytes out of what is left of fullAllowance, if they are left.
+func (c *condition) allow(bytes int64) bool {
+	if c.allowed.Add(bytes) <= fullAllowance {
+		return true
+	}
+	c.allowed.Add(-bytes)
+	return false
+}
+
+// batchBytes returns what the batches of a MsgApp weigh.
+func batchBytes(m *raftpb.Message) (bytes int64) {
 	for _, e := range m.GetEntries() {
 		if walKind(e) == wal.KindBatch {
 			bytes += int64(len(e.GetData()))
-			old = old && e.GetTerm() < m.GetTerm()
 		}
 	}
-	return bytes, old
+	return bytes
 }
 
 // holdsBack tells whether a MsgApp is not sent, because the disk of whom it is for would not take it.
@@ -266,7 +306,7 @@ func (g *Group) holdsBack(m *raftpb.Message) bool {
 	if p == nil {
 		return false
 	}
-	bytes, _ := batchBytes(m)
+	bytes := batchBytes(m)
 	if bytes == 0 || p.condition == Full && !g.confirmed() {
 		return false
 	}

@@ -393,6 +393,50 @@ func TestAllFull(t *testing.T) {
 	})
 }
 
+// TestFullFollowerTakesWhatANewLeaderNeeds: the only follower that a new leader can reach has no space, and lacks batches of an earlier
+// term. It takes them and the leader's first entry, also where batches of the leader's own term come along, so that the group can be read;
+// and the next time that its disk is full as well.
+func TestFullFollowerTakesWhatANewLeaderNeeds(t *testing.T) {
+	sick(t, 1, raftgroup.Options{MaxGroupBytes: 64 << 20}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		const lead, bad, third = id.Node(1), id.Node(2), id.Node(3)
+		for range 2 {
+			leader := c.Leader(1)
+			require.Equal(t, lead, raftgrouptest.NodeOf(leader.Replica()))
+			c.Net.Isolate(lead, bad, third)
+			last := leader.Log().LastIndex() + 10
+			for range 10 {
+				require.NoError(t, (<-c.Propose(leader, raftgrouptest.Batch(make([]byte, 1_000_000)), raftgroup.AcksLeader)).Err)
+			}
+			require.Equal(t, last, leader.Log().LastIndex())
+			c.Crash(lead)
+			c.Crash(third)
+			w.full[bad].Store(true)
+			within(t, time.Second, "it is full", func() bool { return c.Nodes[bad].Host.Condition() == raftgroup.Full })
+			c.Nodes[bad].Host.NodeDown(lead)
+
+			c.Net.Heal()
+			c.Net.SetFilter(func(_, _ id.Node, _ id.Group, m *raftpb.Message) bool { return m.GetType() != raftpb.MsgApp })
+			require.NoError(t, c.Start(lead))
+			leader = c.AwaitLeader(1, 10*time.Second)
+			require.Equal(t, c.Group(lead, 1), leader)
+			c.Propose(leader, raftgrouptest.Batch(make([]byte, 1000)), raftgroup.AcksAll)
+			within(t, time.Second, "it has a batch of its own", func() bool { return leader.Log().LastIndex() == last+2 })
+			c.Net.SetFilter(nil)
+			told(t, c, 10*time.Second, "it can be read", func() bool {
+				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+				defer cancel()
+				_, err := leader.ReadIndex(ctx)
+				return err == nil
+			})
+			require.Equal(t, last+1, c.Group(bad, 1).Log().LastIndex(), "of the leader's own batches it takes none")
+
+			w.heal()
+			require.NoError(t, c.Start(third))
+			told(t, c, 10*time.Second, "all catch up", func() bool { return c.Caught(1) })
+		}
+	})
+}
+
 // TestFullFollowerTakesNoBatches: at the door of a follower without space batches are dropped, and once its leader knows they are not even
 // sent. When there is space again they come without being asked for.
 func TestFullFollowerTakesNoBatches(t *testing.T) {

@@ -25,9 +25,9 @@ import (
 // So each batch carries a generation, which grows by one, and a digest of everything that is stored as of that batch. The digest tells
 // whether the rest is what it was at that generation; and the newest generation that was synced stands a second time in a file beside
 // Pebble, in one of two blocks in turn, written when the batch is durable and before anybody is told. What a crash may take of Pebble is
-// younger than that.
+// younger than that. Generations that were not synced lie in between, so it is not the generation that says which block is next.
 //
-//	meta.guard, block generation%2:  magic uint32 | version uint32 | generation uint64 | CRC-32C uint32 of these
+//	meta.guard, each block:          magic uint32 | version uint32 | generation uint64 | CRC-32C uint32 of these
 //	key 'g' in Pebble:               generation uint64 | digest uint64, as of the batch that holds it
 type guard struct {
 	s    *Store
@@ -35,6 +35,7 @@ type guard struct {
 
 	mu     sync.Mutex // held across Pebble's sync: it orders the batches
 	block  []byte     // aligned
+	newest int64      // which of the two blocks holds the newest generation: the other one is next
 	gen    uint64     // of the last batch
 	digest uint64     // the sum of all values of sums
 	sums   map[string]uint64
@@ -79,7 +80,9 @@ func (g *guard) open() error {
 		case err != nil && err != io.EOF && !disk.Unreadable(err): // one block is enough
 			return fmt.Errorf("wal: read %s: %w", name, err)
 		case (err == nil || err == io.EOF) && n >= guardBytes:
-			g.gen = max(g.gen, parseGuard(g.block))
+			if gen := parseGuard(g.block); gen > g.gen {
+				g.gen, g.newest = gen, i
+			}
 		}
 	}
 	return nil
@@ -141,6 +144,11 @@ func (g *guard) check() error {
 		}
 		return g.create()
 	case g.s.o.Fsync == FsyncNone: // whoever drops syncs has been told that a power failure may do this
+		if g.file == nil {
+			err = g.create()
+		}
+	case gen == 1 && vouched == 0 && g.file != nil && g.digest == digest:
+		// The very first start died between its first batch, the format, and the block that vouches for it. Nothing else was stored.
 	case gen < vouched:
 		return g.s.damagedRecords(fmt.Errorf("the newest record is number %d, but number %d was stored", gen, vouched))
 	case vouched == 0:
@@ -149,7 +157,7 @@ func (g *guard) check() error {
 		return g.s.damagedRecords(fmt.Errorf("the digest of all records is %016x instead of %016x: some are lost, or old", g.digest, digest))
 	}
 	g.gen = max(gen, vouched)
-	return nil
+	return err
 }
 
 // read takes down what is stored, and returns generation and digest as Pebble has them. Called with mu, or by the start.
@@ -232,10 +240,12 @@ func (g *guard) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 		return nil
 	}
 	putGuard(g.block, g.gen)
-	if _, err := g.file.WriteSyncAt(g.block, int64(g.gen%guardBlocks)*disk.BlockSize); err != nil {
+	next := (g.newest + 1) % guardBlocks
+	if _, err := g.file.WriteSyncAt(g.block, next*disk.BlockSize); err != nil {
 		err = fmt.Errorf("wal: write %s: %w", guardName, err)
 		g.s.fail(err)
 		return err
 	}
+	g.newest = next
 	return nil
 }

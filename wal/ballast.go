@@ -38,6 +38,11 @@ func (b ballast) giveUp(bytes int64) bool {
 	}) == nil
 }
 
+// shrink is for one that is larger than it has to be.
+func (b ballast) shrink(size int64) error {
+	return b.with(func(f disk.File) error { return f.Truncate(size) })
+}
+
 func (b ballast) grow(size int64) error {
 	return b.with(func(f disk.File) error { return f.Preallocate(size) })
 }

@@ -141,7 +141,7 @@ func (sp *space) look() {
 	switch {
 	case free+have < sp.reserve || short:
 		sp.setFull(errReserve)
-	case sp.calm() && have == sp.whole && free+have >= sp.reserve+sp.headroom:
+	case sp.calm() && have >= sp.whole && free+have >= sp.reserve+sp.headroom:
 		sp.clear(free)
 	}
 }
@@ -149,12 +149,15 @@ func (sp *space) look() {
 // calm tells whether nobody has found too little space for a moment. What was given up for somebody must not be taken from under him.
 func (sp *space) calm() bool { return int64(time.Since(sp.begin))-sp.short.Load() >= int64(spaceCalm) }
 
-// grow makes the ballast whole as far as there is space.
+// grow makes the ballast whole as far as there is space. One that a store with larger files left is too large, and made smaller.
 func (sp *space) grow() {
 	for more := sp.calm(); more; {
 		sp.mu.Lock()
 		free, err := sp.fs.FreeBytes(sp.s.o.Dir)
 		have := sp.ballast.size()
+		if have > sp.whole {
+			_ = sp.ballast.shrink(sp.whole) // else the next look does
+		}
 		n := min(sp.whole-have, disk.RoundDown(free-leastFree), growthStep)
 		more = err == nil && n > 0 && sp.ballast.grow(have+n) == nil
 		sp.mu.Unlock()

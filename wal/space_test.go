@@ -391,3 +391,21 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestBallastOfLargerFiles: a ballast that a store with larger files of the journal left is no reason to be full for ever.
+func TestBallastOfLargerFiles(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	o := fullOptions(sim)
+	o.JournalFileBytes = 4 * mib
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	closeStore(t, s)
+	s = mustOpen(t, fullOptions(sim))
+	defer closeStore(t, s)
+	fill(sim)
+	s.space.shortage(errReserve)
+	awaitPressure(t, s, PressureNoSpace)
+	sim.SetCapacity(0)
+	awaitPressure(t, s, PressureNone)
+	awaitBallast(t, s)
+}

@@ -301,7 +301,7 @@ func (p *preparer) drop() {
 func (s *Store) noteError(err error) {
 	switch {
 	case err == nil || errors.Is(err, ErrDeleted): // a dropped segment needs no files
-	case errors.Is(err, disk.ErrNoSpace):
+	case isNoSpace(err):
 		s.space.shortage(err)
 	default:
 		s.fail(err)

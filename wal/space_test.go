@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lni/goutils/leaktest"
 
@@ -408,4 +411,108 @@ func TestBallastOfLargerFiles(t *testing.T) {
 	sim.SetCapacity(0)
 	awaitPressure(t, s, PressureNone)
 	awaitBallast(t, s)
+}
+
+// TestFailedStartWaitsForNobody: a start that fails for another reason does not wait for the space that somebody of it waits for.
+func TestFailedStartWaitsForNobody(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{Seed: 1})
+	s := mustOpen(t, fullOptions(sim))
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	for n := 0; n < 20 || !d.inSegment(); n++ { // uncommitted: a start reads it
+		d.submit(d.batchEntry(20 << 10))
+		d.wait(1)
+	}
+	closeStore(t, s)
+	if err := sim.RemoveAll("/data/journal"); err != nil { // nobody needs it, and the start makes files
+		t.Fatal(err)
+	}
+	full, waits := make(chan struct{}), make(chan struct{})
+	var once, reached sync.Once
+	sim.SetHook(func(op disksim.Op) error {
+		isFull := false
+		select {
+		case <-full:
+			isFull = true
+		default:
+		}
+		switch {
+		case op.Kind == disksim.OpOpen && strings.HasSuffix(op.Name, ".log") && strings.Contains(op.Name, "/logs/"):
+			once.Do(func() { close(full) })
+			<-waits
+			return syscall.EMFILE
+		case op.Kind == disksim.OpCreate && strings.HasSuffix(op.Name, "00000002.preparing"): // the first spare
+			<-full
+		case op.Pebble && op.Kind == disksim.OpWrite && isFull:
+			reached.Do(func() { close(waits) })
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := Open(context.Background(), fullOptions(sim))
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("Open says %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("a start that fails waits for space")
+		sim.SetHook(nil)
+		<-failed
+	}
+	sim.SetHook(nil)
+	s = mustOpen(t, fullOptions(sim))
+	d.s, d.l = s, findLog(t, s, 1)
+	d.check()
+	closeStore(t, s)
+}
+
+// TestNoStopMarkWhileLogsAreLeftOut: what a full disk leaves in the journal alone is not said to be covered, and the next start finds it.
+func TestNoStopMarkWhileLogsAreLeftOut(t *testing.T) {
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.DirectAppendBytes = 1 << 40
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	d, other := newDriver(t, s, mustCreate(t, s, 1)), newDriver(t, s, mustCreate(t, s, 2))
+	sim.SetHook(func(op disksim.Op) error {
+		if isSegment(op) && (op.Kind == disksim.OpCreate || op.Kind == disksim.OpWrite || op.Kind == disksim.OpTruncate) {
+			return disk.ErrNoSpace
+		}
+		return nil
+	})
+	s.space.shortage(errReserve)
+	for range 10 {
+		d.submit(d.batchEntry(10 << 10))
+		d.wait(1)
+		other.vote()
+	}
+	if err := s.checkpoints.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	d.submit(d.batchEntry(10 << 10))
+	d.wait(1)
+	closeStore(t, s)
+	sim.SetHook(nil)
+	sim = sim.Crash(disksim.PowerLoss)
+	o.FS, o.PebbleFS = sim, sim.Pebble()
+	all, err := look(t, o, sim.Pebble())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := all[string(stoppedKey)]; ok {
+		t.Error("there is a mark that all is covered")
+	}
+	sim = sim.Crash(disksim.Kill)
+	o.FS, o.PebbleFS = sim, sim.Pebble()
+	s = mustOpen(t, o)
+	for n, d := range []*driver{d, other} {
+		d.s, d.l = s, findLog(t, s, id.Group(n+1))
+		d.check()
+	}
+	closeStore(t, s)
 }

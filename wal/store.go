@@ -93,6 +93,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s := newStore(o)
 	defer func() {
 		if err != nil {
+			s.stop() // the journal's preparer, or Pebble, may wait for space
 			err = errors.Join(err, s.release(), s.unlock())
 		}
 	}()

@@ -47,6 +47,10 @@ func shortage(err error) error {
 			return fmt.Errorf("%w: raise the limit of open files (ulimit -n, LimitNOFILE= of systemd) and start again: nothing is lost", err)
 		}
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: give the data directory, and all that is in it, to the user of this process (chown -R), and start again: "+
+			"nothing is lost", err)
+	}
 	if errors.Is(err, syscall.ENOMEM) {
 		return fmt.Errorf("%w: give the process more memory, or a smaller cache, and start again: nothing is lost", err)
 	}

@@ -174,7 +174,7 @@ func TestDamageBelowAllCuts(t *testing.T) {
 }
 
 // TestBadSectorAtStart makes what a start reads of one log unreadable, in every way: that replica is out, for good, and not the node.
-// A process without descriptors refuses nobody, and says what to do.
+// A process without descriptors, or that may not open what is somebody else's, refuses nobody, and says what to do.
 func TestBadSectorAtStart(t *testing.T) {
 	logs := func(kinds ...disksim.OpKind) func(op disksim.Op) bool {
 		return func(op disksim.Op) bool {
@@ -190,13 +190,15 @@ func TestBadSectorAtStart(t *testing.T) {
 		hit   func(disksim.Op) bool
 		cause error
 		fails bool
+		// remedy is what the error says.
+		remedy string
 	}{
 		"unreadable blocks":        {hit: logs(disksim.OpRead), cause: syscall.EIO},
 		"file cannot be opened":    {hit: logs(disksim.OpOpen), cause: syscall.EIO},
-		"somebody else's file":     {hit: logs(disksim.OpOpen), cause: syscall.EACCES},
+		"somebody else's file":     {hit: logs(disksim.OpOpen), cause: syscall.EACCES, fails: true, remedy: "chown"},
 		"damaged file system":      {hit: logs(disksim.OpOpen), cause: syscall.EBADMSG},
-		"too many open files":      {hit: logs(disksim.OpOpen), cause: syscall.EMFILE, fails: true},
-		"too many files of system": {hit: logs(disksim.OpOpen), cause: syscall.ENFILE, fails: true},
+		"too many open files":      {hit: logs(disksim.OpOpen), cause: syscall.EMFILE, fails: true, remedy: "limit of open files"},
+		"too many files of system": {hit: logs(disksim.OpOpen), cause: syscall.ENFILE, fails: true, remedy: "limit of open files"},
 	} {
 		for _, kill := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, kill %v", what, kill), func(t *testing.T) {
@@ -243,7 +245,7 @@ func TestBadSectorAtStart(t *testing.T) {
 				o.FS, o.PebbleFS = sim, sim.Pebble()
 				if c.fails {
 					_, err := Open(t.Context(), o)
-					if !errors.Is(err, c.cause) || !strings.Contains(err.Error(), "limit of open files") {
+					if !errors.Is(err, c.cause) || !strings.Contains(err.Error(), c.remedy) {
 						t.Errorf("the start ended with %v", err)
 					}
 					sim.SetHook(nil)
@@ -266,4 +268,108 @@ func TestBadSectorAtStart(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestErrorsOfEveryFileAtStart: an error that a start meets with all files, or with all of journal or logs, is not about what is stored. It
+// ends the start, says so, and refuses nobody: once the disk answers again, or is mounted, all is there.
+func TestErrorsOfEveryFileAtStart(t *testing.T) {
+	fails := func(e syscall.Errno, dir string) func(*disksim.Disk) func() {
+		return func(sim *disksim.Disk) func() {
+			sim.SetHook(func(op disksim.Op) error {
+				reads := op.Kind == disksim.OpRead && e != syscall.EACCES || op.Kind == disksim.OpOpen
+				if reads && strings.HasPrefix(op.Name, dir+"/") {
+					return e
+				}
+				return nil
+			})
+			return func() { sim.SetHook(nil) }
+		}
+	}
+	away := func(dir string) func(*disksim.Disk) func() {
+		return func(sim *disksim.Disk) func() {
+			if err := sim.Rename(dir, "/data/away"); err != nil {
+				t.Fatal(err)
+			}
+			return func() {
+				if err := errors.Join(sim.RemoveAll(dir), sim.Rename("/data/away", dir)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for _, c := range []struct {
+		what   string
+		spoil  func(*disksim.Disk) func()
+		remedy string
+	}{
+		{"logs are unreadable", fails(syscall.EIO, "/data/logs"), "no replica was refused"},
+		{"logs are somebody else's", fails(syscall.EACCES, "/data/logs"), "chown"},
+		{"logs are not mounted", away("/data/logs"), "mounted"},
+		{"journal is unreadable", fails(syscall.EIO, "/data/journal"), "nothing was changed"},
+		{"journal is not mounted", away("/data/journal"), "mounted"},
+		{"journal is somebody else's", fails(syscall.EACCES, "/data/journal"), "chown"},
+	} {
+		for _, stop := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, stopped %v", c.what, stop), func(t *testing.T) {
+				sim := disksim.New(disksim.Options{Direct: true})
+				o := testOptions(sim, sim.Pebble(), "/data")
+				o.DirectAppendBytes = 1
+				s := mustOpen(t, o)
+				var drivers []*driver
+				for g := range 8 {
+					d := newDriver(t, s, mustCreate(t, s, g+1))
+					for n := 0; n < 100 || !d.inSegment(); n++ { // uncommitted: a start reads it
+						d.submit(d.batchEntry(5000))
+						d.wait(1)
+					}
+					drivers = append(drivers, d)
+				}
+				for n := range 3 { // the last round refers to some of the logs
+					drivers[n].submit(drivers[n].batchEntry(20000))
+					drivers[n].wait(1)
+				}
+				if !stop {
+					sim.Halt()
+				}
+				if err := s.Close(); err != nil && stop {
+					t.Fatal(err)
+				}
+				sim = sim.Crash(disksim.Kill)
+				o.FS, o.PebbleFS = sim, sim.Pebble()
+				restore := c.spoil(sim)
+				for range 2 {
+					s, err := Open(t.Context(), o)
+					if err == nil { // a journal that nobody needs
+						if !stop || c.what != "journal is unreadable" && c.what != "journal is not mounted" {
+							t.Errorf("the start succeeds; refused: %v", s.Refused())
+						}
+						if stop {
+							closeStore(t, s)
+						}
+						return
+					}
+					if !strings.Contains(err.Error(), c.remedy) {
+						t.Errorf("the start says %v", err)
+					}
+				}
+				restore()
+				s = mustOpen(t, o)
+				defer closeStore(t, s)
+				if r := s.Refused(); len(r) > 0 {
+					t.Fatalf("%d are refused: %v", len(r), r[0])
+				}
+				for n, d := range drivers {
+					d.s, d.l = s, findLog(t, s, id.Group(n+1))
+					d.check()
+				}
+			})
+		}
+	}
+}
+
+// inSegment tells whether some of the log is in a segment.
+func (d *driver) inSegment() bool {
+	d.l.mu.Lock()
+	defer d.l.mu.Unlock()
+	return len(d.l.segs) > 0 && d.l.segs[0].w > 0
 }

@@ -37,6 +37,7 @@ type replaying struct {
 	l       *Log
 	covered journal.Seq // by its cut
 	refused string      // why it cannot be vouched for
+	lost    bool        // refused because what it has in files cannot be had
 	dropped bool        // a record of the unvouched rounds was bad: the rest of them is not applied
 	torn    bool        // its records of the unvouched rounds were dropped
 	// unreadable: its cut does not check, so that not even the name of its directory is known.
@@ -58,7 +59,7 @@ func (s *Store) recover(ctx context.Context) error {
 		MakeRoom: s.space.makeRoom,
 	})
 	if err != nil {
-		return err
+		return shortage(err)
 	}
 	started := false
 	defer func() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -30,12 +31,15 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 			r.keep(&frame, f.Seq, &f.Records[j])
 		}
 	}
+	if err := r.oneCause(); err != nil {
+		return err
+	}
 	if s.o.off.recoveryCopy {
 		frame.Reset()
 	}
 	done, err := jr.Restart(&frame)
 	if err != nil {
-		return err
+		return shortage(err)
 	}
 	if frame.Count() > 0 {
 		s.checkpoints.uncut.Add(frame.Size())
@@ -105,8 +109,9 @@ func (r *recovery) checkReferences(f *journal.StoredFrame) error {
 			continue
 		}
 		payload, err := r.s.dereference(p.l, &r.rec)
-		if err != nil && rotten(err) {
+		if err != nil && gone(err) {
 			p.refuse(fmt.Sprintf("what round %d of the journal refers to cannot be read: %v", f.Seq, err))
+			p.lost = true
 			continue
 		}
 		if err != nil {
@@ -203,22 +208,32 @@ func (s *Store) referencedBytes(name string, rec *runRecord) (data []byte, err e
 // finish looks at the files of the recovered logs and opens the logs, now that the recovery is durable.
 func (r *recovery) finish() error {
 	s := r.s
+	var found []logKey
 	for k, p := range r.logs {
-		if p.refused == "" {
-			reason, err := p.l.openFiles()
-			if err != nil && rotten(err) { // it is about these files: the other logs of the node do not suffer for it
-				reason, err = fmt.Sprintf("its files cannot be read: %v", err), nil
-			}
-			if err != nil {
-				return fmt.Errorf("wal: open %v: %w", p.l, shortage(err))
-			}
-			if reason != "" {
-				p.refuse(reason)
-				if err := s.metaSet(refusalKey(k.group, k.replica), []byte(reason)); err != nil {
-					return err
-				}
-			}
+		if p.refused != "" {
+			continue
 		}
+		reason, err := p.l.openFiles()
+		if err != nil && gone(err) { // it is about these files: the other logs of the node do not suffer for it
+			reason, err = fmt.Sprintf("its files cannot be read: %v", err), nil
+		}
+		if err != nil {
+			return fmt.Errorf("wal: open %v: %w", p.l, shortage(err))
+		}
+		if reason != "" {
+			p.refuse(reason)
+			p.lost, found = true, append(found, k)
+		}
+	}
+	if err := r.oneCause(); err != nil {
+		return err
+	}
+	for _, k := range found {
+		if err := s.metaSet(refusalKey(k.group, k.replica), []byte(r.logs[k].refused)); err != nil {
+			return err
+		}
+	}
+	for k, p := range r.logs {
 		if p.refused != "" {
 			s.o.Logger.Error("a replica is refused: it cannot vouch for its log and must be replaced by a new one",
 				"log", p.l.String(), "reason", p.refused)
@@ -230,6 +245,61 @@ func (r *recovery) finish() error {
 	}
 	if s.checkpoints.uncut.Load() > 0 {
 		s.checkpoints.force() // it frees the memory and the files of what was replayed
+	}
+	return nil
+}
+
+// gone tells whether an error of the start says that what is stored cannot be had. That it is somebody else's says no such thing: a program
+// that was run as another user made files on all nodes alike, and with a chown they are there again.
+func gone(err error) bool { return rotten(err) && !errors.Is(err, fs.ErrPermission) }
+
+// fewLogs is how many logs may have lost files before a start asks whether it is about files at all.
+const fewLogs = 3
+
+// oneCause returns an error when most logs, and not just a few, have files that cannot be had: then it is the disk that does not answer, or
+// is not there. A refusal is for good, and for all of them it would be so for a cable or a mount that comes back. None is stored yet.
+//
+// The last round may have found out about a few logs, and nobody has looked at the others yet: so it looks.
+func (r *recovery) oneCause() error {
+	var example *replaying
+	for _, p := range r.logs {
+		if p.lost {
+			example = p
+		}
+	}
+	if example == nil {
+		return nil
+	}
+	lost, all := 0, 0
+	for _, p := range r.logs {
+		if p.refused != "" && !p.lost {
+			continue
+		}
+		all++
+		if p.lost || gone(p.l.probe()) {
+			lost++
+		}
+	}
+	if lost <= fewLogs || 2*lost <= all {
+		return nil
+	}
+	return fmt.Errorf("wal: %d of %d logs below %s cannot be had, as %v: %s: that is more than bad files: see whether all is mounted, "+
+		"and the disk answers, and start again: no replica was refused for it; if they are lost, start with an empty data directory and an unused node id",
+		lost, all, r.s.logsDir, example.l, example.refused)
+}
+
+// probe reads a block of the newest file that has to be there.
+func (l *Log) probe() error {
+	for _, sg := range slices.Backward(l.segs) {
+		if sg.w == 0 {
+			continue
+		}
+		f, err := l.s.fs.OpenRead(path.Join(l.s.logsDir, l.dir, sg.key.Log()))
+		if err != nil {
+			return err
+		}
+		_, err = f.ReadAt(disk.AlignedBytes(disk.BlockSize), 0)
+		return errors.Join(err, f.Close())
 	}
 	return nil
 }

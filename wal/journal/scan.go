@@ -32,6 +32,7 @@ type storedFile struct {
 	tail  int64 // position after its last frame, vouched or not
 	used  bool  // a frame was seen in it
 	bad   error // why some of it cannot be read, nil if all of it can
+	got   bool  // some of it could be read
 	// pooled: nothing was found in it, so it may be the fresh file, or is left in the pool.
 	pooled bool
 }
@@ -93,7 +94,29 @@ func (s *scan) run() error {
 			return err
 		}
 	}
+	if err := s.gotNothing(); err != nil {
+		return err
+	}
 	return s.finish()
+}
+
+// gotNothing returns an error when the disk gave not one block of any file. That is no damage of places, for which replicas are refused
+// for good, but a disk that does not answer, or is not there: a controller, a cable, a mount. It may be well the next time.
+func (s *scan) gotNothing() error {
+	var bad *storedFile
+	for _, f := range s.files {
+		if f.got {
+			return nil
+		}
+		if f.bad != nil {
+			bad = f
+		}
+	}
+	if bad == nil {
+		return nil
+	}
+	return fmt.Errorf("journal: the disk gives nothing of %d files, as of %s: %w: see whether it answers and is mounted, and start again: "+
+		"nothing was changed; if they are lost, wipe the node so that it is rebuilt from its peers", len(s.files), bad.info.Name, bad.bad)
 }
 
 // open also finds out how much of the file there is.
@@ -103,6 +126,9 @@ func (s *scan) open(f *storedFile) error {
 	}
 	s.win = nil
 	file, err := s.fs.OpenRead(path.Join(s.dir, f.info.Name))
+	if errors.Is(err, iofs.ErrPermission) { // which says nothing of what is stored, and is put right by whoever caused it
+		return fmt.Errorf("journal: open for recovery: %w", err)
+	}
 	if errors.Is(err, iofs.ErrNotExist) || disk.Unreadable(err) || disk.BadPath(err) {
 		f.bad = err
 		return nil
@@ -393,6 +419,8 @@ func (s *scan) load(f *storedFile, pos, n int64) (*window, error) {
 	got, err := f.file.ReadAt(w.buf[:n], pos)
 	if disk.Unreadable(err) {
 		got, err = f.readBlocks(w.buf[:n], pos)
+	} else {
+		f.got = true
 	}
 	if err != nil && !(errors.Is(err, io.EOF) && int64(got) == n) {
 		return nil, fmt.Errorf("journal: reading %s at %d: %w: the disk does not give back what was written; have it checked, "+
@@ -413,6 +441,8 @@ func (f *storedFile) readBlocks(b []byte, pos int64) (int, error) {
 			f.bad = fmt.Errorf("block at %d: %w", pos+int64(at), err)
 		case err != nil && !(errors.Is(err, io.EOF) && n == len(block)):
 			return at + n, err
+		default:
+			f.got = true
 		}
 	}
 	return len(b), nil

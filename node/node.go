@@ -423,6 +423,9 @@ const closeTimeout = 5 * time.Second
 
 func (n *Node) closeParts(ctx context.Context) error {
 	var first error
+	if n.store != nil {
+		n.store.StopWaiting() // of those that are closed before it
+	}
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		part := n.closers[i]
 		bounded, cancel := context.WithTimeout(ctx, closeTimeout)

@@ -268,6 +268,10 @@ func (s *Store) pause(d time.Duration) bool {
 	return false
 }
 
+// StopWaiting ends all waiting for space, for good: see space. Close does so too. It is for an owner that closes before the store whoever
+// uses it: Create, Delete, Refuse and Set may be what waits, whatever becomes of their contexts, for Pebble cannot give up a commit.
+func (s *Store) StopWaiting() { s.stop() }
+
 // stop ends all waiting for space.
 func (s *Store) stop() { s.stopOnce.Do(func() { close(s.stopping) }) }
 

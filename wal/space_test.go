@@ -340,6 +340,52 @@ func TestCloseWhilePebbleWaits(t *testing.T) {
 	closeStore(t, s)
 }
 
+// TestStopWaiting: whoever waits for space in a store gets an error before it is closed, so that its owner can close him first.
+func TestStopWaiting(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	for what, op := range map[string]func(*Store, *Log) error{
+		"set":    func(s *Store, _ *Log) error { return s.Set("key", []byte("value")) },
+		"refuse": func(s *Store, l *Log) error { return s.Refuse(context.Background(), l, "reason") },
+		"delete": func(s *Store, l *Log) error { return s.Delete(context.Background(), l) },
+		"create": func(s *Store, _ *Log) error {
+			_, err := s.Create(context.Background(), Spec{Group: id.MetadataGroup, Replica: 1, Name: "metadata"})
+			return err
+		},
+	} {
+		sim := disksim.New(disksim.Options{Seed: 1})
+		o := fullOptions(sim)
+		o.OnFatal = func(err error) { t.Errorf("%s: fatal: %v", what, err) }
+		s := mustOpen(t, o)
+		d := newDriver(t, s, mustCreate(t, s, 1))
+		d.submit(d.batchEntry(1000))
+		d.wait(1)
+		waits := make(chan struct{})
+		var once sync.Once
+		sim.SetHook(func(op disksim.Op) error {
+			if op.Pebble && op.Kind == disksim.OpWrite {
+				once.Do(func() { close(waits) })
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		failed := make(chan error, 1)
+		go func() { failed <- op(s, d.l) }()
+		<-waits
+		s.StopWaiting()
+		select {
+		case err := <-failed:
+			if err == nil {
+				t.Errorf("%s: what was not stored counts as stored", what)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s waits for space", what)
+		}
+		if err := s.Close(); !isNoSpace(err) {
+			t.Errorf("%s: Close says %v", what, err)
+		}
+	}
+}
+
 // TestStartGivenUp: a start that waits for space ends with its context.
 func TestStartGivenUp(t *testing.T) {
 	defer leaktest.AfterTest(t)()

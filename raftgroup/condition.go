@@ -170,6 +170,26 @@ func (g *Group) clockRuns() bool {
 	return g.w.condition != Stalled || g.role == Leader || g.w.ticks%slowClock == 0
 }
 
+// doubtLeader is called with each tick that does not count. By its election clock Raft also measures how long it denies others a vote for
+// the sake of a leader that it does not hear from: that must not take ten times as long.
+func (g *Group) doubtLeader() {
+	if g.leader == id.NoReplica {
+		return
+	}
+	if g.silent++; g.silent >= g.h.o.ElectionTicks {
+		g.silent = 0
+		g.forgetLeader()
+		g.touch()
+	}
+}
+
+// heard is called with each message that only a leader sends.
+func (g *Group) heard(from id.Replica) {
+	if from == g.leader {
+		g.silent = 0
+	}
+}
+
 // yield has a leader that can take nothing hand over, to somebody who can. It is called every tick.
 func (g *Group) yield() {
 	if g.conditionOf(g.replica) == Good {

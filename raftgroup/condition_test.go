@@ -258,6 +258,37 @@ func TestSlowDisksElect(t *testing.T) {
 	})
 }
 
+// TestSlowDiskVotes: a replica whose disk is slow does not campaign for long, but has a vote for who does: the clock by which it believes
+// in a leader that it does not hear from is not a slow one.
+func TestSlowDiskVotes(t *testing.T) {
+	sick(t, 4, raftgroup.Options{}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		gone := raftgrouptest.NodeOf(c.Leader(1).Replica())
+		slow := gone%3 + 1
+		w.slow[slow].Store(int64(2 * time.Second))
+		var producers []producer // the others keep the disk busy
+		for g := id.Group(1); g <= 4; g++ {
+			producers = append(producers, producer{c: c, group: g})
+		}
+		run := func(limit time.Duration, what string, condition func() bool) {
+			told(t, c, limit, what, func() bool {
+				for i := range producers {
+					producers[i].poll()
+				}
+				return condition()
+			})
+		}
+		run(10*time.Second, "it is stalled", func() bool { return c.Nodes[slow].Host.Condition() == raftgroup.Stalled })
+		gone = raftgrouptest.NodeOf(c.Leader(1).Replica())
+		require.NotEqual(t, slow, gone)
+		require.NoError(t, c.Nodes[gone].Host.CloseGroup(context.Background(), c.Group(gone, 1))) // the node is there, nobody reports it
+		producers = producers[1:]
+		begin := time.Now()
+		run(time.Minute, "another leader", func() bool { return c.Leader(1) != nil })
+		t.Logf("after %v", time.Since(begin))
+		require.Less(t, time.Since(begin), 20*time.Second)
+	})
+}
+
 // TestFullLeaderHandsOver: a node without space gives up what it leads, but for vital groups, and is given nothing by anybody, until it has
 // space again.
 func TestFullLeaderHandsOver(t *testing.T) {

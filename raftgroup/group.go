@@ -92,6 +92,7 @@ type Group struct {
 	reads    map[uint64]*readRequest
 	transfer *transferRequest
 	yieldAt  time.Time // not to hand over by itself before
+	silent   int       // ticks that Raft was not told of since the leader was heard from
 	change   *changeRequest
 }
 
@@ -346,6 +347,8 @@ func (g *Group) tick() {
 	}
 	if g.clockRuns() {
 		g.raftTick()
+	} else {
+		g.doubtLeader()
 	}
 	if g.role == Leader {
 		g.leaderTick()

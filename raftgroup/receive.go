@@ -137,9 +137,12 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 	}
 	switch m.GetType() {
 	case raftpb.MsgApp:
+		g.heard(sender)
 		if g.shuts(m) {
 			return
 		}
+	case raftpb.MsgHeartbeat:
+		g.heard(sender)
 	case raftpb.MsgTimeoutNow:
 		if m.GetReject() {
 			g.declinedBy(sender, id.Term(m.GetTerm()))

@@ -272,6 +272,13 @@ func TestFollowerNeedsWhatRotted(t *testing.T) {
 	nodetest.Eventually(t, "the follower to catch up", func() bool { return c.status(behind).GetHighWatermark() >= int64(c.records) })
 	c.refused(at)
 	c.consume()
+	if _, err := c.Admin(behind).DeleteTopic(c.Context(), &pb.DeleteTopicRequest{Name: "t"}); err != nil {
+		t.Fatal(err)
+	}
+	nodetest.Eventually(t, "the refused replica to be gone with its topic", func() bool {
+		s, err := c.Admin(at).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
+		return err == nil && s.GetNodes()[at].GetRefusedReplicas() == 0 && s.GetNodes()[at].GetReplicas() == 0
+	})
 }
 
 // TestOnlyReplicaWithRot has the only replica of a partition rot: it goes on with what it can read.

@@ -29,6 +29,7 @@ func (n *Node) drain(ctx context.Context) {
 	if n.replicas == nil {
 		return
 	}
+	n.host.Drain()
 	var work errgroup.Group
 	work.SetLimit(transferParallel)
 	groups := []*raftgroup.Group{n.controller.Group()}

@@ -343,17 +343,18 @@ func TestCondemnedDeclines(t *testing.T) {
 		lead := raftgrouptest.NodeOf(leader.Replica())
 		bad, other := lead%3+1, (lead+1)%3+1
 		w.rotten[bad].Store(true)
+		c.Net.Cut(lead, other) // until it is behind, so that the condemned one looks better
+		propose(t, c, leader, 5, 100)
+		c.Net.Heal()
+		require.NoError(t, leader.TransferLeader(ctx, id.NoReplica))
+		leader = c.Group(other, 1)
+		require.True(t, leader.IsLeader())
 		begin := time.Now()
 		for range 3 {
 			require.ErrorIs(t, leader.TransferLeader(ctx, raftgrouptest.ReplicaOf(1, bad)), raftgroup.ErrTransferFailed)
 		}
 		require.Less(t, time.Since(begin), time.Second, "proposals waited meanwhile")
 		propose(t, c, leader, 5, 100)
-		c.Net.Cut(lead, other) // until it is behind, so that the condemned one looks better
-		propose(t, c, leader, 5, 100)
-		c.Net.Heal()
-		require.NoError(t, leader.TransferLeader(ctx, id.NoReplica))
-		require.True(t, c.Group(other, 1).IsLeader())
 
 		for _, n := range []id.Node{lead, other} {
 			c.Crash(n)
@@ -362,9 +363,48 @@ func TestCondemnedDeclines(t *testing.T) {
 		require.NoError(t, c.Start(lead))
 		w.rotten[lead].Store(true)
 		require.NotNil(t, c.AwaitLeader(1, time.Minute), "two condemned ones elect nobody")
-		leader = c.Leader(1)
+		within(t, 5*time.Second, "both are in sync", func() bool {
+			if leader = c.Leader(1); leader == nil {
+				return false
+			}
+			s, err := leader.Status(ctx)
+			return err == nil && s.Answering() == 2
+		})
 		require.ErrorIs(t, leader.TransferLeader(ctx, id.NoReplica), raftgroup.ErrTransferFailed, "they pass it to and fro")
 		propose(t, c, leader, 5, 100)
+	})
+}
+
+// TestDrainingDeclines: a node that hands over before it stops gives to full nodes, if there are no others. They have to hand over as well,
+// and it looks best to them. When it is back they ask it again.
+func TestDrainingDeclines(t *testing.T) {
+	sick(t, 1, raftgroup.Options{}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		leader := c.Leader(1)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		others := []id.Node{lead%3 + 1, (lead+1)%3 + 1}
+		for _, n := range others {
+			w.full[n].Store(true)
+		}
+		told(t, c, time.Second, "they are full", func() bool {
+			return c.Nodes[others[0]].Host.Condition() == raftgroup.Full && c.Nodes[others[1]].Host.Condition() == raftgroup.Full
+		})
+		c.TellConditions()
+		c.Nodes[lead].Host.Drain()
+		require.NoError(t, leader.TransferLeader(context.Background(), id.NoReplica))
+		begin := time.Now()
+		told(t, c, 5*time.Second, "time passes", func() bool {
+			require.False(t, leader.IsLeader(), "it got it back after %v", time.Since(begin))
+			return time.Since(begin) > 3*time.Second
+		})
+		require.NoError(t, c.Stop(lead))
+		for _, n := range others {
+			c.Nodes[n].Host.NodeDown(lead)
+		}
+		require.NoError(t, c.Start(lead))
+		for _, n := range others {
+			c.Nodes[n].Host.NodeUp(lead)
+		}
+		told(t, c, 15*time.Second, "it leads again", func() bool { return c.Group(lead, 1).IsLeader() })
 	})
 }
 

@@ -47,6 +47,11 @@ func (w *worker) nodeUp(n id.Node) {
 	delete(w.down, n)
 	for i := 0; i < len(w.groups); i++ {
 		if g := w.groups[i]; g.role == Leader && g.broken == nil {
+			for j := range g.members {
+				if m := &g.members[j]; g.nodeOf(m.replica) == n {
+					m.declined = 0 // it may have stopped for that
+				}
+			}
 			g.refreshInSync()
 		}
 	}

@@ -54,6 +54,7 @@ type Host struct {
 	readers readers
 
 	condition      condition
+	draining       atomic.Bool  // takes no leaderships any more
 	answered       answered     // the store's goroutine's
 	pendingBytes   atomic.Int64 // proposed and not applied, all groups
 	droppedUnknown atomic.Uint64
@@ -207,6 +208,9 @@ func (h *Host) NodeUp(n id.Node) {
 		w.post(event{kind: evCall, call: func(w *worker) { w.nodeUp(n) }})
 	}
 }
+
+// Drain has the host's replicas decline to lead from now on: the node hands over what it leads, and stops.
+func (h *Host) Drain() { h.draining.Store(true) }
 
 // Cut asks the replica's worker to take a cut of its log soon.
 func (h *Host) Cut(g id.Group, r id.Replica) { h.cut(nil, g, r) }

@@ -148,7 +148,7 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 			g.declinedBy(sender, id.Term(m.GetTerm()))
 			return
 		}
-		if g.log.Condemned() != 0 {
+		if g.h.draining.Load() || g.log.Condemned() != 0 {
 			g.decline(m)
 			return
 		}

@@ -143,6 +143,7 @@ func (g *Group) ask(ctx context.Context, request func(result chan error)) error 
 // transferRequest is a handing over of leadership that is under way.
 type transferRequest struct {
 	to     id.Replica
+	any    bool // whoever can take it
 	term   id.Term
 	until  time.Time
 	result chan error
@@ -189,7 +190,7 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 		return
 	}
 	g.transfer = &transferRequest{
-		to: to, term: g.term, result: result,
+		to: to, any: !chosen, term: g.term, result: result,
 		until: g.w.now.Add(2 * time.Duration(g.h.o.ElectionTicks) * g.h.o.TickInterval),
 	}
 	g.guard(func() { g.rn.TransferLeader(uint64(to)) })
@@ -207,8 +208,8 @@ func (g *Group) transferTick() {
 // declinedFor is how long a member that declined to lead is not asked again.
 const declinedFor = time.Minute
 
-// decline answers a MsgTimeoutNow with one that is rejected, which Raft does not have and is not shown: a replica whose log is condemned
-// could only hand over again. Without the answer the leader would wait for the end of the transfer, and proposals with it. Where nobody
+// decline answers a MsgTimeoutNow with one that is rejected, which Raft does not have and is not shown: a replica whose log is condemned,
+// or whose node stops, could only hand over again. Without the answer the leader would wait for the end of the transfer, and proposals with it. Where nobody
 // else is left, timers elect the replica all the same.
 func (g *Group) decline(m *raftpb.Message) {
 	answer := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: m.From, From: m.To, Term: m.Term, Reject: new(true)}
@@ -224,14 +225,22 @@ func (g *Group) declinedBy(r id.Replica, term id.Term) {
 		return
 	}
 	m.declined = g.w.now.UnixNano()
-	if t != nil && t.to == r && t.term == term {
-		g.abortTransfer(errDeclined(r))
-	}
 	g.touch()
+	if t == nil || t.to != r || t.term != term {
+		return
+	}
+	result := t.result
+	t.result = make(chan error, 1)
+	g.abortTransfer(errDeclined(r))
+	if t.any {
+		g.startTransfer(id.NoReplica, result)
+		return
+	}
+	result <- errDeclined(r)
 }
 
 func errDeclined(r id.Replica) error {
-	return fmt.Errorf("%w: replica %d declines, its log is condemned", ErrTransferFailed, r)
+	return fmt.Errorf("%w: replica %d declines: its node stops, or its log is condemned", ErrTransferFailed, r)
 }
 
 // declines tells whether a member has declined to lead a while ago.

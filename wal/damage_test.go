@@ -309,14 +309,15 @@ func TestErrorsOfEveryFileAtStart(t *testing.T) {
 		{"journal is not mounted", away("/data/journal"), "mounted"},
 		{"journal is somebody else's", fails(syscall.EACCES, "/data/journal"), "chown"},
 	} {
-		for _, stop := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s, stopped %v", c.what, stop), func(t *testing.T) {
+		for n := range 4 {
+			stop, logs := n%2 == 0, 2+6*(n/2)
+			t.Run(fmt.Sprintf("%s, stopped %v, %d logs", c.what, stop, logs), func(t *testing.T) {
 				sim := disksim.New(disksim.Options{Direct: true})
 				o := testOptions(sim, sim.Pebble(), "/data")
 				o.DirectAppendBytes = 1
 				s := mustOpen(t, o)
 				var drivers []*driver
-				for g := range 8 {
+				for g := range logs {
 					d := newDriver(t, s, mustCreate(t, s, g+1))
 					for n := 0; n < 100 || !d.inSegment(); n++ { // uncommitted: a start reads it
 						d.submit(d.batchEntry(5000))
@@ -324,7 +325,10 @@ func TestErrorsOfEveryFileAtStart(t *testing.T) {
 					}
 					drivers = append(drivers, d)
 				}
-				for n := range 3 { // the last round refers to some of the logs
+				for g := range 2 * logs { // these have nothing in files
+					mustCreate(t, s, 100+g)
+				}
+				for n := range min(logs, 3) { // the last round refers to some of the logs
 					drivers[n].submit(drivers[n].batchEntry(20000))
 					drivers[n].wait(1)
 				}

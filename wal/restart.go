@@ -256,7 +256,7 @@ func gone(err error) bool { return rotten(err) && !errors.Is(err, fs.ErrPermissi
 // fewLogs is how many logs may have lost files before a start asks whether it is about files at all.
 const fewLogs = 3
 
-// oneCause returns an error when most logs, and not just a few, have files that cannot be had: then it is the disk that does not answer, or
+// oneCause returns an error when most logs, and not just a few, or all of several, have files that cannot be had: then it is the disk that does not answer, or
 // is not there. A refusal is for good, and for all of them it would be so for a cable or a mount that comes back. None is stored yet.
 //
 // The last round may have found out about a few logs, and nobody has looked at the others yet: so it looks.
@@ -275,12 +275,15 @@ func (r *recovery) oneCause() error {
 		if p.refused != "" && !p.lost {
 			continue
 		}
-		all++
-		if p.lost || gone(p.l.probe()) {
-			lost++
+		if has, err := p.l.probe(); has || p.lost { // who has nothing in files cannot lose it
+			all++
+			if p.lost || gone(err) {
+				lost++
+			}
 		}
 	}
-	if lost <= fewLogs || 2*lost <= all {
+	few := lost <= fewLogs && lost < all || 2*lost <= all
+	if few || lost == 1 {
 		return nil
 	}
 	return fmt.Errorf("wal: %d of %d logs below %s cannot be had, as %v: %s: that is more than bad files: see whether all is mounted, "+
@@ -288,20 +291,20 @@ func (r *recovery) oneCause() error {
 		lost, all, r.s.logsDir, example.l, example.refused)
 }
 
-// probe reads a block of the newest file that has to be there.
-func (l *Log) probe() error {
+// probe reads a block of the newest file that has to be there, if there is one.
+func (l *Log) probe() (has bool, err error) {
 	for _, sg := range slices.Backward(l.segs) {
 		if sg.w == 0 {
 			continue
 		}
 		f, err := l.s.fs.OpenRead(path.Join(l.s.logsDir, l.dir, sg.key.Log()))
 		if err != nil {
-			return err
+			return true, err
 		}
 		_, err = f.ReadAt(disk.AlignedBytes(disk.BlockSize), 0)
-		return errors.Join(err, f.Close())
+		return true, errors.Join(err, f.Close())
 	}
-	return nil
+	return false, nil
 }
 
 // openFiles checks that the files hold what the log needs of them, removes those that it does not name, and reads

@@ -40,7 +40,7 @@ func rotten(err error) bool {
 	return errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || disk.Unreadable(err) || disk.BadPath(err)
 }
 
-// shortage gives an error of the start that is about the process, and not about what is stored, its remedy.
+// shortage gives an error that is about the process, and not about what is stored, its remedy.
 func shortage(err error) error {
 	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE} {
 		if errors.Is(err, e) {
@@ -134,9 +134,11 @@ func (s *Store) condemn(l *Log, kind Condemnation, reason string) {
 	s.condemned.add(verdict{l, kind, Refusal{l.group, l.replica, l.name, reason}})
 }
 
-// condemnPath takes an error of making files for a log. It tells whether it was about their names alone, so that others can go on.
+// condemnPath takes an error of making files for a log. It tells whether it was about their names alone, so that others can go on. A
+// missing permission is not: whoever changed the owner of the data, on all nodes at once perhaps, would have every replica refused for
+// good that needs a file. It ends the store, and the next start says what to do.
 func (s *Store) condemnPath(l *Log, err error) bool {
-	if !disk.BadPath(err) {
+	if !disk.BadPath(err) || errors.Is(err, fs.ErrPermission) {
 		return false
 	}
 	s.condemn(l, CondemnedWrites, fmt.Sprintf("its files cannot be made: %v", err))

@@ -286,7 +286,8 @@ func TestRefuseIsForGood(t *testing.T) {
 	}
 }
 
-// TestPathThatCannotBeMade gives one log a name that the file system does not take: it costs that replica, and nobody else.
+// TestPathThatCannotBeMade gives one log a name that the file system does not take: it costs that replica, and nobody else. An error
+// of the medium, or a missing permission, which would meet other logs as well, ends the store.
 func TestPathThatCannotBeMade(t *testing.T) {
 	for _, cause := range []error{syscall.ENAMETOOLONG, syscall.ENOTDIR, syscall.EACCES, syscall.EIO} {
 		sim := disksim.New(disksim.Options{})
@@ -303,11 +304,14 @@ func TestPathThatCannotBeMade(t *testing.T) {
 		for range 10 {
 			bad.submit(bad.batchEntry(100 << 10))
 		}
-		if cause == syscall.EIO { // the disk is not what it was
+		if cause == syscall.EIO || cause == syscall.EACCES {
 			select {
 			case <-s.failure:
 			case <-time.After(20 * time.Second):
-				t.Fatal("the store goes on")
+				t.Fatalf("%v: the store goes on", cause)
+			}
+			if !errors.Is(s.failCause, cause) || cause == syscall.EACCES && !strings.Contains(s.failCause.Error(), "chown") {
+				t.Errorf("%v: the store says %v", cause, s.failCause)
 			}
 			_ = s.Close()
 			continue

@@ -304,7 +304,7 @@ func (s *Store) noteError(err error) {
 	case isNoSpace(err):
 		s.space.shortage(err)
 	default:
-		s.fail(err)
+		s.fail(shortage(err))
 	}
 }
 

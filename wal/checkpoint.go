@@ -482,7 +482,8 @@ func (c *checkpointer) retire(completed journal.Seq) error {
 }
 
 // coveredSeq is the last sequence up to which every log's records are covered by its stored cut. A log that is being deleted
-// counts until that is durable: a crash may bring it back.
+// counts until that is durable: a crash may bring it back. One that was refused, durably, does not: a start ignores its records, and if its
+// files cannot be made it may never be cut again, however long it waits for its deletion.
 func (s *Store) coveredSeq(completed journal.Seq) journal.Seq {
 	if s.o.off.retireCovered {
 		return completed
@@ -499,7 +500,7 @@ func (s *Store) coveredBut(completed journal.Seq, taken []takenCut) journal.Seq 
 	low := completed
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if l.dirty != 0 && !stored[l] {
+		if l.dirty != 0 && !stored[l] && !l.refused {
 			low = min(low, l.dirty-1)
 		}
 		l.mu.Unlock()
@@ -526,7 +527,7 @@ func (s *Store) dirtyLogs() []*Log {
 	var dirty []*Log
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if (l.dirty != 0 || l.needs&cutChanged != 0) && l.life == alive {
+		if (l.dirty != 0 || l.needs&cutChanged != 0) && l.life == alive && !l.refused {
 			dirty = append(dirty, l)
 		}
 		l.mu.Unlock()

@@ -210,6 +210,9 @@ func (s *Store) Refuse(ctx context.Context, l *Log, reason string) error {
 	if err := s.metaSet(refusalKey(l.group, l.replica), []byte(reason)); err != nil {
 		return fmt.Errorf("wal: refuse %v: %w", l, err)
 	}
+	l.mu.Lock()
+	l.refused = true
+	l.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused[logKey{l.group, l.replica}] = &refusedLog{Refusal{l.group, l.replica, l.name, reason}, l.dir}

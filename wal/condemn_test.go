@@ -334,3 +334,58 @@ func TestPathThatCannotBeMade(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedLogDoesNotHoldTheJournal: a log whose files cannot be made is never cut again if it has much. Once it is refused the journal
+// comes free all the same, and an orderly stop leaves its mark.
+func TestRefusedLogDoesNotHoldTheJournal(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	told := verdictsOf(&o)
+	s := mustOpen(t, o)
+	bad, good := newDriver(t, s, mustCreate(t, s, 1)), newDriver(t, s, mustCreate(t, s, 2))
+	sim.SetHook(func(op disksim.Op) error {
+		if (op.Kind == disksim.OpMkdir || op.Kind == disksim.OpCreate) && strings.Contains(op.Name, "/"+bad.l.dir) {
+			return syscall.ENOTDIR
+		}
+		return nil
+	})
+	for range 30 {
+		bad.submit(bad.batchEntry(100 << 10))
+	}
+	bad.wait(30)
+	v := awaitVerdict(t, told)
+	first := s.journal.Files()[0].Name
+	checkpoint := func() {
+		t.Helper()
+		for range 30 {
+			good.submit(good.batchEntry(100 << 10))
+			good.wait(1)
+			good.commitAll()
+		}
+		if err := s.checkpoints.checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkpoint()
+	if s.journal.Files()[0].Name != first {
+		t.Fatal("the journal gave up what it alone has of a log that is not refused yet")
+	}
+	if err := s.Refuse(context.Background(), v.l, v.Reason); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint()
+	if s.journal.Files()[0].Name == first {
+		t.Error("a refused log holds the journal")
+	}
+	closeStore(t, s)
+	all, err := look(t, o, sim.Pebble())
+	if _, ok := all[string(stoppedKey)]; err != nil || !ok {
+		t.Errorf("there is no mark of an orderly stop: %v", err)
+	}
+	s = mustOpen(t, o)
+	if r := s.Refused(); len(r) != 1 || r[0].Replica != bad.l.Replica() {
+		t.Errorf("refused: %+v", r)
+	}
+	checkLog(t, findLog(t, s, 2), good.start, good.entries)
+	closeStore(t, s)
+}

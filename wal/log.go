@@ -54,6 +54,7 @@ type Log struct {
 	preparing int // jobs of the preparer for the log, also for dropped segments
 
 	condemned atomic.Uint32 // a Condemnation
+	refused   bool          // durably: no later start reads what journal and cut have of it
 
 	needs need
 	given *State // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none

@@ -42,7 +42,11 @@ func (s *Store) openMeta() error {
 		WALBytesPerSync:    512 * kib,
 	})
 	s.meta = db
-	if cause := s.cause(); cause != nil { // of which Pebble knows nothing
+	cause := s.cause() // of which Pebble knows nothing
+	if errors.Is(cause, ErrDamagedRecords) {
+		return cause
+	}
+	if cause != nil {
 		return fmt.Errorf("wal: open %s: %w", path.Join(s.o.Dir, "meta"), cause)
 	}
 	if err != nil {

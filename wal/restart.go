@@ -256,8 +256,9 @@ func gone(err error) bool { return rotten(err) && !errors.Is(err, fs.ErrPermissi
 // fewLogs is how many logs may have lost files before a start asks whether it is about files at all.
 const fewLogs = 3
 
-// oneCause returns an error when most logs, and not just a few, or all of several, have files that cannot be had: then it is the disk that does not answer, or
-// is not there. A refusal is for good, and for all of them it would be so for a cable or a mount that comes back. None is stored yet.
+// oneCause returns an error when most logs, and not just a few, or all of several, have files that cannot be had: then it is the disk that
+// does not answer, or is not there. A refusal is for good, and for all of them it would be so for a cable or a mount that comes back. None
+// is stored yet.
 //
 // The last round may have found out about a few logs, and nobody has looked at the others yet: so it looks.
 func (r *recovery) oneCause() error {

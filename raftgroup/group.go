@@ -1,14 +1,11 @@
 package raftgroup
 
 import (
-	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -127,155 +124,6 @@ func mix(x uint64) uint64 {
 	return x
 }
 
-// boot makes the RawNode from what the log recovered. It runs on the goroutine of Host.Open: no worker knows the group yet.
-//
-// Raft panics unless first-1 <= applied <= commit <= last and term >= that of the last entry. Commit is a hint in the log's
-// hard state: raising it to what was applied is safe since only committed entries are, and lowering it to last is safe since
-// it need not be durable.
-func (g *Group) boot(s Spec) error {
-	state, hs := g.log.State(), g.log.HardState()
-	g.confState = &raftpb.ConfState{}
-	if err := proto.Unmarshal(state.ConfState, g.confState); err != nil {
-		return fmt.Errorf("raftgroup: group %d: %w: decode configuration: %w", g.id, ErrUnusableLog, err)
-	}
-	if len(state.ConfState) == 0 {
-		for _, m := range s.Members {
-			g.confState.Voters = append(g.confState.Voters, uint64(m.Replica))
-		}
-	}
-	g.confBytes = mustMarshal(g.confState)
-	g.order = orderOf(s.Members, votersOf(g.confState))
-
-	first, last := g.log.FirstIndex(), g.log.LastIndex()
-	lastTerm, ok := g.log.Term(last)
-	if !ok {
-		return fmt.Errorf("raftgroup: group %d: %w: it does not know the term of its last entry %d", g.id, ErrUnusableLog, last)
-	}
-	g.applied = min(max(state.Applied, first-1), last)
-	g.commit = min(max(hs.Commit, g.applied), last)
-	g.term = max(hs.Term, lastTerm)
-	vote := hs.Vote
-	if g.term != hs.Term {
-		vote = id.NoReplica
-	}
-	g.last, g.leo = last, g.log.NextOffset()
-	g.voted = wal.HardState{Term: hs.Term, Vote: hs.Vote}
-	g.storage.hardState = &raftpb.HardState{Term: new(uint64(g.term)), Vote: new(uint64(vote)), Commit: new(uint64(g.commit))}
-	g.storage.confState = g.confState
-	if err := g.replay(); err != nil {
-		return err
-	}
-	return g.newRawNode()
-}
-
-func (g *Group) newRawNode() (err error) {
-	o := &g.h.o
-	g.guard(func() {
-		g.rn, err = raft.NewRawNode(&raft.Config{
-			ID:                        uint64(g.replica),
-			ElectionTick:              o.ElectionTicks,
-			HeartbeatTick:             o.HeartbeatTicks,
-			Storage:                   &g.storage,
-			Applied:                   uint64(g.applied),
-			AsyncStorageWrites:        true,
-			MaxSizePerMsg:             uint64(o.MaxMessageBytes),
-			MaxCommittedSizePerReady:  8 * mib,
-			MaxUncommittedEntriesSize: 0,  // Propose counts
-			MaxInflightMsgs:           64, // of up to MaxMessageBytes: what counts, since Raft sees the size of handles
-			MaxInflightBytes:          uint64(o.MaxInflightBytes),
-			CheckQuorum:               true,
-			PreVote:                   true,
-			ReadOnlyOption:            raft.ReadOnlySafe,
-			DisableProposalForwarding: true,
-			StepDownOnRemoval:         true,
-			Logger:                    newRaftLogger(o.Logger, g.id, g.replica),
-		})
-	})
-	if g.broken != nil {
-		err = g.broken
-	}
-	if err != nil {
-		return fmt.Errorf("raftgroup: group %d: start raft: %w", g.id, err)
-	}
-	return nil
-}
-
-// replay shows the machine what the log has above applied.
-func (g *Group) replay() error {
-	for i := g.applied + 1; i <= g.last; {
-		entries, err := g.log.ReadEntries(i, g.last+1, mib)
-		if err != nil {
-			return fmt.Errorf("raftgroup: group %d: replay from %d: %w", g.id, i, err)
-		}
-		if len(entries) == 0 {
-			return fmt.Errorf("raftgroup: group %d: replay from %d: %w", g.id, i, wal.ErrUnavailable)
-		}
-		for _, e := range entries {
-			if e.Kind == wal.KindBatch {
-				g.machine.Append(e.Index, e.Term, e.Data)
-			}
-		}
-		i += id.Index(len(entries))
-	}
-	return nil
-}
-
-// start is the group's first act on its worker.
-func (g *Group) start(hint CampaignHint) {
-	g.rebuildMembers()
-	g.commitIndex.Store(uint64(g.commit))
-	g.appliedIndex.Store(uint64(g.applied))
-	g.log.SetCommit(g.commit)
-	g.hw.Store(int64(g.log.OffsetAt(g.commit + 1)))
-	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
-	g.machine.Leader(*g.lead.Load())
-	g.machine.Committed(g.HighWatermark())
-	if hint != CampaignPreferred || !g.isVoter(g.replica) {
-		return
-	}
-	every := 2 * g.h.o.TickInterval
-	if g.conditionOf(g.replica) != Good || g.log.Condemned() != 0 {
-		g.hurryUp(time.Duration(len(g.members)+1)*failoverStep, every) // behind all others
-		return
-	}
-	g.campaign()
-	g.hurryUp(every, every)
-}
-
-// guard calls into Raft, and turns a panic there into the end of this replica.
-func (g *Group) guard(call func()) {
-	defer g.recovered()
-	call()
-}
-
-func (g *Group) recovered() {
-	switch p := recover().(type) {
-	case nil:
-	case raftPanic:
-		g.breakDown(p)
-	default:
-		g.breakDown(fmt.Errorf("panic in raft: %v\n%s", p, debug.Stack()))
-	}
-}
-
-// breakDown notes that the replica cannot go on; work finishes it off.
-func (g *Group) breakDown(cause error) {
-	if g.broken == nil {
-		g.broken = cause
-		if g.rn != nil {
-			g.touch()
-		}
-	}
-}
-
-// errLostEntries says that a leader counts on entries that the replica does not have.
-type errLostEntries struct{ commit, last id.Index }
-
-// Error implements error.
-func (e errLostEntries) Error() string {
-	return fmt.Sprintf("the leader knows entry %d to be stored here, but the log ends at %d: acknowledged data was lost", e.commit, e.last)
-}
-
 // step shows Raft a message.
 func (g *Group) step(m *raftpb.Message) (err error) {
 	if g.broken != nil {
@@ -365,64 +213,6 @@ func (g *Group) tick() {
 	}
 	if g.broken != nil || len(g.pending) > 0 || g.change != nil || g.rn.HasReady() {
 		g.touch()
-	}
-}
-
-// fail stops the replica for good. It stays in the worker's list so that cuts of its log can still be taken: without them the
-// journal could not let go of what it holds for it.
-func (g *Group) fail(cause error) {
-	if g.closed || g.failed.Load() {
-		return
-	}
-	g.breakDown(cause)
-	g.failed.Store(true)
-	g.w.n.failed.Add(1)
-	err := &FailedError{Group: g.id, Replica: g.replica, Cause: cause}
-	g.h.o.Logger.Error("replica stopped", "group", uint64(g.id), "replica", uint64(g.replica), "error", cause)
-	g.endWaiting(0, err)
-	g.failPending(err)
-	g.answerUnwaiting()
-	g.endRequests(err)
-	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
-	g.h.o.OnGroupFailed(g, err)
-}
-
-// Failed tells whether the replica was stopped for good, or closed: it knows nothing of its group any more.
-func (g *Group) Failed() bool { return g.failed.Load() }
-
-// close ends the group's life on its worker.
-func (g *Group) close(err error) {
-	if g.closed {
-		return
-	}
-	g.closed = true
-	g.failed.Store(true)
-	if g.role == Leader {
-		g.w.n.leading.Add(-1)
-		g.role = Follower
-	}
-	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
-	g.endWaiting(0, err)
-	g.failPending(err)
-	g.answerUnwaiting()
-	g.endRequests(err)
-	for _, l := range g.loans {
-		l.data.Release()
-	}
-	g.loans = nil
-	for i := len(g.storage.windows) - 1; i >= 0; i-- {
-		if g.storage.windows[i].entries != nil {
-			g.storage.drop(i)
-		}
-	}
-	g.storage.windows = nil
-	if g.inFlight == 0 {
-		close(g.idle)
-		return
-	}
-	g.w.draining.Add(1)
-	if g.w.in.waiting.Load() { // perhaps the last completion, by a round that ended before it could know
-		g.w.turns.ask()
 	}
 }
 

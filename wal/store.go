@@ -2,11 +2,9 @@ package wal
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
 	"sync"
 	"sync/atomic"
@@ -71,13 +69,6 @@ type logKey struct {
 type refusedLog struct {
 	Refusal
 	dir string
-}
-
-// counters are the parts of Metrics that are counted as they happen.
-type counters struct {
-	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk, condemned atomic.Uint64
-
-	replayed, replayHeld int64 // written by Open
 }
 
 // Open opens the store in o.Dir, creating it when there is none, and recovers every log. Work is proportional to the
@@ -316,80 +307,6 @@ func (s *Store) Refused() []Refusal {
 	return refused
 }
 
-// Create makes a log. It is durable, with its first cut, when Create returns. ErrExists when the replica exists, refused
-// ones included; disk.ErrNoSpace while the disk is full, but for the metadata's.
-func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
-	if spec.Name == "" || path.Base(spec.Name) != spec.Name || spec.Replica == id.NoReplica {
-		return nil, fmt.Errorf("wal: %q is no name for a log of replica %d", spec.Name, spec.Replica)
-	}
-	if s.space.full.Load() && spec.Group != id.MetadataGroup {
-		return nil, fmt.Errorf("wal: create %s (group %d, replica %d): %w", spec.Name, spec.Group, spec.Replica, errReserve)
-	}
-	key := logKey{spec.Group, spec.Replica}
-	dir := dirName(spec.Name, spec.Replica)
-	if err := s.reserve(key, dir); err != nil {
-		return nil, fmt.Errorf("wal: create %s: %w", spec.Name, err)
-	}
-	l := newLog(s, &spec, dir)
-	l.resetTo(spec.Start)
-	l.hs, l.doneHS = spec.HardState, spec.HardState
-	l.hs.Commit = max(min(l.hs.Commit, spec.Start.Index), spec.Start.Index)
-	l.doneHS.Commit = l.hs.Commit
-	l.state, l.doneIndex = spec.State, spec.Start.Index
-	err := ctx.Err()
-	if err == nil {
-		err = s.storeFirstCut(l)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		delete(s.dirs, dir)
-		delete(s.logs, key)
-		return nil, fmt.Errorf("wal: create %v: %w", l, err)
-	}
-	s.logs[key] = l
-	s.shareMemory()
-	return l, nil
-}
-
-// shareMemory lets the chunks of tails be so large that all logs together, each with a last chunk that is nearly empty, stay well
-// inside the cache. Called with mu.
-func (s *Store) shareMemory() {
-	s.memory.largest.Store(min(max(s.o.CacheBytes/int64(16*max(len(s.logs), 1)), smallestShare), largestChunk))
-}
-
-// reserve takes a replica and its directory for a new log. Nothing on the disk may have the directory's name yet: see dirName.
-func (s *Store) reserve(key logKey, dir string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, open := s.logs[key]
-	if _, refused := s.refused[key]; open || refused || s.dirs[dir] {
-		return fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, dir)
-	}
-	for _, name := range [...]string{dir, deletedName(dir)} {
-		name = path.Join(s.logsDir, name)
-		if _, err := s.fs.Stat(name); err == nil {
-			return fmt.Errorf("%w: no log knows of the directory %s, and a replica id is used once only: look at what it holds, and move it away", ErrExists, name)
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	s.dirs[dir] = true
-	s.logs[key] = nil // reserved; it shows once it is durable
-	return nil
-}
-
-// storeFirstCut makes a new log durable. What is completed by then can have nothing of it.
-func (s *Store) storeFirstCut(l *Log) error {
-	c, _, _, err := l.takeCut(journal.Seq(s.completed.Load()), longestTail)
-	if err != nil {
-		return err
-	}
-	s.metaMu.Lock()
-	defer s.metaMu.Unlock()
-	return s.metaSet(cutKey(l.group, l.replica), c.append(nil))
-}
-
 // SetCutTaker has the checkpointer ask take for a cut of a log, instead of cutting with the State it was last given. take
 // must not block: it passes the request to the log's owner, which calls Log.TakeCut or DeclineCut on its own goroutine soon. nil ends that.
 func (s *Store) SetCutTaker(take func(*Log)) {
@@ -418,102 +335,4 @@ func (s *Store) Pressure() Pressure {
 		return PressureThrottle
 	}
 	return PressureNone
-}
-
-// The keys in Pebble.
-//
-//	'a'                             sequence up to which the stored cuts cover all records of all logs, uint64
-//	'c' group replica (big endian)  the replica's cut
-//	'f'                             format version, uint32
-//	'g'                             generation and digest of everything else: see guard
-//	'j' name                        a journal file: journal.FileInfo
-//	'q'                             sequence up to which all rounds are complete, uint64
-//	'r' group replica               why the replica is refused: it stays so until it is deleted
-//	's'                             after an orderly stop only: the last sequence that was used, uint64. The cuts cover all
-//	'u' key                         a value of Set
-var (
-	coveredKey   = []byte("a")
-	formatKey    = []byte("f")
-	completedKey = []byte("q")
-	stoppedKey   = []byte("s")
-)
-
-const formatVersion = 2
-
-func cutKey(g id.Group, r id.Replica) []byte     { return replicaKey('c', g, r) }
-func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }
-
-func replicaKey(kind byte, g id.Group, r id.Replica) []byte {
-	b := append(make([]byte, 0, 17), kind)
-	b = binary.BigEndian.AppendUint64(b, uint64(g))
-	return binary.BigEndian.AppendUint64(b, uint64(r))
-}
-
-func journalKey(name string) []byte { return append([]byte{'j'}, name...) }
-func userKey(key string) []byte     { return append([]byte{'u'}, key...) }
-
-func appendSeq(dst []byte, s journal.Seq) []byte {
-	return binary.LittleEndian.AppendUint64(dst, uint64(s))
-}
-
-// Get returns a small value stored under key, or ErrNotFound.
-func (s *Store) Get(key string) ([]byte, error) {
-	return s.metaGet(userKey(key))
-}
-
-// Set stores a small value under key, durably.
-func (s *Store) Set(key string, value []byte) error {
-	return s.metaSet(userKey(key), value)
-}
-
-func (s *Store) metaGet(key []byte) ([]byte, error) {
-	v, closer, err := s.meta.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %q", ErrNotFound, key[1:])
-	}
-	if err != nil {
-		return nil, err
-	}
-	v = append([]byte{}, v...)
-	return v, closer.Close()
-}
-
-// Metrics returns the store's counters.
-func (s *Store) Metrics() Metrics {
-	c := &s.metrics
-	s.mu.Lock()
-	logs, refused := len(s.logs), len(s.refused)
-	s.mu.Unlock()
-	return Metrics{
-		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
-		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
-		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
-		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
-		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
-		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
-	}
-}
-
-// Metrics are the counters of a store since it was opened.
-type Metrics struct {
-	Rounds        uint64 // commit rounds that wrote something
-	Appends       uint64 // appends completed
-	AppendedBytes uint64 // bytes of entries submitted
-	JournalBytes  uint64 // bytes written to the journal, padding included
-	SegmentBytes  uint64 // bytes written to segments, by rounds and flushes
-	DirectBytes   uint64 // of SegmentBytes: by rounds
-	IndexBytes    uint64 // bytes written to indexes
-	Checkpoints   uint64 // checkpoints completed
-	ReadDiskBytes uint64 // bytes read from segments
-	TailBytes     int64  // memory of all tails now
-	RowBytes      int64  // memory of index rows now
-	JournalFiles  int    // live journal files now
-	OpenFiles     int    // segments with open files now
-	Logs          int    // open logs now
-	UncutBytes    int64  // bytes in the journal since the last checkpoint
-	Refused       int    // replicas that are out for good now
-	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
-
-	ReplayedBytes   int64 // bytes of the journal that Open read
-	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile
 }

@@ -1,0 +1,283 @@
+package wal
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/journal"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+// longestTail bounds the bytes that a cut holds of a log.
+func (s *Store) longestTail() int64 {
+	if s.space.full.Load() {
+		return flushWorthy
+	}
+	return longestTail
+}
+
+// cutBytes is about what the log's cut takes; of one that is left alone nothing.
+func (l *Log) cutBytes(longest int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.tailBytes()
+	if n > longest {
+		return 0
+	}
+	n += 512 + int64(len(l.state.ConfState)+len(l.state.View)+16*len(l.epochs))
+	for _, sg := range l.segs {
+		if sg.stage != segSealed {
+			n += segment.RowSize * int64(sg.rowBase+id.Index(len(sg.rows))-sg.indexed)
+		}
+	}
+	for _, e := range l.controls {
+		n += int64(len(e.data))
+	}
+	return n
+}
+
+// tailBytes is how many durable bytes of the log are in no segment: what a cut would hold. Called with mu.
+func (l *Log) tailBytes() (n int64) {
+	for k, sg := range l.segs {
+		if sg.stage != segSealed {
+			n += max(int64(l.durableEnd(k)-sg.w), 0)
+		}
+	}
+	return n
+}
+
+// askCuts asks the owners for their states, and waits a moment for the answers.
+func (c *checkpointer) askCuts(logs []*Log) {
+	take := c.taker.Load()
+	if take == nil {
+		return
+	}
+	for _, l := range logs {
+		l.mu.Lock()
+		l.needs |= cutAsked
+		l.mu.Unlock()
+		(*take)(l)
+	}
+	timer := time.NewTimer(cutWait)
+	defer timer.Stop()
+	for _, l := range logs {
+		for l.awaitsCut() {
+			select {
+			case <-c.given:
+			case <-timer.C:
+				return
+			case <-c.s.closing:
+				return
+			case <-c.s.failure:
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) awaitsCut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.needs&cutAsked != 0 && l.life == alive
+}
+
+// TakeCut gives the state of the log's owner as of st.Applied for the next cut. Owner. The slices of st belong to the wal
+// from now on.
+func (l *Log) TakeCut(st State) {
+	l.mu.Lock()
+	if st.Applied >= l.stateAt {
+		l.given = &st
+	}
+	l.needs &^= cutAsked
+	l.mu.Unlock()
+	l.s.checkpoints.answered()
+}
+
+// DeclineCut answers instead of TakeCut for an owner that has no state to give, or for a log that nobody owns: the next cut is taken
+// with the state that was given last. Without an answer the checkpoint would wait for one, and each later one again.
+func (l *Log) DeclineCut() {
+	l.mu.Lock()
+	l.needs &^= cutAsked
+	l.mu.Unlock()
+	l.s.checkpoints.answered()
+}
+
+// answered wakes a checkpoint that waits for cuts.
+func (c *checkpointer) answered() {
+	select {
+	case c.given <- struct{}{}:
+	default:
+	}
+}
+
+// takenCut is a cut on its way to Pebble.
+type takenCut struct {
+	l       *Log
+	covered journal.Seq
+	garbage []segment.Key
+}
+
+// cutAll stores the cuts of logs, then what follows from them about the journal. Each cut counts by itself, so they are
+// stored in several batches; only the last one is synced, which syncs those before, and it retires files.
+// It returns the logs that cannot be cut now.
+func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
+	s := c.s
+	longest := s.longestTail()
+	completed := journal.Seq(s.completed.Load())
+	var taken []takenCut
+	var buf []byte
+	b := s.meta.NewBatch()
+	defer func() { _ = b.Close() }() // the current one; closing a batch twice would close another's
+	for _, l := range logs {
+		if s.o.off.unlinkWaits {
+			l.mu.Lock()
+			keys := l.garbage
+			l.mu.Unlock()
+			s.unlinkDropped(l, keys)
+		}
+		cut, garbage, ok, err := l.takeCut(completed, longest)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			left = append(left, l)
+			continue
+		}
+		buf = cut.append(buf[:0])
+		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
+			return nil, err
+		}
+		taken = append(taken, takenCut{l, cut.covered, garbage})
+		if int64(b.Len()) >= s.o.memTableBytes() {
+			if err := c.store(b, taken, pebble.NoSync); err != nil {
+				return nil, err
+			}
+			if err := b.Close(); err != nil {
+				return nil, err
+			}
+			b = s.meta.NewBatch()
+		}
+	}
+	err = errors.Join(
+		b.Set(completedKey, appendSeq(nil, completed), nil), b.Set(coveredKey, appendSeq(nil, s.coveredBut(completed, taken)), nil))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.store(b, taken, pebble.Sync); err != nil {
+		return nil, err
+	}
+	for _, t := range taken {
+		t.l.covered(t.covered)
+		s.unlinkDropped(t.l, t.garbage)
+	}
+	return left, c.retire(completed)
+}
+
+// store commits a batch, but for cuts of logs whose deletion was stored meanwhile.
+func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
+	c.s.metaMu.Lock()
+	defer c.s.metaMu.Unlock()
+	for _, t := range taken {
+		t.l.mu.Lock()
+		gone := t.l.life == forgotten
+		t.l.mu.Unlock()
+		if gone {
+			if err := b.Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return c.s.metaCommit(b, sync)
+}
+
+// markDirty makes the next checkpoint cut the log although it has no new journal records.
+func (l *Log) markDirty() {
+	l.mu.Lock()
+	l.needs |= cutChanged
+	l.mu.Unlock()
+}
+
+// covered notes that a cut is stored.
+func (l *Log) covered(seq journal.Seq) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dirty = 0
+	if l.doneSeq > seq {
+		l.dirty = seq + 1
+	}
+}
+
+// takeCut takes the log's cut as of the last completed round, or says that it cannot be taken now: a truncation or reset is
+// in flight, or the cut would hold more than longest bytes of segments. completed was read before. garbage are the segments whose
+// files can go when the cut is stored.
+func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, garbage []segment.Key, ok bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blocked > 0 && !l.s.o.off.cutWaits || l.life != alive || l.tailBytes() > longest {
+		return nil, nil, false, nil
+	}
+	if l.given != nil && l.given.Applied <= l.doneIndex {
+		l.state, l.given = *l.given, nil
+	}
+	next, ok := l.offsetInMemory(l.doneIndex + 1)
+	if !ok {
+		return nil, nil, false, l.s.broken(l, "the row of the first entry that is not durable is not in memory")
+	}
+	l.needs &^= cutChanged
+	c = &cut{
+		covered: max(completed, l.doneSeq), topic: l.topic, name: l.name, dir: l.dir, segmentBytes: l.segmentBytes,
+		start: l.start, next: next, hs: l.doneHS, state: l.state,
+	}
+	c.hs.Commit = min(max(c.hs.Commit, l.commit(), c.state.Applied), l.doneIndex)
+	for _, e := range l.epochs {
+		if e.first <= l.doneIndex {
+			c.epochs = append(c.epochs, e)
+		}
+	}
+	for _, e := range l.controls {
+		if e.index <= l.doneIndex {
+			c.controls = append(c.controls, e)
+		}
+	}
+	for k, sg := range l.segs {
+		if sg.first > l.doneIndex {
+			break // nothing of it is durable: its first record will name it
+		}
+		cs, ok := l.cutSegment(k)
+		if !ok {
+			return nil, nil, false, l.s.broken(l, "the tail does not hold what the cut needs")
+		}
+		c.segs = append(c.segs, cs)
+	}
+	garbage, l.garbage = l.garbage, nil
+	return c, garbage, true, nil
+}
+
+// cutSegment returns the durable part of segs[k]. Called with mu.
+func (l *Log) cutSegment(k int) (cutSegment, bool) {
+	sg := l.segs[k]
+	end, last := l.durableEnd(k), min(l.lastOf(k), l.doneIndex)
+	if l.s.o.off.cutUncommitted && last > l.commit() && l.commit()+1 >= sg.rowBase {
+		last, end = l.commit(), l.committedEnd(k)
+	}
+	c := cutSegment{key: sg.key, sealed: sg.stage == segSealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
+	c.maxTime = sg.timeBefore
+	if row := sg.row(sg.indexed - 1); row != nil {
+		c.maxTime = row.MaxTimestamp
+	}
+	if sg.stage == segSealed {
+		c.w = end
+		return c, true
+	}
+	c.rows = append(c.rows, sg.rows[sg.indexed-sg.rowBase:last+1-sg.rowBase]...)
+	pieces, ok := sg.tail.pieces(nil, int64(c.w), int64(end))
+	for _, p := range pieces {
+		c.tail = append(c.tail, p.bytes()...)
+	}
+	release(pieces, 0)
+	return c, ok
+}

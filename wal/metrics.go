@@ -1,0 +1,52 @@
+package wal
+
+import (
+	"sync/atomic"
+)
+
+// counters are the parts of Metrics that are counted as they happen.
+type counters struct {
+	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk, condemned atomic.Uint64
+
+	replayed, replayHeld int64 // written by Open
+}
+
+// Metrics returns the store's counters.
+func (s *Store) Metrics() Metrics {
+	c := &s.metrics
+	s.mu.Lock()
+	logs, refused := len(s.logs), len(s.refused)
+	s.mu.Unlock()
+	return Metrics{
+		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
+		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
+		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
+		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
+		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
+	}
+}
+
+// Metrics are the counters of a store since it was opened.
+type Metrics struct {
+	Rounds        uint64 // commit rounds that wrote something
+	Appends       uint64 // appends completed
+	AppendedBytes uint64 // bytes of entries submitted
+	JournalBytes  uint64 // bytes written to the journal, padding included
+	SegmentBytes  uint64 // bytes written to segments, by rounds and flushes
+	DirectBytes   uint64 // of SegmentBytes: by rounds
+	IndexBytes    uint64 // bytes written to indexes
+	Checkpoints   uint64 // checkpoints completed
+	ReadDiskBytes uint64 // bytes read from segments
+	TailBytes     int64  // memory of all tails now
+	RowBytes      int64  // memory of index rows now
+	JournalFiles  int    // live journal files now
+	OpenFiles     int    // segments with open files now
+	Logs          int    // open logs now
+	UncutBytes    int64  // bytes in the journal since the last checkpoint
+	Refused       int    // replicas that are out for good now
+	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
+
+	ReplayedBytes   int64 // bytes of the journal that Open read
+	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile
+}

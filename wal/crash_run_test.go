@@ -228,14 +228,34 @@ func (r *crashRun) within(what string, call func() error) bool {
 	}
 }
 
+// freeNowAndThen gives a disk space from time to time, until it is told to end.
+func freeNowAndThen(d *disksim.Disk) (end func()) {
+	stop := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				d.SetCapacity(0)
+			case <-stop:
+				return
+			}
+		}
+	})
+	return func() {
+		close(stop)
+		running.Wait()
+	}
+}
+
 // await serves cuts until done, which is called with r.mu held, says so. Nothing that is awaited depends on the disk being
 // well: even a failed store returns from its calls.
 func (r *crashRun) await(what string, done func() bool) {
 	late := false
-	if r.full { // what waits for space gets it in the end
-		disk := r.disk
-		timer := time.AfterFunc(500*time.Millisecond, func() { disk.SetCapacity(0) })
-		defer timer.Stop()
+	if r.full { // what waits for space gets it in the end, also if a try of the one who waits is when the rest is taken once more
+		defer freeNowAndThen(r.disk)()
 	}
 	timer := time.AfterFunc(patience, func() {
 		r.mu.Lock()

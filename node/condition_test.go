@@ -299,7 +299,8 @@ func (c *sickCluster) console(i int, path string) (code int, text string) {
 	return r.StatusCode, string(b)
 }
 
-// TestBadDiskIsSaid: whoever balances load by /readyz, alarms on gauges or reads logs learns of a bad disk, which one it is, and of its end.
+// TestBadDiskIsSaid: whoever balances load by /readyz, alarms on gauges or reads logs learns of a bad disk, how it is bad, and of
+// its end.
 func TestBadDiskIsSaid(t *testing.T) {
 	c := startSick(t)
 	c.produce()

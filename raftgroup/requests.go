@@ -209,8 +209,8 @@ func (g *Group) transferTick() {
 const declinedFor = time.Minute
 
 // decline answers a MsgTimeoutNow with one that is rejected, which Raft does not have and is not shown: a replica whose log is condemned,
-// or whose node stops, could only hand over again. Without the answer the leader would wait for the end of the transfer, and proposals with it. Where nobody
-// else is left, timers elect the replica all the same.
+// or whose node stops, could only hand over again. Without the answer the leader would wait for the end of the transfer, and proposals
+// with it. Where nobody else is left, timers elect the replica all the same.
 func (g *Group) decline(m *raftpb.Message) {
 	answer := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: m.From, From: m.To, Term: m.Term, Reject: new(true)}
 	if g.send(answer, nil) {

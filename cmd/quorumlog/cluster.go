@@ -46,7 +46,8 @@ func printStatus(w io.Writer, s client.ClusterStatus) error {
 	fmt.Fprintf(w, "Cluster:\t%s (%s)\n", s.ClusterName, s.ClusterID)
 	fmt.Fprintf(w, "Metadata:\tleader %s, term %d, commit %d, voters %s, learners %s\n",
 		nodeName(s.Metadata.Leader), s.Metadata.Term, s.Metadata.Commit, nodeNames(s.Metadata.Voters), nodeNames(s.Metadata.Learners))
-	fmt.Fprintf(w, "Topics:\t%d with %d partitions, %d under-replicated, %d without leader", s.Topics, s.Partitions, s.UnderReplicated, s.Leaderless)
+	fmt.Fprintf(w, "Topics:\t%d with %d partitions, %d under-replicated, %d without leader",
+		s.Topics, s.Partitions, s.UnderReplicated, s.Leaderless)
 	if s.LeaderUnknown > 0 {
 		fmt.Fprintf(w, ", %d whose leader is not known (see the nodes that do not answer)", s.LeaderUnknown)
 	}

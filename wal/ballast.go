@@ -8,8 +8,8 @@ import (
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
 
-// ballast is the file that holds space for a full disk: see space. It is not synced: a power loss that takes it leaves its space free, or
-// brings some of it back.
+// ballast is the file that holds space for a full disk: see space. Growth is synced: a power loss that took it would leave its space to
+// others, and a start without any. Giving up is not: a power loss may bring some of it back.
 type ballast struct {
 	fs   disk.FS
 	name string
@@ -44,16 +44,20 @@ func (b ballast) shrink(size int64) error {
 }
 
 func (b ballast) grow(size int64) error {
-	return b.with(func(f disk.File) error { return f.Preallocate(size) })
+	return b.with(func(f disk.File) error { return errors.Join(f.Preallocate(size), f.Sync()) })
 }
 
 func (b ballast) with(do func(disk.File) error) (err error) {
 	f, err := b.fs.Open(b.name)
-	if errors.Is(err, fs.ErrNotExist) {
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
 		f, err = b.fs.Create(b.name)
 	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(f), f.Close())
+	if err = errors.Join(do(f), f.Close()); made {
+		err = errors.Join(err, b.fs.SyncDir(path.Dir(b.name)))
+	}
+	return err
 }

@@ -43,6 +43,7 @@ type unsynced struct {
 func (s *Store) dropSyncs() {
 	s.unsynced = &unsynced{s.fs, s.o.PebbleFS}
 	s.fs, s.o.PebbleFS = disk.Unsynced(s.fs), unsyncedPebble{s.o.PebbleFS}
+	s.space.ballast.fs = disk.Unsynced(s.space.ballast.fs)
 }
 
 // syncLate makes a closed store durable whose syncs were dropped, as if each of them had been done. It names the parts instead of

@@ -79,8 +79,13 @@ func (s *Store) tryPebble(o *pebble.Options) (db *pebble.DB, err error) {
 
 // openError gives an error of opening Pebble its remedy. What is not about the files' contents can be put right, and is not worth a node.
 func (s *Store) openError(err error) error {
+	dir := path.Join(s.o.Dir, "meta")
 	if passing(err) {
-		return fmt.Errorf("wal: open %s: %w", path.Join(s.o.Dir, "meta"), shortage(err))
+		return fmt.Errorf("wal: open %s: %w", dir, shortage(err))
+	}
+	if disk.Unreadable(err) { // a controller and a cable come back, and a bad block is a reason to look first, too
+		return fmt.Errorf("wal: open %s: %w: the disk does not read: have it checked and start again; if these files stay unreadable, "+
+			"start this node with an empty data directory and an unused node id", dir, err)
 	}
 	if errors.Is(err, pebble.ErrDBDoesNotExist) {
 		err = fmt.Errorf("the records are gone, or what names them; restore the directory as a whole if you have it (%w)", err)

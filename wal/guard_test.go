@@ -335,6 +335,7 @@ func TestGuardBlocksTakeTurns(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
 	s := mustOpen(t, testOptions(sim, sim.Pebble(), "/data"))
 	defer closeStore(t, s)
+	eventually(t, "the journal's spare files, which are registered in between", func() bool { return s.journal.Metrics().SpareFiles == 2 })
 	for n := range 8 {
 		for range n % 3 {
 			b := s.meta.NewBatch()

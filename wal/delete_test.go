@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -274,10 +275,12 @@ func TestStartCompletesADeletion(t *testing.T) {
 		t.Run(last.String(), func(t *testing.T) {
 			for at, over := int64(1), false; !over; at++ {
 				x := newDeletion(t, at)
-				begun := false
+				var begun atomic.Bool // others write to the disk, too
 				x.sim.SetAfter(func(op disksim.Op, _ error) {
-					begun = begun || op.Kind == disksim.OpRename && op.New == "/data/logs/topic-1.11-delete"
-					if begun && op.Kind == last {
+					if op.Kind == disksim.OpRename && op.New == "/data/logs/topic-1.11-delete" {
+						begun.Store(true)
+					}
+					if begun.Load() && op.Kind == last {
 						x.sim.Halt()
 					}
 				})

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/rpctest"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -97,7 +98,7 @@ func New(t testing.TB, n int) *Cluster {
 		changed: make(chan struct{}),
 	}
 	for i := range n {
-		c.nodes = append(c.nodes, &node{cluster: c, id: id.Node(i + 1), addr: "127.0.0.1:0"})
+		c.nodes = append(c.nodes, &node{cluster: c, id: id.Node(i + 1), addr: rpctest.FreeAddress()})
 	}
 	for _, n := range c.nodes {
 		if err := n.start(); err != nil {
@@ -392,9 +393,6 @@ func (n *node) start() error {
 	if err != nil {
 		return err
 	}
-	n.cluster.mu.Lock()
-	n.addr = l.Addr().String()
-	n.cluster.mu.Unlock()
 	n.mu.Lock()
 	n.conns = make(map[net.Conn]struct{})
 	n.mu.Unlock()

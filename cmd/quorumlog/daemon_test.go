@@ -19,6 +19,7 @@ import (
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/rpctest"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -238,7 +239,10 @@ func TestAnyOrder(t *testing.T) {
 	}
 	t.Parallel()
 	dir := t.TempDir()
-	at := freeAddresses(t, 6)
+	at := make([]string, 6)
+	for i := range at {
+		at[i] = rpctest.FreeAddress()
+	}
 	anyHost := make([]string, len(at))
 	for i, a := range at { // listen everywhere and be known by a name, as on three hosts
 		_, port, _ := net.SplitHostPort(a)

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/quorumlog/quorumlog/rpc/rpctest"
 )
 
 // programVariable, when set, makes the test binary be the program: tests that need processes start themselves again, and need no
@@ -201,31 +203,11 @@ func (d *daemon) ports() (rpc, gossip, metrics string) {
 	return rpc, gossip, metrics
 }
 
-// freeAddresses returns loopback addresses that nobody listens on, TCP or UDP.
-func freeAddresses(t *testing.T, n int) []string {
-	t.Helper()
-	var addresses []string
-	for len(addresses) < n {
-		tcp, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer tcp.Close() // at the end, so that no port comes twice
-		udp, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", tcp.Addr().String())
-		if err != nil {
-			continue
-		}
-		udp.Close()
-		addresses = append(addresses, tcp.Addr().String())
-	}
-	return addresses
-}
-
-// nodeArgs is the command line of node n below dir, with any ports.
+// nodeArgs is the command line of node n below dir, with ports of its own.
 func nodeArgs(dir string, n int, more ...string) []string {
 	return append([]string{
 		"node", "--node-id", fmt.Sprint(n), "--data-dir", filepath.Join(dir, fmt.Sprint("node-", n)),
-		"--rpc-address", "127.0.0.1:0", "--gossip-address", "127.0.0.1:0", "--cluster-name", "test-" + filepath.Base(dir),
+		"--rpc-address", rpctest.FreeAddress(), "--gossip-address", rpctest.FreeAddress(), "--cluster-name", "test-" + filepath.Base(dir),
 	}, more...)
 }
 

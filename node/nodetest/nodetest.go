@@ -16,6 +16,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/rpc/rpctest"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -52,7 +53,7 @@ type Node struct {
 func Options(dir string, n int, log io.Writer) node.Options {
 	return node.Options{
 		NodeID: id.Node(n), DataDir: filepath.Join(dir, "node-"+strconv.Itoa(n)), ClusterName: "test-" + filepath.Base(dir),
-		RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0",
+		RPCAddress: rpctest.FreeAddress(), GossipAddress: rpctest.FreeAddress(), MetricsAddress: "127.0.0.1:0",
 		Storage: node.StorageOptions{CacheBytes: 32 << 20, JournalFileBytes: 8 << 20},
 		Timing:  node.TimingOptions{TickInterval: 50 * time.Millisecond, HeartbeatTicks: 2, ElectionTicks: 20, Gossip: node.GossipTest, BalanceInterval: 500 * time.Millisecond},
 		Logger:  slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo})),
@@ -107,7 +108,7 @@ func (c *Cluster) close() {
 	}
 }
 
-// StartNode starts node i (from 0), which does not run. After the first start its addresses stay.
+// StartNode starts node i (from 0), which does not run. Its addresses stay, but for that of its metrics.
 func (c *Cluster) StartNode(i int) {
 	c.t.Helper()
 	if err := c.TryNode(i); err != nil {
@@ -128,7 +129,6 @@ func (c *Cluster) TryNode(i int) error {
 		return err
 	}
 	n.Node = started
-	n.Options.RPCAddress, n.Options.GossipAddress = started.RPCAddress(), started.GossipAddress()
 	return nil
 }
 

@@ -14,6 +14,9 @@ const ruleSeeds = 1000
 
 // TestEachRuleIsNeeded switches one rule of durability off at a time: the crash test must find the hole that the rule closes.
 func TestEachRuleIsNeeded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("searches for losses, and there are no other goroutines than in TestCrashes")
+	}
 	slow := func(c *crashConfig) { c.slow = 80 }
 	busy := func(c *crashConfig) { // many segments, many checkpoints
 		c.slow, c.tune = 50, func(o *Options) { o.SegmentBytes, o.CheckpointBytes, o.DirectAppendBytes = 16<<10, 8<<10, 1 }

@@ -43,9 +43,12 @@ func replay(t testing.TB, seed uint64) string {
 	return fmt.Sprintf("replay: QUORUMLOG_CRASH_SEED=%d go test ./wal -run '^%s$' -count=20", seed, t.Name())
 }
 
-// crashTest runs seeds until one fails.
+// crashTest runs seeds until one fails, a third of them with -short: the race detector, which is run so, makes them five times slower.
 func crashTest(t *testing.T, n int, config func(seed uint64) crashConfig) {
 	defer leaktest.AfterTest(t)()
+	if testing.Short() {
+		n = (n + 2) / 3
+	}
 	from, to := crashSeeds(t, n)
 	for seed := from; seed < to && !t.Failed(); seed++ {
 		c := config(seed)

@@ -72,17 +72,21 @@ func (e *HaltedError) Error() string {
 // Unwrap returns the cause.
 func (e *HaltedError) Unwrap() error { return e.Cause }
 
-// FailedError says why a replica was stopped for good. It is not opened again in this process: what it stored cannot be
-// trusted to be what it acknowledged, so it is to be replaced by a new replica.
+// FailedError says why a replica takes part in nothing any more. Refused: what it stored is not what it acknowledged. That is durable; the
+// replica is never opened again, and is to be replaced by a new one. Else it is not opened again in this process.
 type FailedError struct {
 	Group   id.Group
 	Replica id.Replica
+	Refused bool
 	Cause   error
 }
 
 // Error implements error.
 func (e *FailedError) Error() string {
-	return fmt.Sprintf("raftgroup: replica %d of group %d stopped: %v; replace it by a new replica", e.Replica, e.Group, e.Cause)
+	if e.Refused {
+		return fmt.Sprintf("raftgroup: replica %d of group %d is refused, for good: %v; replace it by a new replica", e.Replica, e.Group, e.Cause)
+	}
+	return fmt.Sprintf("raftgroup: replica %d of group %d stopped: %v; it takes part again when its node is started again", e.Replica, e.Group, e.Cause)
 }
 
 // Unwrap returns the cause.

@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"time"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/wal"
@@ -37,10 +39,33 @@ func (g *Group) show(e *raftpb.Entry, index id.Index, term id.Term, kind wal.Ent
 // halt ends the applying. Who waits for it learns that the outcome is unknown here; who waits for commit goes on waiting.
 func (g *Group) halt(at id.Index, cause error) {
 	g.halted = &HaltedError{Group: g.id, Replica: g.replica, Index: at, Cause: cause}
+	g.stands(Halted, g.halted)
+	g.w.n.halted.Add(1)
+	g.yieldAt = time.Time{}
 	g.h.o.Logger.Error("replica halted: it follows and votes, and applies nothing further", "group", uint64(g.id), "replica", uint64(g.replica),
 		"index", uint64(at), "error", cause)
 	g.onApply.cut(0, func(w waiter) {
 		w.p.Result.Err = g.halted
 		w.p.Done(w.p)
 	})
+}
+
+// unfit tells whether the replica should lead only if nobody else can.
+func (g *Group) unfit() bool { return g.halted != nil || g.log.Condemned() != 0 }
+
+// standDown has a halted leader hand over, to a voter in sync. One that is halted as well declines. It is called every tick.
+func (g *Group) standDown() {
+	if g.halted == nil || g.transfer != nil || g.w.now.Before(g.yieldAt) {
+		return
+	}
+	g.yieldAt = g.w.now.Add(yieldRetry)
+	g.refreshInSync()
+	m := g.member(g.bestSuccessor())
+	if m == nil || !m.inSync || !g.canElect() {
+		return
+	}
+	g.startTransfer(m.replica, make(chan error, 1))
+	if g.transfer != nil {
+		g.transfer.until = g.w.now.Add(yieldRetry)
+	}
 }

@@ -363,7 +363,8 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
 	}
 	if _, cause := open.Group().Standing(); open.Group().Failed() {
-		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v", a.node.options.NodeID, t.Name, p.ID, cause)
+		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v",
+			a.node.options.NodeID, t.Name, p.ID, cause)
 	}
 	return open.Group(), &pb.PartitionStatusResponse{LogStartOffset: int64(open.Log().StartOffset())}, nil
 }

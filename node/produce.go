@@ -194,7 +194,8 @@ func toRPC(err error) *rpc.Error {
 		// Whatever stopped the replica: what it had in flight may be committed by the others. Only they can say.
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "the replica stopped: another one leads in a moment", Leader: id.NoNode}
 	case errors.As(err, &halted):
-		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "the replica is halted: another one leads in a moment, if one can", Leader: id.NoNode}
+		const message = "the replica is halted: another one leads in a moment, if one can"
+		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: message, Leader: id.NoNode}
 	case errors.As(err, &notLeader):
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: notLeader.Leader}
 	case errors.As(err, &tooLarge):

@@ -8,8 +8,8 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// TestReplicaThatLostEntries: a follower hears from its leader that it has stored more than it has. Its node says that the replica is refused,
-// at once and after a restart, and the others go on.
+// TestReplicaThatLostEntries: a follower hears from its leader that it has stored more than it has. Its node says that the replica is
+// refused, at once and after a restart, and the others go on.
 func TestReplicaThatLostEntries(t *testing.T) {
 	c := newRotCluster(t, 3)
 	c.produce(3, 100)

@@ -107,8 +107,10 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 	for range steps {
 		switch rng.IntN(24) {
 		case 0:
-			c.Net.SetFaults(raftgrouptest.Faults{Drop: rng.Float64() * 0.3, Duplicate: rng.Float64() * 0.3, Delay: time.Duration(rng.IntN(40)) * time.Millisecond,
-				Lend: time.Duration(rng.IntN(60)) * time.Millisecond})
+			c.Net.SetFaults(raftgrouptest.Faults{
+				Drop: rng.Float64() * 0.3, Duplicate: rng.Float64() * 0.3,
+				Delay: time.Duration(rng.IntN(40)) * time.Millisecond, Lend: time.Duration(rng.IntN(60)) * time.Millisecond,
+			})
 		case 1:
 			c.Net.SetFaults(raftgrouptest.Faults{Lend: 60 * time.Millisecond})
 		case 2:

@@ -39,8 +39,8 @@ func (g *Group) breakDown(cause error) {
 // errLostEntries says that a leader counts on entries that the replica does not have. Nothing else that breaks a replica shows that its
 // log is not what it acknowledged, so this alone is for good:
 //
-//   - Whatever Raft panics about of what is in the log, all replicas meet alike, and so does everybody whose leader sends entries that do not
-//     fit. Refusing them all would be the end of the partition, and it may be the leader's log that is wrong.
+//   - Whatever Raft panics about of what is in the log, all replicas meet alike, and so does everybody whose leader sends entries that do
+//     not fit. Refusing them all would be the end of the partition, and it may be the leader's log that is wrong.
 //   - What is guessed or handed over wrongly in this process is found before it is stored or sent.
 //
 // These stop the replica as long as the process lives: the log is what it was, and its acknowledgements are true.

@@ -86,7 +86,8 @@ func (e *FailedError) Error() string {
 	if e.Refused {
 		return fmt.Sprintf("raftgroup: replica %d of group %d is refused, for good: %v; replace it by a new replica", e.Replica, e.Group, e.Cause)
 	}
-	return fmt.Sprintf("raftgroup: replica %d of group %d stopped: %v; it takes part again when its node is started again", e.Replica, e.Group, e.Cause)
+	return fmt.Sprintf("raftgroup: replica %d of group %d stopped: %v; it takes part again when its node is started again",
+		e.Replica, e.Group, e.Cause)
 }
 
 // Unwrap returns the cause.

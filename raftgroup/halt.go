@@ -18,8 +18,8 @@ import (
 // majorities. Hence two indexes: handled, which Raft goes by, and applied, up to which the machine's state is good.
 //
 // A halted replica should not lead, since whoever proposes wants to know what became of it, and the machine decides what is admitted. It
-// declines leaderships, campaigns behind all others, and hands over what it has. Where all replicas are halted, one leads nevertheless: what
-// is committed can be read, and learners of a newer release get what they are behind. It takes no proposals.
+// declines leaderships, campaigns behind all others, and hands over what it has. Where all replicas are halted, one leads nevertheless:
+// what is committed can be read, and learners of a newer release get what they are behind. It takes no proposals.
 
 // show has the machine apply an entry.
 func (g *Group) show(e *raftpb.Entry, index id.Index, term id.Term, kind wal.EntryKind) {
@@ -42,8 +42,8 @@ func (g *Group) halt(at id.Index, cause error) {
 	g.stands(Halted, g.halted)
 	g.w.n.halted.Add(1)
 	g.yieldAt = time.Time{}
-	g.h.o.Logger.Error("replica halted: it follows and votes, and applies nothing further", "group", uint64(g.id), "replica", uint64(g.replica),
-		"index", uint64(at), "error", cause)
+	g.h.o.Logger.Error("replica halted: it follows and votes, and applies nothing further",
+		"group", uint64(g.id), "replica", uint64(g.replica), "index", uint64(at), "error", cause)
 	g.onApply.cut(0, func(w waiter) {
 		w.p.Result.Err = g.halted
 		w.p.Done(w.p)

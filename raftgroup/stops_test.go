@@ -131,8 +131,8 @@ func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.Faile
 	return n, failures
 }
 
-// TestReplicaThatLostEntriesIsRefused: neither in this life nor in a later one does a replica vote or acknowledge that has found out that it
-// lost what it had acknowledged. Nobody hears of it before that is durable.
+// TestReplicaThatLostEntriesIsRefused: neither in this life nor in a later one does a replica vote or acknowledge that has found out that
+// it lost what it had acknowledged. Nobody hears of it before that is durable.
 func TestReplicaThatLostEntriesIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan error)
@@ -248,8 +248,8 @@ func TestLossThatCannotBe(t *testing.T) {
 	})
 }
 
-// TestStopIsNotRefusal: a replica whose leader sends entries that do not fit stops, and stores none of them. Nothing says whose log is wrong,
-// and every follower would find the same: with the next start it takes part again, and its vote is by what it acknowledged.
+// TestStopIsNotRefusal: a replica whose leader sends entries that do not fit stops, and stores none of them. Nothing says whose log is
+// wrong, and every follower would find the same: with the next start it takes part again, and its vote is by what it acknowledged.
 func TestStopIsNotRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &lone{groups: 2, voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
@@ -415,8 +415,8 @@ func TestHaltedLeaderHandsOver(t *testing.T) {
 	})
 }
 
-// TestAllHalted: where nobody can follow the log somebody leads nevertheless, so that it can be read. The first node with a release that can
-// takes over.
+// TestAllHalted: where nobody can follow the log somebody leads nevertheless, so that it can be read. The first node with a release that
+// can takes over.
 func TestAllHalted(t *testing.T) {
 	var o old
 	config := three(1)

@@ -324,6 +324,9 @@ func (a *admin) PartitionStatus(ctx context.Context, r *pb.PartitionStatusReques
 		return nil, toRPC(err)
 	}
 	response.Group, response.Replica, response.Role = uint64(status.Group), uint64(status.Replica), status.Role.String()
+	if status.Standing == raftgroup.Halted {
+		response.Role += ", halted"
+	}
 	response.Leader, response.Epoch = int32(status.Node), int32(id.EpochOf(status.Term))
 	response.HighWatermark, response.LogEndOffset = int64(status.HW), int64(status.LEO)
 	response.Commit, response.Applied = uint64(status.Commit), uint64(status.Applied)
@@ -359,8 +362,9 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 	if open == nil {
 		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
 	}
-	if open.Group().Failed() {
-		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d has stopped: its log says why", a.node.options.NodeID, t.Name, p.ID)
+	if _, cause := open.Group().Standing(); open.Group().Failed() {
+		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v",
+			a.node.options.NodeID, t.Name, p.ID, cause)
 	}
 	return open.Group(), &pb.PartitionStatusResponse{LogStartOffset: int64(open.Log().StartOffset())}, nil
 }

@@ -308,12 +308,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	host, err := raftgroup.New(raftgroup.Options{
 		Node: n.options.NodeID, Store: n.store, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
 		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.answers.flush,
-		OnGroupFailed: func(g *raftgroup.Group, err error) {
-			n.logger.Error("a replica stopped for good", "group", g.ID(), "reason", err)
-			if g.ID() == id.MetadataGroup {
-				n.fail(err) // with the metadata of that moment for ever, the node would be there and useless
-			}
-		},
+		OnGroupFailed: n.groupFailed,
 	})
 	if err != nil {
 		return err

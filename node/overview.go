@@ -154,9 +154,7 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
 		RefusedReplicas: int32(n.replicas.refusedCount()),
 	}
-	if err := n.conditionError(); err != nil {
-		status.ErrorMessage = err.Error()
-	}
+	status.ErrorMessage = n.trouble()
 	for _, p := range n.replicas.all() {
 		status.Replicas++
 		if !p.Group().IsLeader() {

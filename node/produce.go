@@ -185,6 +185,7 @@ func toRPC(err error) *rpc.Error {
 		tooLarge  *batch.TooLargeError
 		outside   *partition.ErrOutOfRange
 		failed    *raftgroup.FailedError
+		halted    *raftgroup.HaltedError
 	)
 	switch {
 	case errors.As(err, &e):
@@ -192,6 +193,9 @@ func toRPC(err error) *rpc.Error {
 	case errors.As(err, &failed):
 		// Whatever stopped the replica: what it had in flight may be committed by the others. Only they can say.
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "the replica stopped: another one leads in a moment", Leader: id.NoNode}
+	case errors.As(err, &halted):
+		const message = "the replica is halted: another one leads in a moment, if one can"
+		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: message, Leader: id.NoNode}
 	case errors.As(err, &notLeader):
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: notLeader.Leader}
 	case errors.As(err, &tooLarge):

@@ -66,7 +66,7 @@ func (r *replicas) group(g id.Group) *partition.Partition {
 	return r.byGroup[g]
 }
 
-// working returns the open replica of a group unless it has stopped for good, or nil.
+// working returns the open replica of a group unless it has stopped or is refused, or nil.
 func (r *replicas) working(g id.Group) *partition.Partition {
 	if p := r.group(g); p != nil && !p.Group().Failed() {
 		return p
@@ -149,12 +149,19 @@ func (r *replicas) refuse(ctx context.Context, log *wal.Log, reason string) erro
 	if err := r.store.Refuse(ctx, log, reason); err != nil {
 		return fmt.Errorf("cannot refuse a replica: %w", err)
 	}
-	refusal := wal.Refusal{Group: log.Group(), Replica: log.Replica(), Name: log.Name(), Reason: reason}
-	r.mu.Lock()
-	r.refused[log.Group()] = refusal
-	r.mu.Unlock()
-	logRefusal(r.logger, refusal)
+	r.noteRefused(wal.Refusal{Group: log.Group(), Replica: log.Replica(), Name: log.Name(), Reason: reason})
 	return nil
+}
+
+// noteRefused takes note of a refusal that is durable.
+func (r *replicas) noteRefused(refusal wal.Refusal) {
+	r.mu.Lock()
+	known, ok := r.refused[refusal.Group]
+	r.refused[refusal.Group] = refusal
+	r.mu.Unlock()
+	if !ok || known.Replica != refusal.Replica {
+		logRefusal(r.logger, refusal)
+	}
 }
 
 // refusal returns why this node's replica of a group is refused, if it is.

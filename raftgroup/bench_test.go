@@ -133,19 +133,20 @@ func (s *ringStore) close() error {
 	return nil
 }
 
-func (l *ringLog) Group() id.Group             { return l.group }
-func (l *ringLog) Replica() id.Replica         { return l.replica }
-func (l *ringLog) FirstIndex() id.Index        { return 11 }
-func (l *ringLog) LastIndex() id.Index         { return l.last }
-func (l *ringLog) NextOffset() id.Offset       { return l.next }
-func (l *ringLog) Start() wal.Start            { return wal.Start{Index: 10, Term: 1} }
-func (l *ringLog) HardState() wal.HardState    { return wal.HardState{Term: 1, Commit: 10} }
-func (l *ringLog) State() wal.State            { return wal.State{Applied: 10} }
-func (l *ringLog) SetCommit(id.Index)          {}
-func (l *ringLog) TakeCut(wal.State)           {}
-func (l *ringLog) DeclineCut()                 {}
-func (l *ringLog) Condemned() wal.Condemnation { return 0 }
-func (l *ringLog) Release()                    {}
+func (l *ringLog) Group() id.Group                      { return l.group }
+func (l *ringLog) Replica() id.Replica                  { return l.replica }
+func (l *ringLog) FirstIndex() id.Index                 { return 11 }
+func (l *ringLog) LastIndex() id.Index                  { return l.last }
+func (l *ringLog) NextOffset() id.Offset                { return l.next }
+func (l *ringLog) Start() wal.Start                     { return wal.Start{Index: 10, Term: 1} }
+func (l *ringLog) HardState() wal.HardState             { return wal.HardState{Term: 1, Commit: 10} }
+func (l *ringLog) State() wal.State                     { return wal.State{Applied: 10} }
+func (l *ringLog) SetCommit(id.Index)                   {}
+func (l *ringLog) TakeCut(wal.State)                    {}
+func (l *ringLog) DeclineCut()                          {}
+func (l *ringLog) Condemned() wal.Condemnation          { return 0 }
+func (l *ringLog) Refuse(context.Context, string) error { return nil }
+func (l *ringLog) Release()                             {}
 func (l *ringLog) Term(i id.Index) (id.Term, bool) {
 	if i <= 10 || i > l.last {
 		return 1, i == 10

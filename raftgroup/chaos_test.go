@@ -26,6 +26,7 @@ type ward struct {
 	slow             [6]atomic.Int64
 	full, overloaded [6]atomic.Bool
 	rotten           [6]atomic.Bool
+	releases         old // of the nodes' machines
 }
 
 // pressure is a disk's.
@@ -41,10 +42,10 @@ func (w *ward) pressure(n id.Node) wal.Pressure {
 
 // fallIll has a disk become full or slow, or its cache, or the opposite.
 func (w *ward) fallIll(rng *rand.Rand, n id.Node) {
-	w.full[n].Store(rng.IntN(3) == 0)
+	w.full[n].Store(rng.IntN(6) == 0)
 	w.overloaded[n].Store(rng.IntN(3) == 0)
 	w.slow[n].Store(0)
-	if rng.IntN(3) == 0 {
+	if rng.IntN(6) == 0 {
 		w.slow[n].Store(int64(2 * time.Second))
 	}
 }
@@ -72,26 +73,46 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 	propose := func() {
 		for range rng.IntN(20) {
 			g := id.Group(rng.IntN(c.Config.Groups) + 1)
-			if r := c.Group(any(), g); r != nil { // whoever it is: one that does not lead must refuse
+			r := c.Group(any(), g) // whoever it is: one that does not lead must refuse
+			if rng.IntN(10) < 8 {
+				r = c.Leader(g)
+			}
+			if r != nil {
 				acks := []raftgroup.Acks{raftgroup.AcksAll, raftgroup.AcksAll, raftgroup.AcksLeader, raftgroup.AcksNone}[rng.IntN(4)]
 				record++
 				size := rng.IntN(2000)
 				if rng.IntN(8) == 0 {
 					size = rng.IntN(40_000) // larger than a message, and straight into the segment
 				}
-				c.Propose(r, raftgrouptest.Batch(fmt.Appendf(make([]byte, size), "record %d", record)), acks)
+				b := raftgrouptest.Batch(fmt.Appendf(make([]byte, size), "record %d", record))
+				if seed%4 == 1 && rng.IntN(100) == 0 {
+					b = unknown
+				}
+				c.Propose(r, b, acks)
 			}
 		}
 	}
+	c.Net.SetFaults(raftgrouptest.Faults{Lend: 60 * time.Millisecond})
+	c.Net.SetFilter(func(from, to id.Node, g id.Group, m *raftpb.Message) bool {
+		for _, e := range m.GetEntries() { // what does not check would be dropped by the receiver, and come again: nobody would notice
+			if m.GetType() == raftpb.MsgApp && e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 && batch.Check(e.GetData()) != nil {
+				c.Witness.Problem("node %d sends entry %d of group %d to node %d with garbage for a batch", from, e.GetIndex(), g, to)
+			}
+		}
+		return true
+	})
 	var down []id.Node
 	var others sync.WaitGroup
 	defer others.Wait()
 	for range steps {
-		switch rng.IntN(14) {
+		switch rng.IntN(24) {
 		case 0:
-			c.Net.SetFaults(raftgrouptest.Faults{Drop: rng.Float64() * 0.3, Duplicate: rng.Float64() * 0.3, Delay: time.Duration(rng.IntN(40)) * time.Millisecond})
+			c.Net.SetFaults(raftgrouptest.Faults{
+				Drop: rng.Float64() * 0.3, Duplicate: rng.Float64() * 0.3,
+				Delay: time.Duration(rng.IntN(40)) * time.Millisecond, Lend: time.Duration(rng.IntN(60)) * time.Millisecond,
+			})
 		case 1:
-			c.Net.SetFaults(raftgrouptest.Faults{})
+			c.Net.SetFaults(raftgrouptest.Faults{Lend: 60 * time.Millisecond})
 		case 2:
 			c.Net.Isolate(any(), nodes...)
 		case 3:
@@ -124,6 +145,10 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 				r.Campaign()
 			}
 		case 10:
+			if n := any(); seed%4 == 1 { // for what it applies next; what is halted goes on with its next start
+				w.releases.set(rng.IntN(3) == 0, n)
+			}
+		case 11:
 			if n := c.Nodes[any()]; n.Host != nil {
 				for _, l := range n.Store.Logs() {
 					n.Host.Cut(l.Group(), l.Replica())
@@ -153,7 +178,7 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 				others.Go(func() { readIndex(c, r) })
 			}
 		}
-		for range rng.IntN(4) {
+		for range rng.IntN(12) {
 			propose()
 			pause(time.Duration(rng.IntN(3000)) * time.Microsecond)
 		}
@@ -170,6 +195,15 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 		}
 	}
 	w.heal()
+	w.releases.set(false, nodes...)
+	for _, n := range nodes {
+		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
+			if r := c.Group(n, g); r != nil && standingOf(r) == raftgroup.Halted {
+				require.NoError(t, c.Stop(n))
+				require.NoError(t, c.Start(n))
+			}
+		}
+	}
 	pause(5 * time.Second) // until the last round that took long is forgotten
 	c.TellConditions()
 }
@@ -225,7 +259,7 @@ func pause(d time.Duration) {
 	<-timer.C
 }
 
-var chaosRuns = flag.Int("chaos.runs", 40, "seeds of TestChaos")
+var chaosRuns = flag.Int("chaos.runs", 30, "seeds of TestChaos")
 
 func TestChaos(t *testing.T) {
 	runs := *chaosRuns
@@ -254,7 +288,7 @@ func TestChaos(t *testing.T) {
 
 // The same on the real wal over a simulated disk, which loses power with each crash.
 func TestChaosOnWal(t *testing.T) {
-	runs := *chaosRuns / 4
+	runs := *chaosRuns / 6
 	if testing.Short() {
 		runs = min(runs, 2)
 	}
@@ -266,11 +300,11 @@ func TestChaosOnWal(t *testing.T) {
 				d := raftgrouptest.NewWalDisk(seed ^ uint64(n)<<8)
 				d.Options = wal.Options{
 					JournalFileBytes: 256 << 10, CheckpointBytes: 512 << 10, CheckpointInterval: 5 * time.Second,
-					DirectAppendBytes: 4 << 10, SegmentBytes: 128 << 10, CacheBytes: 8 << 20, ReserveBytes: 1,
+					DirectAppendBytes: 4 << 10, SegmentBytes: 128 << 10, CacheBytes: 64 << 10, ReserveBytes: 1,
 				}
 				return d
 			}
-			runChaos(t, config, &ward{}, seed, 40)
+			runChaos(t, config, &ward{}, seed, 80)
 		})
 	}
 }
@@ -284,6 +318,7 @@ func chaosConfig(seed uint64, rng *rand.Rand) raftgrouptest.Config {
 }
 
 func runChaos(t *testing.T, config raftgrouptest.Config, w *ward, seed uint64, steps int) {
+	config.Machine = w.releases.machine
 	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
 		chaos(t, c, w, seed, steps)
 		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
@@ -305,7 +340,7 @@ func runChaos(t *testing.T, config raftgrouptest.Config, w *ward, seed uint64, s
 			sameLogs(t, c, g)
 		}
 		require.Greater(t, acked, 0)
-		t.Logf("%d nodes, %d groups, %d batches acknowledged", c.Config.Nodes, c.Config.Groups, acked)
+		t.Logf("%d nodes, %d groups, %d batches acknowledged, %d messages lent", c.Config.Nodes, c.Config.Groups, acked, c.Net.Lent)
 	})
 }
 

@@ -43,8 +43,15 @@
 //
 // # Failure
 //
-// A panic in Raft's code, or a message that only a replica which lost data can receive, stops that one replica: its waiters
-// fail, it takes part in nothing any more, and [Options].OnGroupFailed is told. The process goes on.
+// What breaks one replica ends that one, and the process goes on. [Standing] has a word for each way:
+//
+//   - halted: the machine does not know an entry ([Machine].Apply). The replica follows and votes, applies nothing further, and leads only
+//     where nobody else can: halt.go.
+//   - stopped: Raft panicked, or something does not fit. It takes part in nothing until the node is started again: ending.go.
+//   - refused: it received a message that only a replica which lost data can receive. It is mute at once, and reported when the store has
+//     its refusal, durably: refusing.go. It never comes back.
+//
+// Of the last two [Options].OnGroupFailed is told.
 //
 // # Snapshots
 //

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -19,21 +20,30 @@ func (g *Group) recovered() {
 	case raftPanic:
 		g.breakDown(p)
 	default:
-		g.breakDown(fmt.Errorf("panic in raft: %v\n%s", p, debug.Stack()))
+		g.h.o.Logger.Error("panic in raft", "group", uint64(g.id), "replica", uint64(g.replica), "panic", p, "stack", string(debug.Stack()))
+		g.breakDown(fmt.Errorf("panic in raft: %v", p))
 	}
 }
 
-// breakDown notes that the replica cannot go on; work finishes it off.
+// breakDown notes that the replica cannot go on; work finishes it off. From now on nothing leaves it.
 func (g *Group) breakDown(cause error) {
 	if g.broken == nil {
 		g.broken = cause
+		g.mute.Store(true)
 		if g.rn != nil {
 			g.touch()
 		}
 	}
 }
 
-// errLostEntries says that a leader counts on entries that the replica does not have.
+// errLostEntries says that a leader counts on entries that the replica does not have. Nothing else that breaks a replica shows that its
+// log is not what it acknowledged, so this alone is for good:
+//
+//   - Whatever Raft panics about of what is in the log, all replicas meet alike, and so does everybody whose leader sends entries that do
+//     not fit. Refusing them all would be the end of the partition, and it may be the leader's log that is wrong.
+//   - What is guessed or handed over wrongly in this process is found before it is stored or sent.
+//
+// These stop the replica as long as the process lives: the log is what it was, and its acknowledgements are true.
 type errLostEntries struct{ commit, last id.Index }
 
 // Error implements error.
@@ -41,26 +51,60 @@ func (e errLostEntries) Error() string {
 	return fmt.Sprintf("the leader knows entry %d to be stored here, but the log ends at %d: acknowledged data was lost", e.commit, e.last)
 }
 
-// fail stops the replica for good. It stays in the worker's list so that cuts of its log can still be taken: without them the
-// journal could not let go of what it holds for it.
-func (g *Group) fail(cause error) {
+// stop is called for a replica that broke, after the submission of what it did before. One that lost entries fails when it is refused,
+// durably: its votes and acknowledgements must not come back with a restart.
+func (g *Group) stop() {
+	if g.closed || g.ended {
+		return
+	}
+	var lost errLostEntries
+	if !errors.As(g.broken, &lost) {
+		g.fail(Stopped, g.broken)
+		return
+	}
+	g.stands(Stopped, &FailedError{Group: g.id, Replica: g.replica, Cause: g.broken})
+	g.endAll(&FailedError{Group: g.id, Replica: g.replica, Refused: true, Cause: g.broken})
+	g.h.refuser.add(g, g.broken)
+}
+
+// fail reports the replica as stopped or refused. It stays in the worker's list so that cuts of its log can still be taken: without them
+// the journal could not let go of what it holds for it.
+func (g *Group) fail(s Standing, cause error) {
 	if g.closed || g.failed.Load() {
 		return
 	}
 	g.breakDown(cause)
 	g.failed.Store(true)
 	g.w.n.failed.Add(1)
-	err := &FailedError{Group: g.id, Replica: g.replica, Cause: cause}
-	g.h.o.Logger.Error("replica stopped", "group", uint64(g.id), "replica", uint64(g.replica), "error", cause)
+	err := &FailedError{Group: g.id, Replica: g.replica, Refused: s == Refused, Cause: cause}
+	g.stands(s, err)
+	g.h.o.Logger.Error("replica "+s.String(), "group", uint64(g.id), "replica", uint64(g.replica), "error", cause)
+	g.endAll(err)
+	g.h.o.OnGroupFailed(g, err)
+}
+
+// whyBroken is what callers of a broken replica are told.
+func (g *Group) whyBroken() error {
+	if s, err := g.Standing(); s == Stopped || s == Refused {
+		return err
+	}
+	return &FailedError{Group: g.id, Replica: g.replica, Cause: g.broken} // in this very turn
+}
+
+// endAll ends what waits, once.
+func (g *Group) endAll(err error) {
+	if g.ended {
+		return
+	}
+	g.ended = true
 	g.endWaiting(0, err)
 	g.failPending(err)
 	g.answerUnwaiting()
 	g.endRequests(err)
 	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
-	g.h.o.OnGroupFailed(g, err)
 }
 
-// Failed tells whether the replica was stopped for good, or closed: it knows nothing of its group any more.
+// Failed tells whether the replica was stopped or refused, or closed: it knows nothing of its group any more.
 func (g *Group) Failed() bool { return g.failed.Load() }
 
 // close ends the group's life on its worker.
@@ -73,6 +117,9 @@ func (g *Group) close(err error) {
 	if g.role == Leader {
 		g.w.n.leading.Add(-1)
 		g.role = Follower
+	}
+	if g.halted != nil {
+		g.w.n.halted.Add(-1)
 	}
 	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
 	g.endWaiting(0, err)

@@ -106,7 +106,7 @@ func (g *Group) failover() {
 	if !mine || own == Stalled {
 		return // a learner waits, and so does who could not even vote for himself
 	}
-	if g.log.Condemned() != 0 {
+	if g.unfit() {
 		rank = survivors // behind all others
 	}
 	delay := failoverDelay + rand.N(failoverDraw) + time.Duration(rank)*failoverStep

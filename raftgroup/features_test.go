@@ -467,7 +467,7 @@ func TestReplicaThatLostEntriesStops(t *testing.T) {
 			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(raftgrouptest.ReplicaOf(1, victim))),
 			Term: new(uint64(term)), Commit: new(uint64(leader.Log().LastIndex()) + 5),
 		})
-		stopped(t, c, victim, "acknowledged data was lost")
+		stopped(t, c, victim, "acknowledged data was lost", "replace it by a new replica")
 		propose(t, c, leader, 10, 10)
 		propose(t, c, c.Leader(2), 10, 10)
 		c.Nodes[victim].Host.Cut(1, raftgrouptest.ReplicaOf(1, victim)) // still possible
@@ -486,20 +486,20 @@ func TestPanicInRaftStopsOneReplica(t *testing.T) {
 		var failed *raftgroup.FailedError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, leader.Replica(), failed.Replica)
-		stopped(t, c, 1, "removed all voters")
+		stopped(t, c, 1, "removed all voters", "it takes part again when its node is started again")
 		propose(t, c, c.Leader(2), 10, 10)
 	})
 }
 
 // stopped checks that group 1's replica on a node has stopped, and why.
-func stopped(t *testing.T, c *raftgrouptest.Cluster, node id.Node, reason string) {
+func stopped(t *testing.T, c *raftgrouptest.Cluster, node id.Node, reason, remedy string) {
 	t.Helper()
 	var problems []string
 	require.True(t, raftgrouptest.Until(time.Second, func() bool { problems = c.Witness.Take(); return len(problems) > 0 }))
 	require.Equal(t, uint64(1), c.Nodes[node].Host.Metrics().Failed)
 	require.Len(t, problems, 1)
 	require.Contains(t, problems[0], reason)
-	require.Contains(t, problems[0], "replace it by a new replica")
+	require.Contains(t, problems[0], remedy)
 	_, err := c.Group(node, 1).ReadIndex(context.Background())
 	var failed *raftgroup.FailedError
 	require.ErrorAs(t, err, &failed)
@@ -593,13 +593,13 @@ func (d *doctored) Unwrap() raftgroup.Log { return d.Log }
 // quiet is a machine that does nothing.
 type quiet struct{}
 
-func (quiet) Admit(id.Index, id.Term, batch.Batch) raftgroup.Admission { return raftgroup.Accept() }
-func (quiet) Append(id.Index, id.Term, batch.Batch)                    {}
-func (quiet) Truncate(id.Index)                                        {}
-func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) any       { return nil }
-func (quiet) Committed(id.Offset)                                      {}
-func (quiet) Leader(raftgroup.LeaderChange)                            {}
-func (quiet) View() []byte                                             { return nil }
+func (quiet) Admit(id.Index, id.Term, batch.Batch) raftgroup.Admission    { return raftgroup.Accept() }
+func (quiet) Append(id.Index, id.Term, batch.Batch)                       {}
+func (quiet) Truncate(id.Index)                                           {}
+func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) (any, error) { return nil, nil }
+func (quiet) Committed(id.Offset)                                         {}
+func (quiet) Leader(raftgroup.LeaderChange)                               {}
+func (quiet) View() []byte                                                { return nil }
 
 // TestRetryWaitsForMinInSync sends a batch again that is committed and not yet on as many replicas as min.insync.replicas asks for.
 func TestRetryWaitsForMinInSync(t *testing.T) {

@@ -30,6 +30,8 @@ type Group struct {
 	appliedIndex atomic.Uint64
 	peers        atomic.Pointer[peers]
 	failed       atomic.Bool
+	standing     atomic.Pointer[standing]
+	mute         atomic.Bool // it broke: nothing leaves any more, whatever was promised before
 
 	// pendingBytes counts what is proposed and not applied, or not refused. Anyone adds, the worker subtracts.
 	pendingBytes atomic.Int64
@@ -42,7 +44,8 @@ type Group struct {
 	slot    int
 	dirty   bool
 	closed  bool
-	broken  error // why the replica stopped for good
+	broken  error // why the replica takes part in nothing any more
+	ended   bool  // who waited was told so
 
 	term   id.Term
 	role   Role
@@ -52,15 +55,16 @@ type Group struct {
 	commit id.Index
 	// committing is a commit index that waits for the submission of the entries it covers. 0: none.
 	committing id.Index
-	applied    id.Index
+	applied    id.Index // by the machine
+	// handled is what Raft was told to be applied: membership is as of it. It is applied, or more when the replica is halted.
+	handled id.Index
+	halted  *HaltedError // nil: the machine follows
 	// [admitted, ...]: entries that the next Ready holds and the machine has admitted. 0: none.
 	admitted    id.Index
-	admittedLEO id.Offset // after the last of them
-	// unready says that a membership change was proposed since the last Ready, so that the next index is not known.
-	unready  bool
-	voted    wal.HardState // term and vote that were submitted last; its commit index is always 0
-	inFlight int           // appends in the store
-	takes    bool          // a message was let in by the door that has let no other in since the last Ready
+	admittedLEO id.Offset     // after the last of them
+	voted       wal.HardState // term and vote that were submitted last; its commit index is always 0
+	inFlight    int           // appends in the store
+	takes       bool          // a message was let in by the door that has let no other in since the last Ready
 	// fresh are proposals that were stepped since the last Ready, in the order of their entries; see handle.
 	fresh []*Proposal
 	// unwaiting are AcksNone proposals whose batches are not submitted yet.
@@ -113,6 +117,7 @@ func newGroup(h *Host, s Spec) *Group {
 	delete(p, s.Replica)
 	g.peers.Store(&p)
 	g.lead.Store(&LeaderChange{Node: id.NoNode})
+	g.stands(Working, nil)
 	return g
 }
 
@@ -156,12 +161,13 @@ func (g *Group) more() bool {
 	if g.closed || g.broken != nil {
 		return false
 	}
-	return g.rn.HasReady() || g.change != nil && !g.change.proposed && g.canPropose()
+	waits := len(g.pending) > 0 && g.w.budget > 0 || g.change != nil && !g.change.proposed
+	return g.rn.HasReady() || waits && g.canPropose()
 }
 
 // work proposes what waits and works one Ready off.
 func (g *Group) work() {
-	if g.closed || g.failed.Load() {
+	if g.closed || g.ended {
 		return
 	}
 	if g.broken == nil {
@@ -201,6 +207,7 @@ func (g *Group) tick() {
 	if g.role == Leader {
 		g.leaderTick()
 		g.yield()
+		g.standDown()
 	}
 	if g.transfer != nil {
 		g.transferTick()
@@ -219,8 +226,8 @@ func (g *Group) tick() {
 // takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
 // every answer.
 func (g *Group) takeCut() {
-	if g.closed || g.confUnknown || g.rn == nil {
-		g.log.DeclineCut()
+	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil {
+		g.log.DeclineCut() // of a halted replica the last one stands, from which a release that can follow goes on
 		return
 	}
 	g.w.n.cuts.Add(1)

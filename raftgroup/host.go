@@ -52,6 +52,7 @@ type Host struct {
 	o       Options
 	workers []*worker
 	readers readers
+	refuser *refuser
 
 	condition      condition
 	draining       atomic.Bool  // takes no leaderships any more
@@ -75,6 +76,7 @@ func New(o Options) (*Host, error) {
 	h := &Host{o: o, groups: make(map[id.Group]*Group)}
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
+	h.refuser = newRefuser()
 	h.answered.jobs = make([]completed, o.Workers)
 	h.judge(time.Now())
 	for i := range o.Workers {
@@ -105,6 +107,7 @@ func (h *Host) Close() error {
 		<-w.done
 	}
 	h.readers.close()
+	h.refuser.close()
 	return nil
 }
 

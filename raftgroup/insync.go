@@ -171,6 +171,7 @@ func (g *Group) status() Status {
 		Commit: g.commit, Applied: g.applied, Last: g.last, HW: g.HighWatermark(), LEO: g.leo,
 		Joint: len(g.confState.VotersOutgoing) > 0,
 	}
+	s.Standing, s.Trouble = g.Standing()
 	if g.role == Leader {
 		g.refreshInSync()
 	}

@@ -6,7 +6,8 @@ import "sync/atomic"
 type Metrics struct {
 	Groups           int    // replicas open now
 	Leading          int    // of these, leading now
-	Failed           uint64 // replicas stopped for good
+	Halted           int    // of these, halted
+	Failed           uint64 // replicas that stopped or were refused
 	Turns            uint64 // turns of all workers
 	Readies          uint64 // Readies worked off
 	Submissions      uint64 // calls of LogStore.Submit
@@ -39,7 +40,7 @@ type Metrics struct {
 
 // counters are a worker's. Other goroutines only add to received, dropped, refused and sent.
 type counters struct {
-	leading                                                             atomic.Int64
+	leading, halted                                                     atomic.Int64
 	failed, turns, readies, submissions, appends                        atomic.Uint64
 	proposals, proposalSteps, proposedBytes, refused                    atomic.Uint64
 	committed, applied, received                                        atomic.Uint64
@@ -69,6 +70,7 @@ func (h *Host) Metrics() Metrics {
 
 func (c *counters) addTo(m *Metrics) {
 	m.Leading += int(c.leading.Load())
+	m.Halted += int(c.halted.Load())
 	for _, x := range []struct {
 		to   *uint64
 		from *atomic.Uint64

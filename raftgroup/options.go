@@ -68,8 +68,8 @@ type Options struct {
 	// TurnDone is called at the end of each turn, on its goroutine: for what is better done once for all proposals that were answered
 	// than for each of them. It must not block. Several workers may call it at the same time.
 	TurnDone func()
-	// OnGroupFailed is told of each replica that stopped for good, with a *FailedError; called in a turn of its worker, must
-	// not block.
+	// OnGroupFailed is told of each replica that stopped, or is refused, which is durable then, with a *FailedError; called in a turn of
+	// its worker, must not block.
 	OnGroupFailed func(*Group, error)
 	// Logger takes what Raft does to groups at the debug level, and failures. nil drops all.
 	Logger *slog.Logger

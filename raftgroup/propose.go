@@ -101,10 +101,12 @@ func (pr *proposer) reset() {
 	}
 }
 
-// canPropose tells whether the index that a proposal gets is known: the replica leads in the term that it has told everybody
-// of, and all that Raft appended has come out of a Ready. It is so at the beginning of nearly every turn.
+// canPropose tells whether the index that a proposal gets is known: the replica leads in the term that it has told everybody of, and
+// nothing is pending in Raft. A pending Ready may hold entries that Raft appended of its own: a leader's first one, the one that leaves a
+// joint configuration, an empty one in place of a change that it refuses. Nobody is told of these, and there may be others in a later Raft:
+// so any Ready is taken first, and what waits is proposed in the next round of the same turn.
 func (g *Group) canPropose() bool {
-	if g.role != Leader || g.unready {
+	if g.role != Leader || g.rn.HasReady() {
 		return false
 	}
 	st := g.rn.BasicStatus()
@@ -122,6 +124,10 @@ func (g *Group) proposePending() {
 	}
 	if g.role != Leader {
 		g.failPending(&NotLeaderError{Leader: g.nodeOf(g.leader)})
+		return
+	}
+	if g.halted != nil {
+		g.failPending(g.halted)
 		return
 	}
 	if !g.canPropose() {

@@ -78,7 +78,9 @@ func (g *Group) cutAt(i id.Index) bool {
 	if i == g.last+1 {
 		return true
 	}
-	g.machine.Truncate(i)
+	if g.halted == nil {
+		g.machine.Truncate(i)
+	}
 	g.endWaiting(i, &NotLeaderError{Leader: g.nodeOf(g.leader)})
 	g.cutLoans(i)
 	g.leo = g.log.OffsetAt(i)
@@ -130,7 +132,6 @@ func (g *Group) setLeader(l LeaderChange) {
 // noteEntries tells the machine of new entries, and checks that their offsets go on where the log ends: a replica whose log
 // differs from its leader's must not add to it.
 func (g *Group) noteEntries(entries []*raftpb.Entry) bool {
-	g.unready = false
 	for _, e := range entries {
 		index := id.Index(e.GetIndex())
 		if index != g.last+1 {
@@ -148,7 +149,7 @@ func (g *Group) noteEntries(entries []*raftpb.Entry) bool {
 				return false
 			}
 			g.leo = b.NextOffset()
-			if g.admitted == 0 || index < g.admitted {
+			if g.halted == nil && (g.admitted == 0 || index < g.admitted) {
 				g.machine.Append(index, id.Term(e.GetTerm()), b)
 			}
 		}
@@ -245,7 +246,7 @@ func appendDone(a *wal.Append) {
 	j := a.Owner.(*appendJob)
 	g := j.group
 	for _, m := range j.responses {
-		if id.Replica(m.GetTo()) != g.replica && !g.failed.Load() && g.send(m, nil) {
+		if id.Replica(m.GetTo()) != g.replica && !g.mute.Load() && !g.failed.Load() && g.send(m, nil) {
 			g.h.answered.sent = true
 		}
 	}
@@ -356,7 +357,7 @@ func (g *Group) apply(m *raftpb.Message) {
 		}
 	}
 	g.appliedIndex.Store(uint64(g.applied))
-	g.uncharge(g.applied)
+	g.uncharge(g.handled)
 	for _, r := range m.GetResponses() {
 		_ = g.step(r)
 	}
@@ -364,8 +365,8 @@ func (g *Group) apply(m *raftpb.Message) {
 
 func (g *Group) applyEntry(e *raftpb.Entry) {
 	index, term, kind := id.Index(e.GetIndex()), id.Term(e.GetTerm()), walKind(e)
-	if index != g.applied+1 {
-		g.breakDown(fmt.Errorf("entry %d is to be applied after entry %d", index, g.applied))
+	if index != g.handled+1 {
+		g.breakDown(fmt.Errorf("entry %d is to be applied after entry %d", index, g.handled))
 		return
 	}
 	if kind == wal.KindConfChange || kind == wal.KindConfChangeV2 {
@@ -373,12 +374,9 @@ func (g *Group) applyEntry(e *raftpb.Entry) {
 			return
 		}
 	}
-	value := g.machine.Apply(index, term, kind, e.GetData())
-	g.applied = index
-	g.w.n.applied.Add(1)
-	for w, ok := g.onApply.popTo(index); ok; w, ok = g.onApply.popTo(index) {
-		w.p.Result.Value = value
-		g.finish(w, w.index == index && w.term == term)
+	g.handled = index
+	if g.halted == nil {
+		g.show(e, index, term, kind)
 	}
 	g.changeApplied(index, term, kind)
 }

@@ -24,7 +24,7 @@ func (h *Host) Step(from id.Node, group id.Group, m *raftpb.Message, data Loan) 
 // step leaves a message in the inbox of the group that it is for and returns that, or drops it.
 func (h *Host) step(from id.Node, group id.Group, m *raftpb.Message, data Loan) *Group {
 	g := h.Group(group)
-	if g == nil || uint64(g.replica) != m.GetTo() || g.failed.Load() {
+	if g == nil || uint64(g.replica) != m.GetTo() || g.failed.Load() || g.mute.Load() {
 		h.droppedUnknown.Add(1)
 	} else if g.queueMessage(from, m, data) {
 		return g
@@ -148,7 +148,7 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 			g.declinedBy(sender, id.Term(m.GetTerm()))
 			return
 		}
-		if g.h.draining.Load() || g.log.Condemned() != 0 {
+		if g.h.draining.Load() || g.unfit() {
 			g.decline(m)
 			return
 		}
@@ -171,7 +171,7 @@ func (g *Group) acceptable(m *raftpb.Message) bool {
 		if id.Term(m.GetTerm()) < g.term || id.Index(m.GetCommit()) <= g.last {
 			return true
 		}
-		if mb := g.member(id.Replica(m.GetFrom())); mb == nil {
+		if !g.plausible(m) {
 			return false
 		}
 		// A leader tells no commit index that this replica has not acknowledged. It did, in an earlier life.
@@ -183,4 +183,17 @@ func (g *Group) acceptable(m *raftpb.Message) bool {
 		return g.role == Leader // forwarded on and on otherwise, when two replicas take each other for the leader
 	}
 	return true
+}
+
+// maxLost bounds how many entries a replica is believed to have lost. It would take years to write as many.
+const maxLost = 1 << 38
+
+// plausible tells whether a heartbeat that says that the replica lost entries can be true: it is of a member, of the leader of that term,
+// and of a log that somebody may have. Who believes it takes this replica out for good.
+func (g *Group) plausible(m *raftpb.Message) bool {
+	from := id.Replica(m.GetFrom())
+	if g.member(from) == nil || id.Index(m.GetCommit())-g.last > maxLost {
+		return false
+	}
+	return id.Term(m.GetTerm()) > g.term || g.leader == id.NoReplica || g.leader == from
 }

@@ -104,9 +104,9 @@ func (g *Group) Campaign() {
 	})
 }
 
-// Abandon stops the replica for good, as if it had failed by itself: its log is not to be relied on any more. Whoever wants another to
-// lead has handed the leadership over before.
-func (g *Group) Abandon(cause error) { g.post(func() { g.fail(cause) }) }
+// Abandon ends a replica whose log was refused, durably, as if it had found out by itself. Whoever wants another to lead has handed the
+// leadership over before.
+func (g *Group) Abandon(cause error) { g.post(func() { g.fail(Refused, cause) }) }
 
 // await returns what arrives at result, or the error that ends the waiting.
 func (g *Group) await(ctx context.Context, result <-chan error) error {
@@ -128,7 +128,7 @@ func (g *Group) ask(ctx context.Context, request func(result chan error)) error 
 		case g.closed:
 			result <- ErrClosed
 		case g.broken != nil:
-			result <- &FailedError{Group: g.id, Replica: g.replica, Cause: g.broken}
+			result <- g.whyBroken()
 		default:
 			request(result)
 			g.touch()
@@ -208,7 +208,7 @@ func (g *Group) transferTick() {
 // declinedFor is how long a member that declined to lead is not asked again.
 const declinedFor = time.Minute
 
-// decline answers a MsgTimeoutNow with one that is rejected, which Raft does not have and is not shown: a replica whose log is condemned,
+// decline answers a MsgTimeoutNow with one that is rejected, which Raft does not have and is not shown: a replica that is not fit to lead,
 // or whose node stops, could only hand over again. Without the answer the leader would wait for the end of the transfer, and proposals
 // with it. Where nobody else is left, timers elect the replica all the same.
 func (g *Group) decline(m *raftpb.Message) {
@@ -240,7 +240,7 @@ func (g *Group) declinedBy(r id.Replica, term id.Term) {
 }
 
 func errDeclined(r id.Replica) error {
-	return fmt.Errorf("%w: replica %d declines: its node stops, or its log is condemned", ErrTransferFailed, r)
+	return fmt.Errorf("%w: replica %d declines: its node stops, its log is condemned, or it is halted", ErrTransferFailed, r)
 }
 
 // declines tells whether a member has declined to lead a while ago.
@@ -357,7 +357,6 @@ func (g *Group) proposeChange() {
 	default:
 		c.proposed, c.index, c.term = true, g.last+1, g.term
 	}
-	g.unready = true
 }
 
 func (g *Group) endChange(err error) {
@@ -415,9 +414,6 @@ func (g *Group) applyConfChange(kind wal.EntryKind, data []byte) bool {
 	g.rebuildMembers()
 	if g.role == Leader {
 		g.refreshInSync()
-		// Once this is applied Raft appends the entry that leaves the joint configuration, so the next index is not known before the
-		// next Ready, which has it.
-		g.unready = g.unready || cs.GetAutoLeave()
 	}
 	return true
 }

@@ -19,8 +19,11 @@ type Status struct {
 	Last    id.Index
 	HW, LEO id.Offset
 	// Joint tells that a membership change is half done.
-	Joint   bool
-	Members []MemberStatus
+	Joint bool
+	// Standing says whether the replica works, and Trouble why not.
+	Standing Standing
+	Trouble  error
+	Members  []MemberStatus
 }
 
 // MemberStatus is one member of a group.

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"context"
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal"
@@ -27,6 +28,9 @@ type Log interface {
 	DeclineCut()
 	// Condemned says what the log cannot do any more; 0: it is whole.
 	Condemned() wal.Condemnation
+	// Refuse takes the replica out for good: when it returns that is durable, and the store does not give the log out again. It may be
+	// called by anybody, and waits for the disk.
+	Refuse(ctx context.Context, reason string) error
 }
 
 // LogStore is what a host asks of the store behind its logs. *wal.Store is one.

@@ -271,7 +271,7 @@ func (w *worker) submitAll() {
 func (w *worker) failBroken() {
 	for i, g := range w.failing {
 		w.failing[i] = nil
-		g.fail(g.broken)
+		g.stop()
 	}
 	w.failing = w.failing[:0]
 }

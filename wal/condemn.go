@@ -196,6 +196,9 @@ func (s *Store) report() {
 // Condemned returns what the log was condemned for since the store was opened; 0: nothing.
 func (l *Log) Condemned() Condemnation { return Condemnation(l.condemned.Load()) }
 
+// Refuse is Store.Refuse, for the log's owner.
+func (l *Log) Refuse(ctx context.Context, reason string) error { return l.s.Refuse(ctx, l, reason) }
+
 // Refuse takes a replica out for good: when it returns that is durable, and no later start opens the log. The log stays open, for its
 // owner to stop submitting to it; its files stay until it is deleted.
 func (s *Store) Refuse(ctx context.Context, l *Log, reason string) error {

@@ -10,6 +10,7 @@ import (
 type Loan struct {
 	refs   atomic.Int32
 	chunks []*chunk
+	ended  func() // nil: nobody wants to know
 }
 
 var loans = sync.Pool{New: func() any { return new(Loan) }}
@@ -30,6 +31,9 @@ func (l *Loan) add(c *chunk) {
 	l.chunks = append(l.chunks, c)
 }
 
+// AtEnd has ended called with the last release. It is for stores that are not wal's, and called before anybody else has the loan.
+func (l *Loan) AtEnd(ended func()) { l.ended = ended }
+
 // Retain adds a reference. The caller has one.
 func (l *Loan) Retain() { l.refs.Add(1) }
 
@@ -46,5 +50,9 @@ func (l *Loan) Release() {
 		l.chunks[i] = nil
 	}
 	l.chunks = l.chunks[:0]
+	if l.ended != nil {
+		l.ended()
+		l.ended = nil
+	}
 	loans.Put(l)
 }

@@ -20,8 +20,9 @@ type Config struct {
 	MinInSync     int
 	Options       raftgroup.Options // what is zero takes the defaults; Node, Store and Transport are set
 	Disk          func(node id.Node) Disk
-	Campaign      raftgroup.CampaignHint // of the first member of each group
-	Vital         id.Group               // is vital; 0: none
+	Campaign      raftgroup.CampaignHint  // of the first member of each group
+	Vital         id.Group                // is vital; 0: none
+	Machine       func(id.Node, *Machine) // is shown each machine before its replica is opened; nil: nobody is
 }
 
 // Cluster is a few hosts on a Network, each with its Disk. It is driven by one goroutine.
@@ -53,6 +54,7 @@ func NodeOf(r id.Replica) id.Node { return id.Node(r % 100) }
 // NewCluster starts all nodes with all groups open.
 func NewCluster(c Config) (*Cluster, error) {
 	cl := &Cluster{Config: c, Net: NewNetwork(c.Seed), Witness: NewWitness(), Nodes: make(map[id.Node]*Node)}
+	cl.Net.Problem = cl.Witness.Problem
 	for i := 1; i <= c.Nodes; i++ {
 		n := &Node{ID: id.Node(i)}
 		if c.Disk != nil {
@@ -147,6 +149,9 @@ func (c *Cluster) OpenGroup(node id.Node, l raftgroup.Log, members []raftgroup.M
 	who := fmt.Sprintf("replica %d of group %d", l.Replica(), l.Group())
 	m := NewMachine(c.Witness, who, l.Group(), l.Start(), l.State())
 	n.Machines[l.Group()] = m
+	if c.Config.Machine != nil {
+		c.Config.Machine(node, m)
+	}
 	spec := raftgroup.Spec{
 		Group: l.Group(), Replica: l.Replica(), Members: members, Log: l, Machine: m, MinInSync: c.Config.MinInSync,
 		Vital: c.Config.Vital == l.Group(),

@@ -41,9 +41,12 @@ type MemDisk struct {
 	Pressure func() wal.Pressure
 	// Condemned says which logs are condemned. nil: none.
 	Condemned func(g id.Group) wal.Condemnation
+	// Refuse is called before a refusal is stored, which fails if it does. nil: none fails.
+	Refuse func(g id.Group) error
 	// Resident is how many of the last entries of a log are in memory; what is older must be read. 0: all.
 	Resident int
-	// Poison overwrites what Entries returned when the log is released, as an unlucky reuse of memory would.
+	// Poison overwrites what Entries returned when the log is released, and what Submit made of an append when its loan ends, as an unlucky
+	// reuse of memory would.
 	Poison bool
 	// LoseAll keeps nothing at a crash that was not durable.
 	LoseAll bool
@@ -64,6 +67,7 @@ type memSaved struct {
 	entries []wal.Entry
 	hs      wal.HardState
 	state   wal.State
+	refused string // why; empty: it is not
 }
 
 func (s *memSaved) append(a *memAppend) {
@@ -87,7 +91,9 @@ type memAppend struct {
 func (d *MemDisk) Open() (Store, error) {
 	s := &memStore{disk: d, logs: make(map[id.Group]*memLog), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	for g, saved := range d.saved {
-		s.logs[g] = newMemLog(s, saved)
+		if saved.refused == "" {
+			s.logs[g] = newMemLog(s, saved)
+		}
 	}
 	d.open = s
 	go s.commit()
@@ -134,11 +140,21 @@ type memStore struct {
 	cuts    func(*wal.Log)
 }
 
+// Refused returns why the log of a group is refused; empty: it is not.
+func (d *MemDisk) Refused(g id.Group) string {
+	d.open.mu.Lock()
+	defer d.open.mu.Unlock()
+	if saved := d.saved[g]; saved != nil {
+		return saved.refused
+	}
+	return ""
+}
+
 // Create implements Store.
 func (s *memStore) Create(_ context.Context, spec wal.Spec) (raftgroup.Log, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.logs[spec.Group]; ok {
+	if s.disk.saved[spec.Group] != nil { // refused ones too
 		return nil, wal.ErrExists
 	}
 	saved := &memSaved{spec: spec, hs: spec.HardState, state: spec.State}
@@ -185,6 +201,9 @@ func (s *memStore) Submit(appends []*wal.Append) {
 				a.Entries[i].Data = e.Data
 			}
 		}
+		if a.Loan != nil && s.disk.Poison {
+			lend(a)
+		}
 		l.submit(q.entries)
 		queued[i] = q
 	}
@@ -192,6 +211,22 @@ func (s *memStore) Submit(appends []*wal.Append) {
 	s.queue = append(s.queue, queued...)
 	s.mu.Unlock()
 	s.signal()
+}
+
+// lend gives an append copies of its batches that last as long as its loan.
+func lend(a *wal.Append) {
+	lent := make([][]byte, len(a.Entries))
+	for i := range a.Entries {
+		lent[i] = slices.Clone(a.Entries[i].Data)
+		a.Entries[i].Data = lent[i]
+	}
+	a.Loan.AtEnd(func() {
+		for _, b := range lent {
+			for i := range b {
+				b[i] ^= 0xa5
+			}
+		}
+	})
 }
 
 func (s *memStore) begin(at time.Time) {
@@ -456,4 +491,20 @@ func (l *memLog) Condemned() wal.Condemnation {
 		return f(l.Group())
 	}
 	return 0
+}
+
+// Refuse implements raftgroup.Log.
+func (l *memLog) Refuse(_ context.Context, reason string) error {
+	if f := l.store.disk.Refuse; f != nil {
+		if err := f(l.Group()); err != nil {
+			return err
+		}
+	}
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	if l.store.stopped {
+		return wal.ErrClosed
+	}
+	l.saved.refused = reason
+	return nil
 }

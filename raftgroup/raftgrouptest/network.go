@@ -1,6 +1,8 @@
 package raftgrouptest
 
 import (
+	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -59,6 +61,9 @@ func (b *buffer) Release() {
 type Faults struct {
 	Drop, Duplicate float64
 	Delay           time.Duration // of each message, up to this, drawn for each: messages overtake each other
+	// Lend has the data of entries that is lent kept by reference, as a lane's queue does, for up to this, and a few times twenty times as
+	// long, before it is looked at. 0: it is copied at once.
+	Lend time.Duration
 }
 
 // Network carries messages between nodes. The zero delay still delivers on a goroutine of the receiving node.
@@ -71,16 +76,31 @@ type Network struct {
 	filter func(from, to id.Node, g id.Group, m *raftpb.Message) bool
 	timers sync.WaitGroup
 	closed bool
+	lent   map[*lent]struct{}
 
-	Sent, Dropped int // read after Close, or under no load
+	// Problem is told of lent data that changed. Set before the first message.
+	Problem func(format string, args ...any)
+
+	Sent, Dropped, Lent int // read after Close, or under no load
+}
+
+// lent is a message whose entries' data somebody else owns.
+type lent struct {
+	from, to id.Node
+	group    id.Group
+	message  *raftpb.Message
+	sums     []uint32 // of the entries' data, as it was
+	data     raftgroup.Loan
 }
 
 // NewNetwork returns a network without nodes whose faults follow from seed.
 func NewNetwork(seed uint64) *Network {
 	return &Network{
-		rng:   rand.New(rand.NewPCG(seed, seed)),
-		nodes: make(map[id.Node]*mailbox),
-		cut:   make(map[[2]id.Node]bool),
+		rng:     rand.New(rand.NewPCG(seed, seed)),
+		nodes:   make(map[id.Node]*mailbox),
+		Problem: func(format string, args ...any) { panic("raftgrouptest: " + fmt.Sprintf(format, args...)) },
+		cut:     make(map[[2]id.Node]bool),
+		lent:    make(map[*lent]struct{}),
 	}
 }
 
@@ -102,12 +122,22 @@ func (n *Network) Attach(node id.Node, r Receiver) {
 	go b.run()
 }
 
-// Detach takes a node off the network.
+// Detach takes a node off the network, and gives back what it has lent.
 func (n *Network) Detach(node id.Node) {
 	n.mu.Lock()
 	b := n.nodes[node]
 	delete(n.nodes, node)
+	var given []*lent
+	for l := range n.lent {
+		if l.from == node {
+			delete(n.lent, l)
+			given = append(given, l)
+		}
+	}
 	n.mu.Unlock()
+	for _, l := range given {
+		l.data.Release()
+	}
 	if b != nil {
 		b.close()
 	}
@@ -172,21 +202,70 @@ func (n *Network) Heal() {
 func (e *Endpoint) Flush() {}
 
 // Send implements raftgroup.Transport.
-func (e *Endpoint) Send(to id.Node, g id.Group, m *raftpb.Message, _ raftgroup.Loan) {
+func (e *Endpoint) Send(to id.Node, g id.Group, m *raftpb.Message, data raftgroup.Loan) {
 	n := e.network
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.Sent++
+	if data != nil && n.faults.Lend > 0 && !n.closed && n.nodes[e.node] != nil {
+		n.lend(e.node, to, g, m, data)
+		return
+	}
+	n.pass(e.node, to, g, m)
+}
+
+// pass has a message go on its way, or not. n.mu is held.
+func (n *Network) pass(from, to id.Node, g id.Group, m *raftpb.Message) {
 	f := n.faults
-	if n.closed || n.cut[[2]id.Node{e.node, to}] || f.Drop > 0 && n.rng.Float64() < f.Drop ||
-		n.filter != nil && !n.filter(e.node, to, g, m) {
+	if n.closed || n.cut[[2]id.Node{from, to}] || f.Drop > 0 && n.rng.Float64() < f.Drop || n.filter != nil && !n.filter(from, to, g, m) {
 		n.Dropped++
 		return
 	}
-	n.deliver(e.node, to, g, m)
+	n.deliver(from, to, g, m)
 	if f.Duplicate > 0 && n.rng.Float64() < f.Duplicate {
-		n.deliver(e.node, to, g, m)
+		n.deliver(from, to, g, m)
 	}
+}
+
+// lend keeps a message, with the data of its entries by reference, and passes it on later. n.mu is held.
+func (n *Network) lend(from, to id.Node, g id.Group, m *raftpb.Message, data raftgroup.Loan) {
+	l := &lent{from: from, to: to, group: g, message: CopyMessage(m), data: data}
+	for i, e := range m.GetEntries() {
+		l.message.Entries[i].Data = e.GetData()
+		l.sums = append(l.sums, crc32.ChecksumIEEE(e.GetData()))
+	}
+	data.Retain()
+	n.Lent++
+	n.lent[l] = struct{}{}
+	wait := time.Duration(n.rng.Int64N(int64(n.faults.Lend) + 1))
+	if n.rng.IntN(50) == 0 {
+		wait *= 20
+	}
+	n.timers.Add(1)
+	time.AfterFunc(wait, func() {
+		defer n.timers.Done()
+		if n.look(l) {
+			l.data.Release()
+		}
+	})
+}
+
+// look passes on what is lent, unless it was given back meanwhile.
+func (n *Network) look(l *lent) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.lent[l]; !ok {
+		return false
+	}
+	delete(n.lent, l)
+	for i, e := range l.message.GetEntries() {
+		if crc32.ChecksumIEEE(e.GetData()) != l.sums[i] {
+			n.Problem("the data of entry %d of group %d changed while it was lent by node %d", e.GetIndex(), l.group, l.from)
+			return true
+		}
+	}
+	n.pass(l.from, l.to, l.group, l.message)
+	return true
 }
 
 // deliver passes a copy on, at once or later. n.mu is held.

@@ -211,8 +211,8 @@ type Machine struct {
 
 	// Decide, when not nil, is asked about batches before they are admitted.
 	Decide func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission
-	// OnApply, when not nil, sees each applied entry; its result is Apply's.
-	OnApply func(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any
+	// Knows, when not nil, is shown the values of each batch that is to be applied. Its error is Apply's.
+	Knows func(value []byte) error
 
 	mu     sync.Mutex
 	leader raftgroup.LeaderChange
@@ -268,20 +268,25 @@ func (m *Machine) Truncate(from id.Index) {
 }
 
 // Apply implements raftgroup.Machine.
-func (m *Machine) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any {
+func (m *Machine) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error) {
 	if index != m.applied+1 {
 		m.witness.Problem("%s: applied %d after %d", m.who, index, m.applied)
 	}
 	if kind == wal.KindBatch && m.overlay[index] != term {
 		m.witness.Problem("%s: applied entry %d of term %d, known in term %d", m.who, index, term, m.overlay[index])
 	}
+	if m.Knows != nil && kind == wal.KindBatch {
+		r := batch.Batch(data).Records()
+		for _, record := range r.All() {
+			if err := m.Knows(record.Value); err != nil {
+				return nil, err
+			}
+		}
+	}
 	delete(m.overlay, index)
 	m.applied = index
 	m.chain = m.witness.applied(m.who, m.group, index, term, kind, data, m.chain)
-	if m.OnApply != nil {
-		return m.OnApply(index, term, kind, data)
-	}
-	return index
+	return index, nil
 }
 
 // Committed implements raftgroup.Machine.

@@ -257,6 +257,9 @@ func (n *Node) openListener(ctx context.Context) error {
 	}
 	n.listener = listener
 	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	if network, ok := simulated.NetworkOf(ctx); ok {
+		n.dialer.WrapConn = network.Opened
+	}
 	n.opened("dialer", ignoreContext(n.dialer.Close))
 	n.opened("listener", func(context.Context) error {
 		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {

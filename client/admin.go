@@ -20,6 +20,8 @@ const (
 	// adminBackoff is the time before a call that no node could answer is tried again; it doubles up to adminBackoffMax.
 	adminBackoff    = 50 * time.Millisecond
 	adminBackoffMax = time.Second
+	// identityPatience bounds one attempt to get a producer id.
+	identityPatience = 2 * time.Second
 )
 
 // Admin is the calls for topics and the cluster. Each may be sent to any node; it is repeated at other nodes, and at the
@@ -36,9 +38,31 @@ func (a *Admin) Metadata(ctx context.Context, topics ...string) (Metadata, error
 	return metadataFromWire(resp), nil
 }
 
+// metadata returns the first answer that is enough. When every node has been asked and none had that, it is the youngest one.
 func (a *Admin) metadata(ctx context.Context, req *pb.MetadataRequest) (resp *pb.MetadataResponse, err error) {
-	err = a.call(ctx, "metadata", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) (err error) {
-		resp, err = c.Metadata(ctx, req)
+	cache := &a.client.cache
+	left := len(cache.addresses())
+	err = a.callAny(ctx, "metadata", func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
+		left--
+		if resp != nil { // the others may be out of reach: then what there is has to do
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Second)
+			defer cancel()
+		}
+		got, err := c.Metadata(ctx, req)
+		enough := false
+		if err == nil {
+			enough, err = cache.judge(past.server, req, got)
+		}
+		if err == nil && (enough || resp == nil || stale(ageOf(resp)) && (!stale(ageOf(got)) || got.MetadataIndex > resp.MetadataIndex)) {
+			resp = got
+		}
+		switch {
+		case resp != nil && (enough || left <= 0):
+			return nil
+		case err == nil:
+			return errNoMajority
+		}
 		return err
 	})
 	return resp, err
@@ -280,6 +304,9 @@ func (a *Admin) TransferLeader(ctx context.Context, tp id.TopicPartition, to id.
 func (a *Admin) initProducerID(ctx context.Context) (id.Producer, id.ProducerEpoch, error) {
 	var resp *pb.InitProducerIDResponse
 	err := a.call(ctx, "allocate a producer id", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) (err error) {
+		// A node that is cut off would look for the controller for as long as it is given. An id that nobody gets does not matter.
+		ctx, cancel := context.WithTimeout(ctx, identityPatience)
+		defer cancel()
 		resp, err = c.InitProducerID(ctx, &pb.InitProducerIDRequest{})
 		return err
 	})
@@ -289,26 +316,52 @@ func (a *Admin) initProducerID(ctx context.Context) (id.Producer, id.ProducerEpo
 	return id.Producer(resp.ProducerId), id.ProducerEpoch(resp.ProducerEpoch), nil
 }
 
-// attempt is what a call may want to know about the attempts before.
+// attempt is what a call may want to know about this attempt and those before.
 type attempt struct {
+	server    string
 	maybeDone bool // an earlier one got no answer: it may have been carried out
+	foreign   int  // how many nodes in a row were of another cluster
 }
 
-// call runs f against one node after the other until one answers, or refuses for good, or ctx ends.
+// call is callAny for what a node of another cluster must not do: which one is meant is known before the first attempt.
 func (a *Admin) call(ctx context.Context, what string, f func(context.Context, pb.DRPCAdminClient, attempt) error) error {
+	if !a.client.cache.settled() {
+		if _, err := a.metadata(ctx, &pb.MetadataRequest{NodesOnly: true}); err != nil {
+			return err
+		}
+	}
+	return a.callAny(ctx, what, f)
+}
+
+// callAny runs f against one node after the other until one answers, or refuses for good, or ctx ends.
+func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context, pb.DRPCAdminClient, attempt) error) error {
 	var past attempt
 	servers := newRotation(a.client.cache.addresses())
 	for backoff := adminBackoff; ; {
 		server := servers.next()
+		past.server = server
 		err := a.try(ctx, server, func(ctx context.Context, c pb.DRPCAdminClient) error { return f(ctx, c, past) })
 		if err == nil {
 			return nil
 		}
 		var refused *rpc.Error
 		isRefusal := errors.As(err, &refused)
+		wrong := rpc.CodeOf(err) == rpc.CodeInconsistentClusterID || errors.Is(err, ErrWrongCluster)
+		if past.foreign++; !wrong {
+			past.foreign = 0
+		}
 		switch {
 		case a.client.ctx.Err() != nil:
 			return ErrClosed
+		case wrong:
+			if isRefusal {
+				err = a.client.cache.refused(server, err)
+			}
+			if past.foreign >= len(servers.servers) {
+				return fmt.Errorf("client: %s: %w", what, err)
+			}
+			isRefusal = false
+		case errors.Is(err, errNoMajority): // an answer all the same
 		case isRefusal && refused.Code == rpc.CodeNotController:
 			if addr, ok := a.client.cache.current.Load().nodes[refused.Leader]; ok && servers.prefer(addr) {
 				continue

@@ -19,8 +19,30 @@
 // The consumer is the mirror image: one cursor per partition (cursor.go), one stream per node (fetch.go), which pushes what the
 // consumer has granted credit for.
 //
-// Both learn from the metadata cache (metadata.go) who leads: it is refreshed when somebody asks, at most every 50 ms, and it
-// asks several nodes when the first one is slow.
+// Both learn from the metadata cache (cache.go) who leads: it is refreshed when somebody asks, and keeps the newest of what it is told
+// (metadata.go), by whichever node (sources.go).
+//
+// # What is believed of the nodes
+//
+// Any node answers for the whole cluster, and any of them may be wrong: one that is cut off from its peers is as near and as quick as ever,
+// names itself the leader first and nobody later, and its connections are well. So:
+//
+//   - The higher epoch is right. Leaders are named with their epoch, a Raft term, in metadata, refusals and the ends of subscriptions; a
+//     client never goes back to a lower one. That nobody leads has no epoch: it is believed only of a node that is up to date.
+//   - A node says how old its knowledge is: since it had word from a majority of the metadata group. Beyond 1.5 s what it says is taken for
+//     what it is worth, and the next node is asked at once.
+//   - An answer that brings nothing new makes the next refresh begin with another node. That alone suffices in the first moments of a cut,
+//     and where a node has word from the metadata but is cut off from the replicas of a partition.
+//   - A node that fails, is slow or behind is asked after all others for 2 s. The next node is asked when one has not answered for 250 ms.
+//   - Refreshes that bring nothing new become rarer, from every 50 ms to an eighth of how long that has lasted, at most 1 s.
+//   - Others are asked who leads when a batch was not answered for 1 s, when a node that is read from has given no sign of life for 1 s (it
+//     is asked for one twice a second), or has no word from a majority, or when a dial takes more than 500 ms. A node is left for that only
+//     once somebody names a newer leader: it may be this process that was frozen.
+//   - A topic does not exist if several nodes that are up to date say so, for 2 s.
+//   - A client belongs to one cluster: the one that Options.ClusterID names, or that of the first answer to a call for the whole cluster,
+//     or of the first node that knows a topic which is asked for. Other nodes are not believed, and administrative calls carry the
+//     cluster's id, so that they refuse them (ErrWrongCluster). Produce and fetch streams name topics by their ids, which no other
+//     cluster has.
 //
 // # Idempotence
 //

@@ -23,6 +23,30 @@ var (
 	ErrUnacknowledged = errors.New("client: an earlier batch of the partition has failed, the outcome of this one is not known")
 )
 
+// ErrWrongCluster is what every WrongClusterError is, in the sense of errors.Is.
+var ErrWrongCluster = errors.New("client: a server belongs to another cluster")
+
+// WrongClusterError says that a server belongs to another cluster than the one that the client uses: its answers are not used.
+type WrongClusterError struct {
+	Server       string
+	Ours, Theirs string // cluster ids; Theirs is empty if the server refused to answer
+	Err          error  // its refusal, if it did
+}
+
+func (e *WrongClusterError) Error() string {
+	remedy := "name servers of one cluster only, or the id of the right one"
+	if e.Err != nil {
+		return fmt.Sprintf("client: %s refuses calls for cluster %s (%v): %s", e.Server, e.Ours, e.Err, remedy)
+	}
+	return fmt.Sprintf("client: %s belongs to cluster %s, this client uses cluster %s: %s", e.Server, e.Theirs, e.Ours, remedy)
+}
+
+// Is makes every WrongClusterError an ErrWrongCluster.
+func (e *WrongClusterError) Is(target error) bool { return target == ErrWrongCluster }
+
+// Unwrap returns the server's refusal.
+func (e *WrongClusterError) Unwrap() error { return e.Err }
+
 // RecordTooLargeError says that a record does not fit into a batch that its topic accepts.
 type RecordTooLargeError struct {
 	Topic string

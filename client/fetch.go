@@ -13,9 +13,13 @@ import (
 )
 
 const (
-	// watchInterval is how often the consumer looks for partitions that have become silent.
-	watchInterval = time.Second
-	// silentAfter is after how long without an event the consumer asks whether the leader still leads.
+	// watchInterval is how often the consumer looks after its streams and partitions.
+	watchInterval = 250 * time.Millisecond
+	// frozenAfter is after how long without a sign of life from a node, which is asked for one twice a second, the consumer asks others
+	// whether it still leads.
+	frozenAfter = time.Second
+	// silentAfter is after how long without an event of a partition it asks although the node lives, and has word from a majority: the
+	// partition's other replicas may be those that it does not reach.
 	silentAfter = 5 * time.Second
 	// maxDamaged is how many unusable answers in a row it takes before Poll reports them.
 	maxDamaged = 5
@@ -27,6 +31,7 @@ type fetchStream struct {
 	consumer *Consumer
 	node     id.Node
 	addr     string
+	began    time.Time
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wake     chan struct{}
@@ -43,7 +48,7 @@ type fetchStream struct {
 }
 
 func newFetchStream(c *Consumer, node id.Node, addr string) *fetchStream {
-	s := &fetchStream{consumer: c, node: node, addr: addr, wake: make(chan struct{}, 1), subscriptions: make(map[uint32]*cursor)}
+	s := &fetchStream{consumer: c, node: node, addr: addr, began: time.Now(), wake: make(chan struct{}, 1), subscriptions: make(map[uint32]*cursor)}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	return s
 }
@@ -64,8 +69,12 @@ func (s *fetchStream) run() {
 		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
 		return
 	}
-	s.conn.Store(conn)
 	defer conn.Close()
+	if node := conn.Limits().Node; node != s.node {
+		s.fail(fmt.Errorf("client: at %s answers node %d, node %d was expected there", s.addr, node, s.node))
+		return
+	}
+	s.conn.Store(conn)
 	s.consumer.wg.Go(func() {
 		err := conn.Recv(s.event)
 		s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
@@ -90,6 +99,16 @@ func (s *fetchStream) run() {
 	}
 }
 
+// doubtful tells whether the node may be frozen or cut off: then others have to be asked who leads. It is not left for that alone, since it
+// may be this process that was frozen, or there is nobody else.
+func (s *fetchStream) doubtful(now time.Time) bool {
+	conn := s.conn.Load()
+	if conn == nil {
+		return now.Sub(s.began) > dialDoubt
+	}
+	return conn.Silent() > frozenAfter || stale(conn.Age())
+}
+
 // fail ends the stream and takes the cursors away from it.
 func (s *fetchStream) fail(err error) {
 	s.mu.Lock()
@@ -107,7 +126,11 @@ func (s *fetchStream) fail(err error) {
 	c := s.consumer
 	if c.ctx.Err() == nil {
 		c.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", err)
-		c.client.cache.request()
+		if s.conn.Load() != nil {
+			c.client.cache.urgent()
+		} else {
+			c.client.cache.request()
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +227,7 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 	switch {
 	case e.Code == rpc.CodeOffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
-	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, e.Leader, cur.epoch):
+	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, e.Leader, e.Epoch):
 		c.unsubscribedLocked(cur, 0)
 	case e.Code.Retriable():
 		c.client.cache.request()
@@ -252,6 +275,11 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := watchInterval
+	for _, s := range c.mu.streams {
+		if len(s.subscriptions) > 0 && s.doubtful(now) {
+			c.client.cache.request()
+		}
+	}
 	var resolve []*cursor
 	for _, cur := range c.mu.cursors {
 		switch {
@@ -270,13 +298,14 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 	return next
 }
 
-// watchLocked leaves a node that has been silent and does not lead any more.
+// watchLocked leaves a node that does not lead any more, and asks about one that has been silent. The node of a newer epoch has all that this
+// one can still send.
 func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 	l, ok := known.leader(cur.tp)
 	moved := ok && l.node != cur.stream.node && l.epoch > cur.epoch
 	recreated := ok && l.topic != cur.topicID
 	switch silent := now.Sub(cur.heard); {
-	case recreated, moved && (silent > silentAfter || cur.stream.conn.Load() == nil):
+	case recreated, moved:
 		c.unsubscribedLocked(cur, 0)
 	case silent > silentAfter && now.Sub(c.mu.asked) > silentAfter:
 		c.mu.asked = now
@@ -309,9 +338,11 @@ func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 	switch t := known.topics[cur.tp.Topic]; {
 	case t != nil && int(cur.tp.Partition) >= len(t.partitions):
 		c.failLocked(cur, fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1))
-	case t == nil && cache.missingFor(cur.tp.Topic) > unknownGrace:
-		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w %q: it does not exist", ErrUnknownTopic, cur.tp.Topic)})
 	default:
+		if err := cache.absent(cur.tp.Topic); t == nil && err != nil {
+			c.failLocked(cur, &PartitionError{cur.tp, err})
+			return
+		}
 		cache.request()
 	}
 }

@@ -18,6 +18,8 @@ const (
 	// stallAfter is how long a batch is in flight before the housekeeper asks whether its leader still leads: a frozen node
 	// breaks no connection.
 	stallAfter = time.Second
+	// dialDoubt is how long a dial may take before somebody is asked whether that node still leads.
+	dialDoubt = 500 * time.Millisecond
 
 	nodeBackoffMin = 50 * time.Millisecond
 	nodeBackoffMax = time.Second
@@ -212,11 +214,12 @@ func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again 
 	p := h.producer
 	l, ok := known.leader(q.tp)
 	if !ok {
-		if p.client.cache.missingFor(q.tp.Topic) > unknownGrace {
+		if err := p.client.cache.absent(q.tp.Topic); err != nil {
 			p.forgetTopic(q.topic)
-			q.close(fmt.Errorf("%w %q: it does not exist any more", ErrUnknownTopic, q.tp.Topic))
+			q.close(err)
 			return time.Time{}, true
 		}
+		p.client.cache.want(q.tp.Topic) // it may have been given up
 		p.client.cache.request()
 		return now.Add(refreshInterval), false
 	}
@@ -269,9 +272,11 @@ func (h *housekeeper) scan(now time.Time) {
 		l, ok := known.leader(q.tp)
 		moved := ok && l.node != s.node && l.epoch > epoch
 		switch {
+		case since.IsZero() && moved: // nothing is in flight
+			q.lost(s, fmt.Errorf("node %d at %s leads no more, but node %d", s.node, s.addr, l.node))
 		case since.IsZero():
-			if moved && !s.connected() {
-				q.lost(s, fmt.Errorf("node %d at %s is not reached, and node %d leads now", s.node, s.addr, l.node))
+			if !s.connected() && now.Sub(s.began) > dialDoubt {
+				p.client.cache.request()
 			}
 		case now.Sub(since) > patience:
 			s.fail(fmt.Errorf("node %d at %s: no answer within %v", s.node, s.addr, patience))
@@ -361,7 +366,11 @@ func (p *Producer) streamFailed(s *stream, cause error) {
 	p.mu.Unlock()
 	if !closing {
 		p.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", cause)
-		p.client.cache.request()
+		if s.connected() {
+			p.client.cache.urgent()
+		} else {
+			p.client.cache.request()
+		}
 	}
 	for _, q := range queues {
 		q.lost(s, cause)

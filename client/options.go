@@ -17,6 +17,9 @@ import (
 type Options struct {
 	// Servers are host:port addresses of nodes. Any one that is alive is enough: it tells about all others.
 	Servers []string
+	// ClusterID, when set, is the id of the cluster: nodes of another one are not believed. Default: that of the first node that knows
+	// a topic which is asked for.
+	ClusterID string
 	// ClientID names this client in the logs of the nodes.
 	ClientID string
 	// Logger receives what the client notices about the cluster. Default: nothing is logged.

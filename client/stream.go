@@ -18,6 +18,7 @@ type stream struct {
 	producer *Producer
 	node     id.Node
 	addr     string
+	began    time.Time
 	ctx      context.Context // ends when the stream fails
 	cancel   context.CancelFunc
 	wake     chan struct{} // capacity 1: the list has grown, or the window
@@ -43,7 +44,7 @@ type attemptOf struct {
 }
 
 func newStream(p *Producer, node id.Node, addr string) *stream {
-	s := &stream{producer: p, node: node, addr: addr, wake: make(chan struct{}, 1)}
+	s := &stream{producer: p, node: node, addr: addr, began: time.Now(), wake: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(p.ctx)
 	s.mu.unanswered = make(map[uint64]attemptOf)
 	return s

@@ -35,6 +35,10 @@ func (a *admin) Metadata(ctx context.Context, r *pb.MetadataRequest) (*pb.Metada
 	n := a.node
 	view := n.controller.View()
 	response := &pb.MetadataResponse{ClusterId: n.identity.ClusterID, Controller: int32(n.controller.Leader()), MetadataIndex: uint64(view.Index())}
+	response.AgeMs = -1
+	if age := n.word.age(); age >= 0 {
+		response.AgeMs = age.Milliseconds()
+	}
 	for _, node := range view.Nodes() {
 		response.Nodes = append(response.Nodes, n.describeNode(node))
 	}
@@ -285,7 +289,8 @@ func (a *admin) offset(ctx context.Context, q *pb.ListOffsetsRequest_Partition, 
 	}
 	open := a.node.replicas.group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
-		leader, _ := a.node.leaderOf(ctx, p)
+		leader, epoch := a.node.leaderOf(ctx, p)
+		answer.Epoch = int32(epoch)
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: leader}
 	}
 	hw, err := open.ConfirmedHighWatermark(ctx)

@@ -235,6 +235,7 @@ func (s *fetchSession) end(sub *subscription, why error) error {
 	e := toRPC(why)
 	event := rpc.FetchEvent{Subscription: sub.number, Code: e.Code, Leader: e.Leader, Message: e.Message, HighWatermark: id.NoOffset, LogStart: id.NoOffset}
 	if sub.partition != nil {
+		event.Leader, event.Epoch = leaderOfRefusal(e, sub.partition.Group())
 		event.HighWatermark, event.LogStart = sub.partition.HighWatermark(), sub.partition.Log().StartOffset()
 	}
 	return s.stream.Append(event)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -36,14 +37,18 @@ func (n *Node) openGossip(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := membership.Start(membership.Options{
+	options := membership.Options{
 		Cluster: n.options.ClusterName, BindAddress: bind, AdvertiseAddress: n.advertisedGossip(bind), Seeds: n.options.Join, Known: n.knownGossip,
 		Self: membership.Self{
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
 		},
 		OnChange: n.memberChanged, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
-	})
+	}
+	if network, ok := simulated.NetworkOf(ctx); ok {
+		options.WrapConn, options.Passes = network.Opened, network.Passes
+	}
+	m, err := membership.Start(options)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return listenError("gossip", "--gossip-address", n.options.GossipAddress, err)

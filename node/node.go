@@ -47,10 +47,12 @@ type Node struct {
 	server     *rpc.Server
 	console    *console.Server // nil without a metrics address
 	leaders    leaderCache
+	word       word
 	answers    answers
 	registrar  background
 	balancer   background
 	condition  background
+	majority   background
 	condemned  condemned
 	taker      background
 
@@ -116,6 +118,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares}
 	n.condemned.wake = make(chan struct{}, 1)
+	n.word.began = time.Now()
 	for _, open := range []func(context.Context) error{
 		n.openDirectory, n.openStore, n.openListener, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
@@ -257,6 +260,9 @@ func (n *Node) openListener(ctx context.Context) error {
 	}
 	n.listener = listener
 	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	if network, ok := simulated.NetworkOf(ctx); ok {
+		n.dialer.WrapConn = network.Opened
+	}
 	n.opened("dialer", ignoreContext(n.dialer.Close))
 	n.opened("listener", func(context.Context) error {
 		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
@@ -287,7 +293,8 @@ func (n *Node) advertised() string {
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Version: rpc.Protocol, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	in := &inbound{self: hello, known: known, newest: make(map[id.Node]uint64)}
+	in := &inbound{self: hello, known: known, newest: make(map[id.Node]uint64), word: n.noteWord}
+	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
 		Self: hello, Resolve: n.resolve, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
@@ -326,6 +333,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
+		ClusterID: n.identity.ClusterID, Age: n.word.age,
 		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
 	})
 	if err != nil {
@@ -342,6 +350,8 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
+	n.majority.start(n.listenToMajority)
+	n.opened("ear for the majority", n.majority.close)
 	n.condition.start(n.watchCondition)
 	n.opened("watch of the disk", n.condition.close)
 	n.taker.start(n.takeOutCondemned)

@@ -105,7 +105,7 @@ func (n *Node) produce(stream *rpc.ProduceStream) error {
 func (s *produceStream) receive(r rpc.ProduceRequest) {
 	p, err := s.admit(r)
 	if err != nil {
-		s.refuse(r.Correlation, r.Acks, err, 0)
+		s.refuse(r.Correlation, r.Acks, err, nil)
 		return
 	}
 	w := pendings.Get().(*pending)
@@ -148,9 +148,7 @@ func answered(p *raftgroup.Proposal) {
 	s, size := w.stream, int64(w.size)
 	switch {
 	case p.Result.Err != nil:
-		// The epoch lets the producer tell a newer word about who leads from an older one.
-		_, _, term := w.group.Leader()
-		s.refuse(w.correlation, w.acks, p.Result.Err, id.EpochOf(term))
+		s.refuse(w.correlation, w.acks, p.Result.Err, w.group)
 	case w.acks != rpc.AcksNone:
 		s.stream.Send(rpc.ProduceResponse{
 			Correlation: w.correlation, Code: rpc.CodeNone, BaseOffset: p.Result.Offset,
@@ -168,13 +166,24 @@ func answered(p *raftgroup.Proposal) {
 
 // refuse answers a batch that did not get in. With acks=0 nobody waits for an answer: the stream is closed, so that the producer
 // looks for the leader again instead of sending into the void.
-func (s *produceStream) refuse(correlation uint64, acks rpc.Acks, err error, epoch id.Epoch) {
+func (s *produceStream) refuse(correlation uint64, acks rpc.Acks, err error, group *raftgroup.Group) {
 	e := toRPC(err)
 	if acks == rpc.AcksNone {
 		s.stream.Fail(e)
 		return
 	}
-	s.stream.Send(rpc.ProduceResponse{Correlation: correlation, Code: e.Code, BaseOffset: id.NoOffset, Leader: e.Leader, Epoch: epoch, Message: e.Message})
+	leader, epoch := leaderOfRefusal(e, group)
+	s.stream.Send(rpc.ProduceResponse{Correlation: correlation, Code: e.Code, BaseOffset: id.NoOffset, Leader: leader, Epoch: epoch, Message: e.Message})
+}
+
+// leaderOfRefusal returns whom to name as the leader when a client is refused, and in which epoch. Both come from one look at the group: a
+// client believes the newer epoch, so an old leader must not be named with a new one. The refusal may be older than the look.
+func leaderOfRefusal(e *rpc.Error, group *raftgroup.Group) (id.Node, id.Epoch) {
+	if e.Code != rpc.CodeNotLeaderOrFollower || group == nil || group.Failed() {
+		return e.Leader, 0
+	}
+	_, leader, term := group.Leader()
+	return leader, id.EpochOf(term)
 }
 
 // toRPC gives an error of the layers below its code on the wire.

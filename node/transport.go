@@ -31,6 +31,8 @@ type inbound struct {
 	host  *raftgroup.Host
 	// known tells whether a node is in the metadata or the gossip. Only such a peer gets lanes back to it: they stay for good.
 	known func(id.Node) bool
+	// word is shown the messages of the metadata group.
+	word func(from id.Node, m *raftpb.Message)
 
 	mu     sync.Mutex
 	newest map[id.Node]uint64 // the latest boot epoch that each node has shown: an older one is a ghost
@@ -61,6 +63,9 @@ func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
 
 // Step implements rpc.PeerHandler.
 func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message, data rpc.Loan) {
+	if g == id.MetadataGroup {
+		in.word(from, m) // before Step, which may give m's memory back
+	}
 	in.host.Visit().Step(from, g, m, data)
 }
 

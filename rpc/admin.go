@@ -22,6 +22,10 @@ import (
 // would go on working for a client that has long given up.
 const timeoutKey = "timeout-ms"
 
+// clusterKey is the metadata that carries the id of the cluster that a call is meant for. Addresses are used again, and a client may have
+// been given those of two clusters: what is meant for one must not be done to the other.
+const clusterKey = "cluster-id"
+
 // adminStream gives drpcmux the deadline of the call, and lifts the limit on silence once the request is there.
 type adminStream struct {
 	drpc.Stream
@@ -41,6 +45,10 @@ func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
 func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	timeout := unaryTimeout
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
+		if meant := meta[clusterKey]; meant != "" && s.o.ClusterID != "" && meant != s.o.ClusterID {
+			return Errorf(CodeInconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
+				s.o.Node, shorten(s.o.ClusterID), shorten(meant))
+		}
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
@@ -75,7 +83,7 @@ func (d *Dialer) Admin(addr string) pb.DRPCAdminClient {
 	}
 	pool := d.pool
 	d.mu.Unlock()
-	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr})
+	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr, dialer: d})
 }
 
 // dialAdmin opens a connection for calls one after the other. A call that is cancelled, or takes too long, closes it: drpc may have
@@ -112,7 +120,8 @@ func (n *noting) Unmarshal(b []byte, m drpc.Message) error {
 // adminConn adds to a pooled connection what drpc does not do.
 type adminConn struct {
 	drpc.Conn
-	addr string
+	addr   string
+	dialer *Dialer
 }
 
 func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in, out drpc.Message) error {
@@ -124,7 +133,11 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	defer cancel()
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
 	answer := &noting{Encoding: e}
-	err := c.Conn.Invoke(WithMetadata(ctx, timeoutKey, meta), rpc, answer, in, out)
+	ctx = WithMetadata(ctx, timeoutKey, meta)
+	if cluster := c.dialer.cluster.Load(); cluster != nil {
+		ctx = WithMetadata(ctx, clusterKey, *cluster)
+	}
+	err := c.Conn.Invoke(ctx, rpc, answer, in, out)
 	if err == nil || answer.complete {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"storj.io/drpc/drpcconn"
@@ -16,9 +17,14 @@ type Dialer struct {
 	ClientID string                           // told to servers for their logs
 	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written (TLS)
 
+	cluster atomic.Pointer[string] // that administrative calls are meant for; nil: whichever it is
+
 	mu   sync.Mutex
 	pool *drpcpool.Pool[string, *drpcconn.Conn]
 }
+
+// MeansCluster has nodes of other clusters refuse all administrative calls that begin from now on, with CodeInconsistentClusterID.
+func (d *Dialer) MeansCluster(clusterID string) { d.cluster.Store(&clusterID) }
 
 // DialProduce opens a produce stream. ctx bounds the opening, not the stream.
 func (d *Dialer) DialProduce(ctx context.Context, addr string) (*ProduceConn, error) {

@@ -38,7 +38,8 @@ type FetchEvent struct {
 	Code          Code
 	HighWatermark id.Offset
 	LogStart      id.Offset
-	Leader        id.Node // with CodeNotLeaderOrFollower: who leads instead, or id.NoNode
+	Leader        id.Node  // with CodeNotLeaderOrFollower: who leads instead, or id.NoNode
+	Epoch         id.Epoch // of Leader
 	Message       string
 	Batches       []byte // whole batches as stored; received: aliases the receive buffer until the callback returns
 }
@@ -55,12 +56,13 @@ type FetchEvent struct {
 //	32  i64   offset                     16  i64  high watermark
 //	40  i64   credit                     24  i64  log start
 //	                                     32  u32  length of message
-//	                                     36       message, batches
+//	                                     36  i32  epoch
+//	                                     40       message, batches
 const (
 	frameEvent = 1
 
 	commandSize = 48
-	eventHead   = 36
+	eventHead   = 40
 )
 
 func appendCommand(dst []byte, f FetchCommand) []byte {
@@ -102,6 +104,7 @@ func appendEventHead(dst []byte, e FetchEvent) []byte {
 	binary.LittleEndian.PutUint64(h[16:], uint64(e.HighWatermark))
 	binary.LittleEndian.PutUint64(h[24:], uint64(e.LogStart))
 	binary.LittleEndian.PutUint32(h[32:], uint32(len(e.Message)))
+	binary.LittleEndian.PutUint32(h[36:], uint32(e.Epoch))
 	return append(dst, e.Message...)
 }
 
@@ -119,6 +122,7 @@ func decodeEvent(frame []byte) (FetchEvent, error) {
 		Code:          Code(binary.LittleEndian.Uint16(frame[6:])),
 		Subscription:  binary.LittleEndian.Uint32(frame[8:]),
 		Leader:        id.Node(binary.LittleEndian.Uint32(frame[12:])),
+		Epoch:         id.Epoch(binary.LittleEndian.Uint32(frame[36:])),
 		HighWatermark: id.Offset(binary.LittleEndian.Uint64(frame[16:])),
 		LogStart:      id.Offset(binary.LittleEndian.Uint64(frame[24:])),
 		Message:       string(rest[:text]),
@@ -144,11 +148,10 @@ func (s *Server) serveFetch(c *conn, st *drpcstream.Stream) error {
 		return err
 	}
 	f := &FetchStream{conn: c, st: st, out: newFramer(c, st.ID())}
-	pong := frameOf(framePong)
 	f.echo = newEcho(func() error {
 		f.sendMu.Lock()
 		defer f.sendMu.Unlock()
-		return f.writeLocked(pong)
+		return f.writeLocked(appendPong(nil, s.age()))
 	})
 	defer func() {
 		c.hurry()
@@ -307,8 +310,13 @@ func (c *FetchConn) Send(commands ...FetchCommand) error {
 func (c *FetchConn) Recv(f func(FetchEvent)) error {
 	return c.recv(func(message []byte) error {
 		return frames(message, func(kind byte, frame []byte) error {
-			if kind != frameEvent {
-				return nil // a pong, or news of a later version
+			switch kind {
+			case frameEvent:
+			case framePong:
+				c.age.Store(int64(decodePong(frame)))
+				return nil
+			default:
+				return nil // news of a later version
 			}
 			e, err := decodeEvent(frame)
 			if err == nil {

@@ -133,6 +133,7 @@ func decodeAnswer(frame []byte) (ProduceResponse, error) {
 // not send themselves.
 type ProduceStream struct {
 	conn *conn
+	age  func() time.Duration // of the node's knowledge
 	st   *drpcstream.Stream
 	out  *outbox
 
@@ -155,7 +156,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	if err := acceptHello(c, st, limits); err != nil {
 		return err
 	}
-	p := &ProduceStream{conn: c, st: st, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}
+	p := &ProduceStream{conn: c, st: st, age: s.age, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}
 	p.writing.framer = newFramer(c, st.ID())
 	c.endedBy(p.Fail)
 	stop, written := make(chan struct{}), make(chan struct{})
@@ -293,7 +294,7 @@ func (p *ProduceStream) Recv(f func(ProduceRequest), end func()) error {
 func (p *ProduceStream) frame(kind byte, frame []byte, message *buffer, f func(ProduceRequest)) error {
 	switch kind {
 	case framePing:
-		p.put(frameOf(framePong))
+		p.put(appendPong(nil, p.age()))
 		return nil
 	case frameRequest:
 	default:
@@ -415,8 +416,13 @@ func (c *ProduceConn) writeLocked(batch []byte) error {
 func (c *ProduceConn) Recv(f func(ProduceResponse)) error {
 	return c.recv(func(message []byte) error {
 		return frames(message, func(kind byte, frame []byte) error {
-			if kind != frameAnswer {
-				return nil // a pong, or news of a later version
+			switch kind {
+			case frameAnswer:
+			case framePong:
+				c.age.Store(int64(decodePong(frame)))
+				return nil
+			default:
+				return nil // news of a later version
 			}
 			r, err := decodeAnswer(frame)
 			if err == nil {

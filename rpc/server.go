@@ -51,7 +51,11 @@ type ServerOptions struct {
 	Listener net.Listener // the server closes it. Make it with Listen, so that the sockets have their timeouts
 	Services Services
 	Node     id.Node // told to clients
-	Logger   *slog.Logger
+	// ClusterID, when not empty, is the cluster of the node: administrative calls that are meant for another one are refused.
+	ClusterID string
+	// Age, when not nil, tells how old the node's knowledge of the cluster is; negative: it never had any. Told to clients with each pong.
+	Age    func() time.Duration
+	Logger *slog.Logger
 	// MaxConnections, 4096 by default: more are closed at once.
 	MaxConnections int
 	// WrapConn, when not nil, is applied to each accepted connection. It must not do I/O; tls.Server does not, the handshake
@@ -104,6 +108,13 @@ func NewServer(o ServerOptions) (*Server, error) {
 	s.mu.lanes = make(map[laneKey]*inbound)
 	s.wg.Go(s.accept)
 	return s, nil
+}
+
+func (s *Server) age() time.Duration {
+	if s.o.Age == nil {
+		return 0
+	}
+	return s.o.Age()
 }
 
 // Addr is the address the server listens on.

@@ -3,7 +3,7 @@ package rpc
 import "time"
 
 // Protocol is the version of everything that this package puts on the wire, exchanged at the start of each stream.
-const Protocol uint16 = 2
+const Protocol uint16 = 3
 
 // The fsync classes that a node reports in ClusterStatus: what its acknowledgements wait for.
 const (
@@ -42,9 +42,11 @@ const (
 	preludeTimeout = 5 * time.Second  // from accept to an open stream
 	pooledTimeout  = 10 * time.Second // between two administrative calls on a connection; the client's pool gives up sooner
 	unaryTimeout   = 60 * time.Second // an administrative call that names no deadline
-	streamPing     = 3 * time.Second  // the client's side of a produce or fetch stream says at least this often that it lives
-	streamTimeout  = 12 * time.Second // a stream without any byte for this long is broken
-	userTimeout    = 5 * time.Second  // TCP_USER_TIMEOUT: unacknowledged or unread for this long
-	lingerTimeout  = time.Second      // for a client to read the error that ended its stream
-	unaryGrace     = 5 * time.Second  // for handlers to return once they are cut off
+	// The client's side of a produce or fetch stream asks this often for a sign of life, and how old the node's knowledge is: a node that
+	// is frozen or cut off breaks no connection.
+	streamPing    = 500 * time.Millisecond
+	streamTimeout = 12 * time.Second // a stream without any byte for this long is broken
+	userTimeout   = 5 * time.Second  // TCP_USER_TIMEOUT: unacknowledged or unread for this long
+	lingerTimeout = time.Second      // for a client to read the error that ended its stream
+	unaryGrace    = 5 * time.Second  // for handlers to return once they are cut off
 )

@@ -3,7 +3,9 @@ package rpc
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -54,6 +56,33 @@ func decodeLimits(frame []byte) (Limits, error) {
 	}, nil
 }
 
+// appendPong encodes the answer to a ping:
+//
+//	0 u32 length | 4 u8 kind | 5 u8 0, u16 0 | 8 u32 age of the node's knowledge in milliseconds, 2^32-1 for "never knew"
+func appendPong(dst []byte, age time.Duration) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, framePong, 12)
+	ms := uint32(math.MaxUint32)
+	if age >= 0 {
+		ms = uint32(min(age.Milliseconds(), math.MaxUint32-1))
+	}
+	binary.LittleEndian.PutUint32(dst[at+8:], ms)
+	endFrame(dst, at)
+	return dst
+}
+
+// decodePong returns the age, negative for "never knew".
+func decodePong(frame []byte) time.Duration {
+	if len(frame) < 12 {
+		return 0
+	}
+	ms := binary.LittleEndian.Uint32(frame[8:])
+	if ms == math.MaxUint32 {
+		return -1
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
 // frameOf returns a frame that is nothing but its kind.
 func frameOf(kind byte) []byte {
 	f := beginFrame(nil, kind, frameHead)
@@ -92,6 +121,10 @@ type client struct {
 	once    sync.Once
 	pinging chan struct{} // closed when the pinging goroutine has ended
 
+	opened time.Time
+	heard  atomic.Int64 // when something last arrived, since opened
+	age    atomic.Int64 // of the node's knowledge, as it last said
+
 	mu struct {
 		sync.Mutex
 		receiving bool // Recv was called: it waits for the goroutines, not Close
@@ -112,7 +145,7 @@ func (d *Dialer) openClient(ctx context.Context, addr, rpc string, l *Limits) (*
 	if err != nil {
 		return nil, err
 	}
-	c := &client{link: k, closed: make(chan struct{}), pinging: make(chan struct{})}
+	c := &client{link: k, closed: make(chan struct{}), pinging: make(chan struct{}), opened: time.Now()}
 	go c.keepAlive()
 	return c, nil
 }
@@ -147,6 +180,14 @@ func (c *client) say(message []byte) error {
 	return nil
 }
 
+// Silent returns for how long nothing has arrived. The node answers pings, so a second of it means that the node is frozen, or does not
+// reach us.
+func (c *client) Silent() time.Duration { return time.Since(c.opened) - time.Duration(c.heard.Load()) }
+
+// Age returns how old the node's knowledge of the cluster was when it last answered a ping: since it had word from a majority. Negative: it
+// never had since its start.
+func (c *client) Age() time.Duration { return time.Duration(c.age.Load()) }
+
 // Done is closed when the connection is broken or closed.
 func (c *client) Done() <-chan struct{} { return c.dc.Closed() }
 
@@ -177,7 +218,10 @@ func (c *client) recv(f onMessage) error {
 	if started {
 		return Errorf(CodeNetworkException, "connection to %s is closed", c.addr)
 	}
-	err := receive(c.conn, c.st, borrowed(f))
+	err := receive(c.conn, c.st, borrowed(func(message []byte) error {
+		c.heard.Store(int64(time.Since(c.opened)))
+		return f(message)
+	}))
 	c.once.Do(func() { close(c.closed) })
 	c.close()
 	c.join()

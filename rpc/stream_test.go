@@ -129,7 +129,7 @@ func TestFetchStream(t *testing.T) {
 					}
 					err = errors.Join(err, f.Flush())
 				case Unsubscribe:
-					err = f.Send(FetchEvent{Subscription: c.Subscription, Code: CodeNotLeaderOrFollower, Leader: 2, Message: "moved"})
+					err = f.Send(FetchEvent{Subscription: c.Subscription, Code: CodeNotLeaderOrFollower, Leader: 2, Epoch: 8, Message: "moved"})
 				}
 				if err != nil {
 					t.Error(err)
@@ -160,10 +160,10 @@ func TestFetchStream(t *testing.T) {
 	for n := range 20 {
 		e := within(t, 5*time.Second, "an event", events)
 		if e.Subscription != 9 || e.HighWatermark != 77 || e.LogStart != 1 || e.Leader != id.NoNode || len(e.Batches) != n*20_000 || bytes.Count(e.Batches, []byte{byte(n)}) != n*20_000 {
-			t.Fatalf("event %d: %+v, %d bytes", n, FetchEvent{e.Subscription, e.Code, e.HighWatermark, e.LogStart, e.Leader, e.Message, nil}, len(e.Batches))
+			t.Fatalf("event %d: %+v, %d bytes", n, FetchEvent{e.Subscription, e.Code, e.HighWatermark, e.LogStart, e.Leader, e.Epoch, e.Message, nil}, len(e.Batches))
 		}
 	}
-	if e := within(t, time.Second, "the last event", events); e.Code != CodeNotLeaderOrFollower || e.Leader != 2 || e.Message != "moved" {
+	if e := within(t, time.Second, "the last event", events); e.Code != CodeNotLeaderOrFollower || e.Leader != 2 || e.Epoch != 8 || e.Message != "moved" {
 		t.Errorf("%+v", e)
 	}
 	_ = c.Close()

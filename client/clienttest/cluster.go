@@ -42,6 +42,7 @@ const (
 // Cluster is some nodes that share all partitions.
 type Cluster struct {
 	t     testing.TB
+	id    string
 	nodes []*node
 
 	mu         sync.Mutex
@@ -93,8 +94,14 @@ type sent struct {
 // New starts a cluster of n nodes, with ids from 1, that ends with the test.
 func New(t testing.TB, n int) *Cluster {
 	t.Helper()
+	return NewWithID(t, n, "test-cluster")
+}
+
+// NewWithID is New for a cluster with an id of its own, for tests with more than one.
+func NewWithID(t testing.TB, n int, clusterID string) *Cluster {
+	t.Helper()
 	c := &Cluster{
-		t: t, topics: make(map[string]*topic), byID: make(map[id.Topic]*topic), controller: 1, producers: 1000,
+		t: t, id: clusterID, topics: make(map[string]*topic), byID: make(map[id.Topic]*topic), controller: 1, producers: 1000,
 		changed: make(chan struct{}),
 	}
 	for i := range n {
@@ -111,6 +118,7 @@ func New(t testing.TB, n int) *Cluster {
 
 func (c *Cluster) close() {
 	for _, n := range c.nodes {
+		n.ice.thaw()
 		n.stop()
 	}
 }
@@ -383,6 +391,8 @@ type node struct {
 	addr    string
 	server  *rpc.Server
 	up      bool
+	view    *view // nil: it is not cut off
+	ice     ice
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -397,7 +407,7 @@ func (n *node) start() error {
 	n.conns = make(map[net.Conn]struct{})
 	n.mu.Unlock()
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: l, Node: n.id, WrapConn: n.remember,
+		Listener: l, Node: n.id, WrapConn: n.remember, ClusterID: n.cluster.id, Age: n.age,
 		Services: rpc.Services{Admin: &admin{node: n}, Produce: n.produce, Fetch: n.fetch},
 	})
 	if err != nil {
@@ -420,8 +430,9 @@ func (n *node) stop() {
 func (n *node) remember(c net.Conn) net.Conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.conns[c] = struct{}{}
-	return c
+	icy := &icyConn{Conn: c, ice: &n.ice, closed: make(chan struct{})}
+	n.conns[icy] = struct{}{}
+	return icy
 }
 
 func (n *node) breakConnections() {

@@ -30,6 +30,9 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		out := rpc.ProduceResponse{Correlation: r.Correlation, BaseOffset: base, Leader: n.id}
 		if err != nil {
 			out.Code, out.Message, out.Leader = err.Code, err.Message, err.Leader
+			if t := c.byID[r.Topic]; err.Leader != id.NoNode && t != nil {
+				_, out.Epoch = n.leaderLocked(t.partitions[r.Partition])
+			}
 		}
 		s.Send(out)
 	}
@@ -39,8 +42,12 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		return
 	}
 	p := t.partitions[r.Partition]
-	notLeader := &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "not the leader", Leader: p.leader}
-	if p.leader != n.id {
+	leader, _ := n.leaderLocked(p)
+	notLeader := &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "not the leader", Leader: leader}
+	if n.view != nil && leader == n.id {
+		return // it will never be committed here
+	}
+	if leader != n.id {
 		answer(id.NoOffset, notLeader)
 		return
 	}
@@ -189,10 +196,13 @@ func (s *session) events() []rpc.FetchEvent {
 		}
 		p := t.partitions[sub.partition]
 		e.HighWatermark, e.LogStart = p.next, p.start
+		leader, epoch := s.node.leaderLocked(p)
 		switch {
-		case p.leader != s.node.id:
-			e.Code, e.Leader = rpc.CodeNotLeaderOrFollower, p.leader
+		case leader != s.node.id:
+			e.Code, e.Leader, e.Epoch = rpc.CodeNotLeaderOrFollower, leader, epoch
 			delete(s.subscriptions, sub.number)
+		case s.node.view != nil:
+			continue // nothing is committed here
 		case sub.next < p.start || sub.next > p.next:
 			e.Code = rpc.CodeOffsetOutOfRange
 			delete(s.subscriptions, sub.number)
@@ -223,7 +233,10 @@ func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.Metadata
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.metadata++
-	out := &pb.MetadataResponse{ClusterId: "test-cluster", Controller: int32(c.controller), MetadataIndex: c.index}
+	out := &pb.MetadataResponse{ClusterId: c.id, Controller: int32(c.controller), MetadataIndex: c.index, AgeMs: a.node.ageLocked().Milliseconds()}
+	if v := a.node.view; v != nil {
+		out.MetadataIndex = v.index
+	}
 	for _, n := range c.nodes {
 		out.Nodes = append(out.Nodes, n.describeLocked())
 	}
@@ -234,8 +247,8 @@ func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.Metadata
 		}
 	}
 	for _, name := range names {
-		if t := c.topics[name]; t != nil {
-			out.Topics = append(out.Topics, c.describeLocked(t))
+		if t := c.topics[name]; a.node.knowsLocked(t) {
+			out.Topics = append(out.Topics, a.node.describeTopicLocked(t))
 		} else {
 			out.Topics = append(out.Topics, &pb.Topic{Name: name, ErrorCode: int32(rpc.CodeUnknownTopicOrPartition)})
 		}
@@ -247,15 +260,17 @@ func (n *node) describeLocked() *pb.Node {
 	return &pb.Node{Id: int32(n.id), RpcAddress: n.addr, Alive: n.up, Version: "test"}
 }
 
-func (c *Cluster) describeLocked(t *topic) *pb.Topic {
+func (n *node) describeTopicLocked(t *topic) *pb.Topic {
+	c := n.cluster
 	out := &pb.Topic{Name: t.name, Id: t.id[:], Configs: t.configs, ReplicationFactor: int32(t.replicas)}
 	for i, p := range t.partitions {
-		part := &pb.Partition{Partition: int32(i), Leader: int32(p.leader), Epoch: int32(p.epoch)}
+		leader, epoch := n.leaderLocked(p)
+		part := &pb.Partition{Partition: int32(i), Leader: int32(leader), Epoch: int32(epoch)}
 		for j := range t.replicas {
-			n := c.nodes[(i+j)%len(c.nodes)]
-			part.Replicas = append(part.Replicas, int32(n.id))
-			if n.up {
-				part.Isr = append(part.Isr, int32(n.id))
+			r := c.nodes[(i+j)%len(c.nodes)]
+			part.Replicas = append(part.Replicas, int32(r.id))
+			if r.up {
+				part.Isr = append(part.Isr, int32(r.id))
 			}
 		}
 		out.Partitions = append(out.Partitions, part)
@@ -289,7 +304,7 @@ func (a *admin) CreateTopic(_ context.Context, r *pb.CreateTopicRequest) (*pb.Cr
 		replicas = min(3, live)
 	}
 	t := c.createLocked(r.Name, max(int(r.Partitions), 1), replicas, r.Configs)
-	return &pb.CreateTopicResponse{Topic: c.describeLocked(t)}, nil
+	return &pb.CreateTopicResponse{Topic: a.node.describeTopicLocked(t)}, nil
 }
 
 func (a *admin) DeleteTopic(_ context.Context, r *pb.DeleteTopicRequest) (*pb.DeleteTopicResponse, error) {
@@ -355,9 +370,10 @@ func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.Li
 			continue
 		}
 		p := t.partitions[q.Partition]
-		part.Leader, part.Epoch = int32(p.leader), int32(p.epoch)
+		leader, epoch := a.node.leaderLocked(p)
+		part.Leader, part.Epoch = int32(leader), int32(epoch)
 		switch {
-		case p.leader != a.node.id:
+		case leader != a.node.id || a.node.view != nil:
 			part.ErrorCode, part.Offset = int32(rpc.CodeNotLeaderOrFollower), -1
 		case q.Timestamp == -2:
 			part.Offset = int64(p.start)
@@ -368,9 +384,14 @@ func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.Li
 	return out, nil
 }
 
-func (a *admin) InitProducerID(context.Context, *pb.InitProducerIDRequest) (*pb.InitProducerIDResponse, error) {
+func (a *admin) InitProducerID(ctx context.Context, _ *pb.InitProducerIDRequest) (*pb.InitProducerIDResponse, error) {
 	c := a.node.cluster
 	c.mu.Lock()
+	if a.node.view != nil { // it looks for the controller
+		c.mu.Unlock()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	defer c.mu.Unlock()
 	c.producers++
 	return &pb.InitProducerIDResponse{ProducerId: int64(c.producers)}, nil
@@ -381,7 +402,7 @@ func (a *admin) ClusterStatus(context.Context, *pb.ClusterStatusRequest) (*pb.Cl
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := &pb.ClusterStatusResponse{
-		ClusterId: "test-cluster", ClusterName: "test", Controller: int32(c.controller), AnsweredBy: int32(a.node.id),
+		ClusterId: c.id, ClusterName: "test", Controller: int32(c.controller), AnsweredBy: int32(a.node.id),
 		Topics: int32(len(c.topics)), Metadata: &pb.MetadataQuorum{Leader: int32(c.controller), Term: 7, Commit: 42},
 	}
 	led := make(map[id.Node]int32)

@@ -42,6 +42,10 @@ type Options struct {
 	MaxStreams int
 	Profile    Profile
 	Logger     *slog.Logger // nil: silent
+	// WrapConn and Passes, when not nil, are a network of a test's making: WrapConn is given each stream that is opened, and a packet
+	// goes out only if Passes says that it arrives.
+	WrapConn func(net.Conn) (net.Conn, error)
+	Passes   func(address string) bool
 }
 
 func (o Options) validate() error {

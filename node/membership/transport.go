@@ -47,6 +47,8 @@ type transport struct {
 	cancel     context.CancelFunc
 	dialing    context.Context // ends with hangUp or ctx: no more calls
 	hangUp     context.CancelFunc
+	wrap       func(net.Conn) (net.Conn, error) // nil: as it is
+	passes     func(address string) bool        // nil: all packets do
 
 	mu struct {
 		sync.Mutex
@@ -77,7 +79,7 @@ func listen(o Options, timing timing) (*transport, error) {
 	t := &transport{
 		maxStreams: o.MaxStreams,
 		label:      o.Cluster, encrypted: len(o.SecretKey) > 0, log: o.Logger,
-		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
+		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), wrap: o.WrapConn, passes: o.Passes,
 	}
 	if err := t.open(canonical(bind)); err != nil {
 		return nil, err
@@ -394,6 +396,9 @@ func (t *transport) WriteTo(b []byte, address string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("gossip to %q: %w", address, err)
 	}
+	if t.passes != nil && !t.passes(address) {
+		return time.Now(), nil
+	}
 	_, err = t.udp.WriteToUDPAddrPort(b, to)
 	return time.Now(), err
 }
@@ -409,6 +414,9 @@ func (t *transport) DialTimeout(address string, timeout time.Duration) (net.Conn
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
+	if err == nil && t.wrap != nil {
+		conn, err = t.wrap(conn)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,15 @@ type Cluster struct {
 	Nodes  []*Node // in the order of their ids, which begin with 1
 	dialer *rpc.Dialer
 	log    *lockedBuffer
+
+	network *network // nil: the operating system's alone
 }
+
+// Setting is something about a cluster that is not as usual.
+type Setting func(*Cluster)
+
+// WithNetwork puts a network between the nodes that can be cut: see Cut, Block, Isolate and Heal.
+func WithNetwork() Setting { return func(c *Cluster) { c.network = newNetwork() } }
 
 // Crash says what a node that is cut off loses.
 type Crash = disksim.Kind
@@ -62,21 +70,24 @@ func Options(dir string, n int, log io.Writer) node.Options {
 
 // Start starts a cluster of n nodes and returns when all of them are ready. It is stopped when the test ends; the nodes' logs are
 // printed if it failed.
-func Start(t testing.TB, n int) *Cluster {
+func Start(t testing.TB, n int, settings ...Setting) *Cluster {
 	t.Helper()
-	return start(t, n, func(int) *disksim.Disk { return nil })
+	return start(t, n, func(int) *disksim.Disk { return nil }, settings)
 }
 
 // StartSimulated is Start with each node on a simulated disk, so that its power can be cut. The seed makes the disks' accidents
 // repeatable; what the nodes make of time and scheduling is not.
-func StartSimulated(t testing.TB, n int, seed uint64) *Cluster {
+func StartSimulated(t testing.TB, n int, seed uint64, settings ...Setting) *Cluster {
 	t.Helper()
-	return start(t, n, func(i int) *disksim.Disk { return disksim.New(disksim.Options{Seed: seed + uint64(i)}) })
+	return start(t, n, func(i int) *disksim.Disk { return disksim.New(disksim.Options{Seed: seed + uint64(i)}) }, settings)
 }
 
-func start(t testing.TB, n int, newDisk func(int) *disksim.Disk) *Cluster {
+func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Setting) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &lockedBuffer{}}
+	for _, set := range settings {
+		set(c)
+	}
 	t.Cleanup(c.close)
 	for i := range n {
 		o := Options(c.dir, i+1, c.log)
@@ -88,6 +99,9 @@ func start(t testing.TB, n int, newDisk func(int) *disksim.Disk) *Cluster {
 		d := newDisk(i)
 		if d != nil {
 			o.DataDir = "/node-" + strconv.Itoa(i+1) // on its own disk
+		}
+		if c.network != nil {
+			c.network.add(i, o.RPCAddress, o.GossipAddress)
 		}
 		c.Nodes = append(c.Nodes, &Node{Options: o, disk: d})
 		c.StartNode(i)
@@ -103,6 +117,9 @@ func (c *Cluster) close() {
 		c.StopNode(i)
 	}
 	_ = c.dialer.Close()
+	if c.network != nil {
+		c.network.close()
+	}
 	if c.t.Failed() {
 		c.t.Logf("the nodes' logs:\n%s", c.log)
 	}
@@ -123,6 +140,9 @@ func (c *Cluster) TryNode(i int) error {
 	n := c.Nodes[i]
 	if n.disk != nil {
 		ctx = simulated.WithDisk(ctx, simulated.Disk{Files: n.disk, Pebble: n.disk.Pebble()})
+	}
+	if c.network != nil {
+		ctx = simulated.WithNetwork(ctx, at{c.network, i})
 	}
 	started, err := node.Start(ctx, n.Options)
 	if err != nil {

@@ -190,6 +190,10 @@ type MetadataResponse struct {
 	Topics     []*Topic               `protobuf:"bytes,4,rep,name=topics,proto3" json:"topics,omitempty"`
 	// The metadata log index that this answer reflects: answers of two nodes can be ordered by it.
 	MetadataIndex uint64 `protobuf:"varint,5,opt,name=metadata_index,json=metadataIndex,proto3" json:"metadata_index,omitempty"`
+	// How old what this node knows may be, in milliseconds: since it last had word from the leader of the metadata, or, where it leads
+	// the metadata itself, from a majority. -1: not since its start. A node that is cut off answers as fast as ever, and so it has to
+	// say that it may be wrong about who leads.
+	AgeMs         int64 `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +259,13 @@ func (x *MetadataResponse) GetTopics() []*Topic {
 func (x *MetadataResponse) GetMetadataIndex() uint64 {
 	if x != nil {
 		return x.MetadataIndex
+	}
+	return 0
+}
+
+func (x *MetadataResponse) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
 	}
 	return 0
 }
@@ -2318,7 +2329,7 @@ const file_admin_proto_rawDesc = "" +
 	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\x12\x19\n" +
 	"\bwith_isr\x18\x03 \x01(\bR\awithIsr\x12\x1d\n" +
 	"\n" +
-	"local_only\x18\x04 \x01(\bR\tlocalOnly\"\xc9\x01\n" +
+	"local_only\x18\x04 \x01(\bR\tlocalOnly\"\xe0\x01\n" +
 	"\x10MetadataResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
@@ -2327,7 +2338,8 @@ const file_admin_proto_rawDesc = "" +
 	"controller\x12%\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x0f.quorumlog.NodeR\x05nodes\x12(\n" +
 	"\x06topics\x18\x04 \x03(\v2\x10.quorumlog.TopicR\x06topics\x12%\n" +
-	"\x0emetadata_index\x18\x05 \x01(\x04R\rmetadataIndex\"\xe5\x02\n" +
+	"\x0emetadata_index\x18\x05 \x01(\x04R\rmetadataIndex\x12\x15\n" +
+	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\"\xe5\x02\n" +
 	"\x05Topic\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x124\n" +

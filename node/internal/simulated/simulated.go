@@ -1,5 +1,5 @@
-// Package simulated lets tests of whole nodes put another disk under them. It is internal because nobody else should: the disk
-// of a real node is the operating system's.
+// Package simulated lets tests of whole nodes put another disk under them and another network between them. It is internal because
+// nobody else should: the disk and the network of a real node are the operating system's.
 package simulated
 
 import (

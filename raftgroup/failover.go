@@ -36,6 +36,7 @@ func (g *Group) nodeDown(n id.Node) {
 	}
 	if g.leader != id.NoReplica && g.role != Leader {
 		if g.nodeOf(g.leader) == n {
+			g.lost = LeaderChange{Term: g.term, Leader: g.leader}
 			g.forgetLeader()
 			g.touch()
 			g.race.Begin(g.view(), election.LeaderDown)
@@ -158,8 +159,10 @@ func (g *Group) raceSees(old LeaderChange) {
 		g.race.Begin(g.view(), election.Deposed)
 	case leader == id.NoReplica:
 		g.race.Begin(g.view(), election.Leaderless)
-	case down && leader != g.replica:
+	case down && leader == g.lost.Leader && g.term == g.lost.Term:
 		g.race.Doubt(g.view())
+	case down:
+		g.race.Watch(g.view())
 	default:
 		g.race.Led()
 	}

@@ -87,8 +87,9 @@ type Group struct {
 	charges  []charge    // bytes of proposed entries, in order
 
 	race     election.Race
-	alarm    time.Time // the earliest of the group's timers; zero: there is none
-	heardAt  time.Time // when something last came that only a leader sends
+	alarm    time.Time    // the earliest of the group's timers; zero: there is none
+	lost     LeaderChange // the last leader whose node went down: who, and in which term
+	heardAt  time.Time    // when something last came that only a leader sends
 	reads    map[uint64]*readRequest
 	transfer *transferRequest
 	yieldAt  time.Time // not to hand over by itself before

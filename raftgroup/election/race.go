@@ -36,8 +36,9 @@ const (
 	// unfitLook is how often who could not store its own vote looks whether it can again.
 	unfitLook = time.Second
 	// doubt is how long a leader whose node is down is believed without another word from him, at first. It doubles each time he is
-	// forgotten, up to a little more than the time between heartbeats.
-	doubt = 100 * time.Millisecond
+	// forgotten, up to maxDoubt heartbeats.
+	doubt    = 100 * time.Millisecond
+	maxDoubt = 3
 )
 
 // Race is a replica's part in the elections of its group: from when it knows of no leader until it hears of one. Facts go in, and the answer
@@ -129,8 +130,8 @@ func (r *Race) Led() {
 	}
 }
 
-// Doubt is Led by somebody whose node is down. What came from him may have been under way when he died, and Raft would believe in him for
-// seconds, and refuse others its vote; or the node is reachable one way only.
+// Doubt is Led by the very one whose node was just lost. What came from him was most likely under way when he died; but Raft believes in him
+// for seconds, and refuses others its vote. If he lives it takes another word from him, or no other finds a majority.
 func (r *Race) Doubt(v View) {
 	doubts := r.doubts
 	r.Led()
@@ -138,14 +139,20 @@ func (r *Race) Doubt(v View) {
 	r.due = v.Heard.Add(r.doubtFor())
 }
 
-// Trust takes Doubt back.
+// Watch is Led by somebody who was elected while his node was down: he lives, and can be reached one way only. That he dies nobody will say.
+func (r *Race) Watch(v View) {
+	r.doubts = maxDoubt * int(r.heartbeat/doubt)
+	r.Doubt(v)
+}
+
+// Trust takes Doubt and Watch back.
 func (r *Race) Trust() {
 	if r.doubting {
 		r.Led()
 	}
 }
 
-func (r *Race) doubtFor() time.Duration { return min(doubt<<min(r.doubts, 8), r.heartbeat*5/4) }
+func (r *Race) doubtFor() time.Duration { return min(doubt<<min(r.doubts, 8), r.heartbeat*maxDoubt) }
 
 // PeerDown tells that another voter's node was lost, while there is no leader: nobody waits for it any more.
 func (r *Race) PeerDown(v View, who id.Replica) {

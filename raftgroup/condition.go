@@ -165,8 +165,12 @@ func (g *Group) conditionOf(r id.Replica) Condition {
 	return c
 }
 
-// clockRuns tells whether a tick counts for the replica's election clock.
+// clockRuns tells whether a tick counts for the replica's election clock. It does not for a candidate that still has good reason to wait for
+// votes: when the clock rings Raft gives up those that it has.
 func (g *Group) clockRuns() bool {
+	if g.role == Candidate && g.race.Patient(g.w.now) {
+		return false
+	}
 	return g.w.condition != Stalled || g.role == Leader || g.w.ticks%slowClock == 0
 }
 

@@ -20,10 +20,10 @@ const (
 	maxRetry  = 2 * time.Second
 	easyAfter = 8
 	maxTries  = 100
-	// patience is how long a candidate that was not refused waits for votes: on a slow disk its own takes long, and whoever asks again
-	// before it is there never has it. It doubles with each candidacy up to maxPatience.
+	// patience is how long a candidate that was not refused waits for votes: on slow disks they take long, and whoever asks again before they
+	// are there never has them. It is longer where pre-votes took long, and doubles with each candidacy up to maxPatience.
 	patience    = time.Second
-	maxPatience = 4 * time.Second
+	maxPatience = 8 * time.Second
 	// voteHold is how long who gave somebody his vote does not campaign, and preVoteHold who said that he would. They double with each in a
 	// race up to maxHold.
 	voteHold    = time.Second
@@ -54,11 +54,13 @@ type Race struct {
 	held      time.Time // no campaign before
 	heldFor   id.Replica
 	holds     int
+	asking    time.Time // since when it asks for pre-votes
 	stood     time.Time // when the last candidacy began
 	stands    int
-	lost      bool // a vote was refused in it
-	withdrawn bool // in favour of heldFor
-	doubts    int  // how often the leader was forgotten
+	patience  time.Duration // with it
+	lost      bool          // it is not worth waiting for: a vote was refused, or may never come
+	withdrawn bool          // in favour of heldFor
+	doubts    int           // how often the leader was forgotten
 	rivals    []rival
 }
 
@@ -94,7 +96,7 @@ func (r *Race) Begin(v View, why Cause) {
 	}
 	if !r.racing {
 		r.racing, r.doubting, r.due = true, false, time.Time{}
-		r.tries = 0
+		r.tries, r.asking = 0, v.Now
 	}
 	behind := time.Duration(r.rank(&v)) * step
 	after := behind + r.lot(firstDraw)
@@ -110,7 +112,7 @@ func (r *Race) Begin(v View, why Cause) {
 		}
 	case LeaderDown:
 		after += first
-		r.tries = 0
+		r.tries, r.asking = 0, v.Now
 	case Deposed:
 		after += first
 		if v.Fitness == Fit {
@@ -159,12 +161,14 @@ func (r *Race) PeerDown(v View, who id.Replica) {
 	if r.heldFor == who {
 		r.heldFor, r.held, r.withdrawn = id.NoReplica, time.Time{}, false
 	}
+	r.lost = true // the vote may have been on its way
 	r.Begin(v, LeaderDown)
 }
 
 // PeerUp tells that a node that may have a voter can be reached: who has asked in vain asks again soon.
 func (r *Race) PeerUp(v View) {
 	if r.racing && r.tries > 0 {
+		r.lost = true // or the request
 		r.Begin(v, LeaderDown)
 	}
 }
@@ -273,9 +277,13 @@ func (r *Race) Refused(v View, by id.Replica, why Refusal) {
 
 // Stood tells that the replica became a candidate.
 func (r *Race) Stood(now time.Time) {
+	r.patience = min(max(patience<<min(r.stands, 8), 2*now.Sub(r.asking)), maxPatience)
 	r.stood, r.lost = now, false
 	r.stands++
 }
+
+// Patient tells whether a candidate had better wait for its votes than ask again.
+func (r *Race) Patient(now time.Time) bool { return !r.lost && now.Before(r.stood.Add(r.patience)) }
 
 // Racing tells whether the race is on.
 func (r *Race) Racing() bool { return r.racing }
@@ -303,7 +311,7 @@ func (r *Race) Ring(v View) Action {
 	if r.doubting {
 		return r.ringInDoubt(&v)
 	}
-	switch until := r.stood.Add(min(patience<<min(max(r.stands-1, 0), 8), maxPatience)); {
+	switch {
 	case !r.racing:
 		r.due = time.Time{}
 		return Wait
@@ -313,9 +321,12 @@ func (r *Race) Ring(v View) Action {
 	case v.Now.Before(r.held):
 		r.due = r.held
 		return Wait
-	case v.Standing == Candidate && !r.lost && v.Now.Before(until):
-		r.due = until
+	case v.Standing == Candidate && r.Patient(v.Now):
+		r.due = r.stood.Add(r.patience)
 		return Wait
+	}
+	if v.Standing == Candidate {
+		r.asking = v.Now
 	}
 	r.withdrawn = false
 	r.tries++

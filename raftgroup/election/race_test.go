@@ -233,7 +233,15 @@ func TestRace(t *testing.T) {
 			view:  firstOf,
 			facts: []fact{begin(0, election.LeaderDown), stands(30*ms, election.Candidate), stands(1040*ms, election.Candidate)}, end: 3200 * ms,
 			want: campaigns(20*ms, 1030*ms, 3040*ms)},
-		"but not when it is refused one": {
+		"and where pre-votes took long": {
+			view: firstOf, facts: []fact{begin(0, election.LeaderDown), stands(810*ms, election.Candidate)}, end: 2500 * ms,
+			want: campaigns(20*ms, 320*ms, 620*ms, 2430*ms)},
+		"but not for one whose node came up meanwhile": {
+			view: firstOf,
+			facts: []fact{begin(0, election.LeaderDown), stands(30*ms, election.Candidate),
+				{100 * ms, func(r *election.Race, v *election.View) { r.PeerUp(*v) }}},
+			end: 300 * ms, want: campaigns(20*ms, 120*ms)},
+		"nor when it is refused one": {
 			view:  firstOf,
 			facts: []fact{begin(0, election.LeaderDown), stands(30*ms, election.Candidate), refused(100*ms, b, election.NoVote)}, end: 300 * ms,
 			want: campaigns(20*ms, 250*ms)},

@@ -277,7 +277,11 @@ func (r *Race) Refused(v View, by id.Replica, why Refusal) {
 
 // Stood tells that the replica became a candidate.
 func (r *Race) Stood(now time.Time) {
-	r.patience = min(max(patience<<min(r.stands, 8), 2*now.Sub(r.asking)), maxPatience)
+	asked := time.Duration(0)
+	if !r.asking.IsZero() { // or a leader that hands over has told it to stand
+		asked = now.Sub(r.asking)
+	}
+	r.patience = min(max(patience<<min(r.stands, 8), 2*asked), maxPatience)
 	r.stood, r.lost = now, false
 	r.stands++
 }
@@ -345,7 +349,7 @@ func (r *Race) ringInDoubt(v *View) Action {
 	}
 	doubts := r.doubts + 1
 	r.Led()
-	r.racing, r.doubts = true, doubts
+	r.racing, r.doubts, r.asking = true, doubts, v.Now
 	r.due = v.Now.Add(time.Duration(r.rank(v)) * step)
 	return Forget
 }

@@ -233,6 +233,9 @@ func TestRace(t *testing.T) {
 			view:  firstOf,
 			facts: []fact{begin(0, election.LeaderDown), stands(30*ms, election.Candidate), stands(1040*ms, election.Candidate)}, end: 3200 * ms,
 			want: campaigns(20*ms, 1030*ms, 3040*ms)},
+		"one that was handed the leadership": {
+			view: firstOf, facts: []fact{led(0), stands(0, election.Candidate), begin(0, election.Leaderless)}, end: 1200 * ms,
+			want: campaigns(1000 * ms)},
 		"and where pre-votes took long": {
 			view: firstOf, facts: []fact{begin(0, election.LeaderDown), stands(810*ms, election.Candidate)}, end: 2500 * ms,
 			want: campaigns(20*ms, 320*ms, 620*ms, 2430*ms)},

@@ -46,7 +46,8 @@ func (o *outage) reset() {
 func (o *outage) poll() {
 	for i := range o.groups {
 		w := &o.groups[i]
-		if leader := o.c.Leader(id.Group(i + 1)); leader != nil && (w.pending == nil && time.Since(w.asked) > 20*time.Millisecond || leader != w.leader) {
+		idle := w.pending == nil && time.Since(w.asked) > 20*time.Millisecond
+		if leader := o.c.Leader(id.Group(i + 1)); leader != nil && (idle || leader != w.leader) {
 			w.asked, w.leader, w.pending = time.Now(), leader, o.c.Propose(leader, raftgrouptest.Batch(nil), raftgroup.AcksAll)
 		}
 		select {
@@ -124,8 +125,8 @@ func seeded(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 1))
 }
 
-// TestBestLogLeadsAfterRestart: all nodes were killed, and the preferred replica of some groups is behind. Whoever has the better log leads,
-// as soon as a majority is there.
+// TestBestLogLeadsAfterRestart: all nodes were killed, and the preferred replica of some groups is behind. Whoever has the better log
+// leads, as soon as a majority is there.
 func TestBestLogLeadsAfterRestart(t *testing.T) {
 	for name, order := range map[string][]id.Node{
 		"all three, the one behind first": {1, 2, 3}, "all three, it last": {3, 2, 1},
@@ -275,8 +276,8 @@ func TestRestartsEveryFewSeconds(t *testing.T) {
 	})
 }
 
-// TestOldWordOfADeadLeader: what the leader had sent is read after its node is known to be lost, at both others. Raft would believe in him for
-// its full election timeout.
+// TestOldWordOfADeadLeader: what the leader had sent is read after its node is known to be lost, at both others. Raft would believe in him
+// for its full election timeout.
 func TestOldWordOfADeadLeader(t *testing.T) {
 	cluster(t, three(1), func(t *testing.T, c *raftgrouptest.Cluster) {
 		leader := c.AwaitLeader(1, time.Second)
@@ -320,8 +321,8 @@ func TestDeposedByAStaleTerm(t *testing.T) {
 	})
 }
 
-// TestTransferToTheDead: a leader hands over to somebody who is gone, or frozen, by the time he is told. Proposals wait for it no longer than
-// it takes to see that.
+// TestTransferToTheDead: a leader hands over to somebody who is gone, or frozen, by the time he is told. Proposals wait for it no longer
+// than it takes to see that.
 func TestTransferToTheDead(t *testing.T) {
 	for name, what := range map[string]struct {
 		fate  func(c *raftgrouptest.Cluster, lead, to id.Node)
@@ -386,7 +387,8 @@ func TestThawedSuccessor(t *testing.T) {
 		o := watch(c)
 		o.run(500 * time.Millisecond)
 		c.Net.Inject(node, to, 1, &raftpb.Message{
-			Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(raftgrouptest.ReplicaOf(1, to))), Term: new(uint64(term)),
+			Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(leader.Replica())),
+			To: new(uint64(raftgrouptest.ReplicaOf(1, to))), Term: new(uint64(term)),
 		})
 		o.run(10 * time.Second)
 		_, _, now := c.AwaitLeader(1, time.Second).Leader()
@@ -398,8 +400,8 @@ func TestThawedSuccessor(t *testing.T) {
 	})
 }
 
-// TestCutsOfEveryKind: connections fail, one way or both. The lanes of both ends notice a while later, since a lane needs both ways. From then
-// on records are taken again within two seconds, by whoever has a majority.
+// TestCutsOfEveryKind: connections fail, one way or both. The lanes of both ends notice a while later, since a lane needs both ways. From
+// then on records are taken again within two seconds, by whoever has a majority.
 func TestCutsOfEveryKind(t *testing.T) {
 	const a, b, d = id.Node(1), id.Node(2), id.Node(3)
 	type cut = [2]id.Node

@@ -41,8 +41,8 @@ const (
 	maxDoubt = 3
 )
 
-// Race is a replica's part in the elections of its group: from when it knows of no leader until it hears of one. Facts go in, and the answer
-// to Ring is what to do. The owner calls Ring at Due.
+// Race is a replica's part in the elections of its group: from when it knows of no leader until it hears of one. Facts go in, and the
+// answer to Ring is what to do. The owner calls Ring at Due.
 type Race struct {
 	heartbeat time.Duration
 	draw      func(time.Duration) time.Duration
@@ -132,8 +132,8 @@ func (r *Race) Led() {
 	}
 }
 
-// Doubt is Led by the very one whose node was just lost. What came from him was most likely under way when he died; but Raft believes in him
-// for seconds, and refuses others its vote. If he lives it takes another word from him, or no other finds a majority.
+// Doubt is Led by the very one whose node was just lost. What came from him was most likely under way when he died; but Raft believes in
+// him for seconds, and refuses others its vote. If he lives it takes another word from him, or no other finds a majority.
 func (r *Race) Doubt(v View) {
 	doubts := r.doubts
 	r.Led()
@@ -141,7 +141,8 @@ func (r *Race) Doubt(v View) {
 	r.due = v.Heard.Add(r.doubtFor())
 }
 
-// Watch is Led by somebody who was elected while his node was down: he lives, and can be reached one way only. That he dies nobody will say.
+// Watch is Led by somebody who was elected while his node was down: he lives, and can be reached one way only. That he dies nobody will
+// say.
 func (r *Race) Watch(v View) {
 	r.doubts = maxDoubt * int(r.heartbeat/doubt)
 	r.Doubt(v)

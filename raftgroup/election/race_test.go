@@ -159,9 +159,11 @@ func TestRace(t *testing.T) {
 		"but not before others with a full disk": {
 			view:  with(firstOf, func(v *election.View) { v.Fitness = election.Burdened }),
 			facts: []fact{begin(0, election.OpenedPreferred)}, end: 700 * ms, want: campaigns(600 * ms)},
-		"others listen for a leader first":    {view: last, facts: []fact{begin(0, election.Opened)}, end: time.Second, want: campaigns(925 * ms)},
-		"whom they hear":                      {view: last, facts: []fact{begin(0, election.Opened), led(500 * ms)}, end: time.Hour},
-		"in a new group they wait for longer": {view: last, facts: []fact{begin(0, election.OpenedEmpty)}, end: 1400 * ms, want: campaigns(1300 * ms)},
+		"others listen for a leader first": {
+			view: last, facts: []fact{begin(0, election.Opened)}, end: time.Second, want: campaigns(925 * ms)},
+		"whom they hear": {view: last, facts: []fact{begin(0, election.Opened), led(500 * ms)}, end: time.Hour},
+		"in a new group they wait for longer": {
+			view: last, facts: []fact{begin(0, election.OpenedEmpty)}, end: 1400 * ms, want: campaigns(1300 * ms)},
 		"a peer that comes up is asked at once": {
 			view:  with(firstOf, func(v *election.View) {}),
 			facts: []fact{begin(0, election.OpenedPreferred), {10 * ms, func(r *election.Race, v *election.View) { r.PeerUp(*v) }}},
@@ -176,9 +178,10 @@ func TestRace(t *testing.T) {
 			view: last, facts: []fact{begin(0, election.Opened), asked(100*ms, a, at(9), election.Denied)}, end: 300 * ms,
 			want: campaigns(130 * ms)}, // b may be better, and goes before
 		"asked by both": {
-			view:  last,
-			facts: []fact{begin(0, election.Opened), asked(100*ms, a, at(9), election.Denied), asked(110*ms, b, election.Position{Term: 4, Index: 99}, election.Denied)},
-			end:   300 * ms, want: campaigns(110 * ms)},
+			view: last,
+			facts: []fact{begin(0, election.Opened), asked(100*ms, a, at(9), election.Denied),
+				asked(110*ms, b, election.Position{Term: 4, Index: 99}, election.Denied)},
+			end: 300 * ms, want: campaigns(110 * ms)},
 		"asked by one that is ahead, and has the vote": {
 			view: firstOf, facts: []fact{begin(0, election.LeaderDown), asked(10*ms, b, at(11), election.PreVoted)}, end: 800 * ms,
 			want: campaigns(660 * ms)},
@@ -303,7 +306,8 @@ func TestRaceEnds(t *testing.T) {
 	require.Less(t, acts[7].at, 3*time.Second)
 	require.Greater(t, acts[99].at, 2*time.Minute)
 	again := fact{30 * time.Minute, func(r *election.Race, v *election.View) { r.PeerUp(*v) }}
-	require.Equal(t, act{30*time.Minute + 20*ms, election.Campaign}, play(v, []fact{begin(0, election.OpenedPreferred), again}, time.Hour)[100])
+	acts = play(v, []fact{begin(0, election.OpenedPreferred), again}, time.Hour)
+	require.Equal(t, act{30*time.Minute + 20*ms, election.Campaign}, acts[100])
 }
 
 // TestStrangersAreNotRemembered: whoever asks, what a replica remembers is bounded by its group's voters.

@@ -122,7 +122,7 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 	if err != nil { // it will not be another time: waiting for it would keep the node from becoming ready
 		return r.refuse(ctx, log, fmt.Sprintf("the state of its last checkpoint cannot be read: %v", err))
 	}
-	hint := raftgroup.CampaignByTimer
+	hint := raftgroup.CampaignInTurn
 	if p.Members[0].Node == r.node {
 		hint = raftgroup.CampaignPreferred
 	}

@@ -251,7 +251,7 @@ func benchmarkPropose(b *testing.B, size, groups, outstanding int, open func() (
 			members = append(members, raftgroup.Member{Replica: raftgrouptest.ReplicaOf(g, n), Node: n})
 		}
 		for _, n := range []id.Node{2, 3, 1} {
-			hint := raftgroup.CampaignByTimer
+			hint := raftgroup.CampaignInTurn
 			if n == 1 {
 				hint = raftgroup.CampaignPreferred
 			}

@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"fmt"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -116,14 +115,5 @@ func (g *Group) start(hint CampaignHint) {
 	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})
 	g.machine.Leader(*g.lead.Load())
 	g.machine.Committed(g.HighWatermark())
-	if hint != CampaignPreferred || !g.isVoter(g.replica) {
-		return
-	}
-	every := 2 * g.h.o.TickInterval
-	if g.conditionOf(g.replica) != Good || g.log.Condemned() != 0 {
-		g.hurryUp(time.Duration(len(g.members)+1)*failoverStep, every) // behind all others
-		return
-	}
-	g.campaign()
-	g.hurryUp(every, every)
+	g.enterRace(hint)
 }

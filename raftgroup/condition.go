@@ -165,8 +165,12 @@ func (g *Group) conditionOf(r id.Replica) Condition {
 	return c
 }
 
-// clockRuns tells whether a tick counts for the replica's election clock.
+// clockRuns tells whether a tick counts for the replica's election clock. It does not for a candidate that still has good reason to wait for
+// votes: when the clock rings Raft gives up those that it has.
 func (g *Group) clockRuns() bool {
+	if g.role == Candidate && g.race.Patient(g.w.now) {
+		return false
+	}
 	return g.w.condition != Stalled || g.role == Leader || g.w.ticks%slowClock == 0
 }
 
@@ -184,9 +188,12 @@ func (g *Group) doubtLeader() {
 }
 
 // heard is called with each message that only a leader sends.
-func (g *Group) heard(from id.Replica) {
+func (g *Group) heard(from id.Replica, term id.Term) {
 	if from == g.leader {
 		g.silent = 0
+	}
+	if term >= g.term {
+		g.heardAt = g.w.now
 	}
 }
 
@@ -209,11 +216,11 @@ func (g *Group) yield() {
 	if !g.canElect() {
 		return
 	}
-	m := g.member(g.bestSuccessor())
+	m := g.member(g.bestSuccessor(nil))
 	if m == nil || !m.inSync || g.conditionOf(m.replica) != Good {
 		return // nobody takes it: somebody has to lead, for those who read
 	}
-	g.startTransfer(m.replica, make(chan error, 1))
+	g.startTransfer(m.replica, nil, make(chan error, 1))
 	if g.transfer != nil {
 		g.transfer.until = g.w.now.Add(yieldRetry)
 		g.w.n.yields.Add(1)

@@ -36,6 +36,11 @@
 // replica to itself go back to its worker, in order; a follower has time for them until its next turn. A commit index that moved alone is
 // not stored by itself: the log hears of it, and writes it along with what comes next.
 //
+// # Elections
+//
+// Package raftgroup/election decides who campaigns and when; failover.go tells it what the replica hears and does what it says. Raft's own
+// timers are left for what nobody notices.
+//
 // # Bad disks
 //
 // A host judges its disk with each tick, and hears how those of other nodes are ([Host.NodeCondition]): condition.go. A follower's disk is

@@ -6,28 +6,11 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/election"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-const (
-	// failoverDelay is how long the first survivor of a leader's node waits before it campaigns, so that the others have
-	// noticed too and forget the leader; and up to as much again, drawn by lot.
-	failoverDelay = 20 * time.Millisecond
-	failoverDraw  = 30 * time.Millisecond
-	// failoverStep is how much later each further survivor campaigns, if there is no leader by then.
-	failoverStep = 150 * time.Millisecond
-	// maxCampaigns bounds the hurry; Raft's timers go on for ever.
-	maxCampaigns = 100
-)
-
-// hurry is a series of campaigns that ends when there is a leader.
-type hurry struct {
-	active bool
-	series uint32 // a timer of an earlier series is void
-	tries  int
-	every  time.Duration
-}
 
 // nodeDown has every group that may have lost its leader elect another.
 func (w *worker) nodeDown(n id.Node) {
@@ -41,19 +24,9 @@ func (w *worker) nodeDown(n id.Node) {
 }
 
 func (w *worker) nodeUp(n id.Node) {
-	if _, ok := w.down[n]; !ok {
-		return
-	}
 	delete(w.down, n)
 	for i := 0; i < len(w.groups); i++ {
-		if g := w.groups[i]; g.role == Leader && g.broken == nil {
-			for j := range g.members {
-				if m := &g.members[j]; g.nodeOf(m.replica) == n {
-					m.declined = 0 // it may have stopped for that
-				}
-			}
-			g.refreshInSync()
-		}
+		w.groups[i].nodeUp(n)
 	}
 }
 
@@ -61,83 +34,221 @@ func (g *Group) nodeDown(n id.Node) {
 	if g.broken != nil {
 		return
 	}
-	if g.role == Leader {
-		for _, m := range g.members {
-			if g.nodeOf(m.replica) == n && m.replica != g.replica {
-				g.unreachable(m.replica)
-			}
+	if g.leader != id.NoReplica && g.role != Leader {
+		if g.nodeOf(g.leader) == n {
+			g.lost = LeaderChange{Term: g.term, Leader: g.leader}
+			g.forgetLeader()
+			g.touch()
+			g.race.Begin(g.view(), election.LeaderDown)
+			g.setAlarm()
 		}
-		g.refreshInSync()
-		g.touch()
 		return
 	}
+	for _, m := range g.members {
+		if g.nodeOf(m.replica) != n || m.replica == g.replica {
+			continue
+		}
+		if g.role != Leader {
+			g.race.PeerDown(g.view(), m.replica)
+			continue
+		}
+		g.unreachable(m.replica)
+		if t := g.transfer; t != nil && t.to == m.replica {
+			g.transferLost("its node cannot be reached")
+		}
+		g.touch()
+	}
+	if g.role == Leader {
+		g.refreshInSync()
+	}
+	g.setAlarm()
+}
+
+func (g *Group) nodeUp(n id.Node) {
+	if g.broken != nil {
+		return
+	}
+	if g.leader != id.NoReplica && g.nodeOf(g.leader) == n {
+		g.race.Trust()
+	}
+	for i := range g.members {
+		m := &g.members[i]
+		if g.nodeOf(m.replica) != n || m.replica == g.replica {
+			continue
+		}
+		if g.leader == id.NoReplica {
+			g.race.PeerUp(g.view())
+		}
+		m.declined = 0 // it may have stopped for that
+	}
+	if g.role == Leader {
+		g.refreshInSync()
+	}
+	g.setAlarm()
+}
+
+// view is what the race is told when it has to decide.
+func (g *Group) view() election.View {
+	v := election.View{Now: g.w.now, Log: g.position(), Fitness: g.fitness(g.replica), Heard: g.heardAt}
+	switch roleOf(g.rn.BasicStatus().RaftState) {
+	case PreCandidate:
+		v.Standing = election.PreCandidate
+	case Candidate:
+		v.Standing = election.Candidate
+	}
+	others := g.w.voters[:0]
+	for _, r := range g.order {
+		if r == g.replica {
+			v.Place = len(others)
+			continue
+		}
+		if g.isVoter(r) {
+			_, down := g.w.down[g.nodeOf(r)]
+			others = append(others, election.Voter{Replica: r, Fitness: g.fitness(r), Down: down})
+		}
+	}
+	g.w.voters, v.Others = others, others
+	return v
+}
+
+// position is where the log ends.
+func (g *Group) position() election.Position {
+	t, _ := g.log.Term(g.last)
+	return election.Position{Term: t, Index: g.last}
+}
+
+// fitness is what a replica could do as the leader. Of its own log alone it knows whether that is condemned.
+func (g *Group) fitness(r id.Replica) election.Fitness {
+	c := g.conditionOf(r)
+	switch own := r == g.replica; {
+	case !g.isVoter(r) || c == Stalled:
+		return election.Unfit
+	case own && (g.unfit() || g.h.draining.Load()):
+		return election.LastResort
+	case c != Good:
+		return election.Burdened
+	}
+	return election.Fit
+}
+
+// enterRace is how a replica that was opened begins: it knows no leader.
+func (g *Group) enterRace(hint CampaignHint) {
+	g.race = election.New(time.Duration(g.h.o.HeartbeatTicks)*g.h.o.TickInterval, rand.N[time.Duration])
+	why := election.Opened
 	switch {
-	case g.leader == id.NoReplica:
-		if !slices.ContainsFunc(g.members, func(m member) bool { return g.nodeOf(m.replica) == n }) {
+	case hint == CampaignPreferred:
+		why = election.OpenedPreferred
+	case g.last < g.log.FirstIndex():
+		why = election.OpenedEmpty
+	}
+	g.race.Begin(g.view(), why)
+	g.ring()
+}
+
+// raceSees is called when leader, term or role changed; old is what they were.
+func (g *Group) raceSees(old LeaderChange) {
+	if g.broken != nil {
+		return
+	}
+	if g.role == Candidate && (old.Role != Candidate || old.Term != g.term) {
+		g.race.Stood(g.w.now)
+	}
+	leader := id.Replica(g.rn.BasicStatus().Lead)
+	switch _, down := g.w.down[g.nodeOf(leader)]; {
+	case leader == id.NoReplica && old.Role == Leader:
+		g.race.Begin(g.view(), election.Deposed)
+	case leader == id.NoReplica:
+		g.race.Begin(g.view(), election.Leaderless)
+	case down && leader == g.lost.Leader && g.term == g.lost.Term:
+		g.race.Doubt(g.view())
+	case down:
+		g.race.Watch(g.view())
+	default:
+		g.race.Led()
+	}
+	g.setAlarm()
+}
+
+// asked shows Raft a request for a vote or a pre-vote, and the race what became of it.
+func (g *Group) asked(m *raftpb.Message) {
+	if st := g.rn.BasicStatus(); st.Lead == m.GetFrom() && m.GetTerm() > st.GetTerm() {
+		g.forgetLeader() // who asks to be elected does not lead; but Raft would defend his leadership against himself
+	}
+	_ = g.step(m)
+	if g.broken != nil {
+		return
+	}
+	q := election.Request{From: id.Replica(m.GetFrom()), Log: election.Position{Term: id.Term(m.GetLogTerm()), Index: id.Index(m.GetIndex())}}
+	v, now := g.view(), g.rn.BasicStatus()
+	forIt := now.GetVote() == m.GetFrom()
+	switch {
+	case m.GetType() == raftpb.MsgVote && now.GetTerm() == m.GetTerm() && forIt:
+		q.Answer = election.Voted
+	case m.GetType() == raftpb.MsgPreVote && now.Lead == raft.None && q.Log.Compare(v.Log) >= 0 &&
+		(m.GetTerm() > now.GetTerm() || m.GetTerm() == now.GetTerm() && (forIt || now.GetVote() == 0)):
+		q.Answer = election.PreVoted
+	}
+	g.race.Asked(v, q)
+	g.setAlarm()
+}
+
+// answered shows Raft the answer to such a request of its own, and the race a refusal.
+func (g *Group) answered(m *raftpb.Message) {
+	pre := m.GetType() == raftpb.MsgPreVoteResp
+	if !m.GetReject() {
+		if pre && g.race.Withdrawn(g.w.now) {
 			return
 		}
-	case g.nodeOf(g.leader) == n:
-		g.forgetLeader()
-		g.touch()
-	default:
+		_ = g.step(m)
 		return
 	}
-	g.failover()
+	why := election.NoVote
+	switch term := id.Term(m.GetTerm()); {
+	case pre && g.role == PreCandidate && term > g.term:
+		why = election.OldTerm
+	case pre && g.role == PreCandidate:
+		why = election.Behind
+	case !pre && g.role == Candidate && term == g.term:
+	default: // of an earlier campaign
+		_ = g.step(m)
+		return
+	}
+	_ = g.step(m)
+	if g.broken == nil {
+		g.race.Refused(g.view(), id.Replica(m.GetFrom()), why)
+		g.setAlarm()
+	}
 }
 
-// failover starts campaigns, later the further down this replica stands among the survivors: those with a better disk come first.
-func (g *Group) failover() {
-	rank, survivors := 0, 0
-	mine, own := false, g.conditionOf(g.replica)
-	for _, r := range g.order {
-		m := g.member(r)
-		if m == nil || !m.voter() {
+// setAlarm has the group woken when the race is due. A timer that is there already and rings too early does no harm.
+func (g *Group) setAlarm() {
+	if due := g.race.Due(); !due.IsZero() && (g.alarm.IsZero() || due.Before(g.alarm)) {
+		g.alarm = due
+		g.w.timers.add(timer{due, g})
+	}
+}
+
+// ring is called when a timer of the group rings.
+func (g *Group) ring() {
+	if g.closed || g.broken != nil {
+		return
+	}
+	if g.race.Racing() && g.rn.BasicStatus().Lead != raft.None {
+		// Raft has heard of one since; or it was told to forget one, and heard of him again before anybody saw.
+		g.raceSees(LeaderChange{Term: g.term, Leader: g.leader, Role: g.role})
+	}
+	for g.broken == nil {
+		switch g.race.Ring(g.view()) {
+		case election.Forget:
+			g.forgetLeader()
+			g.touch()
 			continue
+		case election.Campaign:
+			g.campaign()
 		}
-		if r == g.replica {
-			mine = true
-		} else if _, down := g.w.down[g.nodeOf(r)]; down {
-			continue
-		} else if c := g.conditionOf(r); c < own || c == own && !mine {
-			rank++
-		}
-		survivors++
+		break
 	}
-	if !mine || own == Stalled {
-		return // a learner waits, and so does who could not even vote for himself
-	}
-	if g.unfit() {
-		rank = survivors // behind all others
-	}
-	delay := failoverDelay + rand.N(failoverDraw) + time.Duration(rank)*failoverStep
-	g.hurryUp(delay, failoverStep*time.Duration(max(2, survivors)))
-}
-
-// hurryUp campaigns after a delay and then every so often, until there is a leader.
-func (g *Group) hurryUp(delay, every time.Duration) {
-	if g.hurry.active {
-		return
-	}
-	g.hurry = hurry{active: true, series: g.hurry.series + 1, every: every}
-	g.w.timers.add(timer{g.w.now.Add(delay), g, g.hurry.series})
-}
-
-// hurried is called when a timer of the group rings.
-func (g *Group) hurried(series uint32) {
-	h := &g.hurry
-	if !h.active || h.series != series {
-		return
-	}
-	if g.closed || g.broken != nil || h.tries >= maxCampaigns || g.w.condition == Stalled {
-		h.active = false
-		return
-	}
-	g.campaign()
-	h.tries++
-	if h.tries%8 == 0 { // the others are not there: go easy
-		h.every = min(2*h.every, time.Second)
-	}
-	g.w.timers.add(timer{g.w.now.Add(h.every), g, h.series})
+	g.setAlarm()
 }
 
 func (g *Group) campaign() {
@@ -163,9 +274,8 @@ func (g *Group) alive(m *member) bool {
 
 // timer is an entry of timers.
 type timer struct {
-	at     time.Time
-	group  *Group
-	series uint32
+	at    time.Time
+	group *Group
 }
 
 // timers is a binary heap, earliest first.
@@ -213,7 +323,10 @@ func (t *timers) pop() timer {
 func (w *worker) fireTimers() {
 	for next := w.timers.next(); !next.IsZero() && !next.After(w.now); next = w.timers.next() {
 		t := w.timers.pop()
-		t.group.hurried(t.series)
+		if !t.at.Before(t.group.alarm) {
+			t.group.alarm = time.Time{}
+		}
+		t.group.ring()
 	}
 }
 

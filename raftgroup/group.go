@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/election"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -89,7 +90,10 @@ type Group struct {
 	onApply  waiters     // WaitApplied
 	charges  []charge    // bytes of proposed entries, in order
 
-	hurry    hurry
+	race     election.Race
+	alarm    time.Time    // the earliest of the group's timers; zero: there is none
+	lost     LeaderChange // the last leader whose node went down: who, and in which term
+	heardAt  time.Time    // when something last came that only a leader sends
 	reads    map[uint64]*readRequest
 	transfer *transferRequest
 	yieldAt  time.Time // not to hand over by itself before

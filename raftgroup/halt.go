@@ -60,11 +60,11 @@ func (g *Group) standDown() {
 	}
 	g.yieldAt = g.w.now.Add(yieldRetry)
 	g.refreshInSync()
-	m := g.member(g.bestSuccessor())
+	m := g.member(g.bestSuccessor(nil))
 	if m == nil || !m.inSync || !g.canElect() {
 		return
 	}
-	g.startTransfer(m.replica, make(chan error, 1))
+	g.startTransfer(m.replica, nil, make(chan error, 1))
 	if g.transfer != nil {
 		g.transfer.until = g.w.now.Add(yieldRetry)
 	}

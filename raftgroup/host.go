@@ -12,15 +12,15 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// CampaignHint says whether a replica should wait for its election timer.
+// CampaignHint says when a replica that is opened campaigns, if it does not hear of a leader.
 type CampaignHint uint8
 
 // Hints.
 const (
-	// CampaignByTimer leaves elections to Raft's timers.
-	CampaignByTimer CampaignHint = iota
-	// CampaignPreferred has the replica campaign at once, and again every two ticks until there is a leader: a new group is
-	// led in a fraction of a second, though other members may not be open yet.
+	// CampaignInTurn waits until a leader would have been heard, and for those who come before it. In a group that is new it waits longer.
+	CampaignInTurn CampaignHint = iota
+	// CampaignPreferred has the replica campaign at once, and again until there is a leader: a new group is led in a fraction of a second,
+	// though other members may not be open yet.
 	CampaignPreferred
 )
 

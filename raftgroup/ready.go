@@ -105,12 +105,10 @@ func (g *Group) roleAndTerm(rd *raft.Ready) {
 }
 
 func (g *Group) setLeader(l LeaderChange) {
+	old := LeaderChange{Term: g.term, Leader: g.leader, Role: g.role}
 	led, leads := g.role == Leader, l.Role == Leader
 	g.w.n.leaderChanges.Add(1)
 	g.term, g.role, g.leader = l.Term, l.Role, l.Leader
-	if l.Leader != id.NoReplica {
-		g.hurry.active = false
-	}
 	if led && !leads {
 		g.w.n.leading.Add(-1)
 		err := &NotLeaderError{Leader: l.Node}
@@ -124,6 +122,7 @@ func (g *Group) setLeader(l LeaderChange) {
 		g.w.n.leading.Add(1)
 		g.becameLeader()
 	}
+	g.raceSees(old)
 	g.lead.Store(&l)
 	g.requestsSeeLeader(l)
 	g.machine.Leader(l)

@@ -137,12 +137,12 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 	}
 	switch m.GetType() {
 	case raftpb.MsgApp:
-		g.heard(sender)
+		g.heard(sender, id.Term(m.GetTerm()))
 		if g.shuts(m) {
 			return
 		}
 	case raftpb.MsgHeartbeat:
-		g.heard(sender)
+		g.heard(sender, id.Term(m.GetTerm()))
 	case raftpb.MsgTimeoutNow:
 		if m.GetReject() {
 			g.declinedBy(sender, id.Term(m.GetTerm()))
@@ -157,7 +157,14 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 			mb.lastAck = g.w.now.UnixNano()
 		}
 	}
-	g.step(m)
+	switch m.GetType() {
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		g.asked(m)
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		g.answered(m)
+	default:
+		_ = g.step(m)
+	}
 	if m.GetType() == raftpb.MsgAppResp && g.minInSync > 1 && g.onCommit.len() > 0 && g.broken == nil {
 		g.answer() // the last of min.insync.replicas may be later than the majority, when Raft has nothing to say any more
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -12,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/quorumlog/quorumlog/raftgroup/election"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -143,7 +145,9 @@ func (g *Group) ask(ctx context.Context, request func(result chan error)) error 
 // transferRequest is a handing over of leadership that is under way.
 type transferRequest struct {
 	to     id.Replica
-	any    bool // whoever can take it
+	any    bool // whoever can take it, of those who were not tried
+	tried  []id.Replica
+	watch  election.Transfer
 	term   id.Term
 	until  time.Time
 	result chan error
@@ -152,10 +156,10 @@ type transferRequest struct {
 // TransferLeader hands leadership over to a voter, or to the best one when to is NoReplica, and waits until it leads. Proposals
 // wait meanwhile.
 func (g *Group) TransferLeader(ctx context.Context, to id.Replica) error {
-	return g.ask(ctx, func(result chan error) { g.startTransfer(to, result) })
+	return g.ask(ctx, func(result chan error) { g.startTransfer(to, nil, result) })
 }
 
-func (g *Group) startTransfer(to id.Replica, result chan error) {
+func (g *Group) startTransfer(to id.Replica, tried []id.Replica, result chan error) {
 	if g.role != Leader {
 		result <- &NotLeaderError{Leader: g.nodeOf(g.leader)}
 		return
@@ -166,7 +170,7 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 	}
 	chosen := to != id.NoReplica
 	if !chosen {
-		to = g.bestSuccessor()
+		to = g.bestSuccessor(tried)
 	}
 	m := g.member(to)
 	switch {
@@ -190,7 +194,7 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 		return
 	}
 	g.transfer = &transferRequest{
-		to: to, any: !chosen, term: g.term, result: result,
+		to: to, any: !chosen, tried: tried, term: g.term, result: result, watch: election.NewTransfer(g.w.now),
 		until: g.w.now.Add(2 * time.Duration(g.h.o.ElectionTicks) * g.h.o.TickInterval),
 	}
 	g.guard(func() { g.rn.TransferLeader(uint64(to)) })
@@ -199,10 +203,57 @@ func (g *Group) startTransfer(to id.Replica, result chan error) {
 // transferTick gives a transfer up that Raft gave up, or that has no outcome.
 func (g *Group) transferTick() {
 	t := g.transfer
-	aborted := g.role == Leader && g.term == t.term && g.rn.BasicStatus().LeadTransferee == 0
-	if aborted || g.w.now.After(t.until) {
+	leads := g.role == Leader && g.term == t.term
+	m := g.member(t.to)
+	switch {
+	case g.w.now.After(t.until) || leads && (m == nil || g.rn.BasicStatus().LeadTransferee == raft.None):
 		g.abortTransfer(fmt.Errorf("%w: replica %d did not take over in time", ErrTransferFailed, t.to))
+		return
+	case !leads:
+		return // it campaigns, and somebody will be heard of
 	}
+	p := election.Progress{Heard: time.Unix(0, m.lastAck)}
+	g.eachProgress(func(of *member, pr *tracker.Progress) {
+		p.CaughtUp = p.CaughtUp || of == m && id.Index(pr.Match) >= g.last
+	})
+	switch t.watch.Check(g.w.now, p) {
+	case election.Silent:
+		g.transferLost("it is silent")
+	case election.Ignored:
+		g.transferLost("it does not campaign")
+	default:
+		g.probe(t.to)
+	}
+}
+
+// probe asks a follower for a sign of life: it sends a heartbeat between Raft's own, which tells nothing.
+func (g *Group) probe(to id.Replica) {
+	m := &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), To: new(uint64(to)), From: new(uint64(g.replica)), Term: new(uint64(g.term)), Commit: new(uint64),
+	}
+	if g.send(m, nil) {
+		g.w.sent = true
+	}
+}
+
+// transferLost ends a transfer to somebody who does not take it, so that proposals do not wait any longer. Whoever it was to be, another is
+// tried. If it campaigns all the same, later, it is as good as any election.
+func (g *Group) transferLost(why string) {
+	t := g.transfer
+	g.passOn(fmt.Errorf("%w: replica %d: %s", ErrTransferFailed, t.to, why))
+}
+
+// passOn ends a transfer with err, or has another replica tried.
+func (g *Group) passOn(err error) {
+	t := g.transfer
+	result := t.result
+	t.result = make(chan error, 1)
+	g.abortTransfer(err)
+	if t.any {
+		g.startTransfer(id.NoReplica, append(t.tried, t.to), result)
+		return
+	}
+	result <- err
 }
 
 // declinedFor is how long a member that declined to lead is not asked again.
@@ -229,14 +280,7 @@ func (g *Group) declinedBy(r id.Replica, term id.Term) {
 	if t == nil || t.to != r || t.term != term {
 		return
 	}
-	result := t.result
-	t.result = make(chan error, 1)
-	g.abortTransfer(errDeclined(r))
-	if t.any {
-		g.startTransfer(id.NoReplica, result)
-		return
-	}
-	result <- errDeclined(r)
+	g.passOn(errDeclined(r))
 }
 
 func errDeclined(r id.Replica) error {
@@ -248,11 +292,12 @@ func (g *Group) declines(m *member) bool {
 	return m.declined != 0 && g.w.now.UnixNano()-m.declined < int64(declinedFor)
 }
 
-// bestSuccessor is the live voter that has not declined and whose disk is best, and of these the one whose log reaches furthest.
-func (g *Group) bestSuccessor() id.Replica {
+// bestSuccessor is the live voter, none of those that were tried, that has not declined and whose disk is best, and of these the one whose
+// log reaches furthest.
+func (g *Group) bestSuccessor(tried []id.Replica) id.Replica {
 	best, match, worst := id.NoReplica, id.Index(0), Good
 	g.eachProgress(func(m *member, pr *tracker.Progress) {
-		if !m.incoming || m.replica == g.replica || !g.alive(m) || g.declines(m) {
+		if !m.incoming || m.replica == g.replica || !g.alive(m) || g.declines(m) || slices.Contains(tried, m.replica) {
 			return
 		}
 		c := g.conditionOf(m.replica)

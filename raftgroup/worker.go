@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/election"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -48,6 +49,7 @@ type worker struct {
 	sent    bool // something went to the transport since the last Flush
 
 	timers timers
+	voters []election.Voter // scratch of Group.view
 	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
 	noticing   []*Group
 	noticesDue time.Time
@@ -149,14 +151,14 @@ func (w *worker) turn() {
 	if ring {
 		w.armed = time.Time{}
 	}
-	if ring || tick {
-		w.fireTimers()
-	}
 	for i := range w.got.urgent {
 		w.handle(&w.got.urgent[i])
 	}
 	for i := range w.got.bulk {
 		w.handle(&w.got.bulk[i])
+	}
+	if ring || tick {
+		w.fireTimers() // after the messages: one of them may be the new leader's
 	}
 	for _, p := range w.got.proposals {
 		p.group.enqueue(p)

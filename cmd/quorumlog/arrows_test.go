@@ -18,10 +18,12 @@ var arrows = map[string][]string{
 	"placement": {"wal/id", "wal/batch"},
 	"rpc":       {"wal/id", "wal/batch"},
 	"raftgroup": {"wal"},
-	"client":    {"rpc", "wal/id", "wal/batch"},
-	"node":      {"rpc", "raftgroup", "placement", "wal"},
-	"bench":     {"client", "rpc", "wal/id", "wal/batch"},
-	"cmd":       {""},
+	// Pure decisions.
+	"raftgroup/election": {"wal/id"},
+	"client":             {"rpc", "wal/id", "wal/batch"},
+	"node":               {"rpc", "raftgroup", "placement", "wal"},
+	"bench":              {"client", "rpc", "wal/id", "wal/batch"},
+	"cmd":                {""},
 }
 
 // topLevel is what the top of the repository may hold.

@@ -69,7 +69,7 @@ func Open(o Options) (*Controller, error) {
 	for _, m := range metadata.Current().MetadataMembers() {
 		members = append(members, raftgroup.Member(m))
 	}
-	hint := raftgroup.CampaignByTimer
+	hint := raftgroup.CampaignInTurn
 	if o.Log.Replica() == placement.FoundingReplica {
 		hint = raftgroup.CampaignPreferred
 	}

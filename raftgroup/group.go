@@ -202,6 +202,7 @@ func (g *Group) tick() {
 		g.leaderTick()
 		g.yield()
 	}
+	g.expire()
 	if g.transfer != nil {
 		g.transferTick()
 	}

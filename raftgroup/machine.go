@@ -19,8 +19,8 @@ type Machine interface {
 	Append(index id.Index, term id.Term, b batch.Batch)
 	// Truncate tells that entries at from and above left the log.
 	Truncate(from id.Index)
-	// Apply takes the next committed entry: every one, control entries included, in order, once for each time the view was
-	// restored. The result is given to a proposal that waits for it.
+	// Apply takes the next committed entry: every one, control entries and commands included, in order, once for each time the view
+	// was restored. The result is given to a proposal that waits for it.
 	Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any
 	// Committed tells that the high watermark moved.
 	Committed(hw id.Offset)

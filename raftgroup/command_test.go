@@ -154,7 +154,9 @@ func TestDeadlines(t *testing.T) {
 		lost(raftpb.MsgTimeoutNow) // a transfer that does not end: nothing is proposed meanwhile
 		transferred := make(chan error, 1)
 		node := raftgrouptest.NodeOf(leader.Replica())
-		go func() { transferred <- leader.TransferLeader(context.Background(), raftgrouptest.ReplicaOf(1, node%3+1)) }()
+		go func() {
+			transferred <- leader.TransferLeader(context.Background(), raftgrouptest.ReplicaOf(1, node%3+1))
+		}()
 		pause(time.Millisecond)
 		require.ErrorAs(t, (<-try(raftgroup.AcksLeader, 200*time.Millisecond)).Err, &timeout)
 		require.Equal(t, raftgroup.TimeoutError{Offset: id.NoOffset}, *timeout)

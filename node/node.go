@@ -51,6 +51,7 @@ type Node struct {
 	registrar  background
 	balancer   background
 	condition  background
+	expiry     background
 	condemned  condemned
 	taker      background
 
@@ -349,6 +350,8 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("balancer", n.balancer.close)
 	n.condition.start(n.watchCondition)
 	n.opened("watch of the disk", n.condition.close)
+	n.expiry.start(n.expireProducers)
+	n.opened("expiry of producers", n.expiry.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
 	if n.options.MetricsAddress == "" {

@@ -19,23 +19,42 @@ import (
 type rawProducer struct {
 	t       *testing.T
 	topic   id.Topic
+	leader  int // of the cluster's nodes, from 0
 	conn    *rpc.ProduceConn
 	answers chan rpc.ProduceResponse
 }
 
 func newRawProducer(t *testing.T, c *nodetest.Cluster) *rawProducer {
 	t.Helper()
-	created, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: 1})
+	created, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: int32(len(c.Nodes))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &rawProducer{t: t, topic: id.Topic(created.GetTopic().GetId()), answers: make(chan rpc.ProduceResponse, 2000)}
-	if p.conn, err = new(rpc.Dialer).DialProduce(c.Context(), c.Servers()[0]); err != nil {
+	p := &rawProducer{t: t, topic: id.Topic(created.GetTopic().GetId())}
+	p.connect(c, 0)
+	return p
+}
+
+// connect connects the producer to the leader that node i knows of.
+func (p *rawProducer) connect(c *nodetest.Cluster, i int) {
+	t := p.t
+	t.Helper()
+	nodetest.Eventually(t, "a leader", func() bool {
+		m, err := c.Admin(i).Metadata(c.Context(), &pb.MetadataRequest{Topics: []string{"t"}})
+		if err != nil || len(m.GetTopics()) != 1 || len(m.GetTopics()[0].GetPartitions()) != 1 {
+			return false
+		}
+		p.leader = int(m.GetTopics()[0].GetPartitions()[0].GetLeader()) - 1
+		return p.leader >= 0 && c.Nodes[p.leader].Node != nil
+	})
+	conn, err := new(rpc.Dialer).DialProduce(c.Context(), c.Nodes[p.leader].RPCAddress())
+	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = p.conn.Recv(func(r rpc.ProduceResponse) { p.answers <- r }) }()
-	t.Cleanup(func() { _ = p.conn.Close() })
-	return p
+	answers := make(chan rpc.ProduceResponse, 2000)
+	p.conn, p.answers = conn, answers
+	go func() { _ = conn.Recv(func(r rpc.ProduceResponse) { answers <- r }) }()
+	t.Cleanup(func() { _ = conn.Close() })
 }
 
 func (p *rawProducer) send(at time.Time, trailer batch.Trailer, timeout time.Duration) {
@@ -100,29 +119,39 @@ func TestRetryAfterSilence(t *testing.T) {
 	}
 }
 
-// TestProducersExpire: a producer is remembered for at least as long as was promised, and is forgotten some time after.
+// TestProducersExpire: a producer is remembered for at least as long as was promised, and is forgotten some time after, by all replicas.
 func TestProducersExpire(t *testing.T) {
-	c := nodetest.Start(t, 1)
-	c.StopNode(0)
+	c := nodetest.Start(t, 3)
 	const promised = 2 * time.Second
-	c.Nodes[0].Options.Timing.ProducerExpiry = promised
-	c.StartNode(0)
-	c.AwaitReady(0)
+	for i := range c.Nodes {
+		c.StopNode(i)
+		c.Nodes[i].Options.Timing.ProducerExpiry = promised
+		c.StartNode(i)
+		c.AwaitReady(i)
+	}
 	p, mine := newRawProducer(t, c), identity(t, c)
 	sent := time.Now()
-	p.send(sent, mine, 0)
-	first := p.answer()
+	var first, second rpc.ProduceResponse
+	nodetest.Eventually(t, "the batch to be taken", func() bool {
+		p.send(sent, mine, 0)
+		first = p.answer()
+		return first.Code == rpc.CodeNone
+	})
 	nodetest.Eventually(t, "the batch to be taken for a new one", func() bool {
 		p.send(sent, mine, 0)
-		r := p.answer()
-		if r.Code != rpc.CodeNone {
-			t.Fatal(r)
-		}
-		return r.BaseOffset != first.BaseOffset
+		second = p.answer()
+		return second.Code == rpc.CodeNone && second.BaseOffset != first.BaseOffset
 	})
 	if took := time.Since(sent); took < promised {
 		t.Errorf("the producer was forgotten after %v", took)
 	}
+	c.StopNode(p.leader)
+	others := (p.leader + 1) % len(c.Nodes)
+	nodetest.Eventually(t, "another leader to go on behind the entry that says so", func() bool {
+		p.connect(c, others)
+		p.send(sent, batch.Plain(batch.None), 0)
+		return p.answer().Code == rpc.CodeNone
+	})
 }
 
 // TestMadeUpProducers: a producer id that was not given out is refused, and the batch may come again.

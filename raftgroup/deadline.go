@@ -24,6 +24,9 @@ func (e *TimeoutError) Error() string {
 
 // expire ends the proposals whose time is over. It is called with each tick.
 func (g *Group) expire() {
+	if len(g.pending)+g.onCommit.len()+g.onLocal.len()+g.onApply.len() == 0 {
+		return
+	}
 	now := g.w.now
 	kept := g.pending[:0]
 	for _, p := range g.pending {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +88,37 @@ func TestCommandsTakeNoOffset(t *testing.T) {
 				require.NoError(t, err)
 			}
 		}
+	})
+}
+
+// TestRaftKeepsItsOwnCommand: followers have a command, so that its proposer has the bytes back, while the leader still writes it. A follower
+// that was cut off comes then and is sent what was proposed.
+func TestRaftKeepsItsOwnCommand(t *testing.T) {
+	var slow atomic.Bool
+	config := raftgrouptest.Config{Nodes: 5, Groups: 1, Campaign: raftgroup.CampaignPreferred, Disk: func(n id.Node) raftgrouptest.Disk {
+		d := disks(0)(n).(*raftgrouptest.MemDisk)
+		d.Delay = func() time.Duration {
+			if n == 1 && slow.Load() {
+				return time.Second
+			}
+			return 300 * time.Microsecond
+		}
+		return d
+	}}
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		require.Equal(t, raftgrouptest.ReplicaOf(1, 1), leader.Replica())
+		caughtUp(t, c)
+		slow.Store(true)
+		c.Net.SetFilter(func(from, to id.Node, _ id.Group, _ *raftpb.Message) bool { return from != 5 && to != 5 })
+		result := <-proposeCommand(c, leader, "what was proposed")
+		require.NoError(t, result.Err)
+		c.Net.SetFilter(nil)
+		require.True(t, raftgrouptest.Until(800*time.Millisecond, func() bool { return c.Group(5, 1).Log().LastIndex() >= result.Index }),
+			"it is not sent what was proposed")
+		slow.Store(false)
+		caughtUp(t, c)
+		require.Zero(t, c.Nodes[5].Host.Metrics().DroppedInvalid)
 	})
 }
 

@@ -32,7 +32,7 @@ func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	l.hs, l.doneHS = spec.HardState, spec.HardState
 	l.hs.Commit = max(min(l.hs.Commit, spec.Start.Index), spec.Start.Index)
 	l.doneHS.Commit = l.hs.Commit
-	l.setState(spec.State)
+	l.setState(spec.State, markOf(spec.State.View))
 	l.doneIndex = spec.Start.Index
 	err := ctx.Err()
 	if err == nil {

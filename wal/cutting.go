@@ -96,9 +96,10 @@ func (l *Log) awaitsCut() bool {
 // TakeCut gives the state of the log's owner as of st.Applied for the next cut. Owner. The slices of st belong to the wal
 // from now on.
 func (l *Log) TakeCut(st State) {
+	given := &markedState{st, markOf(st.View)}
 	l.mu.Lock()
 	if st.Applied >= l.stateAt {
-		l.given = &st
+		l.given = given
 	}
 	l.needs &^= cutAsked
 	l.mu.Unlock()
@@ -233,7 +234,7 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 		return nil, t, false, nil
 	}
 	if l.given != nil && l.given.Applied <= l.doneIndex {
-		l.setState(*l.given)
+		l.setState(l.given.State, l.given.mark)
 		l.given = nil
 	}
 	next, ok := l.offsetInMemory(l.doneIndex + 1)

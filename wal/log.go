@@ -61,7 +61,7 @@ type Log struct {
 	refused   bool          // durably: no later start reads what journal and cut have of it
 
 	needs need
-	given *State // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none
+	given *markedState // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none
 
 	round *roundLog // of the round being planned or in flight; the committer's own
 }

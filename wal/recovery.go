@@ -326,7 +326,7 @@ func (r *recovery) apply(p *replaying, seq journal.Seq, rec *journal.Record) {
 		var reset Reset
 		if reset, err = parseReset(rec.Payload); err == nil {
 			l.resetTo(reset.Start)
-			l.setState(reset.State)
+			l.setState(reset.State, markOf(reset.State.View))
 			l.stateAt = reset.Start.Index
 		}
 	default:

@@ -22,6 +22,12 @@ type viewMark struct {
 	sum   uint32
 }
 
+// markedState is a state with the mark of its view, which takes a while to make: not under a log's lock, if it can be helped.
+type markedState struct {
+	State
+	mark viewMark
+}
+
 func markOf(view []byte) viewMark {
 	if len(view) == 0 {
 		return viewMark{}
@@ -29,9 +35,9 @@ func markOf(view []byte) viewMark {
 	return viewMark{len(view), segment.Checksum(view)}
 }
 
-// setState makes st the state of the next cut. Called with mu.
-func (l *Log) setState(st State) {
-	l.state, l.mark = st, markOf(st.View)
+// setState makes st, whose view has the mark, the state of the next cut. Called with mu.
+func (l *Log) setState(st State, mark viewMark) {
+	l.state, l.mark = st, mark
 	l.viewNumber++
 	l.since = 0
 }

@@ -26,7 +26,8 @@ type rawProducer struct {
 
 func newRawProducer(t *testing.T, c *nodetest.Cluster) *rawProducer {
 	t.Helper()
-	created, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: int32(len(c.Nodes))})
+	all := int32(len(c.Nodes))
+	created, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: all})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,8 @@ func TestMadeUpProducers(t *testing.T) {
 	p, mine := newRawProducer(t, c), identity(t, c)
 	for _, madeUp := range []id.Producer{mine.Producer + 1_000_000, 1<<63 - 1} {
 		p.send(time.Now(), batch.Trailer{Producer: madeUp}, 0)
-		if r := p.answer(); r.Code != rpc.CodeCoordinatorLoadInProgress || !r.Code.Retriable() || !strings.Contains(r.Message, "was not given out") {
+		r := p.answer()
+		if r.Code != rpc.CodeCoordinatorLoadInProgress || !r.Code.Retriable() || !strings.Contains(r.Message, "was not given out") {
 			t.Errorf("producer %d: %v %s", madeUp, r.Code, r.Message)
 		}
 	}

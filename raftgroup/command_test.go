@@ -91,8 +91,8 @@ func TestCommandsTakeNoOffset(t *testing.T) {
 	})
 }
 
-// TestRaftKeepsItsOwnCommand: followers have a command, so that its proposer has the bytes back, while the leader still writes it. A follower
-// that was cut off comes then and is sent what was proposed.
+// TestRaftKeepsItsOwnCommand: followers have a command, so that its proposer has the bytes back, while the leader still writes it. A
+// follower that was cut off comes then and is sent what was proposed.
 func TestRaftKeepsItsOwnCommand(t *testing.T) {
 	var slow atomic.Bool
 	config := raftgrouptest.Config{Nodes: 5, Groups: 1, Campaign: raftgroup.CampaignPreferred, Disk: func(n id.Node) raftgrouptest.Disk {

@@ -74,7 +74,8 @@ func (r *recovery) loadView(k logKey, value []byte) {
 func (r *recovery) checkViews() {
 	for _, p := range r.logs {
 		if got := markOf(p.l.state.View); !p.unreadable && got != p.l.mark {
-			p.refuse(fmt.Sprintf("the view of its state has %d bytes (checksum %08x), its cut says %d (%08x)", got.bytes, got.sum, p.l.mark.bytes, p.l.mark.sum))
+			p.refuse(fmt.Sprintf("the view of its state has %d bytes (checksum %08x), its cut says %d (%08x)",
+				got.bytes, got.sum, p.l.mark.bytes, p.l.mark.sum))
 		}
 	}
 }

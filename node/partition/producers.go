@@ -77,7 +77,10 @@ type producer struct {
 	pending position
 }
 
-const noSlot int32 = -1
+const (
+	noSlot    int32 = -1
+	manySlots       = 1000
+)
 
 // NewProducers returns a view without producers: that of an empty log.
 func NewProducers(limits Limits) *Producers {
@@ -244,6 +247,9 @@ func (p *Producers) Forget(through id.Index) {
 		p.unlink(slot)
 		s.inView, s.view = false, producerState{}
 		p.releaseUnused(slot)
+	}
+	if len(p.ids) == 0 && len(p.slots) > manySlots { // the memory of a rush
+		p.ids, p.slots, p.free = nil, nil, noSlot
 	}
 }
 

@@ -213,7 +213,8 @@ func TestRetryAmongStrangeTimestamps(t *testing.T) {
 	const day = int64(24 * 60 * 60 * 1000)
 	now := int64(1_764_403_200_000)
 	for what, first := range map[string]int64{
-		"a weekend of silence": now - 3*day, "seconds for milliseconds": now / 1000, "a backfill": now - 400*day, "the future": math.MaxInt64, "none": -1,
+		"a weekend of silence": now - 3*day, "seconds for milliseconds": now / 1000, "a backfill": now - 400*day,
+		"the future": math.MaxInt64, "none": -1,
 	} {
 		t.Run(what, func(t *testing.T) {
 			p := NewProducers(Limits{})
@@ -222,7 +223,8 @@ func TestRetryAmongStrangeTimestamps(t *testing.T) {
 			p.Append(2, 1, mine)
 			p.Apply(2, 1, mine)
 			for i := range 1500 {
-				p.Apply(id.Index(3+i), 1, sentAs{producer: id.NoProducer, first: -1, count: 1, offset: id.Offset(11 + i), timestamp: now + int64(i)}.header())
+				other := sentAs{producer: id.NoProducer, first: -1, count: 1, offset: id.Offset(11 + i), timestamp: now + int64(i)}
+				p.Apply(id.Index(3+i), 1, other.header())
 			}
 			verdict, err := p.Check(mine)
 			require.NoError(t, err)

@@ -50,10 +50,12 @@ func begin(t *testing.T, sim *disksim.Disk) *life {
 		})
 		require.NoError(t, err)
 	}
-	l.p, err = partition.New(l.log, id.TopicPartition{Topic: "t"}, partition.Config{MaxMessageBytes: 1 << 20, MinInSync: 1}, partition.Limits{})
+	config := partition.Config{MaxMessageBytes: 1 << 20, MinInSync: 1}
+	l.p, err = partition.New(l.log, id.TopicPartition{Topic: "t"}, config, partition.Limits{})
 	require.NoError(t, err)
 	g, err := l.host.Open(raftgroup.Spec{
-		Group: 7, Replica: 71, Members: []raftgroup.Member{{Replica: 71, Node: 1}}, Log: l.log, Machine: l.p, Campaign: raftgroup.CampaignPreferred,
+		Group: 7, Replica: 71, Members: []raftgroup.Member{{Replica: 71, Node: 1}}, Log: l.log, Machine: l.p,
+		Campaign: raftgroup.CampaignPreferred,
 	})
 	require.NoError(t, err)
 	l.p.Attach(g)

@@ -110,7 +110,8 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 // certain tells of a code after which the batch may come again that this attempt has not written it.
 func certain(code rpc.Code) bool {
 	switch code {
-	case rpc.CodeOutOfOrderSequence, rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeUnknownTopicOrPartition:
+	case rpc.CodeOutOfOrderSequence, rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeUnknownTopicOrPartition,
+		rpc.CodeCoordinatorLoadInProgress:
 		return true
 	}
 	return false
@@ -126,7 +127,8 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 	firstFailure := q.delay == 0
 	pause := q.nextDelayLocked()
 	switch r.Code {
-	case rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeNotEnoughReplicasAfter, rpc.CodeOutOfOrderSequence:
+	case rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeNotEnoughReplicasAfter, rpc.CodeOutOfOrderSequence,
+		rpc.CodeCoordinatorLoadInProgress: // it has not heard of the producer id yet
 		// The node that leads said so: nobody else to ask.
 	case rpc.CodeNotLeaderOrFollower:
 		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once.

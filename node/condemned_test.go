@@ -11,7 +11,6 @@ import (
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/node/nodetest"
 	"github.com/quorumlog/quorumlog/rpc/pb"
-	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -317,24 +316,7 @@ func TestViewThatCannotBeRestored(t *testing.T) {
 	c := newRotCluster(t, 3)
 	c.produce(10, 1000)
 	c.StopNode(1)
-	store, err := wal.Open(context.Background(), wal.Options{Dir: c.Nodes[1].Options.DataDir, JournalFileBytes: c.Nodes[1].Options.Storage.JournalFileBytes})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range store.Logs() {
-		if l.Group() == id.MetadataGroup {
-			continue
-		}
-		st := l.State()
-		l.TakeCut(wal.State{Applied: st.Applied, ConfState: st.ConfState, View: []byte("no view")})
-		done, hs := make(chan struct{}), l.HardState()
-		hs.Term, hs.Vote = hs.Term+1, id.NoReplica // something new, or there is no cut
-		store.Submit([]*wal.Append{{Log: l, HardState: &hs, Done: func(*wal.Append) { close(done) }}})
-		<-done
-	}
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	changeView(t, c.Nodes[1], func([]byte) []byte { return []byte("no view") })
 	c.StartNode(1)
 	c.AwaitReady(1)
 	c.refused(1)

@@ -53,6 +53,7 @@ type Node struct {
 	balancer   background
 	condition  background
 	majority   background
+	expiry     background
 	condemned  condemned
 	taker      background
 
@@ -354,6 +355,8 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("ear for the majority", n.majority.close)
 	n.condition.start(n.watchCondition)
 	n.opened("watch of the disk", n.condition.close)
+	n.expiry.start(n.expireProducers)
+	n.opened("expiry of producers", n.expiry.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
 	if n.options.MetricsAddress == "" {

@@ -95,6 +95,9 @@ type TimingOptions struct {
 	HeartbeatTicks, ElectionTicks int
 	// BalanceInterval is how often a node looks whether it leads partitions that prefer another node (default 30 s).
 	BalanceInterval time.Duration
+	// ProducerExpiry is for how long a partition remembers an idempotent producer that writes nothing, at least: a batch that it sends again
+	// after that is taken for a new one. Default 24 h.
+	ProducerExpiry time.Duration
 	// Gossip selects the timings of failure hints; GossipTest uses gossip timings for tests: detection within a second at the price of false alarms on loaded machines.
 	Gossip Gossip
 }
@@ -123,6 +126,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Timing.BalanceInterval <= 0 {
 		o.Timing.BalanceInterval = 30 * time.Second
+	}
+	if o.Timing.ProducerExpiry <= 0 {
+		o.Timing.ProducerExpiry = 24 * time.Hour
 	}
 	if o.Storage.DefaultSegmentBytes == 0 {
 		o.Storage.DefaultSegmentBytes = 1 << 30

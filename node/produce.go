@@ -19,6 +19,9 @@ import (
 // even notice that its client is gone.
 const maxProduceInFlight = 32 << 20
 
+// defaultProduceTimeout is how long a batch may wait for its commit if its producer does not say. Kafka's request.timeout.ms.
+const defaultProduceTimeout = 30 * time.Second
+
 // produceStream is one producer's connection.
 type produceStream struct {
 	node      *Node
@@ -110,7 +113,11 @@ func (s *produceStream) receive(r rpc.ProduceRequest) {
 	}
 	w := pendings.Get().(*pending)
 	w.stream, w.group, w.correlation, w.acks = s, p.Group(), r.Correlation, r.Acks
-	w.Proposal = raftgroup.Proposal{Batch: w.keep(&r), Acks: raftgroup.AcksAll, Done: answered, Owner: w}
+	timeout := r.Timeout
+	if timeout == 0 {
+		timeout = defaultProduceTimeout
+	}
+	w.Proposal = raftgroup.Proposal{Batch: w.keep(&r), Acks: raftgroup.AcksAll, Deadline: time.Now().Add(timeout), Done: answered, Owner: w}
 	if r.Acks != rpc.AcksAll {
 		w.Proposal.Acks = raftgroup.AcksLeader
 	}
@@ -137,8 +144,18 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 		if r.Acks != rpc.AcksAll && batch.Batch(r.Batch).Producer() != id.NoProducer {
 			return nil, rpc.Errorf(rpc.CodeInvalidRequiredAcks, "an idempotent producer needs acks=all, not %d", r.Acks)
 		}
-		return p, nil
+		return p, s.node.checkProducer(p, batch.Batch(r.Batch).Producer())
 	}
+}
+
+// checkProducer refuses producer ids that were never given out: a partition remembers each producer for a day, and has no room for made-up
+// ones. This node may hear of an id a little later than its producer, which sends the batch again then.
+func (n *Node) checkProducer(p *partition.Partition, producer id.Producer) error {
+	if producer < n.controller.View().NextProducer() || !p.Group().IsLeader() {
+		return nil
+	}
+	return rpc.Errorf(rpc.CodeCoordinatorLoadInProgress, "producer id %d was not given out, as far as node %d knows: they come from InitProducerId",
+		producer, n.options.NodeID)
 }
 
 // answered is the end of every proposal; it runs in a turn of the partition's worker, on whichever goroutine that is, or on the caller's
@@ -195,6 +212,7 @@ func toRPC(err error) *rpc.Error {
 		outside   *partition.ErrOutOfRange
 		failed    *raftgroup.FailedError
 		halted    *raftgroup.HaltedError
+		late      *raftgroup.TimeoutError
 	)
 	switch {
 	case errors.As(err, &e):
@@ -207,6 +225,8 @@ func toRPC(err error) *rpc.Error {
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: message, Leader: id.NoNode}
 	case errors.As(err, &notLeader):
 		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: notLeader.Leader}
+	case errors.As(err, &late):
+		return rpc.Errorf(rpc.CodeRequestTimedOut, "%v", err)
 	case errors.As(err, &tooLarge):
 		return rpc.Errorf(rpc.CodeMessageTooLarge, "%v", err)
 	case errors.As(err, &outside):
@@ -233,6 +253,7 @@ var errorCodes = []struct {
 	{partition.ErrOutOfOrderSequence, rpc.CodeOutOfOrderSequence},
 	{partition.ErrDuplicateSequence, rpc.CodeDuplicateSequence},
 	{partition.ErrInvalidProducerEpoch, rpc.CodeInvalidProducerEpoch},
+	{partition.ErrTooManyProducers, rpc.CodeThrottlingQuotaExceeded},
 	{batch.ErrCorrupt, rpc.CodeCorruptMessage},
 	{batch.ErrInvalidTimestamp, rpc.CodeInvalidTimestamp},
 	{batch.ErrInvalid, rpc.CodeInvalidRecord},

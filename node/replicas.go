@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -21,6 +22,7 @@ type replicas struct {
 	store  *wal.Store
 	host   *raftgroup.Host
 	logger *slog.Logger
+	limits partition.Limits
 
 	logs map[id.Group]*wal.Log // the reconciler's goroutine's: what is on the disk
 
@@ -37,7 +39,7 @@ type partitionKey struct {
 
 func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, logger *slog.Logger) *replicas {
 	r := &replicas{
-		node: node, store: store, host: host, logger: logger,
+		node: node, store: store, host: host, logger: logger, limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}},
 		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
@@ -118,7 +120,10 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		return err
 	}
 	log.SetSegmentBytes(p.Config.SegmentBytes) // both the topic's and the node's may be others than when the log was made
-	opened, err := partition.New(log, p.TopicPartition(), configOf(p))
+	opened, err := partition.New(log, p.TopicPartition(), configOf(p), r.limits)
+	if errors.Is(err, envelope.ErrUnknown) { // nothing is lost: the release that stored it can open it
+		return fmt.Errorf("cannot restore the state of its last checkpoint: %w", err)
+	}
 	if err != nil { // it will not be another time: waiting for it would keep the node from becoming ready
 		return r.refuse(ctx, log, fmt.Sprintf("the state of its last checkpoint cannot be read: %v", err))
 	}
@@ -130,6 +135,9 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: opened,
 		MinInSync: p.Config.MinInSyncReplicas, Campaign: hint,
 	})
+	if err != nil {
+		opened.Release()
+	}
 	if errors.Is(err, wal.ErrCorrupt) || errors.Is(err, raftgroup.ErrUnusableLog) {
 		return r.refuse(ctx, log, fmt.Sprintf("its log cannot be used: %v", err))
 	}
@@ -228,6 +236,7 @@ func (r *replicas) Delete(ctx context.Context, g id.Group, replica id.Replica) e
 		if err := r.host.CloseGroup(ctx, open.Group()); err != nil {
 			return fmt.Errorf("cannot close the Raft group: %w", err)
 		}
+		open.Release()
 	}
 	if log := r.logs[g]; log != nil && log.Replica() == replica {
 		if err := r.store.Delete(ctx, log); err != nil {

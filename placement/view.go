@@ -48,6 +48,9 @@ type Member struct {
 	Node    id.Node
 }
 
+// NextProducer returns the first producer id that nobody has been given yet.
+func (v *View) NextProducer() id.Producer { return v.nextProducer }
+
 // View is the table as of one command: an immutable snapshot for any number of readers. What its methods return is shared
 // and must not be modified.
 type View struct {

@@ -213,6 +213,7 @@ func (g *Group) tick() {
 		g.yield()
 		g.standDown()
 	}
+	g.expire()
 	if g.transfer != nil {
 		g.transferTick()
 	}

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -26,7 +27,11 @@ func (g *Group) redeem(entries []*raftpb.Entry) {
 	}
 	for _, e := range entries {
 		if i := int64(e.GetIndex()) - int64(g.fresh[0].Result.Index); i >= 0 && i < int64(len(g.fresh)) && isHandle(e.GetData()) {
-			e.Data = g.fresh[i].Batch
+			p := g.fresh[i]
+			e.Data = p.payload()
+			if p.Command != nil { // the log's memory has no copy that Raft could refer to: see submitted
+				e.Data = slices.Clone(e.Data)
+			}
 		}
 	}
 	clear(g.fresh)

@@ -19,8 +19,8 @@ type Machine interface {
 	Append(index id.Index, term id.Term, b batch.Batch)
 	// Truncate tells that entries at from and above left the log.
 	Truncate(from id.Index)
-	// Apply takes the next committed entry: every one, control entries included, in order, once for each time the view was
-	// restored. The result is given to a proposal that waits for it.
+	// Apply takes the next committed entry: every one, control entries and commands included, in order, once for each time the view
+	// was restored. The result is given to a proposal that waits for it.
 	//
 	// An error says that this machine cannot follow the log over this entry, which a later release may have written: the entry, and all of
 	// what the machine is for, is as if Apply had not been called. It must come of the entry and the release alone, never of the replica: it

@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -27,7 +28,7 @@ func (g *Group) propose(p *Proposal) {
 		return
 	}
 	// Whoever is alone is let in, whatever it weighs.
-	size := int64(len(p.Batch))
+	size := int64(len(p.payload()))
 	group, host := g.pendingBytes.Add(size), g.h.pendingBytes.Add(size)
 	p.counted = size
 	if group > g.h.o.MaxGroupBytes && group > size || host > g.h.o.MaxHostBytes && host > size {
@@ -140,19 +141,20 @@ func (g *Group) proposePending() {
 			g.w.waiting = append(g.w.waiting, g)
 			break
 		}
-		g.w.budget -= len(p.Batch)
+		size := len(p.payload())
+		g.w.budget -= size
 		g.pending[i] = nil
 		taken++
 		if err := g.admissible(p); err != nil {
 			p.fail(err)
 			continue
 		}
-		if bytes > 0 && bytes+len(p.Batch) > g.h.o.MaxMessageBytes {
+		if bytes > 0 && bytes+size > g.h.o.MaxMessageBytes {
 			g.stepProposals(pr, bytes)
 			bytes = 0
 		}
 		if g.admit(pr, p) {
-			bytes += len(p.Batch)
+			bytes += size
 		}
 	}
 	rest := copy(g.pending, g.pending[taken:])
@@ -163,10 +165,14 @@ func (g *Group) proposePending() {
 	}
 }
 
-// admissible tells whether enough replicas take part.
+// admissible tells whether enough replicas take part, and p can be told from other entries.
 func (g *Group) admissible(p *Proposal) error {
 	if !g.majority || p.Acks == AcksAll && g.inSync < g.minInSync {
 		return ErrNotEnoughReplicas
+	}
+	if p.Command != nil {
+		_, err := command.Parse(p.Command)
+		return err
 	}
 	if len(p.Batch) < batch.HeaderSize {
 		return batch.ErrInvalid
@@ -174,12 +180,17 @@ func (g *Group) admissible(p *Proposal) error {
 	return nil
 }
 
-// admit stamps a batch, asks the machine and adds it to the message. False: it was answered otherwise.
+// admit stamps a batch, asks the machine and adds it to the message; a command needs neither. False: it was answered otherwise.
 func (g *Group) admit(pr *proposer, p *Proposal) bool {
 	if len(pr.batch) == 0 {
 		pr.reset()
 	}
 	index, offset := g.nextIndex(pr), g.leoAfter(pr)
+	if p.Command != nil {
+		p.Result = Result{Offset: offset, Index: index, Term: g.term}
+		pr.add(p)
+		return true
+	}
 	p.Batch.Stamp(offset, id.EpochOf(g.term))
 	a := g.machine.Admit(index, g.term, p.Batch)
 	switch a.verdict {
@@ -209,7 +220,7 @@ func (g *Group) nextIndex(pr *proposer) id.Index {
 
 func (g *Group) leoAfter(pr *proposer) id.Offset {
 	if n := len(pr.batch); n > 0 {
-		return pr.batch[n-1].Batch.NextOffset()
+		return pr.batch[n-1].next()
 	}
 	if g.admitted > 0 {
 		return g.admittedLEO
@@ -243,7 +254,7 @@ func (g *Group) stepProposals(pr *proposer, bytes int) {
 	if g.admitted == 0 {
 		g.admitted = first
 	}
-	g.admittedLEO = last.Batch.NextOffset()
+	g.admittedLEO = last.next()
 	g.charges = append(g.charges, charge{last: last.Result.Index, bytes: int64(bytes)})
 	g.fresh = append(g.fresh, pr.batch...)
 	for _, p := range pr.batch {

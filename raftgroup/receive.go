@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -93,7 +94,7 @@ func isReadContext(m *raftpb.Message) bool {
 	return len(e) == 1 && len(e[0].GetData()) == 8 && e[0].GetType() == raftpb.EntryNormal
 }
 
-// checkEntries checks a MsgApp: entries follow each other, and every batch is whole. A frame's checksum does not replace the
+// checkEntries checks a MsgApp: entries follow each other, and every batch and command is whole. A frame's checksum does not replace the
 // batch's own: a leader that reads a damaged disk sends a perfect frame.
 func checkEntries(m *raftpb.Message) (bytes int64, ok bool) {
 	term, index, last := m.GetTerm(), m.GetIndex(), m.GetLogTerm()
@@ -108,11 +109,20 @@ func checkEntries(m *raftpb.Message) (bytes int64, ok bool) {
 		}
 		last = e.GetTerm()
 		bytes += int64(len(e.GetData())) + smallMessageBytes
-		if e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 && batch.Check(e.GetData()) != nil {
+		if e.GetType() == raftpb.EntryNormal && !whole(e.GetData()) {
 			return 0, false
 		}
 	}
 	return bytes, true
+}
+
+// whole checks what an ordinary entry carries.
+func whole(data []byte) bool {
+	if command.Is(data) {
+		_, err := command.Parse(data)
+		return err == nil
+	}
+	return len(data) == 0 || batch.Check(data) == nil
 }
 
 // receive steps a message, on the worker.

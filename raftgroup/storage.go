@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -127,8 +128,11 @@ func walKind(e *raftpb.Entry) wal.EntryKind {
 	case raftpb.EntryConfChangeV2:
 		return wal.KindConfChangeV2
 	}
-	if len(e.GetData()) == 0 {
+	switch data := e.GetData(); {
+	case len(data) == 0:
 		return wal.KindEmpty
+	case command.Is(data):
+		return wal.KindCommand
 	}
 	return wal.KindBatch
 }

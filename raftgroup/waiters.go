@@ -55,6 +55,21 @@ func (q *waiters) popTo(i id.Index) (waiter, bool) {
 	return w, true
 }
 
+// remove removes the waiters that end takes care of.
+func (q *waiters) remove(end func(waiter) bool) {
+	kept := q.buf[:q.head]
+	for _, w := range q.buf[q.head:] {
+		if !end(w) {
+			kept = append(kept, w)
+		}
+	}
+	clear(q.buf[len(kept):])
+	q.buf = kept
+	if q.head == len(q.buf) {
+		q.buf, q.head = q.buf[:0], 0
+	}
+}
+
 // cut removes the waiters at from and above, giving each to end in order.
 func (q *waiters) cut(from id.Index, end func(waiter)) {
 	at := len(q.buf)

@@ -104,7 +104,7 @@ func (l *Log) stage(a *Append) {
 
 func (l *Log) stageReset(p *appendPlan, r *Reset) {
 	l.resetTo(r.Start)
-	l.state = r.State
+	l.setState(r.State, markOf(r.State.View))
 	l.stateAt = r.Start.Index
 	l.given = nil
 	l.hs.Commit = r.Start.Index

@@ -137,7 +137,11 @@ func (m *replica) seedView(s Start) uint64 {
 func (m *replica) stateAt(i id.Index) State { return makeState(m.group, m.replica, i, m.views[i]) }
 
 func makeState(g id.Group, r id.Replica, i id.Index, view uint64) State {
-	return State{Applied: i, ConfState: fmt.Appendf(nil, "conf of %d/%d at %d", g, r, i), View: fmt.Appendf(nil, "view %x", view)}
+	st := State{Applied: i, ConfState: fmt.Appendf(nil, "conf of %d/%d at %d", g, r, i)}
+	if large := view % 7; large > 0 { // some are empty, others larger than what the log grows by between two checkpoints
+		st.View = append(fmt.Appendf(nil, "view %x", view), make([]byte, (view>>8)%(1<<(2*large)))...)
+	}
+	return st
 }
 
 // submit records a submission before it is made.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/quorumlog/quorumlog/wal/id"
 	"github.com/quorumlog/quorumlog/wal/journal"
 )
@@ -30,7 +32,8 @@ func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	l.hs, l.doneHS = spec.HardState, spec.HardState
 	l.hs.Commit = max(min(l.hs.Commit, spec.Start.Index), spec.Start.Index)
 	l.doneHS.Commit = l.hs.Commit
-	l.state, l.doneIndex = spec.State, spec.Start.Index
+	l.setState(spec.State, markOf(spec.State.View))
+	l.doneIndex = spec.Start.Index
 	err := ctx.Err()
 	if err == nil {
 		err = s.storeFirstCut(l)
@@ -80,7 +83,16 @@ func (s *Store) storeFirstCut(l *Log) error {
 	if err != nil {
 		return err
 	}
+	b := s.meta.NewBatch()
+	defer func() { _ = b.Close() }()
+	if err := errors.Join(b.Set(cutKey(l.group, l.replica), c.append(nil), nil), putView(b, l, l.state.View)); err != nil {
+		return err
+	}
 	s.metaMu.Lock()
 	defer s.metaMu.Unlock()
-	return s.metaSet(cutKey(l.group, l.replica), c.append(nil))
+	if err := s.metaCommit(b, pebble.Sync); err != nil {
+		return err
+	}
+	l.viewStored = l.viewNumber
+	return nil
 }

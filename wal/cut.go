@@ -17,7 +17,7 @@ import (
 //
 //	version uint32 | covered uint64 | topic [16] | name, dir: string | segment bytes uint64
 //	start: index, term, offset uint64 | next offset uint64 | hard state: term, vote, commit uint64
-//	applied uint64 | conf state, view: string
+//	applied uint64 | conf state: string | view: bytes, CRC-32C uint32 | bytes of entries since applied uint64
 //	epochs: number uint32, each: first index, term uint64
 //	control entries: number uint32, each: index uint64, payload string      (those with a payload)
 //	segments: number uint32, each:
@@ -27,7 +27,7 @@ import (
 //	  the bytes [watermark, end): string                                    (unless sealed)
 //	CRC-32C uint32 of everything before
 //
-// where a string is its length as uint32 and the bytes.
+// where a string is its length as uint32 and the bytes. The view itself has a record of its own: see view.go.
 type cut struct {
 	covered      journal.Seq
 	topic        id.Topic
@@ -36,7 +36,9 @@ type cut struct {
 	start        Start
 	next         id.Offset // after the last record
 	hs           HardState
-	state        State
+	state        State    // without the view
+	view         viewMark // of the view
+	since        int64    // see Log.since
 	epochs       []epoch
 	controls     []control
 	segs         []cutSegment
@@ -53,7 +55,7 @@ type cutSegment struct {
 	tail    []byte
 }
 
-const cutVersion = 1
+const cutVersion = 2
 
 var errBadCut = errors.New("wal: a cut does not check")
 
@@ -73,7 +75,9 @@ func (c *cut) append(dst []byte) []byte {
 		u64(v)
 	}
 	str(c.state.ConfState)
-	str(c.state.View)
+	u32(c.view.bytes)
+	u32(int(c.view.sum))
+	u64(uint64(c.since))
 	u32(len(c.epochs))
 	for _, e := range c.epochs {
 		u64(uint64(e.first))
@@ -164,7 +168,9 @@ func parseCut(b []byte) (*cut, error) {
 	c.start = Start{Index: id.Index(r.u64()), Term: id.Term(r.u64()), Offset: id.Offset(r.u64())}
 	c.next = id.Offset(r.u64())
 	c.hs = HardState{Term: id.Term(r.u64()), Vote: id.Replica(r.u64()), Commit: id.Index(r.u64())}
-	c.state = State{Applied: id.Index(r.u64()), ConfState: r.str(), View: r.str()}
+	c.state = State{Applied: id.Index(r.u64()), ConfState: r.str()}
+	c.view = viewMark{bytes: int(r.u32()), sum: uint32(r.u32())}
+	c.since = int64(r.u64())
 	for range r.count(16) {
 		c.epochs = append(c.epochs, epoch{first: id.Index(r.u64()), term: id.Term(r.u64())})
 	}

@@ -28,7 +28,10 @@ func (l *Log) cutBytes(longest int64) int64 {
 	if n > longest {
 		return 0
 	}
-	n += 512 + int64(len(l.state.ConfState)+len(l.state.View)+16*len(l.epochs))
+	n += 512 + int64(len(l.state.ConfState)+16*len(l.epochs))
+	if l.viewNumber != l.viewStored {
+		n += int64(l.mark.bytes)
+	}
 	for _, sg := range l.segs {
 		if sg.stage != segSealed {
 			n += segment.RowSize * int64(sg.rowBase+id.Index(len(sg.rows))-sg.indexed)
@@ -50,7 +53,7 @@ func (l *Log) tailBytes() (n int64) {
 	return n
 }
 
-// askCuts asks the owners for their states, and waits a moment for the answers.
+// askCuts asks the owners for their states, where these are worth it, and waits a moment for the answers.
 func (c *checkpointer) askCuts(logs []*Log) {
 	take := c.taker.Load()
 	if take == nil {
@@ -58,9 +61,14 @@ func (c *checkpointer) askCuts(logs []*Log) {
 	}
 	for _, l := range logs {
 		l.mu.Lock()
-		l.needs |= cutAsked
+		wanted := l.wantsState()
+		if wanted {
+			l.needs |= cutAsked
+		}
 		l.mu.Unlock()
-		(*take)(l)
+		if wanted {
+			(*take)(l)
+		}
 	}
 	timer := time.NewTimer(cutWait)
 	defer timer.Stop()
@@ -88,9 +96,10 @@ func (l *Log) awaitsCut() bool {
 // TakeCut gives the state of the log's owner as of st.Applied for the next cut. Owner. The slices of st belong to the wal
 // from now on.
 func (l *Log) TakeCut(st State) {
+	given := &markedState{st, markOf(st.View)}
 	l.mu.Lock()
 	if st.Applied >= l.stateAt {
-		l.given = &st
+		l.given = given
 	}
 	l.needs &^= cutAsked
 	l.mu.Unlock()
@@ -119,6 +128,9 @@ type takenCut struct {
 	l       *Log
 	covered journal.Seq
 	garbage []segment.Key
+
+	view                   []byte
+	viewNumber, viewStored uint64
 }
 
 // cutAll stores the cuts of logs, then what follows from them about the journal. Each cut counts by itself, so they are
@@ -139,7 +151,7 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 			l.mu.Unlock()
 			s.unlinkDropped(l, keys)
 		}
-		cut, garbage, ok, err := l.takeCut(completed, longest)
+		cut, t, ok, err := l.takeCut(completed, longest)
 		if err != nil {
 			return nil, err
 		}
@@ -148,10 +160,10 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 			continue
 		}
 		buf = cut.append(buf[:0])
-		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
+		if err := errors.Join(b.Set(cutKey(l.group, l.replica), buf, nil), t.storeView(b)); err != nil {
 			return nil, err
 		}
-		taken = append(taken, takenCut{l, cut.covered, garbage})
+		taken = append(taken, t)
 		if int64(b.Len()) >= s.o.memTableBytes() {
 			if err := c.store(b, taken, pebble.NoSync); err != nil {
 				return nil, err
@@ -171,7 +183,7 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 		return nil, err
 	}
 	for _, t := range taken {
-		t.l.covered(t.covered)
+		t.l.covered(&t)
 		s.unlinkDropped(t.l, t.garbage)
 	}
 	return left, c.retire(completed)
@@ -186,7 +198,7 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 		gone := t.l.life == forgotten
 		t.l.mu.Unlock()
 		if gone {
-			if err := b.Delete(cutKey(t.l.group, t.l.replica), nil); err != nil {
+			if err := errors.Join(b.Delete(cutKey(t.l.group, t.l.replica), nil), b.Delete(viewKey(t.l.group, t.l.replica), nil)); err != nil {
 				return err
 			}
 		}
@@ -202,35 +214,37 @@ func (l *Log) markDirty() {
 }
 
 // covered notes that a cut is stored.
-func (l *Log) covered(seq journal.Seq) {
+func (l *Log) covered(t *takenCut) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.viewStored = t.viewNumber
 	l.dirty = 0
-	if l.doneSeq > seq {
-		l.dirty = seq + 1
+	if l.doneSeq > t.covered {
+		l.dirty = t.covered + 1
 	}
 }
 
 // takeCut takes the log's cut as of the last completed round, or says that it cannot be taken now: a truncation or reset is
-// in flight, or the cut would hold more than longest bytes of segments. completed was read before. garbage are the segments whose
-// files can go when the cut is stored.
-func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, garbage []segment.Key, ok bool, err error) {
+// in flight, or the cut would hold more than longest bytes of segments. completed was read before. The taken cut has what belongs to
+// it: the view, and the segments whose files can go when it is stored.
+func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.blocked > 0 && !l.s.o.off.cutWaits || l.life != alive || l.tailBytes() > longest {
-		return nil, nil, false, nil
+		return nil, t, false, nil
 	}
 	if l.given != nil && l.given.Applied <= l.doneIndex {
-		l.state, l.given = *l.given, nil
+		l.setState(l.given.State, l.given.mark)
+		l.given = nil
 	}
 	next, ok := l.offsetInMemory(l.doneIndex + 1)
 	if !ok {
-		return nil, nil, false, l.s.broken(l, "the row of the first entry that is not durable is not in memory")
+		return nil, t, false, l.s.broken(l, "the row of the first entry that is not durable is not in memory")
 	}
 	l.needs &^= cutChanged
 	c = &cut{
 		covered: max(completed, l.doneSeq), topic: l.topic, name: l.name, dir: l.dir, segmentBytes: l.segmentBytes,
-		start: l.start, next: next, hs: l.doneHS, state: l.state,
+		start: l.start, next: next, hs: l.doneHS, state: l.state, view: l.mark, since: l.since,
 	}
 	c.hs.Commit = min(max(c.hs.Commit, l.commit(), c.state.Applied), l.doneIndex)
 	for _, e := range l.epochs {
@@ -249,12 +263,13 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, garbage []s
 		}
 		cs, ok := l.cutSegment(k)
 		if !ok {
-			return nil, nil, false, l.s.broken(l, "the tail does not hold what the cut needs")
+			return nil, t, false, l.s.broken(l, "the tail does not hold what the cut needs")
 		}
 		c.segs = append(c.segs, cs)
 	}
-	garbage, l.garbage = l.garbage, nil
-	return c, garbage, true, nil
+	t = takenCut{l: l, covered: c.covered, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
+	l.garbage = nil
+	return c, t, true, nil
 }
 
 // cutSegment returns the durable part of segs[k]. Called with mu.

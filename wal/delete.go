@@ -181,7 +181,8 @@ func (s *Store) removeContents(dir string) error {
 func (s *Store) forgetReplica(key logKey, l *Log) error {
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }()
-	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(refusalKey(key.group, key.replica), nil))
+	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(viewKey(key.group, key.replica), nil),
+		b.Delete(refusalKey(key.group, key.replica), nil))
 	if err != nil {
 		return err
 	}

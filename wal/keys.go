@@ -22,6 +22,7 @@ import (
 //	'r' group replica               why the replica is refused: it stays so until it is deleted
 //	's'                             after an orderly stop only: the last sequence that was used, uint64. The cuts cover all
 //	'u' key                         a value of Set
+//	'v' group replica               the view of the replica's state, as the cut beside it says: see view.go
 var (
 	coveredKey   = []byte("a")
 	formatKey    = []byte("f")
@@ -29,9 +30,11 @@ var (
 	stoppedKey   = []byte("s")
 )
 
-const formatVersion = 2
+const formatVersion = 3
 
 func cutKey(g id.Group, r id.Replica) []byte { return replicaKey('c', g, r) }
+
+func viewKey(g id.Group, r id.Replica) []byte { return replicaKey('v', g, r) }
 
 func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }
 

@@ -38,7 +38,11 @@ type Log struct {
 	hs      HardState     // as submitted
 	state   State
 	stateAt id.Index // index of the reset that state must not be older than
-	lent    []*chunk // of Entries, until Release
+	// mark is what cuts say of state.View, viewNumber grows with each state, viewStored is the number of the one that Pebble has.
+	mark                   viewMark
+	viewNumber, viewStored uint64
+	since                  int64    // bytes of rows and batches that were added since state was set; what a truncation took still counts
+	lent                   []*chunk // of Entries, until Release
 
 	// The durable log: what the last completed round left. Written by the committer.
 	doneIndex id.Index
@@ -57,7 +61,7 @@ type Log struct {
 	refused   bool          // durably: no later start reads what journal and cut have of it
 
 	needs need
-	given *State // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none
+	given *markedState // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none
 
 	round *roundLog // of the round being planned or in flight; the committer's own
 }
@@ -337,6 +341,7 @@ func (l *Log) push(sg *seg, row segment.Row) {
 	}
 	sg.rows = append(sg.rows, row)
 	l.s.memory.countRows(sg)
+	l.grown(&row)
 	sg.end = row.End()
 	sg.maxTime = row.MaxTimestamp
 	l.last.Store(uint64(row.Index))

@@ -6,7 +6,7 @@ import (
 
 // counters are the parts of Metrics that are counted as they happen.
 type counters struct {
-	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, checkpoints, readDisk, condemned atomic.Uint64
+	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, viewBytes, checkpoints, readDisk, condemned atomic.Uint64
 
 	replayed, replayHeld int64 // written by Open
 }
@@ -20,7 +20,7 @@ func (s *Store) Metrics() Metrics {
 	return Metrics{
 		Rounds: c.rounds.Load(), Appends: c.appends.Load(), AppendedBytes: c.appendedBytes.Load(),
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
-		IndexBytes: c.indexBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
+		IndexBytes: c.indexBytes.Load(), ViewBytes: c.viewBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
 		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
 		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
@@ -36,6 +36,7 @@ type Metrics struct {
 	SegmentBytes  uint64 // bytes written to segments, by rounds and flushes
 	DirectBytes   uint64 // of SegmentBytes: by rounds
 	IndexBytes    uint64 // bytes written to indexes
+	ViewBytes     uint64 // bytes of views written to Pebble by checkpoints
 	Checkpoints   uint64 // checkpoints completed
 	ReadDiskBytes uint64 // bytes read from segments
 	TailBytes     int64  // memory of all tails now

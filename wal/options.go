@@ -79,6 +79,7 @@ type rules struct {
 	droppedTerm      bool // §4.2: term and vote of dropped records stay
 	stopMark         bool // §4: the mark of an orderly stop goes before the first frame is written
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
+	viewWaits        bool // §3: an owner is asked for its state only when the log has grown by as much as the view takes
 }
 
 const (

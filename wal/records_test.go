@@ -103,7 +103,7 @@ func testCut() *cut {
 	return &cut{
 		covered: 99, topic: id.NewTopic(), name: "orders-0", dir: "orders-0.7", segmentBytes: 1 << 20,
 		start: Start{Index: 9, Term: 1, Offset: 5}, next: 43, hs: HardState{Term: 3, Vote: 1, Commit: 20},
-		state:  State{Applied: 20, ConfState: []byte("c"), View: []byte("v")},
+		state: State{Applied: 20, ConfState: []byte("c")}, view: viewMark{7, 0xDEADBEEF}, since: 4711,
 		epochs: []epoch{{9, 1}, {15, 2}}, controls: []control{{12, []byte("x")}},
 		segs: []cutSegment{
 			{key: segment.Key{Base: 5}, sealed: true, first: 10, end: 5000, w: 5000, indexed: 20, maxTime: 8},

@@ -106,6 +106,7 @@ func (r *recovery) load() error {
 	if err := it.Close(); err != nil {
 		return s.damagedRecords(err)
 	}
+	r.checkViews()
 	for k, reason := range r.refusals {
 		if p := r.logs[k]; p != nil {
 			p.refuse(reason)
@@ -145,6 +146,12 @@ func (r *recovery) loadOne(key, value []byte) error {
 		return parseSeq(value, &r.completed)
 	case 'a':
 		return parseSeq(value, &r.covered)
+	case 'v':
+		k, err := parseReplicaKey(key)
+		if err != nil {
+			return err
+		}
+		r.loadView(k, value)
 	case 's':
 		r.stopped = true
 		return parseSeq(value, &r.last)
@@ -220,7 +227,7 @@ func (s *Store) checkFormat() error {
 func (c *cut) open(s *Store, k logKey) *Log {
 	l := newLog(s, &Spec{Group: k.group, Replica: k.replica, Name: c.name, Topic: c.topic, SegmentBytes: c.segmentBytes}, c.dir)
 	l.resetTo(c.start)
-	l.hs, l.state = c.hs, c.state
+	l.hs, l.state, l.mark = c.hs, c.state, c.view
 	if len(c.epochs) > 0 {
 		l.epochs = c.epochs
 	}
@@ -245,6 +252,7 @@ func (c *cut) open(s *Store, k logKey) *Log {
 		last = cs.indexed + id.Index(len(cs.rows)) - 1
 		l.segs = append(l.segs, sg)
 	}
+	l.since = c.since
 	l.last.Store(uint64(max(last, c.start.Index)))
 	l.next.Store(int64(c.next))
 	l.committed.Store(uint64(min(c.hs.Commit, l.LastIndex())))
@@ -318,7 +326,8 @@ func (r *recovery) apply(p *replaying, seq journal.Seq, rec *journal.Record) {
 		var reset Reset
 		if reset, err = parseReset(rec.Payload); err == nil {
 			l.resetTo(reset.Start)
-			l.state, l.stateAt = reset.State, reset.Start.Index
+			l.setState(reset.State, markOf(reset.State.View))
+			l.stateAt = reset.Start.Index
 		}
 	default:
 		err = fmt.Errorf("%w: kind %d", errBadRecord, rec.Kind)

@@ -11,12 +11,13 @@ import (
 type EntryKind uint8
 
 // The kinds of entries. Only KindBatch takes offsets and bytes in a segment; the others are control entries, which have an
-// index row and no bytes.
+// index row and no bytes. Their payloads stay in memory, and each cut holds all of them.
 const (
 	KindBatch        EntryKind = 1 // exactly one stamped RecordBatch
 	KindEmpty        EntryKind = 2 // the empty entry of a new leader
 	KindConfChange   EntryKind = 3 // a raftpb.ConfChange
 	KindConfChangeV2 EntryKind = 4 // a raftpb.ConfChangeV2
+	KindCommand      EntryKind = 5 // a command: changes what the owner derives from its log
 )
 
 // String names the kind.
@@ -30,6 +31,8 @@ func (k EntryKind) String() string {
 		return "conf change"
 	case KindConfChangeV2:
 		return "conf change v2"
+	case KindCommand:
+		return "command"
 	}
 	return fmt.Sprintf("EntryKind(%d)", uint8(k))
 }

@@ -28,6 +28,10 @@ type Partition struct {
 	hw        atomic.Int64
 	closed    atomic.Bool
 
+	oldest     atomic.Uint64 // Producers.Oldest as of the last applied entry
+	notes      notes         // of Expire's caller alone
+	forgetting atomic.Bool   // a command of Expire's is on its way
+
 	watch struct {
 		sync.Mutex
 		watchers map[*Watcher]struct{}
@@ -35,17 +39,18 @@ type Partition struct {
 	watching atomic.Int32 // len(watch.watchers), so that a commit nobody waits for takes no lock
 }
 
-// New returns the partition whose log is log, with the view that the log's last cut holds.
-func New(log *wal.Log, tp id.TopicPartition, config Config) (*Partition, error) {
-	p := &Partition{TopicPartition: tp, Topic: log.Topic(), log: log, producers: NewProducers(Limits{})}
+// New returns the partition whose log is log, with the view that the log's last cut holds. An error that wraps envelope.ErrUnknown says
+// that it is another release's.
+func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Partition, error) {
+	p := &Partition{TopicPartition: tp, Topic: log.Topic(), log: log, producers: NewProducers(limits)}
 	p.watch.watchers = make(map[*Watcher]struct{})
 	p.config.Store(&config)
 	p.hw.Store(int64(log.StartOffset()))
-	if view := log.State().View; len(view) > 0 {
-		if err := p.producers.Restore(view); err != nil {
-			return nil, err
-		}
+	if err := p.restore(log.State().View); err != nil {
+		p.producers.clear()
+		return nil, err
 	}
+	p.oldest.Store(uint64(p.producers.Oldest()))
 	return p, nil
 }
 
@@ -72,6 +77,9 @@ func (p *Partition) Close() {
 	p.closed.Store(true)
 	p.wake()
 }
+
+// Release gives back what the partition counts against limits that it shares. Its group is closed.
+func (p *Partition) Release() { p.producers.clear() }
 
 // Closed tells whether the replica is gone.
 func (p *Partition) Closed() bool { return p.closed.Load() }
@@ -102,14 +110,19 @@ func (p *Partition) Truncate(from id.Index) { p.producers.Truncate(from) }
 
 // Apply implements raftgroup.Machine.
 func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error) {
-	if kind == wal.KindBatch {
+	switch kind {
+	case wal.KindBatch:
 		p.producers.Apply(index, term, batch.Batch(data))
+	case wal.KindCommand:
+		if err := p.command(data); err != nil {
+			return nil, err
+		}
+	}
+	if oldest := uint64(p.producers.Oldest()); oldest != p.oldest.Load() {
+		p.oldest.Store(oldest)
 	}
 	return nil, nil
 }
-
-// View implements raftgroup.Machine.
-func (p *Partition) View() []byte { return p.producers.Snapshot(nil) }
 
 // Committed implements raftgroup.Machine: the high watermark moved.
 func (p *Partition) Committed(hw id.Offset) {

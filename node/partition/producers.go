@@ -1,74 +1,44 @@
 package partition
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"hash/crc32"
-	"math"
+	"sync/atomic"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-var (
-	// ErrOutOfOrderSequence refuses a batch that would leave a gap: an earlier one is missing. Kafka's
-	// OUT_OF_ORDER_SEQUENCE_NUMBER. The producer sends what is missing first, or gives up its epoch.
-	ErrOutOfOrderSequence = errors.New("out of order sequence number")
+// defaultMaxProducers times the size of a producer, about 240 bytes in memory and 30 to 80 in a stored view, is what a partition's view
+// may take: 24 MB, and 3 to 8.
+const defaultMaxProducers = 100_000
 
-	// ErrDuplicateSequence says that all records of the batch are in the log, but so far back that their offset is not
-	// known any more. Kafka's DUPLICATE_SEQUENCE_NUMBER: success without an offset.
-	ErrDuplicateSequence = errors.New("duplicate sequence number")
-
-	// ErrInvalidProducerEpoch refuses a batch of a producer that was replaced by a newer incarnation. Kafka's
-	// INVALID_PRODUCER_EPOCH.
-	ErrInvalidProducerEpoch = errors.New("invalid producer epoch")
-)
-
-// SequenceError is why a batch of an idempotent producer was refused. It wraps one of the errors above.
-type SequenceError struct {
-	Err      error
-	Producer id.Producer
-	Epoch    id.ProducerEpoch // of the batch
-	Sequence id.Sequence      // first of the batch
-	Current  id.ProducerEpoch // of the producer, in the log
-	Expected id.Sequence      // the next one to come in Current
-}
-
-func (e *SequenceError) Error() string {
-	return fmt.Sprintf("partition: %v: producer %d sent sequence %d of epoch %d, expected is %d of epoch %d",
-		e.Err, e.Producer, e.Sequence, e.Epoch, e.Expected, e.Current)
-}
-
-func (e *SequenceError) Unwrap() error { return e.Err }
-
-// rememberedBatches is how many batches of a producer can be recognised when they are sent again. Kafka's number, and the
-// reason why its clients have at most five requests in flight.
-const rememberedBatches = 5
-
-// Limits bound the producer view. They decide what is forgotten, so all replicas of a partition need the same ones.
-// Zero values are replaced by defaults.
+// Limits bound the producers of which a leader takes batches. They are about what it admits, never about what a replica derives from
+// its log: leaders of one partition may have different ones. Zero values are replaced by defaults.
 type Limits struct {
-	// MaxProducers is how many producers are remembered; beyond it the one that wrote longest ago is forgotten. 10,000.
+	// MaxProducers is how many producers a partition remembers. A batch of yet another one is refused: whoever is remembered was
+	// promised that.
 	MaxProducers int
-
-	// MaxAgeMillis is how long, in the time of the log, a producer is remembered after its last batch. 24 hours.
-	MaxAgeMillis int64
+	// Budget is what the partitions of a node share; nil: as much as they like.
+	Budget *Budget
 }
 
 func (l Limits) withDefaults() Limits {
 	if l.MaxProducers <= 0 {
-		l.MaxProducers = 10_000
+		l.MaxProducers = defaultMaxProducers
 	}
-	if l.MaxAgeMillis <= 0 {
-		l.MaxAgeMillis = 24 * 60 * 60 * 1000
+	if l.Budget == nil {
+		l.Budget = &Budget{}
 	}
 	return l
 }
 
-// clockStepMillis is how far one batch can move the time of the log. Timestamps are the producers' to choose: one batch from
-// the far future must not make the partition forget everybody.
-const clockStepMillis = 60 * 1000
+// Budget bounds the producers that all partitions of a node remember together.
+type Budget struct {
+	Most int64 // 0: any number
+	used atomic.Int64
+}
+
+func (b *Budget) full() bool { return b.Most > 0 && b.used.Load() >= b.Most }
 
 // Producers is the producer view of one partition, which makes sending a batch again harmless. For each producer id it holds
 // the epoch and the last five batches, in two layers:
@@ -79,8 +49,8 @@ const clockStepMillis = 60 * 1000
 // A batch is checked against both: a retry of a batch that is not yet committed is recognised and waits for the original.
 //
 // Invariant: the overlay holds exactly the idempotent batches of the entries (applied, last index], in order.
-// Invariant: the view is a function of the applied batches alone. What is forgotten is decided by the batches' timestamps
-// and by counting, never by a clock, and at the moment a batch is applied.
+// Invariant: the view is a function of the applied entries alone. Producers are forgotten where an entry says so, which a leader proposes
+// by its clock (expiry.go): never by the batches' timestamps, which are anybody's to choose, and never to make room.
 //
 // It is not safe for concurrent use: the group's worker owns it. In the long run no call allocates.
 type Producers struct {
@@ -91,16 +61,14 @@ type Producers struct {
 	oldest   int32 // the producer of the view whose last batch is longest ago; noSlot: the view is empty
 	newest   int32
 	viewSize int
-	clock    int64 // time of the log, ms: see advanceClock. NoTimestamp at first
 	overlay  overlay
 }
 
 // producer is one producer id: in the view, in the overlay, or in both.
 type producer struct {
-	id       id.Producer
-	inView   bool
-	view     producerState
-	lastSeen int64 // time of the log at its last applied batch
+	id     id.Producer
+	inView bool
+	view   producerState
 
 	// In the view, producers form a list in the order of their last batches. Unused slots are chained by older.
 	older, newer int32
@@ -109,25 +77,10 @@ type producer struct {
 	pending position
 }
 
-// producerState is the fold of a producer's batches.
-type producerState struct {
-	epoch    id.ProducerEpoch
-	count    uint8                        // of batches; not 0 in the view
-	accepted int32                        // see run
-	batches  [rememberedBatches]sentBatch // oldest first
-}
-
-// sentBatch is a batch that is in the log.
-type sentBatch struct {
-	first, last id.Sequence
-	index       id.Index
-	term        id.Term
-	offset      id.Offset // of the first record
-}
-
-func (b *sentBatch) records() int64 { return (int64(b.last)-int64(b.first))&math.MaxInt32 + 1 }
-
-const noSlot int32 = -1
+const (
+	noSlot    int32 = -1
+	manySlots       = 1000
+)
 
 // NewProducers returns a view without producers: that of an empty log.
 func NewProducers(limits Limits) *Producers {
@@ -137,11 +90,11 @@ func NewProducers(limits Limits) *Producers {
 }
 
 func (p *Producers) clear() {
+	p.limits.Budget.used.Add(-int64(len(p.ids)))
 	clear(p.ids)
 	p.slots = p.slots[:0]
 	p.free, p.oldest, p.newest = noSlot, noSlot, noSlot
 	p.viewSize = 0
-	p.clock = batch.NoTimestamp
 	p.overlay.clear()
 }
 
@@ -161,8 +114,8 @@ type Verdict struct {
 	BaseOffset id.Offset
 }
 
-// Check tells whether b may be appended at the end of the log, and changes nothing. Its errors are *SequenceError. The rules
-// are Kafka's:
+// Check tells whether b may be appended at the end of the log, and changes nothing. Its errors are *SequenceError, and ErrTooManyProducers.
+// The rules are Kafka's:
 //
 //   - a batch of the current epoch with first and last sequence of one of the last five batches is a duplicate;
 //   - a producer that is not known may begin anywhere; a new epoch begins at 0; an older one is refused;
@@ -177,6 +130,9 @@ func (p *Producers) Check(b batch.Batch) (Verdict, error) {
 	}
 	slot, known := p.ids[b.Producer()]
 	if !known {
+		if len(p.ids) >= p.limits.MaxProducers || p.limits.Budget.full() {
+			return Verdict{}, ErrTooManyProducers
+		}
 		return Verdict{}, nil
 	}
 	s := &p.slots[slot]
@@ -200,61 +156,6 @@ func (p *Producers) Check(b batch.Batch) (Verdict, error) {
 		return Verdict{}, refuse(ErrDuplicateSequence, b, run)
 	}
 	return Verdict{}, refuse(ErrOutOfOrderSequence, b, run)
-}
-
-func refuse(err error, b batch.Batch, r run) error {
-	return &SequenceError{
-		Err: err, Producer: b.Producer(), Epoch: b.ProducerEpoch(), Sequence: b.BaseSequence(),
-		Current: r.epoch, Expected: r.last.Add(1),
-	}
-}
-
-// run is where a producer stands: the last sequence of its epoch, and how many records up to that one are known to be in the
-// log without a gap.
-type run struct {
-	epoch    id.ProducerEpoch
-	last     id.Sequence
-	accepted int32
-}
-
-// holds tells whether the delta+1 sequences from first on are all among the accepted ones. Sequences wrap, so at most half of
-// their range is taken for the past.
-func (r run) holds(first id.Sequence, delta int32) bool {
-	back := (int64(r.last.Add(1)) - int64(first)) & math.MaxInt32 // how many from first to the last one
-	return back <= min(int64(r.accepted), 1<<30) && int64(delta) < back
-}
-
-// next is the run after b.
-func (r run) next(known bool, epoch id.ProducerEpoch, b *sentBatch) run {
-	accepted := b.records()
-	if known && epoch == r.epoch && b.first == r.last.Add(1) {
-		accepted += int64(r.accepted)
-	}
-	return run{epoch: epoch, last: b.last, accepted: int32(min(accepted, math.MaxInt32))}
-}
-
-func (s *producerState) run() run {
-	return run{epoch: s.epoch, last: s.batches[s.count-1].last, accepted: s.accepted}
-}
-
-// fold adds a batch to the state.
-func (s *producerState) fold(epoch id.ProducerEpoch, b sentBatch) {
-	known := s.count > 0
-	var r run
-	if known {
-		r = s.run()
-	}
-	if known && epoch != s.epoch {
-		s.count = 0
-	}
-	if s.count == rememberedBatches {
-		copy(s.batches[:], s.batches[1:])
-		s.count--
-	}
-	s.batches[s.count] = b
-	s.count++
-	s.epoch = epoch
-	s.accepted = r.next(known, epoch, &b).accepted
 }
 
 // run is where the producer stands at the end of the log.
@@ -289,10 +190,6 @@ func (p *Producers) find(s *producer, epoch id.ProducerEpoch, first, last id.Seq
 	return nil
 }
 
-func sent(index id.Index, term id.Term, b batch.Batch) sentBatch {
-	return sentBatch{first: b.BaseSequence(), last: b.LastSequence(), index: index, term: term, offset: b.BaseOffset()}
-}
-
 // Append notes that b, with its base offset stamped, entered the log at index, which is behind all others there. Batches
 // without a producer id are ignored.
 func (p *Producers) Append(index id.Index, term id.Term, b batch.Batch) {
@@ -321,9 +218,8 @@ func (p *Producers) Truncate(from id.Index) {
 	}
 }
 
-// Apply moves b, the batch of the committed entry at index, from the overlay into the view. It wants every batch of the log in
-// order, also those without a producer id, because they move the time of the log. During replay, when nothing was appended
-// before, it goes straight into the view.
+// Apply moves b, the batch of the committed entry at index, from the overlay into the view. Batches without a producer id are ignored.
+// During replay, when nothing was appended before, it goes straight into the view.
 func (p *Producers) Apply(index id.Index, term id.Term, b batch.Batch) {
 	if p.overlay.len() > 0 && p.overlay.front().index <= index {
 		e := p.overlay.popFront()
@@ -334,41 +230,35 @@ func (p *Producers) Apply(index id.Index, term id.Term, b batch.Batch) {
 			s.pending = none
 		}
 	}
-	p.advanceClock(b.MaxTimestamp())
-	if b.Producer() >= 0 {
-		slot := p.slot(b.Producer())
-		s := &p.slots[slot]
-		s.view.fold(b.ProducerEpoch(), sent(index, term, b))
-		s.lastSeen = p.clock
-		p.touch(slot)
+	if b.Producer() < 0 {
+		return
 	}
-	p.forget()
+	slot := p.slot(b.Producer())
+	p.touch(slot)
+	p.slots[slot].view.fold(b.ProducerEpoch(), sent(index, term, b))
 }
 
-// advanceClock moves the time of the log, which is the largest timestamp of the applied batches, but comes closer to that in
-// steps.
-func (p *Producers) advanceClock(timestamp int64) {
-	switch {
-	case timestamp <= p.clock:
-	case p.clock == batch.NoTimestamp:
-		p.clock = timestamp
-	default:
-		p.clock += min(timestamp-p.clock, clockStepMillis)
-	}
-}
-
-// forget drops from the view who is too old or too many. The list is in the order of lastSeen, so it looks at its end only.
-func (p *Producers) forget() {
-	for p.oldest != noSlot {
-		s := &p.slots[p.oldest]
-		if p.viewSize <= p.limits.MaxProducers && p.clock-s.lastSeen <= p.limits.MaxAgeMillis {
-			return
-		}
+// Forget drops from the view the producers whose last batch in it is the entry through or one before. What the overlay has of them stays
+// there, and brings them back when it is applied.
+func (p *Producers) Forget(through id.Index) {
+	for p.oldest != noSlot && p.Oldest() <= through {
 		slot := p.oldest
+		s := &p.slots[slot]
 		p.unlink(slot)
 		s.inView, s.view = false, producerState{}
 		p.releaseUnused(slot)
 	}
+	if len(p.ids) == 0 && len(p.slots) > manySlots { // the memory of a rush
+		p.ids, p.slots, p.free = nil, nil, noSlot
+	}
+}
+
+// Oldest is the last batch of the producer of the view that has been silent for longest; 0: there is none.
+func (p *Producers) Oldest() id.Index {
+	if p.oldest == noSlot {
+		return 0
+	}
+	return p.slots[p.oldest].view.last().index
 }
 
 // touch makes the producer the newest of the view.
@@ -424,6 +314,7 @@ func (p *Producers) slot(producerID id.Producer) int32 {
 		p.ids = make(map[id.Producer]int32)
 	}
 	p.ids[producerID] = slot
+	p.limits.Budget.used.Add(1)
 	return slot
 }
 
@@ -434,242 +325,7 @@ func (p *Producers) releaseUnused(slot int32) {
 		return
 	}
 	delete(p.ids, s.id)
+	p.limits.Budget.used.Add(-1)
 	*s = producer{older: p.free}
 	p.free = slot
-}
-
-// The view, as it stands in cuts and snapshots. Numbers are uvarints; "from" means as a difference to.
-//
-//	version    byte    1
-//	clock      int64   time of the log, ms, as a zigzag varint
-//	producers          how many, then for each, the one with the oldest last batch first
-//	  id
-//	  epoch
-//	  lastSeen         from clock
-//	  accepted         records without a gap up to the last one
-//	  batches          1 to 5, then for each, oldest first
-//	    first          sequence
-//	    length         last sequence from first
-//	    index          from that of the batch before; 0 before the first
-//	    term           likewise
-//	    offset         likewise
-//	crc        uint32  CRC-32C of all before, big endian
-const snapshotVersion = 1
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// ErrBadView refuses a stored producer view that cannot be read.
-var ErrBadView = errors.New("producer view is damaged")
-
-// Snapshot appends the view, without the overlay, to dst. Equal views give equal bytes.
-func (p *Producers) Snapshot(dst []byte) []byte {
-	start := len(dst)
-	dst = append(dst, snapshotVersion)
-	dst = binary.AppendVarint(dst, p.clock)
-	dst = binary.AppendUvarint(dst, uint64(p.viewSize))
-	for slot := p.oldest; slot != noSlot; slot = p.slots[slot].newer {
-		s := &p.slots[slot]
-		dst = binary.AppendUvarint(dst, uint64(s.id))
-		dst = binary.AppendUvarint(dst, uint64(s.view.epoch))
-		dst = binary.AppendUvarint(dst, uint64(p.clock-s.lastSeen))
-		dst = binary.AppendUvarint(dst, uint64(s.view.accepted))
-		dst = binary.AppendUvarint(dst, uint64(s.view.count))
-		var before sentBatch
-		for i := range s.view.count {
-			b := &s.view.batches[i]
-			dst = binary.AppendUvarint(dst, uint64(b.first))
-			dst = binary.AppendUvarint(dst, uint64(b.records()-1))
-			dst = binary.AppendUvarint(dst, uint64(b.index-before.index))
-			dst = binary.AppendUvarint(dst, uint64(b.term-before.term))
-			dst = binary.AppendUvarint(dst, uint64(b.offset-before.offset))
-			before = *b
-		}
-	}
-	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
-}
-
-// Restore replaces the view by one that Snapshot made, and empties the overlay: b is the state as of the applied index, above
-// which nothing was appended yet. Empty b is the view of an empty log. After an error the view is empty.
-func (p *Producers) Restore(b []byte) error {
-	p.clear()
-	if len(b) == 0 {
-		return nil
-	}
-	if reason := p.restore(b); reason != "" {
-		p.clear()
-		return fmt.Errorf("partition: %w: %s: replace this replica, or restore it from another", ErrBadView, reason)
-	}
-	return nil
-}
-
-func (p *Producers) restore(b []byte) (reason string) {
-	body := len(b) - crc32.Size
-	if body < 1 {
-		return "too short"
-	}
-	if b[0] != snapshotVersion {
-		return fmt.Sprintf("version %d is not known to this release", b[0])
-	}
-	if crc32.Checksum(b[:body], castagnoli) != binary.BigEndian.Uint32(b[body:]) {
-		return "checksum mismatch"
-	}
-	d := viewDecoder{b: b[1:body]}
-	p.clock = d.signed()
-	for range d.number(math.MaxInt32) {
-		producerID := id.Producer(d.number(math.MaxInt64))
-		if _, twice := p.ids[producerID]; twice || d.failed {
-			return "producers do not parse"
-		}
-		slot := p.slot(producerID)
-		s := &p.slots[slot]
-		s.view.epoch = id.ProducerEpoch(d.number(math.MaxInt16))
-		s.lastSeen = p.clock - int64(d.number(math.MaxInt64))
-		s.view.accepted = int32(d.number(math.MaxInt32))
-		d.batches(&s.view)
-		if d.failed || s.view.count == 0 {
-			return "producers do not parse"
-		}
-		p.touch(slot)
-	}
-	if d.failed || len(d.b) > 0 {
-		return "bytes left over"
-	}
-	p.forget()
-	return ""
-}
-
-// viewDecoder takes numbers off b. After the first that is not there, or is too large, all are 0.
-type viewDecoder struct {
-	b      []byte
-	failed bool
-}
-
-func (d *viewDecoder) number(limit uint64) uint64 {
-	v, n := binary.Uvarint(d.b)
-	if d.failed || n <= 0 || v > limit {
-		d.failed = true
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *viewDecoder) signed() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.failed = true
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *viewDecoder) batches(s *producerState) {
-	s.count = uint8(d.number(rememberedBatches))
-	var before sentBatch
-	for i := range s.count {
-		b := &s.batches[i]
-		b.first = id.Sequence(d.number(math.MaxInt32))
-		b.last = b.first.Add(int32(d.number(math.MaxInt32)))
-		b.index = before.index + id.Index(d.number(math.MaxUint64))
-		b.term = before.term + id.Term(d.number(math.MaxUint64))
-		b.offset = before.offset + id.Offset(d.number(math.MaxInt64))
-		before = *b
-	}
-}
-
-// overlay is a queue of batches: appended and truncated at the back, applied from the front. Each knows the one before it of
-// the same producer, so the last five of a producer are found without a search.
-type overlay struct {
-	ring []pendingBatch // a power of two
-	head position       // of the front
-	tail position       // after the back
-	peak int            // longest since it was last empty
-}
-
-// position names a batch in the overlay: its number since the overlay was last cleared. Only a truncation makes a position free
-// to be used again, and it takes away the batches that could point there first.
-type position uint64
-
-// none is no position: the first is 1.
-const none position = 0
-
-// pendingBatch is a batch in the log above applied.
-type pendingBatch struct {
-	sentBatch
-	before   position // of the same producer; applied, and so no longer there, when it is less than head
-	slot     int32
-	accepted int32 // see run
-	epoch    id.ProducerEpoch
-}
-
-func (b *pendingBatch) run() run { return run{epoch: b.epoch, last: b.last, accepted: b.accepted} }
-
-func (o *overlay) clear() { *o = overlay{head: 1, tail: 1} }
-
-func (o *overlay) len() int { return int(o.tail - o.head) }
-
-func (o *overlay) at(p position) *pendingBatch { return &o.ring[uint64(p)&uint64(len(o.ring)-1)] }
-
-func (o *overlay) front() *pendingBatch { return o.at(o.head) }
-
-func (o *overlay) back() *pendingBatch { return o.at(o.tail - 1) }
-
-func (o *overlay) holds(p position) bool { return p >= o.head && p < o.tail }
-
-// before is the position of the batch before b, or none.
-func (o *overlay) before(b *pendingBatch) position {
-	if o.holds(b.before) {
-		return b.before
-	}
-	return none
-}
-
-func (o *overlay) push(b pendingBatch) position {
-	if o.len() > 0 && o.back().index >= b.index {
-		panic(fmt.Sprintf("partition: appended entry %d behind %d, which was not truncated", b.index, o.back().index))
-	}
-	if o.len() == len(o.ring) {
-		o.resize(max(2*len(o.ring), minRing))
-	}
-	p := o.tail
-	o.tail++
-	o.peak = max(o.peak, o.len())
-	*o.at(p) = b
-	return p
-}
-
-func (o *overlay) popFront() pendingBatch {
-	b := *o.front()
-	o.head++
-	o.shrink()
-	return b
-}
-
-func (o *overlay) popBack() pendingBatch {
-	b := *o.back()
-	o.tail--
-	o.shrink()
-	return b
-}
-
-const minRing = 8
-
-// shrink gives memory back after a peak: partitions are many, and most of them are idle most of the time.
-func (o *overlay) shrink() {
-	if o.len() > 0 {
-		return
-	}
-	if len(o.ring) > minRing && o.peak <= len(o.ring)/8 {
-		o.resize(len(o.ring) / 2)
-	}
-	o.peak = 0
-}
-
-func (o *overlay) resize(size int) {
-	ring := make([]pendingBatch, size)
-	for p := o.head; p < o.tail; p++ {
-		ring[uint64(p)&uint64(size-1)] = *o.at(p)
-	}
-	o.ring = ring
 }

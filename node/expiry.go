@@ -1,0 +1,31 @@
+package node
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// expiryInterval is how often a node looks whether producers are to be forgotten; with a short expiry more often.
+	expiryInterval = time.Minute
+	expiryLooks    = 64 // looks to an expiry, at least
+	// mostProducers is how many idempotent producers the partitions of a node remember together: 240 MB.
+	mostProducers = 1_000_000
+)
+
+// expireProducers has the partitions that this node leads forget producers that have been silent for long.
+func (n *Node) expireProducers(ctx context.Context) {
+	after := n.options.Timing.ProducerExpiry
+	tick := time.NewTicker(min(expiryInterval, after/expiryLooks+1))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, p := range n.replicas.all() {
+			p.Expire(after)
+		}
+	}
+}

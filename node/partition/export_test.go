@@ -1,0 +1,4 @@
+package partition
+
+// Forget is the entry by which producers are forgotten.
+var Forget = forget

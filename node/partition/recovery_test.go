@@ -1,0 +1,153 @@
+package partition_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// nobody is the transport of a group of one.
+type nobody struct{}
+
+func (nobody) Send(id.Node, id.Group, *raftpb.Message, raftgroup.Loan) {}
+func (nobody) Flush()                                                  {}
+
+// life is one life of a node with one partition of one replica.
+type life struct {
+	t     *testing.T
+	store *wal.Store
+	host  *raftgroup.Host
+	p     *partition.Partition
+	log   *wal.Log
+}
+
+func begin(t *testing.T, sim *disksim.Disk) *life {
+	store, err := wal.Open(context.Background(), wal.Options{
+		Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CacheBytes: 8 << 20, JournalFileBytes: 1 << 20, ReserveBytes: 1,
+		CheckpointInterval: time.Millisecond, // that is to say, at each tick of the checkpointer
+	})
+	require.NoError(t, err)
+	l := &life{t: t, store: store}
+	l.host, err = raftgroup.New(raftgroup.Options{Node: 1, Store: store, Transport: nobody{}, Workers: 1})
+	require.NoError(t, err)
+	if logs := store.Logs(); len(logs) == 1 {
+		l.log = logs[0]
+	} else {
+		l.log, err = store.Create(context.Background(), wal.Spec{
+			Group: 7, Replica: 71, Name: "t-0", Start: wal.Start{Index: 1, Term: 1},
+			HardState: wal.HardState{Term: 1, Commit: 1}, State: wal.State{Applied: 1, ConfState: raftgroup.EncodeConfState([]id.Replica{71}, nil)},
+		})
+		require.NoError(t, err)
+	}
+	config := partition.Config{MaxMessageBytes: 1 << 20, MinInSync: 1}
+	l.p, err = partition.New(l.log, id.TopicPartition{Topic: "t"}, config, partition.Limits{})
+	require.NoError(t, err)
+	g, err := l.host.Open(raftgroup.Spec{
+		Group: 7, Replica: 71, Members: []raftgroup.Member{{Replica: 71, Node: 1}}, Log: l.log, Machine: l.p,
+		Campaign: raftgroup.CampaignPreferred,
+	})
+	require.NoError(t, err)
+	l.p.Attach(g)
+	l.until("a leader", g.IsLeader)
+	return l
+}
+
+func (l *life) until(what string, condition func() bool) {
+	l.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); {
+		require.True(l.t, time.Now().Before(deadline), "waiting for %s", what)
+		timer := time.NewTimer(time.Millisecond)
+		<-timer.C
+	}
+}
+
+func (l *life) propose(p *raftgroup.Proposal) raftgroup.Result {
+	done := make(chan raftgroup.Result, 1)
+	p.Acks, p.Wait, p.Done = raftgroup.AcksAll, raftgroup.WaitApplied, func(p *raftgroup.Proposal) { done <- p.Result }
+	l.p.Group().Propose(p)
+	return <-done
+}
+
+func (l *life) produce(producer id.Producer, sequence id.Sequence) raftgroup.Result {
+	var b batch.Builder
+	b.Append(batch.Record{Value: []byte("v")})
+	made, err := b.Finish(nil, batch.Trailer{Producer: producer, BaseSequence: sequence})
+	require.NoError(l.t, err)
+	return l.propose(&raftgroup.Proposal{Batch: made})
+}
+
+// checkpoint waits until one that began now is complete.
+func (l *life) checkpoint() {
+	done := l.store.Metrics().Checkpoints
+	l.until("a checkpoint", func() bool { return l.store.Metrics().Checkpoints > done })
+}
+
+// TestOldViewAndTheLogSince: many producers and little traffic, so that the stored view is older than the log that is let go of, with
+// commands in between; then the power fails, twice. The view that is derived again is the same, and no retry is written twice.
+func TestOldViewAndTheLogSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const producers = 2000
+		sim := disksim.New(disksim.Options{})
+		l := begin(t, sim)
+		sequence := make(map[id.Producer]id.Sequence)
+		offset := make(map[id.Producer]id.Offset)
+		write := func(p id.Producer) {
+			r := l.produce(p, sequence[p])
+			require.NoError(t, r.Err)
+			sequence[p]++
+			offset[p] = r.Offset
+		}
+		for p := range id.Producer(producers) {
+			write(p)
+		}
+		l.checkpoint()
+		for life := range 3 {
+			stored := l.log.State().Applied
+			for range 10 {
+				write(id.Producer(100 + life))
+				l.checkpoint()
+			}
+			forgotten := id.Index(50 + 10*life)
+			require.NoError(t, l.propose(&raftgroup.Proposal{Command: partition.Forget(forgotten)}).Err)
+			write(id.Producer(200 + life))
+			l.checkpoint()
+			require.Zero(t, l.store.Metrics().UncutBytes, "the journal is let go of")
+			require.Equal(t, stored, l.log.State().Applied, "the view is not written for so little")
+			applied := l.p.Group().Applied()
+			require.Greater(t, applied, stored)
+
+			sim.Halt()
+			_ = l.host.Close()
+			_ = l.store.Close()
+			want := l.p.View()
+			sim = sim.Crash(disksim.PowerLoss)
+			l = begin(t, sim)
+			require.Equal(t, stored, l.log.State().Applied)
+			l.until("everything to be applied", func() bool { return l.p.Group().Applied() >= applied })
+			for p := range id.Producer(producers) {
+				if sequence[p] > 1 || p > 1990 {
+					require.Equal(t, offset[p], l.produce(p, sequence[p]-1).Offset, "producer %d", p)
+				}
+			}
+			require.NoError(t, l.host.Close())
+			require.Equal(t, want, l.p.View())
+			sim.Halt()
+			_ = l.store.Close()
+			sim = sim.Crash(disksim.PowerLoss)
+			l = begin(t, sim)
+		}
+		require.NoError(t, l.host.Close())
+		require.NoError(t, l.store.Close())
+	})
+}

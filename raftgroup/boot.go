@@ -37,6 +37,7 @@ func (g *Group) boot(s Spec) error {
 		return fmt.Errorf("raftgroup: group %d: %w: it does not know the term of its last entry %d", g.id, ErrUnusableLog, last)
 	}
 	g.applied = min(max(state.Applied, first-1), last)
+	g.handled = g.applied
 	g.commit = min(max(hs.Commit, g.applied), last)
 	g.term = max(hs.Term, lastTerm)
 	vote := hs.Vote

@@ -54,6 +54,24 @@ func (e *NotLeaderError) Error() string {
 // Is makes every NotLeaderError an ErrNotLeader.
 func (e *NotLeaderError) Is(target error) bool { return target == ErrNotLeader }
 
+// HaltedError says why a replica applies nothing from an entry on: its machine does not know what is in it. It follows and votes, and goes
+// on applying when it is opened by a release that does. A proposal that ends with it may have been committed, or be committed later.
+type HaltedError struct {
+	Group   id.Group
+	Replica id.Replica
+	Index   id.Index // of the entry
+	Cause   error
+}
+
+// Error implements error.
+func (e *HaltedError) Error() string {
+	return fmt.Sprintf("raftgroup: replica %d of group %d applies nothing from entry %d on: %v; start this node with a newer release",
+		e.Replica, e.Group, e.Index, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *HaltedError) Unwrap() error { return e.Cause }
+
 // FailedError says why a replica was stopped for good. It is not opened again in this process: what it stored cannot be
 // trusted to be what it acknowledged, so it is to be replaced by a new replica.
 type FailedError struct {

@@ -596,7 +596,7 @@ type quiet struct{}
 func (quiet) Admit(id.Index, id.Term, batch.Batch) raftgroup.Admission { return raftgroup.Accept() }
 func (quiet) Append(id.Index, id.Term, batch.Batch)                    {}
 func (quiet) Truncate(id.Index)                                        {}
-func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) any       { return nil }
+func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) (any, error) { return nil, nil }
 func (quiet) Committed(id.Offset)                                      {}
 func (quiet) Leader(raftgroup.LeaderChange)                            {}
 func (quiet) View() []byte                                             { return nil }

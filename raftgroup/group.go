@@ -52,7 +52,10 @@ type Group struct {
 	commit id.Index
 	// committing is a commit index that waits for the submission of the entries it covers. 0: none.
 	committing id.Index
-	applied    id.Index
+	applied    id.Index // by the machine
+	// handled is what Raft was told to be applied: membership is as of it. It is applied, or more when the replica is halted.
+	handled id.Index
+	halted  *HaltedError // nil: the machine follows
 	// [admitted, ...]: entries that the next Ready holds and the machine has admitted. 0: none.
 	admitted    id.Index
 	admittedLEO id.Offset // after the last of them
@@ -219,8 +222,8 @@ func (g *Group) tick() {
 // takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
 // every answer.
 func (g *Group) takeCut() {
-	if g.closed || g.confUnknown || g.rn == nil {
-		g.log.DeclineCut()
+	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil {
+		g.log.DeclineCut() // of a halted replica the last one stands, from which a release that can follow goes on
 		return
 	}
 	g.w.n.cuts.Add(1)

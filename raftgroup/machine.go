@@ -21,7 +21,14 @@ type Machine interface {
 	Truncate(from id.Index)
 	// Apply takes the next committed entry: every one, control entries included, in order, once for each time the view was
 	// restored. The result is given to a proposal that waits for it.
-	Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any
+	//
+	// An error says that this machine cannot follow the log over this entry, which a later release may have written: the entry, and all of
+	// what the machine is for, is as if Apply had not been called. It must come of the entry and the release alone, never of the replica: it
+	// halts each replica of that release at this very entry. Nothing further is applied then, and no cut is taken; the machine is asked and
+	// told of no entries any more, Committed and Leader go on. It begins again where the last cut was when the replica is opened anew.
+	//
+	// A refusal of an entry that the machine does understand is a result, and no error.
+	Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error)
 	// Committed tells that the high watermark moved.
 	Committed(hw id.Offset)
 	// Leader tells that leader, term or role changed. It is called once when the replica is opened.

@@ -356,7 +356,7 @@ func (g *Group) apply(m *raftpb.Message) {
 		}
 	}
 	g.appliedIndex.Store(uint64(g.applied))
-	g.uncharge(g.applied)
+	g.uncharge(g.handled)
 	for _, r := range m.GetResponses() {
 		_ = g.step(r)
 	}
@@ -364,8 +364,8 @@ func (g *Group) apply(m *raftpb.Message) {
 
 func (g *Group) applyEntry(e *raftpb.Entry) {
 	index, term, kind := id.Index(e.GetIndex()), id.Term(e.GetTerm()), walKind(e)
-	if index != g.applied+1 {
-		g.breakDown(fmt.Errorf("entry %d is to be applied after entry %d", index, g.applied))
+	if index != g.handled+1 {
+		g.breakDown(fmt.Errorf("entry %d is to be applied after entry %d", index, g.handled))
 		return
 	}
 	if kind == wal.KindConfChange || kind == wal.KindConfChangeV2 {
@@ -373,12 +373,9 @@ func (g *Group) applyEntry(e *raftpb.Entry) {
 			return
 		}
 	}
-	value := g.machine.Apply(index, term, kind, e.GetData())
-	g.applied = index
-	g.w.n.applied.Add(1)
-	for w, ok := g.onApply.popTo(index); ok; w, ok = g.onApply.popTo(index) {
-		w.p.Result.Value = value
-		g.finish(w, w.index == index && w.term == term)
+	g.handled = index
+	if g.halted == nil {
+		g.show(e, index, term, kind)
 	}
 	g.changeApplied(index, term, kind)
 }

@@ -79,7 +79,7 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		clear(entries)
 		return converted, nil
 	}
-	if from > s.g.applied {
+	if from > s.g.handled {
 		entries, err := s.g.log.ReadEntries(from, to, limit)
 		if err != nil {
 			return nil, fmt.Errorf("read unapplied entries from %d: %w", from, err)

@@ -246,9 +246,9 @@ func (e exclusive) Admit(id.Index, id.Term, batch.Batch) raftgroup.Admission {
 	return raftgroup.Accept()
 }
 
-func (e exclusive) Apply(id.Index, id.Term, wal.EntryKind, []byte) any {
+func (e exclusive) Apply(id.Index, id.Term, wal.EntryKind, []byte) (any, error) {
 	e.alone()
-	return nil
+	return nil, nil
 }
 
 func (e exclusive) alone() {

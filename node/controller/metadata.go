@@ -84,16 +84,17 @@ func (m *Metadata) Append(id.Index, id.Term, batch.Batch) {}
 func (m *Metadata) Truncate(id.Index) {}
 
 // Apply implements raftgroup.Machine. The answer to the proposer is that of the batch's last command: a proposal has one.
-func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []byte) any {
+func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []byte) (any, error) {
 	if kind != wal.KindBatch {
-		return nil
+		return nil, nil
 	}
 	var out outcome
 	for _, record := range m.records(index, batch.Batch(data)) {
 		command, err := placement.Decode(record.Key, record.Value)
 		if err != nil {
-			m.fatal(fmt.Errorf("metadata log, entry %d: %w", index, err))
-			return outcome{err: err}
+			err = fmt.Errorf("metadata log, entry %d: %w", index, err)
+			m.fatal(err)
+			return nil, err
 		}
 		out.result, out.err = m.table.Apply(index, command)
 		if out.err != nil {
@@ -101,7 +102,7 @@ func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []b
 		}
 	}
 	m.announce()
-	return out
+	return out, nil
 }
 
 func (m *Metadata) records(index id.Index, b batch.Batch) []batch.Record {

@@ -101,11 +101,11 @@ func (p *Partition) Append(index id.Index, term id.Term, b batch.Batch) {
 func (p *Partition) Truncate(from id.Index) { p.producers.Truncate(from) }
 
 // Apply implements raftgroup.Machine.
-func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any {
+func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error) {
 	if kind == wal.KindBatch {
 		p.producers.Apply(index, term, batch.Batch(data))
 	}
-	return nil
+	return nil, nil
 }
 
 // View implements raftgroup.Machine.

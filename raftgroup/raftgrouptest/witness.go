@@ -211,8 +211,8 @@ type Machine struct {
 
 	// Decide, when not nil, is asked about batches before they are admitted.
 	Decide func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission
-	// OnApply, when not nil, sees each applied entry; its result is Apply's.
-	OnApply func(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any
+	// OnApply, when not nil, sees each entry before it is applied; its results are Apply's.
+	OnApply func(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error)
 
 	mu     sync.Mutex
 	leader raftgroup.LeaderChange
@@ -268,20 +268,23 @@ func (m *Machine) Truncate(from id.Index) {
 }
 
 // Apply implements raftgroup.Machine.
-func (m *Machine) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) any {
+func (m *Machine) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (value any, err error) {
 	if index != m.applied+1 {
 		m.witness.Problem("%s: applied %d after %d", m.who, index, m.applied)
 	}
 	if kind == wal.KindBatch && m.overlay[index] != term {
 		m.witness.Problem("%s: applied entry %d of term %d, known in term %d", m.who, index, term, m.overlay[index])
 	}
+	value = index
+	if m.OnApply != nil {
+		if value, err = m.OnApply(index, term, kind, data); err != nil {
+			return nil, err
+		}
+	}
 	delete(m.overlay, index)
 	m.applied = index
 	m.chain = m.witness.applied(m.who, m.group, index, term, kind, data, m.chain)
-	if m.OnApply != nil {
-		return m.OnApply(index, term, kind, data)
-	}
-	return index
+	return value, nil
 }
 
 // Committed implements raftgroup.Machine.

@@ -95,6 +95,8 @@ type TimingOptions struct {
 	HeartbeatTicks, ElectionTicks int
 	// BalanceInterval is how often a node looks whether it leads partitions that prefer another node (default 30 s).
 	BalanceInterval time.Duration
+	// VoterGrace is how long a voter of the metadata may be away before another node votes in its place (default 10 min).
+	VoterGrace time.Duration
 	// Gossip selects the timings of failure hints; GossipTest uses gossip timings for tests: detection within a second at the price of false alarms on loaded machines.
 	Gossip Gossip
 }

@@ -50,6 +50,7 @@ type Cluster struct {
 	fault      func(id.TopicPartition, batch.Batch) Fault
 	producers  id.Producer
 	controller id.Node
+	level      int32 // the feature level
 	index      uint64
 	metadata   int // requests for it
 	changed    chan struct{}
@@ -94,7 +95,7 @@ type sent struct {
 func New(t testing.TB, n int) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, topics: make(map[string]*topic), byID: make(map[id.Topic]*topic), controller: 1, producers: 1000,
+		t: t, topics: make(map[string]*topic), byID: make(map[id.Topic]*topic), controller: 1, level: 1, producers: 1000,
 		changed: make(chan struct{}),
 	}
 	for i := range n {

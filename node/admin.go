@@ -132,7 +132,9 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	if c.Group().IsLeader() {
 		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
 	}
-	spec := placement.TopicSpec{Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: max(0, int(r.GetReplicationFactor())), Configs: r.GetConfigs()}
+	spec := placement.TopicSpec{
+		Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: max(0, int(r.GetReplicationFactor())), Configs: r.GetConfigs(),
+	}
 	if spec.Partitions == 0 {
 		spec.Partitions = 1
 	}

@@ -141,7 +141,8 @@ func (n *Node) askForPlace(ctx context.Context) error {
 				n.identity.ClusterID = response.GetClusterId()
 				return n.store.Set(metadataReplicaKey, fmt.Appendf(nil, "%d", response.GetMetadataReplica()))
 			}
-			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest || isOldRelease(err) {
+			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest ||
+				isOldRelease(err) {
 				return err
 			}
 			say("waiting for a place in the cluster: node %d at %s says: %v", m.Node, m.RPCAddress, err)

@@ -50,8 +50,8 @@ func (v *View) hasLevel(c Command) error {
 
 // tooNew says what to do about something that this release knows and another one in the cluster may not.
 func tooNew(what string, level, cluster FeatureLevel) error {
-	return refuse(ErrFeatureLevel, "%s needs feature level %d, the cluster is at level %d: raise it with quorumlog cluster upgrade, when all its nodes are upgraded",
-		what, level, cluster)
+	return refuse(ErrFeatureLevel, "%s needs feature level %d, the cluster is at level %d: "+
+		"raise it with quorumlog cluster upgrade, when all its nodes are upgraded", what, level, cluster)
 }
 
 func (v *View) allowed(c Command) error {
@@ -150,7 +150,8 @@ func (v *View) PlanTopic(s TopicSpec, topic id.Topic) (CreateTopic, error) {
 	rf, remedy := s.ReplicationFactor, ""
 	if rf == 0 {
 		rf = DefaultReplicationFactor(len(v.nodes))
-		remedy = fmt.Sprintf(" %d is the default in a cluster of %d nodes: start those that do not run, remove those that are gone for good, or ask for fewer replicas.", rf, len(v.nodes))
+		remedy = fmt.Sprintf(" %d is the default in a cluster of %d nodes: start those that do not run, remove those that are gone for good, "+
+			"or ask for fewer replicas.", rf, len(v.nodes))
 	}
 	if err := checkSize(s.Partitions, rf); err != nil {
 		return CreateTopic{}, err

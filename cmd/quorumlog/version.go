@@ -42,7 +42,8 @@ func newVersionCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			levels := [2]int{int(placement.OldestLevel), int(placement.SupportedLevel)}
 			v := versionReport{version(), int(rpc.Protocol), levels, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			return o.line(cmd.OutOrStdout(), v, "quorumlog %s, protocol %d, feature levels %d to %d, %s %s", v.Version, v.Protocol, levels[0], levels[1], v.Go, v.Platform)
+			return o.line(cmd.OutOrStdout(), v, "quorumlog %s, protocol %d, feature levels %d to %d, %s %s",
+				v.Version, v.Protocol, levels[0], levels[1], v.Go, v.Platform)
 		},
 	}
 	o.register(cmd)

@@ -81,9 +81,9 @@ func (m *Metadata) Append(id.Index, id.Term, batch.Batch) {}
 // Truncate implements raftgroup.Machine.
 func (m *Metadata) Truncate(id.Index) {}
 
-// Apply implements raftgroup.Machine. The answer to the proposer is the outcome of the batch's last command: a proposal has one. An entry that this
-// release cannot follow halts the replica where it is, with no further entry applied and no cut taken: a release that knows it goes on
-// from there. The node ends, since what is above the metadata may have changed as well.
+// Apply implements raftgroup.Machine. The answer to the proposer is the outcome of the batch's last command: a proposal has one. An entry
+// that this release cannot follow halts the replica where it is, with no further entry applied and no cut taken: a release that knows it
+// goes on from there. The node ends, since what is above the metadata may have changed as well.
 func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []byte) (any, error) {
 	if kind != wal.KindBatch {
 		return nil, nil

@@ -78,6 +78,9 @@ type NodeStatus struct {
 	RefusedReplicas int    `json:"refused_replicas"`
 	MetricsAddress  string `json:"metrics_address,omitempty"`
 	Error           string `json:"error,omitempty"` // why the node could not be asked
+	// The range of feature levels that the node's release can be part of.
+	MinFeatureLevel int `json:"min_feature_level"`
+	MaxFeatureLevel int `json:"max_feature_level"`
 }
 
 // Unsafe tells whether the node acknowledges records that a power failure may take: it was started with --unsafe-no-fsync, for
@@ -107,6 +110,9 @@ type ClusterStatus struct {
 	Leaderless      int            `json:"leaderless"`
 	// LeaderUnknown counts partitions whose leader, or all replicas, are on nodes that seem to be alive and did not answer in time.
 	LeaderUnknown int `json:"leader_unknown"`
+	// FeatureLevel is the cluster's, FeatureLevelKnown the highest that all its nodes know.
+	FeatureLevel      int `json:"feature_level"`
+	FeatureLevelKnown int `json:"feature_level_known"`
 }
 
 // PartitionStatus is what the leader of a partition knows about its replicas.

@@ -67,7 +67,8 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 		ClusterID: r.ClusterId, ClusterName: r.ClusterName, Controller: id.Node(r.Controller), AnsweredBy: id.Node(r.AnsweredBy),
 		Topics: int(r.Topics), Partitions: int(r.Partitions), UnderReplicated: int(r.UnderReplicated), Leaderless: int(r.Leaderless),
 		LeaderUnknown: int(r.LeaderUnknown),
-		Nodes:         []NodeStatus{},
+		FeatureLevel:  int(r.FeatureLevel), FeatureLevelKnown: int(r.FeatureLevelKnown),
+		Nodes: []NodeStatus{},
 		Metadata: MetadataQuorum{
 			Leader: id.Node(r.Metadata.GetLeader()), Term: id.Term(r.Metadata.GetTerm()), Commit: id.Index(r.Metadata.GetCommit()),
 			Voters: nodesFromWire(r.Metadata.GetVoters()), Learners: nodesFromWire(r.Metadata.GetLearners()),
@@ -83,6 +84,7 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 			Leaders: int(n.PartitionsLed), Replicas: int(n.Replicas), UnderReplicated: int(n.UnderReplicated),
 			RefusedReplicas: int(n.RefusedReplicas),
 			MetricsAddress:  n.MetricsAddress, Error: n.ErrorMessage,
+			MinFeatureLevel: int(n.MinFeatureLevel), MaxFeatureLevel: int(n.MaxFeatureLevel),
 		})
 	}
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return int(a.ID) - int(b.ID) })

@@ -111,6 +111,7 @@ var refusalCodes = []struct {
 	{placement.ErrDuplicateNode, rpc.CodeDuplicateBrokerRegistration},
 	{placement.ErrStaleNode, rpc.CodeDuplicateBrokerRegistration},
 	{placement.ErrNotFounded, rpc.CodeCoordinatorLoadInProgress},
+	{placement.ErrFeatureLevel, rpc.CodeUnsupportedVersion},
 	{placement.ErrInvalidRequest, rpc.CodeInvalidRequest},
 }
 
@@ -131,25 +132,30 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	if c.Group().IsLeader() {
 		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
 	}
-	alive := a.node.candidates(a.node.alive)
-	command := placement.CreateTopic{
-		Name: r.GetName(), ID: id.NewTopic(), Partitions: int(r.GetPartitions()), ReplicationFactor: int(r.GetReplicationFactor()),
-		Configs: r.GetConfigs(), Nodes: alive,
+	spec := placement.TopicSpec{
+		Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: max(0, int(r.GetReplicationFactor())), Configs: r.GetConfigs(),
 	}
-	if command.Partitions == 0 {
-		command.Partitions = 1
+	if spec.Partitions == 0 {
+		spec.Partitions = 1
 	}
-	if command.ReplicationFactor <= 0 {
-		command.ReplicationFactor = min(3, len(c.View().Nodes()), max(1, len(alive)))
-	}
-	// What is put on a node whose disk takes no records has a replica less from the beginning, which is better than no topic.
-	if well := a.node.candidates(a.node.takesLeaderships); len(well) >= command.ReplicationFactor {
-		command.Nodes = well
+	plan := func(v *placement.View) (placement.Command, error) {
+		// What is put on a node whose disk takes no records has a replica less from the beginning, which is better than no topic.
+		spec.Nodes = v.Candidates(a.node.takesLeaderships)
+		command, err := v.PlanTopic(spec, id.NewTopic())
+		if errors.Is(err, placement.ErrInvalidReplicationFactor) {
+			spec.Nodes = v.Candidates(a.node.alive)
+			command, err = v.PlanTopic(spec, id.NewTopic())
+		}
+		return command, err
 	}
 	if r.GetValidateOnly() {
+		command, err := plan(c.View())
+		if err != nil {
+			return nil, err
+		}
 		return &pb.CreateTopicResponse{}, c.View().Check(command)
 	}
-	result, err := c.Propose(ctx, command)
+	result, err := c.ProposeFrom(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -176,17 +182,6 @@ func (a *admin) awaitLeaders(ctx context.Context, t *placement.Topic) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// candidates are the nodes that a new topic may use: registered, and fit as far as this node can tell.
-func (n *Node) candidates(fit func(id.Node) bool) []placement.Candidate {
-	var list []placement.Candidate
-	for _, node := range n.controller.View().Nodes() {
-		if fit(node.ID) {
-			list = append(list, placement.Candidate{Node: node.ID, Rack: node.Rack})
-		}
-	}
-	return list
 }
 
 // alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
@@ -219,7 +214,13 @@ func (a *admin) AlterTopicConfig(ctx context.Context, r *pb.AlterTopicConfigRequ
 	ctx, cancel := withTimeout(ctx, r.GetTimeoutMs())
 	defer cancel()
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.AlterTopicConfigResponse, error) {
-		result, err := a.node.controller.Propose(ctx, placement.AlterTopicConfig{Name: r.GetName(), Set: r.GetSet(), Remove: r.GetRemove()})
+		result, err := a.node.controller.ProposeFrom(ctx, func(v *placement.View) (placement.Command, error) {
+			command := placement.AlterTopicConfig{Name: r.GetName(), Set: r.GetSet(), Remove: r.GetRemove()}
+			if t := v.Topic(r.GetName()); t != nil {
+				command.ID = t.ID // the configs are checked for this one
+			}
+			return command, nil
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -250,7 +251,8 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 	}
 	result, err := n.controller.Propose(ctx, placement.RegisterNode{
 		Node: id.Node(r.GetNodeId()), StoreID: r.GetStoreId(), BootEpoch: r.GetBootEpoch(), RPCAddress: r.GetRpcAddress(),
-		GossipAddress: r.GetGossipAddress(), Rack: r.GetRack(), Version: r.GetVersion(), Level: placement.SupportedLevel,
+		GossipAddress: r.GetGossipAddress(), Rack: r.GetRack(), Version: r.GetVersion(),
+		MinLevel: placement.FeatureLevel(r.GetMinFeatureLevel()), MaxLevel: placement.FeatureLevel(r.GetMaxFeatureLevel()),
 	})
 	if err != nil {
 		return nil, err

@@ -59,6 +59,9 @@ func (n *Node) sayCondition(c raftgroup.Condition) {
 
 // conditionError says why the node should be sent no records, and what to do; nil: it should.
 func (n *Node) conditionError() error {
+	if failure := n.failure.Load(); failure != nil {
+		return fmt.Errorf("the node cannot go on: %w", *failure)
+	}
 	switch n.host.Condition() {
 	case raftgroup.Good:
 		return nil
@@ -78,6 +81,9 @@ func (n *Node) freeBytes() int64 {
 
 // stateText is the state in one or two words, for people.
 func (n *Node) stateText() string {
+	if n.failure.Load() != nil {
+		return "failed"
+	}
 	c := n.host.Condition()
 	if s := n.State(); s != Ready || c == raftgroup.Good {
 		return s.String()

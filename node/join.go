@@ -146,7 +146,8 @@ func (n *Node) askForPlace(ctx context.Context) error {
 				n.identity.ClusterID = response.GetClusterId()
 				return n.store.Set(metadataReplicaKey, fmt.Appendf(nil, "%d", response.GetMetadataReplica()))
 			}
-			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest {
+			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest ||
+				isOldRelease(err) {
 				return err
 			}
 			say("waiting for a place in the cluster: node %d at %s says: %v", m.Node, m.RPCAddress, err)
@@ -178,6 +179,7 @@ func (n *Node) registration() *pb.RegisterNodeRequest {
 		ClusterName: n.options.ClusterName, NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, BootEpoch: n.identity.Boot,
 		RpcAddress: n.advertised(), GossipAddress: n.membership.Address(), Rack: n.options.Rack, Version: Version,
 		ClusterId: n.identity.ClusterID, Protocol: uint32(rpc.Protocol),
+		MinFeatureLevel: int32(placement.OldestLevel), MaxFeatureLevel: int32(placement.SupportedLevel),
 	}
 }
 
@@ -189,11 +191,11 @@ func (n *Node) openController(ctx context.Context) error {
 	}
 	var found *placement.FoundCluster
 	if n.identity.Founder {
-		found = &placement.FoundCluster{ClusterID: n.identity.ClusterID, Name: n.options.ClusterName, Founder: n.options.NodeID}
+		found = &placement.FoundCluster{ClusterID: n.identity.ClusterID, Name: n.options.ClusterName, Founder: n.options.NodeID, Level: placement.SupportedLevel}
 	}
 	n.controller, err = controller.Open(controller.Options{
 		Node: n.options.NodeID, Host: n.host, Log: log, Members: []raftgroup.Member{{Replica: log.Replica(), Node: n.options.NodeID}},
-		Replicas: n.replicas, Logger: n.logger, Found: found, Fatal: n.fail,
+		Replicas: n.replicas, Logger: n.logger, Found: found, Fatal: n.fail, VoterGrace: n.options.Timing.VoterGrace,
 	})
 	if err != nil {
 		return err
@@ -236,7 +238,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		if err == nil {
 			break
 		}
-		if errors.Is(err, placement.ErrDuplicateNode) || rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration {
+		if errors.Is(err, placement.ErrDuplicateNode) || rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration || isOldRelease(err) {
 			n.fail(err)
 			return
 		}

@@ -64,9 +64,10 @@ type Node struct {
 	files       disk.FS
 	pebbleFiles vfs.FS // nil: the operating system's
 
-	state    atomic.Int32 // a State
-	fatal    chan error   // capacity 1: the first one counts
-	closers  []closer     // what is open, in the order of opening
+	state    atomic.Int32          // a State
+	fatal    chan error            // capacity 1: the first one counts
+	failure  atomic.Pointer[error] // the one that fatal delivers, or has delivered
+	closers  []closer              // what is open, in the order of opening
 	stopOnce sync.Once
 }
 
@@ -376,6 +377,7 @@ func (n *Node) openServices(ctx context.Context) error {
 // fail is told of an error after which nothing may be acknowledged any more.
 func (n *Node) fail(err error) {
 	n.logger.Error("the node cannot go on", "reason", err)
+	n.failure.CompareAndSwap(nil, &err)
 	select {
 	case n.fatal <- err:
 	default:
@@ -391,7 +393,7 @@ func (n *Node) State() State { return State(n.state.Load()) }
 
 // readiness returns nil when the node holds what the metadata wants it to hold, and its disk takes records.
 func (n *Node) readiness() error {
-	if s := n.State(); s != Ready {
+	if s := n.State(); s != Ready && n.failure.Load() == nil {
 		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
 	}
 	return n.conditionError()

@@ -98,6 +98,8 @@ type TimingOptions struct {
 	// ProducerExpiry is for how long a partition remembers an idempotent producer that writes nothing, at least: a batch that it sends again
 	// after that is taken for a new one. Default 24 h.
 	ProducerExpiry time.Duration
+	// VoterGrace is how long a voter of the metadata may be away before another node votes in its place (default 10 min).
+	VoterGrace time.Duration
 	// Gossip selects the timings of failure hints; GossipTest uses gossip timings for tests: detection within a second at the price of false alarms on loaded machines.
 	Gossip Gossip
 }

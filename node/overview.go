@@ -22,6 +22,7 @@ func (a *admin) ClusterStatus(ctx context.Context, _ *pb.ClusterStatusRequest) (
 	response := &pb.ClusterStatusResponse{
 		ClusterId: n.identity.ClusterID, ClusterName: n.options.ClusterName, Controller: int32(n.controller.Leader()),
 		AnsweredBy: int32(n.options.NodeID), Topics: int32(len(view.Topics())), Nodes: make([]*pb.NodeStatus, len(view.Nodes())),
+		FeatureLevel: int32(view.Level()), FeatureLevelKnown: int32(view.KnownToAll()),
 	}
 	for _, t := range view.Topics() {
 		response.Partitions += int32(len(t.Partitions))
@@ -124,7 +125,9 @@ func (a *admin) nodeStatus(ctx context.Context, node *placement.Node) (*pb.NodeS
 	if node.ID == n.options.NodeID {
 		return n.selfStatus(ctx), viewOf(n.leadersHere())
 	}
-	status := &pb.NodeStatus{Node: n.describeNode(node), State: "dead", BootEpoch: node.BootEpoch}
+	status := &pb.NodeStatus{
+		Node: n.describeNode(node), State: "dead", BootEpoch: node.BootEpoch, MinFeatureLevel: int32(node.MinLevel), MaxFeatureLevel: int32(node.MaxLevel),
+	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	answer, err := n.dialer.Admin(status.GetNode().GetRpcAddress()).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
@@ -153,6 +156,7 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 		Node: n.describeNode(self), State: n.stateText(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: n.freeBytes(), FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
 		RefusedReplicas: int32(n.replicas.refusedCount()),
+		MinFeatureLevel: int32(placement.OldestLevel), MaxFeatureLevel: int32(placement.SupportedLevel),
 	}
 	status.ErrorMessage = n.trouble()
 	for _, p := range n.replicas.all() {

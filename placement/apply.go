@@ -4,20 +4,12 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// MaxPartitions bounds the partitions of one topic, MaxReplicationFactor the replicas of a partition.
-const (
-	MaxPartitions        = 10_000
-	MaxReplicationFactor = 15
-)
-
-// maxProducerBlock bounds one block of producer ids.
-const maxProducerBlock = 1_000_000
+// What a command does to the table. It is a function of the table and the command alone, and has to stay the same for ever: a node of another
+// release that applies the same log holds the same table. So nothing here looks at the limits of this release (rules.go), or at a clock.
 
 func (v *View) found(c FoundCluster) error {
 	switch {
@@ -25,16 +17,15 @@ func (v *View) found(c FoundCluster) error {
 		return nil // a retry
 	case v.clusterID != "":
 		return refuse(ErrFounded, "cluster %s cannot be founded: this is cluster %s", quote(c.ClusterID), quote(v.clusterID))
+	case c.ClusterID == "":
+		return refuse(ErrInvalidRequest, "the cluster id is empty")
 	case c.Founder < 0:
 		return refuse(ErrInvalidRequest, "the founder's node id is %d: node ids are 0 or larger", c.Founder)
-	}
-	if err := checkText("cluster id", c.ClusterID, 1); err != nil {
-		return err
-	}
-	if err := checkText("cluster name", c.Name, 1); err != nil {
-		return err
+	case c.Level > SupportedLevel:
+		return unsupportedLevel(c.Level)
 	}
 	v.clusterID, v.clusterName, v.founder = c.ClusterID, c.Name, c.Founder
+	v.level = max(c.Level, FirstLevel)
 	return nil
 }
 
@@ -44,7 +35,7 @@ func (v *View) register(c RegisterNode) (any, error) {
 	}
 	n := &Node{
 		ID: c.Node, StoreID: c.StoreID, BootEpoch: c.BootEpoch, RPCAddress: c.RPCAddress, GossipAddress: c.GossipAddress,
-		Rack: c.Rack, Version: c.Version, Level: c.Level,
+		Rack: c.Rack, Version: c.Version, MinLevel: c.MinLevel, MaxLevel: c.MaxLevel,
 	}
 	i, known := v.findNode(c.Node)
 	if known {
@@ -61,16 +52,8 @@ func (v *View) checkRegister(c RegisterNode) error {
 	if c.Node < 0 {
 		return refuse(ErrInvalidRequest, "node id %d is not allowed: node ids are 0 or larger", c.Node)
 	}
-	for _, t := range []struct {
-		what, text string
-		least      int
-	}{{"store id", c.StoreID, 1}, {"rpc address", c.RPCAddress, 1}, {"gossip address", c.GossipAddress, 0}, {"rack", c.Rack, 0}, {"version", c.Version, 0}} {
-		if err := checkText(t.what, t.text, t.least); err != nil {
-			return err
-		}
-	}
-	if c.Level < v.level {
-		return refuse(ErrFeatureLevel, "node %d knows feature levels up to %d, the cluster is at level %d: upgrade the node", c.Node, c.Level, v.level)
+	if err := v.checkLevels(c); err != nil {
+		return err
 	}
 	for _, n := range v.nodes {
 		if n.StoreID == c.StoreID && n.ID != c.Node {
@@ -89,6 +72,21 @@ func (v *View) checkRegister(c RegisterNode) error {
 		return refuse(ErrStaleNode, "node %d at %s, start number %d, is refused: start number %d at %s is registered; "+
 			"either its data directory was copied and runs twice (stop one), or it was restored from a backup (use an empty directory and an unused node id)",
 			c.Node, c.RPCAddress, c.BootEpoch, old.BootEpoch, old.RPCAddress)
+	}
+	return nil
+}
+
+// checkLevels refuses a node that cannot be part of a cluster of this level.
+func (v *View) checkLevels(c RegisterNode) error {
+	switch {
+	case c.MinLevel < FirstLevel || c.MinLevel > c.MaxLevel:
+		return refuse(ErrInvalidRequest, "node %d says that its release knows the feature levels from %d to %d", c.Node, c.MinLevel, c.MaxLevel)
+	case c.MaxLevel < v.level:
+		return refuse(ErrFeatureLevel, "node %d is refused: its release (%s) knows feature levels up to %d, the cluster is at level %d: upgrade the node",
+			c.Node, c.Version, c.MaxLevel, v.level)
+	case c.MinLevel > v.level:
+		return refuse(ErrFeatureLevel, "node %d is refused: its release (%s) knows feature levels from %d on, the cluster is at level %d: "+
+			"raise the cluster first, with quorumlog cluster upgrade and releases that know both", c.Node, c.Version, c.MinLevel, v.level)
 	}
 	return nil
 }
@@ -135,54 +133,52 @@ func (v *View) createTopic(c CreateTopic) (any, error) {
 		if v.topics[i].ID == c.ID {
 			return v.topics[i], nil // a retry
 		}
-		return nil, refuse(ErrTopicExists, "Topic '%s' already exists.", c.Name)
+		return nil, topicExists(c.Name)
 	}
-	config, err := v.checkCreate(c)
-	if err != nil {
+	if c.ID.IsZero() || v.TopicByID(c.ID) != nil {
+		return nil, refuse(ErrInvalidRequest, "the id %s of the new topic is zero or taken", c.ID)
+	}
+	for _, t := range v.topics {
+		if collisionName(t.Name) == collisionName(c.Name) {
+			return nil, refuse(ErrInvalidTopic, "Topic '%s' collides with existing topic: %s ('.' and '_' are the same in the names of metrics)", c.Name, t.Name)
+		}
+	}
+	if err := v.checkAssignment(c); err != nil {
 		return nil, err
 	}
 	t := &Topic{
-		ID: c.ID, Name: c.Name, Sequence: v.nextSequence, Created: v.index, ReplicationFactor: c.ReplicationFactor,
-		Configs: maps.Clone(c.Configs), Config: config,
+		ID: c.ID, Name: c.Name, Sequence: v.nextSequence, Created: v.index, ReplicationFactor: len(c.Assignment[0]),
+		Configs: maps.Clone(c.Configs), Config: effective(c.Configs),
 	}
-	rows := Assign(c.Nodes, c.Partitions, c.ReplicationFactor, int(v.nextSequence%uint64(len(c.Nodes))))
-	t.Partitions = v.allocatePartitions(rows)
+	t.Partitions = v.allocatePartitions(c.Assignment)
 	v.nextSequence++
 	v.addTopic(t)
 	return t, nil
 }
 
-func (v *View) checkCreate(c CreateTopic) (TopicConfig, error) {
-	none := TopicConfig{}
-	if err := CheckTopicName(c.Name); err != nil {
-		return none, err
+func topicExists(name string) error {
+	return refuse(ErrTopicExists, "Topic '%s' already exists.", name)
+}
+
+// checkAssignment refuses rows that cannot be kept: every node there is, and once, and every partition has equally many.
+func (v *View) checkAssignment(c CreateTopic) error {
+	if len(c.Assignment) == 0 || len(c.Assignment[0]) == 0 {
+		return refuse(ErrInvalidPartitions, "topic '%s' has no partitions, or partitions without replicas", c.Name)
 	}
-	if c.ID.IsZero() || v.TopicByID(c.ID) != nil {
-		return none, refuse(ErrInvalidRequest, "the id %s of the new topic is zero or taken", c.ID)
-	}
-	for _, t := range v.topics {
-		if collisionName(t.Name) == collisionName(c.Name) {
-			return none, refuse(ErrInvalidTopic, "Topic '%s' collides with existing topic: %s ('.' and '_' are the same in the names of metrics)", c.Name, t.Name)
+	for p, row := range c.Assignment {
+		if len(row) != len(c.Assignment[0]) {
+			return refuse(ErrInvalidRequest, "topic '%s': partition %d has %d replicas, partition 0 has %d", c.Name, p, len(row), len(c.Assignment[0]))
+		}
+		for i, n := range row {
+			if v.Node(n) == nil {
+				return refuse(ErrUnknownNode, "topic '%s' cannot be placed on node %d: it is not registered", c.Name, n)
+			}
+			if slices.Contains(row[:i], n) {
+				return refuse(ErrInvalidRequest, "topic '%s': partition %d is on node %d twice", c.Name, p, n)
+			}
 		}
 	}
-	if c.Partitions < 1 || c.Partitions > MaxPartitions {
-		return none, refuse(ErrInvalidPartitions, "Number of partitions: %d is not between 1 and %d.", c.Partitions, MaxPartitions)
-	}
-	if c.ReplicationFactor < 1 || c.ReplicationFactor > MaxReplicationFactor {
-		return none, refuse(ErrInvalidReplicationFactor, "Replication factor: %d is not between 1 and %d.", c.ReplicationFactor, MaxReplicationFactor)
-	}
-	if c.ReplicationFactor > len(c.Nodes) {
-		return none, refuse(ErrInvalidReplicationFactor, "Replication factor: %d larger than available brokers: %d.", c.ReplicationFactor, len(c.Nodes))
-	}
-	for i, n := range c.Nodes {
-		if v.Node(n.Node) == nil {
-			return none, refuse(ErrUnknownNode, "topic '%s' cannot be placed on node %d: it is not registered", c.Name, n.Node)
-		}
-		if i > 0 && n.Node <= c.Nodes[i-1].Node {
-			return none, refuse(ErrInvalidRequest, "the nodes for topic '%s' are not sorted by id", c.Name)
-		}
-	}
-	return parseFor(c.Configs, c.ReplicationFactor)
+	return nil
 }
 
 // allocatePartitions gives each partition its group and each member its replica id. Groups of one topic are consecutive: View.Partition
@@ -216,7 +212,7 @@ func (v *View) deleteTopic(c DeleteTopic) (any, error) {
 		return nil, err
 	}
 	if !c.ID.IsZero() && t.ID != c.ID {
-		return nil, refuse(ErrUnknownTopic, "Topic '%s' with id %s does not exist: the present one has id %s", c.Name, c.ID, t.ID)
+		return nil, anotherTopic(c.Name, c.ID, t.ID)
 	}
 	i, _ := v.findTopic(t.Name)
 	v.topics = removed(v.topics, i)
@@ -242,28 +238,31 @@ func (v *View) alterConfig(c AlterTopicConfig) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	configs := maps.Clone(old.Configs)
+	if !c.ID.IsZero() && old.ID != c.ID {
+		return nil, anotherTopic(c.Name, c.ID, old.ID)
+	}
+	t := *old
+	t.Configs = c.altered(old.Configs)
+	t.Config = effective(t.Configs)
+	v.replaceTopic(&t)
+	return &t, nil
+}
+
+// altered returns the configs after the command.
+func (c AlterTopicConfig) altered(configs map[string]string) map[string]string {
+	configs = maps.Clone(configs)
 	for _, name := range c.Remove {
-		if _, err := lookupKey(name); err != nil {
-			return nil, err
-		}
-		if _, both := c.Set[name]; both {
-			return nil, refuse(ErrInvalidConfig, "topic config %s is both set and removed", name)
-		}
 		delete(configs, name)
 	}
 	if configs == nil {
 		configs = make(map[string]string, len(c.Set))
 	}
 	maps.Copy(configs, c.Set)
-	config, err := parseFor(configs, old.ReplicationFactor)
-	if err != nil {
-		return nil, err
-	}
-	t := *old
-	t.Configs, t.Config = configs, config
-	v.replaceTopic(&t)
-	return &t, nil
+	return configs
+}
+
+func anotherTopic(name string, want, have id.Topic) error {
+	return refuse(ErrUnknownTopic, "Topic '%s' with id %s does not exist: the present one has id %s", name, want, have)
 }
 
 // replaceTopic puts a changed topic into the place of the one with its name, id and groups.
@@ -281,9 +280,9 @@ func (v *View) allocateProducers(c AllocateProducerIDs) (any, error) {
 	switch {
 	case v.Node(c.Node) == nil:
 		return nil, refuse(ErrUnknownNode, "node %d asks for producer ids but is not registered", c.Node)
-	case c.Count < 1 || c.Count > maxProducerBlock:
-		return nil, refuse(ErrInvalidRequest, "a block of %d producer ids is not allowed: 1 to %d are", c.Count, maxProducerBlock)
-	case v.nextProducer > math.MaxInt64-maxProducerBlock:
+	case c.Count < 1:
+		return nil, refuse(ErrInvalidRequest, "a block of %d producer ids is not allowed", c.Count)
+	case v.nextProducer > math.MaxInt64-id.Producer(c.Count):
 		return nil, refuse(ErrInvalidRequest, "all producer ids are used up")
 	}
 	block := ProducerIDs{First: v.nextProducer, Count: c.Count}
@@ -291,32 +290,23 @@ func (v *View) allocateProducers(c AllocateProducerIDs) (any, error) {
 	return block, nil
 }
 
+// setLevel raises the level, or stops this release if that is beyond it. Refusals come first: they are the same for every release.
 func (v *View) setLevel(c SetFeatureLevel) error {
 	if c.Level < v.level {
-		return refuse(ErrFeatureLevel, "the cluster is at feature level %d and cannot go back to %d", v.level, c.Level)
+		return refuse(ErrFeatureLevel, "the cluster is at feature level %d and cannot go back to %d: what was written at its level is in the log", v.level, c.Level)
+	}
+	if i := slices.IndexFunc(v.nodes, func(n *Node) bool { return n.MaxLevel < c.Level }); i >= 0 {
+		n := v.nodes[i]
+		return refuse(ErrFeatureLevel, "feature level %d is not known to node %d, whose release (%s) knows levels up to %d: upgrade it first, "+
+			"or remove it from the cluster if it is gone for good", c.Level, n.ID, n.Version, n.MaxLevel)
 	}
 	if c.Level > SupportedLevel {
-		return refuse(ErrFeatureLevel, "feature level %d is not known, this release knows levels up to %d: upgrade all nodes first", c.Level, SupportedLevel)
-	}
-	if i := slices.IndexFunc(v.nodes, func(n *Node) bool { return n.Level < c.Level }); i >= 0 {
-		return refuse(ErrFeatureLevel, "feature level %d is not known to node %d, which knows levels up to %d: upgrade it first", c.Level, v.nodes[i].ID, v.nodes[i].Level)
+		return unsupportedLevel(c.Level)
 	}
 	v.level = c.Level
 	return nil
 }
 
-// checkText bounds what the table stores of what others send: names and addresses, printable and short.
-func checkText(what, text string, least int) error {
-	switch {
-	case len(text) < least:
-		return refuse(ErrInvalidRequest, "the %s is empty", what)
-	case len(text) > 255:
-		return refuse(ErrInvalidRequest, "the %s has %d bytes, at most 255 are allowed", what, len(text))
-	}
-	for _, r := range text {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return refuse(ErrInvalidRequest, "the %s %s holds characters that cannot be printed", what, quote(text))
-		}
-	}
-	return nil
+func unsupportedLevel(level FeatureLevel) error {
+	return &UnsupportedError{What: "the level of the cluster", Level: level, Supported: SupportedLevel}
 }

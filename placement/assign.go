@@ -7,8 +7,9 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// Assign spreads the replicas of a new topic: row i lists the nodes of partition i, the preferred leader first. nodes are sorted
-// by id and at least replicationFactor many; start, at least 0, shifts everything, so that topics do not all begin on the same node.
+// Assign spreads the replicas of a new topic, for the command that makes it; no table depends on how it does that. Row i lists the nodes
+// of partition i, the preferred leader first. nodes are sorted by id and at least replicationFactor many; start, at least 0, shifts
+// everything, so that topics do not all begin on the same node.
 //
 // Without racks, replica j of partition i goes to node (i+j+start) mod n. So leaders differ by at most one between nodes, and
 // when n divides the number of partitions, replicas are even as well.
@@ -106,6 +107,3 @@ func rackRing(nodes []Candidate) ([]ringNode, int) {
 	}
 	return ring, len(byRack)
 }
-
-// DefaultReplicationFactor is what a topic gets when nobody says otherwise.
-func DefaultReplicationFactor(liveNodes int) int { return max(1, min(3, liveNodes)) }

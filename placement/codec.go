@@ -14,9 +14,9 @@ import (
 //	key    name "/" level            CreateTopic/1
 //	value  JSON object               {"name":"orders","id":"…","partitions":6,…}
 //
-// The level is the one in which the command got this form, so a release that is too old knows by how much.
+// The level is the one with which the command got this form, so a release that is too old knows by how much.
 
-// maxCommandBytes bounds what Decode accepts. The largest command, a topic on every node of a large cluster with every config
+// maxCommandBytes bounds what Decode accepts. The largest command, a topic of ten thousand partitions with every config
 // set, is a few hundred KiB; a batch holds at most 1 MiB anyway.
 const maxCommandBytes = 1 << 20
 
@@ -50,8 +50,13 @@ func commandKey(c Command) string {
 	return name + "/" + strconv.Itoa(int(level))
 }
 
-// Encode returns key and value of the record that carries the command.
-func Encode(c Command) (key, value []byte, err error) {
+// Encode returns key and value of the record that carries the command, in the newest form that a cluster at the level knows. A command that
+// came later than the level is refused.
+func Encode(c Command, level FeatureLevel) (key, value []byte, err error) {
+	if name, own := c.command(); own > level {
+		return nil, nil, tooNew("the command "+name, own, level)
+	}
+	c = newestForm(c, level)
 	k := commandKey(c)
 	if decoders[k] == nil {
 		panic(fmt.Sprintf("placement: command %T has no decoder", c))
@@ -61,7 +66,7 @@ func Encode(c Command) (key, value []byte, err error) {
 		return nil, nil, fmt.Errorf("placement: encode %s: %w", k, err)
 	}
 	if len(value) > maxCommandBytes {
-		return nil, nil, refuse(ErrInvalidRequest, "the command %s takes %d bytes, at most %d are allowed: shorten the list of configs",
+		return nil, nil, refuse(ErrInvalidRequest, "the command %s takes %d bytes, at most %d are allowed: ask for fewer partitions, or set fewer configs",
 			k, len(value), maxCommandBytes)
 	}
 	return []byte(k), value, nil
@@ -83,7 +88,7 @@ func Decode(key, value []byte) (Command, error) {
 		return nil, err
 	}
 	if level > SupportedLevel {
-		return nil, &UnsupportedError{What: "command " + name, Level: level, Supported: SupportedLevel}
+		return nil, &UnsupportedError{What: "metadata command " + string(key), Level: level, Supported: SupportedLevel}
 	}
 	return nil, &UnknownCommandError{Name: name, Level: level, Supported: SupportedLevel}
 }

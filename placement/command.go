@@ -2,17 +2,7 @@ package placement
 
 import "github.com/quorumlog/quorumlog/wal/id"
 
-// FeatureLevel counts the changes of the metadata format. A command is encoded in the form of one level; a cluster is
-// raised to a level, by SetFeatureLevel, once every node knows it.
-type FeatureLevel int
-
-// SupportedLevel is the highest feature level that this release knows, FirstLevel that of the first release.
-const (
-	FirstLevel     FeatureLevel = 1
-	SupportedLevel FeatureLevel = 1
-)
-
-// Command is one change of the metadata. The types of this file are all there are.
+// Command is one change of the metadata. level.go has the rules for whoever adds one, or a field to one.
 type Command interface {
 	// command returns the name, and the feature level in which the command got its present form.
 	command() (string, FeatureLevel)
@@ -24,6 +14,8 @@ type FoundCluster struct {
 	ClusterID string  `json:"cluster_id"`
 	Name      string  `json:"name"`
 	Founder   id.Node `json:"founder"`
+	// Level is the one that the cluster begins with: the highest that the founder knows. Without it, it is FirstLevel.
+	Level FeatureLevel `json:"level,omitzero"`
 }
 
 // FoundingReplica is the founder's replica of the metadata group.
@@ -31,14 +23,16 @@ const FoundingReplica id.Replica = 1
 
 // RegisterNode makes a node known, or renews what is known of it after a start. Its result is Registered.
 type RegisterNode struct {
-	Node          id.Node      `json:"node"`
-	StoreID       string       `json:"store_id"`
-	BootEpoch     uint64       `json:"boot_epoch"` // grows with each start of the node, kept in its data directory
-	RPCAddress    string       `json:"rpc_address"`
-	GossipAddress string       `json:"gossip_address"`
-	Rack          string       `json:"rack,omitempty"`
-	Version       string       `json:"version"`
-	Level         FeatureLevel `json:"level"` // the highest that the node knows
+	Node          id.Node `json:"node"`
+	StoreID       string  `json:"store_id"`
+	BootEpoch     uint64  `json:"boot_epoch"` // grows with each start of the node, kept in its data directory
+	RPCAddress    string  `json:"rpc_address"`
+	GossipAddress string  `json:"gossip_address"`
+	Rack          string  `json:"rack,omitempty"`
+	Version       string  `json:"version"`
+	// MinLevel and MaxLevel are the range of feature levels that the node's release can be part of.
+	MinLevel FeatureLevel `json:"min_level"`
+	MaxLevel FeatureLevel `json:"max_level"`
 }
 
 // Registered is the result of RegisterNode.
@@ -53,22 +47,14 @@ type UnregisterNode struct {
 }
 
 // CreateTopic makes a topic. Its result is the new *Topic. When a topic of the same name and id exists, the command is a
-// retry and succeeds without changing anything.
+// retry and succeeds without changing anything. View.PlanTopic makes one from what a user asked for.
 type CreateTopic struct {
-	Name              string            `json:"name"`
-	ID                id.Topic          `json:"id"`
-	Partitions        int               `json:"partitions"`
-	ReplicationFactor int               `json:"replication_factor"`
-	Configs           map[string]string `json:"configs,omitempty"`
-	// Nodes are those that may get replicas: the live ones as the proposer saw them. They are part of the command because
-	// who is alive is not a fact of the log.
-	Nodes []Candidate `json:"nodes"`
-}
-
-// Candidate is a node that may get replicas. An empty rack is no rack.
-type Candidate struct {
-	Node id.Node `json:"node"`
-	Rack string  `json:"rack,omitempty"`
+	Name    string            `json:"name"`
+	ID      id.Topic          `json:"id"`
+	Configs map[string]string `json:"configs,omitempty"`
+	// Assignment has a row of nodes for each partition, the preferred leader first; all rows are of one length. It is in the command
+	// because neither who is alive nor how a release spreads replicas is a fact of the log.
+	Assignment [][]id.Node `json:"assignment"`
 }
 
 // DeleteTopic removes a topic and all that belongs to it. With an ID that is not zero, only the topic of that id is meant and
@@ -78,9 +64,11 @@ type DeleteTopic struct {
 	ID   id.Topic `json:"id,omitzero"`
 }
 
-// AlterTopicConfig sets some configs of a topic and takes others back to their defaults. Its result is the changed *Topic.
+// AlterTopicConfig sets some configs of a topic and takes others back to their defaults. With an ID that is not zero, only the topic
+// of that id is meant: the one for which the configs were checked. Its result is the changed *Topic.
 type AlterTopicConfig struct {
 	Name   string            `json:"name"`
+	ID     id.Topic          `json:"id,omitzero"`
 	Set    map[string]string `json:"set,omitempty"`
 	Remove []string          `json:"remove,omitempty"`
 }
@@ -97,7 +85,8 @@ type ProducerIDs struct {
 	Count int
 }
 
-// SetFeatureLevel raises the cluster to a level that all its nodes know. There is no way back.
+// SetFeatureLevel raises the cluster to a level that all its nodes know. There is no way back: what was written at the level is in
+// the log and in the snapshots. A release that does not know the level stops at this command.
 type SetFeatureLevel struct {
 	Level FeatureLevel `json:"level"`
 }

@@ -40,9 +40,10 @@ func DefaultTopicConfig() TopicConfig {
 
 // ConfigKey describes one key of a topic's configuration.
 type ConfigKey struct {
-	Name    string // Kafka's
-	Default string // "" if each node has its own
-	Values  string // what is allowed, for people
+	Name    string       // Kafka's
+	Default string       // "" if each node has its own
+	Values  string       // what is allowed, for people
+	Level   FeatureLevel // with which it came; 0: FirstLevel
 	apply   func(*TopicConfig, string) error
 }
 
@@ -92,12 +93,24 @@ func oneOf(name, only, why string) ConfigKey {
 	}}
 }
 
-// ParseConfigs checks keys and values and returns the effective configuration. When several are wrong, the first in the order of
-// keys is reported, so that every node refuses with the same words.
-func ParseConfigs(configs map[string]string) (TopicConfig, error) {
+// effective returns what this release makes of configs that are in the table. What it does not understand counts as not set: the feature
+// level keeps such things away, and a node that cannot start would be worse.
+func effective(configs map[string]string) TopicConfig {
+	c := DefaultTopicConfig()
+	for _, k := range configKeys {
+		if value, set := configs[k.Name]; set {
+			_ = k.apply(&c, value) // leaves the default if it is refused
+		}
+	}
+	return c
+}
+
+// ParseConfigs checks keys and values, for a cluster at the feature level, and returns the effective configuration. When several are wrong,
+// the first in the order of keys is reported, so that every node refuses with the same words.
+func ParseConfigs(configs map[string]string, level FeatureLevel) (TopicConfig, error) {
 	c := DefaultTopicConfig()
 	for _, name := range slices.Sorted(maps.Keys(configs)) {
-		key, err := lookupKey(name)
+		key, err := lookupKey(name, level)
 		if err != nil {
 			return TopicConfig{}, err
 		}
@@ -109,8 +122,8 @@ func ParseConfigs(configs map[string]string) (TopicConfig, error) {
 }
 
 // parseFor is ParseConfigs, and checks what depends on the replication factor.
-func parseFor(configs map[string]string, replicationFactor int) (TopicConfig, error) {
-	c, err := ParseConfigs(configs)
+func parseFor(configs map[string]string, replicationFactor int, level FeatureLevel) (TopicConfig, error) {
+	c, err := ParseConfigs(configs, level)
 	if err != nil {
 		return c, err
 	}
@@ -121,9 +134,12 @@ func parseFor(configs map[string]string, replicationFactor int) (TopicConfig, er
 	return c, nil
 }
 
-func lookupKey(name string) (ConfigKey, error) {
+func lookupKey(name string, level FeatureLevel) (ConfigKey, error) {
 	i, found := slices.BinarySearchFunc(configKeys, name, func(k ConfigKey, name string) int { return strings.Compare(k.Name, name) })
 	if found {
+		if key := configKeys[i]; key.Level > level {
+			return ConfigKey{}, tooNew("topic config "+name, key.Level, level)
+		}
 		return configKeys[i], nil
 	}
 	if slices.Contains(kafkaOnly, name) {

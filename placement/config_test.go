@@ -21,7 +21,7 @@ func TestParseConfigs(t *testing.T) {
 	c, err := ParseConfigs(map[string]string{
 		"min.insync.replicas": "2", "max.message.bytes": "1500000", "segment.bytes": "1048576", "retention.ms": "-1", "retention.bytes": "10",
 		"cleanup.policy": "delete", "compression.type": "producer", "unclean.leader.election.enable": "false", "message.timestamp.type": "CreateTime",
-	})
+	}, FirstLevel)
 	want := TopicConfig{MinInSyncReplicas: 2, MaxMessageBytes: 1_500_000, SegmentBytes: 1 << 20, RetentionMS: -1, RetentionBytes: 10}
 	if err != nil || c != want {
 		t.Errorf("got %+v, %v", c, err)
@@ -43,7 +43,7 @@ func TestConfigErrors(t *testing.T) {
 		{"cleanup.policy", "compact", "it must be delete (compaction is not supported)"},
 		{"unclean.leader.election.enable", "true", "it must be false (a replica that misses acknowledged records is never elected)"},
 	} {
-		_, err := ParseConfigs(map[string]string{tc.key: tc.value})
+		_, err := ParseConfigs(map[string]string{tc.key: tc.value}, FirstLevel)
 		if !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s=%s: got %v\nwant %s", quote(tc.key), tc.value, err, tc.want)
 		}
@@ -64,7 +64,7 @@ func TestAlterConfig(t *testing.T) {
 	if _, p := tab.View().Partition(topic.Partitions[0].Group); p != &tab.View().Topic("a").Partitions[0] {
 		t.Error("the group leads to the topic as it was")
 	}
-	_, err := tab.Apply(100, AlterTopicConfig{Name: "a", Set: map[string]string{"retention.ms": "1"}, Remove: []string{"retention.ms"}})
+	err := tab.View().Check(AlterTopicConfig{Name: "a", Set: map[string]string{"retention.ms": "1"}, Remove: []string{"retention.ms"}})
 	if !errors.Is(err, ErrInvalidConfig) {
 		t.Errorf("both set and removed: %v", err)
 	}

@@ -61,17 +61,17 @@ func (e *DuplicateNodeError) Error() string {
 // Unwrap returns ErrDuplicateNode.
 func (e *DuplicateNodeError) Unwrap() error { return ErrDuplicateNode }
 
-// UnsupportedError says that a command or a snapshot was written by a release that this one cannot follow. A node that gets
-// it from its metadata log must stop: what it would build from the rest of the log is not what the others have.
+// UnsupportedError says that the metadata has come to something that this release does not know. A node that gets it from its metadata
+// log must stop: what it would build from the rest of the log is not what the others have.
 type UnsupportedError struct {
-	What      string       // "command MoveReplica", "snapshot"
+	What      string       // "metadata command MoveReplica/2"
 	Level     FeatureLevel // that it needs
 	Supported FeatureLevel // the highest that this release knows
 }
 
-// Error names both levels.
+// Error names both levels, and the remedy.
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("placement: metadata %s needs feature level %d, this release knows levels up to %d: upgrade this node",
+	return fmt.Sprintf("this release does not know %s (feature level %d; it knows levels up to %d): upgrade this node",
 		e.What, e.Level, e.Supported)
 }
 
@@ -85,6 +85,6 @@ type UnknownCommandError struct {
 
 // Error names the command and both levels.
 func (e *UnknownCommandError) Error() string {
-	return fmt.Sprintf("placement: unknown metadata command %q of feature level %d (this release knows levels up to %d): "+
+	return fmt.Sprintf("this release does not know metadata command %s/%d, though it knows the feature levels up to %d: "+
 		"the record is damaged or was not written by quorumlog", e.Name, e.Level, e.Supported)
 }

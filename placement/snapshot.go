@@ -16,19 +16,22 @@ import (
 // A snapshot is the whole table:
 //
 //	0   4  magic "qlmt"
-//	4   4  feature level in which the snapshot got this form, big endian
+//	4   4  form: the feature level with which it came, big endian
 //	8   4  length of the JSON
 //	12  4  CRC-32C of bytes 4..12 and the JSON
 //	16  n  JSON of savedTable
+//
+// The form is that of the cluster's level, not of the release: until the cluster is raised, the release before has to read what this
+// one wrote. Whatever a release adds to the table comes with a form of its own; a field that is not of the form is an error, so a release never
+// reads past something that it does not know.
 const (
 	snapshotMagic  = "qlmt"
 	snapshotHeader = 16
-	snapshotLevel  = FeatureLevel(1)
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// savedTable is the form of level 1. What can be computed from the rest is not in it.
+// savedTable is the form of level 1, and what later levels add. What can be computed from the rest is not in it.
 type savedTable struct {
 	Index        id.Index     `json:"index"`
 	ClusterID    string       `json:"cluster_id"`
@@ -41,6 +44,7 @@ type savedTable struct {
 	NextProducer id.Producer  `json:"next_producer"`
 	Nodes        []savedNode  `json:"nodes"`
 	Topics       []savedTopic `json:"topics"`
+	laterState
 }
 
 type savedNode struct {
@@ -73,12 +77,12 @@ func (v *View) encode() []byte {
 	s := savedTable{
 		Index: v.index, ClusterID: v.clusterID, ClusterName: v.clusterName, Founder: v.founder, Level: v.level,
 		NextSequence: v.nextSequence, NextGroup: v.nextGroup, NextReplica: v.nextReplica, NextProducer: v.nextProducer,
-		Nodes: make([]savedNode, len(v.nodes)), Topics: make([]savedTopic, len(v.topics)),
+		Nodes: make([]savedNode, len(v.nodes)), Topics: make([]savedTopic, len(v.topics)), laterState: v.laterState,
 	}
 	for i, n := range v.nodes {
 		s.Nodes[i] = savedNode{RegisterNode{
 			Node: n.ID, StoreID: n.StoreID, BootEpoch: n.BootEpoch, RPCAddress: n.RPCAddress, GossipAddress: n.GossipAddress,
-			Rack: n.Rack, Version: n.Version, Level: n.Level,
+			Rack: n.Rack, Version: n.Version, MinLevel: n.MinLevel, MaxLevel: n.MaxLevel,
 		}, n.MetadataReplica}
 	}
 	for i, t := range v.topics {
@@ -90,7 +94,7 @@ func (v *View) encode() []byte {
 	}
 	b := make([]byte, snapshotHeader, snapshotHeader+len(body))
 	copy(b, snapshotMagic)
-	binary.BigEndian.PutUint32(b[4:], uint32(snapshotLevel))
+	binary.BigEndian.PutUint32(b[4:], uint32(snapshotForm(v.level)))
 	binary.BigEndian.PutUint32(b[8:], uint32(len(body)))
 	b = append(b, body...)
 	binary.BigEndian.PutUint32(b[12:], snapshotSum(b))
@@ -130,8 +134,9 @@ func decodeView(b []byte) (*View, error) {
 	if len(b) < snapshotHeader || string(b[:4]) != snapshotMagic {
 		return nil, fmt.Errorf("placement: %d bytes are not a snapshot of the metadata table", len(b))
 	}
-	if level := FeatureLevel(binary.BigEndian.Uint32(b[4:])); level > SupportedLevel {
-		return nil, &UnsupportedError{What: "snapshot", Level: level, Supported: SupportedLevel}
+	form := FeatureLevel(binary.BigEndian.Uint32(b[4:]))
+	if form > SupportedLevel {
+		return nil, &UnsupportedError{What: "the form of the metadata's snapshot", Level: form, Supported: SupportedLevel}
 	}
 	if n := binary.BigEndian.Uint32(b[8:]); uint64(n) != uint64(len(b)-snapshotHeader) {
 		return nil, fmt.Errorf("placement: snapshot of the metadata table has %d bytes, its header says %d", len(b)-snapshotHeader, n)
@@ -147,6 +152,9 @@ func decodeView(b []byte) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("placement: snapshot of the metadata table: %w", err)
 	}
+	if want := snapshotForm(v.level); form != want {
+		return nil, fmt.Errorf("placement: snapshot of the metadata table at feature level %d has form %d, should have form %d", v.level, form, want)
+	}
 	return v, nil
 }
 
@@ -154,11 +162,12 @@ func (s *savedTable) view() (*View, error) {
 	v := &View{
 		index: s.Index, clusterID: s.ClusterID, clusterName: s.ClusterName, founder: s.Founder, level: s.Level,
 		nextSequence: s.NextSequence, nextGroup: s.NextGroup, nextReplica: s.NextReplica, nextProducer: s.NextProducer,
+		laterState: s.laterState,
 	}
 	for _, n := range s.Nodes {
 		v.nodes = append(v.nodes, &Node{
 			ID: n.Node, StoreID: n.StoreID, BootEpoch: n.BootEpoch, RPCAddress: n.RPCAddress, GossipAddress: n.GossipAddress,
-			Rack: n.Rack, Version: n.Version, Level: n.Level, MetadataReplica: n.MetadataReplica,
+			Rack: n.Rack, Version: n.Version, MinLevel: n.MinLevel, MaxLevel: n.MaxLevel, MetadataReplica: n.MetadataReplica,
 		})
 	}
 	for i := range s.Topics {
@@ -178,8 +187,10 @@ func (s *savedTable) view() (*View, error) {
 // valid checks what every search in a view relies on.
 func (v *View) valid() error {
 	switch {
-	case v.level < FirstLevel || v.level > SupportedLevel:
-		return &UnsupportedError{What: "table", Level: v.level, Supported: SupportedLevel}
+	case v.level > SupportedLevel:
+		return unsupportedLevel(v.level)
+	case v.level < FirstLevel:
+		return fmt.Errorf("feature level %d", v.level)
 	case !ascending(v.nodes, func(a, b *Node) int { return cmp.Compare(a.ID, b.ID) }):
 		return errors.New("nodes are not sorted by id")
 	case !ascending(v.topics, func(a, b *Topic) int { return cmp.Compare(a.Name, b.Name) }):
@@ -211,16 +222,12 @@ func ascending[E any](s []E, compare func(a, b E) int) bool {
 }
 
 func (s *savedTopic) topic() (*Topic, error) {
-	config, err := ParseConfigs(s.Configs)
-	if err != nil {
-		return nil, fmt.Errorf("topic %s: %w", s.Name, err)
-	}
 	if len(s.Partitions) == 0 {
 		return nil, fmt.Errorf("topic %s has no partitions", s.Name)
 	}
 	t := &Topic{
 		ID: s.ID, Name: s.Name, Sequence: s.Sequence, Created: s.Created, ReplicationFactor: s.ReplicationFactor,
-		Configs: s.Configs, Config: config, Partitions: make([]Partition, len(s.Partitions)),
+		Configs: s.Configs, Config: effective(s.Configs), Partitions: make([]Partition, len(s.Partitions)),
 	}
 	for i, row := range s.Partitions {
 		if len(row) == 0 || len(row)%2 != 0 {

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -8,7 +9,7 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// Table is the metadata state machine. Apply, Snapshot and Restore are called by one goroutine at a time, the worker of the metadata
+// Table is the metadata state machine. Fold, Apply, Snapshot and Restore are called by one goroutine at a time, the worker of the metadata
 // group; View by anyone.
 //
 // Each command builds a new View that shares all it did not change with the one before: the cost is a copy of a slice of pointers,
@@ -31,35 +32,48 @@ func NewTable() *Table {
 // View returns the table as it is now.
 func (t *Table) View() *View { return t.view.Load() }
 
-// Apply carries out the command that stands at the index. An entry may carry several commands, so the index may repeat, but it
-// never goes back.
-//
-// The result is what the command's type says, or nil. A refused command changes nothing but the index and returns an error that
-// matches one of the Err… values; that, too, is the same on every node.
-func (t *Table) Apply(index id.Index, c Command) (any, error) {
-	old := t.view.Load()
-	if index < old.index {
-		panic(fmt.Sprintf("placement: command at index %d after the one at %d", index, old.index))
-	}
-	next := *old
-	next.index = index
-	result, err := next.apply(c)
-	if err != nil {
-		refused := *old
-		refused.index = index
-		t.view.Store(&refused)
-		return nil, err
-	}
-	t.view.Store(&next)
-	return result, nil
+// Outcome is what became of a command. It is the same on every node.
+type Outcome struct {
+	Result any   // what the command's type says, or nil
+	Err    error // it was refused, for one of the Err… values, and changed nothing but the table's index
 }
 
-// Check tells whether the command would be refused now. A proposer asks before it spends an entry; the answer that counts is
-// that of Apply.
-func (v *View) Check(c Command) error {
-	next := *v
-	_, err := next.apply(c)
-	return err
+// Fold carries out the commands of the entry at the index, and returns the outcome of each.
+//
+// Nothing but the table and the commands decides what they do: no clock, no limit that another release has elsewhere. The error is an
+// *UnsupportedError: the release is too old for what the log has come to. The table is then as it was before the entry, and nothing may be folded
+// into it any more: whatever came next would be built on a hole.
+func (t *Table) Fold(index id.Index, commands ...Command) ([]Outcome, error) {
+	v := t.view.Load()
+	if index < v.index {
+		panic(fmt.Sprintf("placement: command at index %d after the one at %d", index, v.index))
+	}
+	outcomes := make([]Outcome, len(commands))
+	for i, c := range commands {
+		next, refused := *v, *v
+		next.index, refused.index = index, index
+		result, err := next.apply(c)
+		var unsupported *UnsupportedError
+		switch {
+		case errors.As(err, &unsupported):
+			return nil, err
+		case err != nil:
+			v, outcomes[i].Err = &refused, err
+		default:
+			v, outcomes[i].Result = &next, result
+		}
+	}
+	t.view.Store(v)
+	return outcomes, nil
+}
+
+// Apply folds one command and returns its result, or an error: of its outcome, or that of Fold.
+func (t *Table) Apply(index id.Index, c Command) (any, error) {
+	outcomes, err := t.Fold(index, c)
+	if err != nil {
+		return nil, err
+	}
+	return outcomes[0].Result, outcomes[0].Err
 }
 
 // apply changes v, which is not published yet. On error v may be half changed and is dropped. It must not write through any
@@ -67,6 +81,9 @@ func (v *View) Check(c Command) error {
 func (v *View) apply(c Command) (any, error) {
 	if c, ok := c.(FoundCluster); ok {
 		return nil, v.found(c)
+	}
+	if err := v.hasLevel(c); err != nil {
+		return nil, err
 	}
 	if v.clusterID == "" {
 		return nil, refuse(ErrNotFounded, "the cluster is not founded yet: start one node with --bootstrap")
@@ -87,7 +104,7 @@ func (v *View) apply(c Command) (any, error) {
 	case SetFeatureLevel:
 		return nil, v.setLevel(c)
 	default:
-		panic(fmt.Sprintf("placement: unknown command type %T", c))
+		return v.applyLater(c)
 	}
 }
 

@@ -22,7 +22,7 @@ func apply(t testing.TB, tab *Table, c Command) any {
 func registration(n id.Node) RegisterNode {
 	return RegisterNode{
 		Node: n, StoreID: fmt.Sprintf("store-%d", n), BootEpoch: 1, RPCAddress: fmt.Sprintf("127.0.0.1:%d", 9000+n),
-		GossipAddress: fmt.Sprintf("127.0.0.1:%d", 7000+n), Version: "0.1.0", Level: SupportedLevel,
+		GossipAddress: fmt.Sprintf("127.0.0.1:%d", 7000+n), Version: "0.1.0", MinLevel: OldestLevel, MaxLevel: SupportedLevel,
 	}
 }
 
@@ -48,7 +48,23 @@ func topicID(name string) id.Topic {
 }
 
 func creation(v *View, name string, partitions, rf int) CreateTopic {
-	return CreateTopic{Name: name, ID: topicID(name), Partitions: partitions, ReplicationFactor: rf, Nodes: v.Candidates(all)}
+	c, err := v.PlanTopic(TopicSpec{Name: name, Partitions: partitions, ReplicationFactor: rf, Nodes: v.Candidates(all)}, topicID(name))
+	if err == nil {
+		return c
+	}
+	c = CreateTopic{Name: name, ID: topicID(name)} // it will be refused, or is in spite of the rules
+	for p := range partitions {
+		var row []id.Node
+		for r := range rf {
+			if len(v.nodes) == 0 {
+				row = append(row, 99)
+				continue
+			}
+			row = append(row, v.nodes[(p+r)%len(v.nodes)].ID) // more replicas than nodes: some twice
+		}
+		c.Assignment = append(c.Assignment, row)
+	}
+	return c
 }
 
 func mustCreate(t testing.TB, tab *Table, name string, partitions, rf int) *Topic {
@@ -56,25 +72,47 @@ func mustCreate(t testing.TB, tab *Table, name string, partitions, rf int) *Topi
 	return apply(t, tab, creation(tab.View(), name, partitions, rf)).(*Topic)
 }
 
-func TestRefusals(t *testing.T) {
-	with := func(c CreateTopic, change func(*CreateTopic)) CreateTopic { change(&c); return c }
-	node := func(n id.Node, change func(*RegisterNode)) RegisterNode {
-		r := registration(n)
-		change(&r)
-		return r
+// refusal is a command that is refused in a cluster of so many nodes.
+type refusal struct {
+	name   string
+	nodes  int
+	c      func(*View) Command
+	reason error
+	text   string
+}
+
+func (r refusal) table(t *testing.T) (*Table, Command) {
+	tab := clusterOf(t, r.nodes)
+	mustCreate(t, tab, "there", 1, 1)
+	mustCreate(t, tab, "x.y", 1, 1)
+	return tab, r.c(tab.View())
+}
+
+func (r refusal) check(t *testing.T, who string, err error) {
+	t.Helper()
+	if !errors.Is(err, r.reason) || !strings.Contains(err.Error(), r.text) {
+		t.Fatalf("%s says %v\nwant %q (%v)", who, err, r.text, r.reason)
 	}
-	for _, tc := range []struct {
-		name   string
-		nodes  int
-		c      func(*View) Command
-		reason error
-		text   string
-	}{
-		{"replication factor", 1, func(v *View) Command { return creation(v, "a", 1, 2) }, ErrInvalidReplicationFactor,
-			"Replication factor: 2 larger than available brokers: 1."},
-		{"no replicas", 1, func(v *View) Command { return creation(v, "a", 1, 0) }, ErrInvalidReplicationFactor, "Replication factor: 0 is not"},
-		{"no partitions", 1, func(v *View) Command { return creation(v, "a", 0, 1) }, ErrInvalidPartitions, "Number of partitions: 0"},
-		{"too many partitions", 1, func(v *View) Command { return creation(v, "a", 1<<30, 1) }, ErrInvalidPartitions, "between 1 and 10000"},
+}
+
+func with(c CreateTopic, change func(*CreateTopic)) CreateTopic {
+	change(&c)
+	return c
+}
+
+func node(n id.Node, change func(*RegisterNode)) RegisterNode {
+	r := registration(n)
+	change(&r)
+	return r
+}
+
+// TestRefusals: what the table does not allow is refused wherever it stands in the log.
+func TestRefusals(t *testing.T) {
+	for _, tc := range []refusal{
+		{"a node twice", 1, func(v *View) Command { return creation(v, "a", 1, 2) }, ErrInvalidRequest, "partition 0 is on node 1 twice"},
+		{"uneven rows", 2, func(v *View) Command {
+			return with(creation(v, "a", 2, 2), func(c *CreateTopic) { c.Assignment[1] = c.Assignment[1][:1] })
+		}, ErrInvalidRequest, "partition 1 has 1 replicas, partition 0 has 2"},
 		{"topic exists", 1, func(v *View) Command {
 			return with(creation(v, "there", 1, 1), func(c *CreateTopic) { c.ID = topicID("other") })
 		}, ErrTopicExists, "Topic 'there' already exists."},
@@ -82,26 +120,12 @@ func TestRefusals(t *testing.T) {
 			return with(creation(v, "a", 1, 1), func(c *CreateTopic) { c.ID = topicID("there") })
 		}, ErrInvalidRequest, "zero or taken"},
 		{"names collide", 1, func(v *View) Command { return creation(v, "x_y", 1, 1) }, ErrInvalidTopic, "collides with existing topic: x.y"},
-		{"name", 1, func(v *View) Command { return creation(v, "a b", 1, 1) }, ErrInvalidTopic, `"a b" contains characters other than`},
-		{"dots", 1, func(v *View) Command { return creation(v, "..", 1, 1) }, ErrInvalidTopic, "not allowed"},
-		{"long name", 1, func(v *View) Command { return creation(v, strings.Repeat("n", 250), 1, 1) }, ErrInvalidTopic, "250 characters, at most 249"},
-		{"the metadata's name", 1, func(v *View) Command { return creation(v, MetadataTopic, 1, 1) }, ErrInvalidTopic, "the cluster's own"},
-		{"min.insync.replicas", 3, func(v *View) Command {
-			return with(creation(v, "a", 1, 2), func(c *CreateTopic) { c.Configs = map[string]string{"min.insync.replicas": "3"} })
-		}, ErrInvalidConfig, "min.insync.replicas: 3 larger than replication factor: 2"},
 		{"unknown node", 1, func(v *View) Command {
-			return with(creation(v, "a", 1, 1), func(c *CreateTopic) { c.Nodes = candidates(9) })
+			return with(creation(v, "a", 1, 1), func(c *CreateTopic) { c.Assignment = [][]id.Node{{9}} })
 		}, ErrUnknownNode, "node 9"},
-		{"unsorted nodes", 2, func(v *View) Command {
-			return with(creation(v, "a", 1, 1), func(c *CreateTopic) { c.Nodes = candidates(2, 1) })
-		}, ErrInvalidRequest, "not sorted"},
 		{"delete unknown", 1, func(*View) Command { return DeleteTopic{Name: "nope"} }, ErrUnknownTopic, "Topic 'nope' does not exist."},
 		{"delete a namesake", 1, func(*View) Command { return DeleteTopic{Name: "there", ID: topicID("older")} }, ErrUnknownTopic, "the present one has id"},
 		{"alter unknown", 1, func(*View) Command { return AlterTopicConfig{Name: "nope"} }, ErrUnknownTopic, "does not exist"},
-		{"alter to nonsense", 1, func(*View) Command {
-			return AlterTopicConfig{Name: "there", Set: map[string]string{"min.insync.replicas": "2"}}
-		}, ErrInvalidConfig, "larger than replication factor: 1"},
-		{"remove unknown config", 1, func(*View) Command { return AlterTopicConfig{Name: "there", Remove: []string{"retention"}} }, ErrInvalidConfig, "Unknown topic config"},
 		{"wiped disk", 2, func(*View) Command { return node(2, func(r *RegisterNode) { r.StoreID = "fresh" }) }, ErrDuplicateNode,
 			"node id 2 at 127.0.0.1:9002 with store fresh is refused: the id belongs to store store-2, last seen at 127.0.0.1:9002"},
 		{"copied directory under another id", 2, func(*View) Command { return node(3, func(r *RegisterNode) { r.StoreID = "store-2" }) }, ErrDuplicateNode,
@@ -110,34 +134,97 @@ func TestRefusals(t *testing.T) {
 			"start number 1 at 127.0.0.1:9002 is registered"},
 		{"restored from a backup", 2, func(*View) Command { return node(2, func(r *RegisterNode) { r.BootEpoch = 0 }) }, ErrStaleNode, "backup"},
 		{"negative node id", 1, func(*View) Command { return node(-1, func(*RegisterNode) {}) }, ErrInvalidRequest, "node id -1"},
-		{"no store id", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.StoreID = "" }) }, ErrInvalidRequest, "store id is empty"},
-		{"binary rack", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.Rack = "a\x00b" }) }, ErrInvalidRequest, "cannot be printed"},
-		{"old release", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.Level = 0 }) }, ErrFeatureLevel, "levels up to 0, the cluster is at level 1"},
-		{"level from the future", 1, func(*View) Command { return SetFeatureLevel{Level: 2} }, ErrFeatureLevel, "feature level 2 is not known"},
+		{"late release", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.MinLevel, r.MaxLevel = 3, 4 }) }, ErrFeatureLevel, "knows feature levels from 3 on, the cluster is at level 1: raise the cluster first"},
+		{"no levels", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.MinLevel, r.MaxLevel = 0, 0 }) }, ErrInvalidRequest, "from 0 to 0"},
+		{"level from the future", 1, func(*View) Command { return SetFeatureLevel{Level: SupportedLevel + 1} }, ErrFeatureLevel, "is not known to node 1, whose release (0.1.0) knows levels up to"},
 		{"level back", 1, func(*View) Command { return SetFeatureLevel{Level: 0} }, ErrFeatureLevel, "cannot go back"},
 		{"founded twice", 1, func(*View) Command { return FoundCluster{ClusterID: "c-2", Name: "x"} }, ErrFounded, `"c-2" cannot be founded: this is cluster "c-1"`},
 		{"unregister unknown", 1, func(*View) Command { return UnregisterNode{Node: 9} }, ErrUnknownNode, "not registered"},
 		{"unregister in use", 2, func(*View) Command { return UnregisterNode{Node: 1} }, ErrNodeInUse, "node 1 still holds"},
 		{"producer ids for nobody", 1, func(*View) Command { return AllocateProducerIDs{Node: 9, Count: 1} }, ErrUnknownNode, "node 9"},
-		{"no producer ids", 1, func(*View) Command { return AllocateProducerIDs{Node: 1} }, ErrInvalidRequest, "1 to 1000000"},
+		{"no producer ids", 1, func(*View) Command { return AllocateProducerIDs{Node: 1} }, ErrInvalidRequest, "a block of 0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tab := clusterOf(t, tc.nodes)
-			mustCreate(t, tab, "there", 1, 1)
-			mustCreate(t, tab, "x.y", 1, 1)
+			tab, c := tc.table(t)
 			before := tab.View().encode()
-			c := tc.c(tab.View())
 			_, err := tab.Apply(tab.View().Index(), c)
-			if !errors.Is(err, tc.reason) || !strings.Contains(err.Error(), tc.text) {
-				t.Fatalf("got %v\nwant %q (%v)", err, tc.text, tc.reason)
-			}
-			if checked := tab.View().Check(c); checked == nil || checked.Error() != err.Error() {
-				t.Errorf("Check says %v, Apply says %v", checked, err)
-			}
+			tc.check(t, "Apply", err)
+			tc.check(t, "Check", tab.View().Check(c))
 			if string(before) != string(tab.View().encode()) {
 				t.Error("a refused command changed the table")
 			}
 		})
+	}
+}
+
+// TestRules: what the rules of this release refuse is not proposed. If it is in the log, another release let it in, and all of them carry it out.
+func TestRules(t *testing.T) {
+	for _, tc := range []refusal{
+		{"too many partitions", 1, func(v *View) Command { return creation(v, "a", 10_001, 1) }, ErrInvalidPartitions, "between 1 and 10000"},
+		{"too many replicas", 16, func(v *View) Command { return creation(v, "a", 1, 16) }, ErrInvalidReplicationFactor, "between 1 and 15"},
+		{"name", 1, func(v *View) Command { return creation(v, "a b", 1, 1) }, ErrInvalidTopic, `"a b" contains characters other than`},
+		{"dots", 1, func(v *View) Command { return creation(v, "..", 1, 1) }, ErrInvalidTopic, "not allowed"},
+		{"long name", 1, func(v *View) Command { return creation(v, strings.Repeat("n", 250), 1, 1) }, ErrInvalidTopic, "250 characters, at most 249"},
+		{"the metadata's name", 1, func(v *View) Command { return creation(v, MetadataTopic, 1, 1) }, ErrInvalidTopic, "the cluster's own"},
+		{"min.insync.replicas", 3, func(v *View) Command {
+			return with(creation(v, "a", 1, 2), func(c *CreateTopic) { c.Configs = map[string]string{"min.insync.replicas": "3"} })
+		}, ErrInvalidConfig, "min.insync.replicas: 3 larger than replication factor: 2"},
+		{"alter to nonsense", 1, func(*View) Command {
+			return AlterTopicConfig{Name: "there", Set: map[string]string{"min.insync.replicas": "2"}}
+		}, ErrInvalidConfig, "larger than replication factor: 1"},
+		{"remove unknown config", 1, func(*View) Command { return AlterTopicConfig{Name: "there", Remove: []string{"retention"}} }, ErrInvalidConfig, "Unknown topic config"},
+		{"no store id", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.StoreID = "" }) }, ErrInvalidRequest, "store id is empty"},
+		{"binary rack", 1, func(*View) Command { return node(5, func(r *RegisterNode) { r.Rack = "a\x00b" }) }, ErrInvalidRequest, "cannot be printed"},
+		{"too many producer ids", 1, func(*View) Command { return AllocateProducerIDs{Node: 1, Count: maxProducerBlock + 1} }, ErrInvalidRequest, "at most 1000000 are"},
+		{"unknown config", 1, func(v *View) Command {
+			return with(creation(v, "a", 1, 1), func(c *CreateTopic) { c.Configs = map[string]string{"colour": "red"} })
+		}, ErrInvalidConfig, "Unknown topic config"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tab, c := tc.table(t)
+			tc.check(t, "Check", tab.View().Check(c))
+			if _, err := tab.Apply(tab.View().Index()+1, c); err != nil {
+				t.Fatalf("Apply refuses it: %v", err)
+			}
+			restored := NewTable()
+			if err := restored.Restore(tab.Snapshot(nil)); err != nil || string(restored.Snapshot(nil)) != string(tab.Snapshot(nil)) {
+				t.Fatalf("after a restart: %v", err)
+			}
+		})
+	}
+}
+
+func TestPlanTopic(t *testing.T) {
+	tab := clusterOf(t, 3)
+	v := tab.View()
+	spec := func(partitions, rf int, alive ...id.Node) TopicSpec {
+		return TopicSpec{Name: "a", Partitions: partitions, ReplicationFactor: rf, Nodes: candidates(alive...)}
+	}
+	for _, tc := range []struct {
+		name   string
+		spec   TopicSpec
+		reason error
+		text   string
+	}{
+		{"more replicas than nodes", spec(1, 4, 1, 2, 3), ErrInvalidReplicationFactor, "Replication factor: 4 larger than available brokers: 3."},
+		{"by default, while a node is away", spec(1, 0, 1, 2), ErrInvalidReplicationFactor,
+			"Replication factor: 3 larger than available brokers: 2. 3 is the default in a cluster of 3 nodes: start those that do not run, remove those that are gone for good, or ask for fewer replicas."},
+		{"nobody there", spec(1, 1), ErrInvalidReplicationFactor, "Replication factor: 1 larger than available brokers: 0."},
+		{"no partitions", spec(0, 1, 1), ErrInvalidPartitions, "Number of partitions: 0"},
+		{"too many partitions", spec(1<<30, 1, 1), ErrInvalidPartitions, "between 1 and 10000"},
+		{"no replicas", spec(1, -1, 1), ErrInvalidReplicationFactor, "Replication factor: -1 is not"},
+	} {
+		_, err := v.PlanTopic(tc.spec, topicID("a"))
+		if !errors.Is(err, tc.reason) || err.Error() != tc.text && !strings.Contains(err.Error(), tc.text) {
+			t.Errorf("%s: got %v\nwant %s", tc.name, err, tc.text)
+		}
+	}
+	for _, tc := range []struct{ nodes, want int }{{1, 1}, {2, 2}, {3, 3}, {4, 3}} {
+		v := clusterOf(t, tc.nodes).View()
+		c, err := v.PlanTopic(TopicSpec{Name: "a", Partitions: 5, Nodes: v.Candidates(all)}, topicID("a"))
+		if err != nil || v.Check(c) != nil || len(c.Assignment) != 5 || len(c.Assignment[0]) != tc.want {
+			t.Errorf("%d nodes: %v, %v", tc.nodes, c, err)
+		}
 	}
 }
 

@@ -17,7 +17,8 @@ type Node struct {
 	GossipAddress   string
 	Rack            string
 	Version         string
-	Level           FeatureLevel
+	MinLevel        FeatureLevel // the range that its release can be part of
+	MaxLevel        FeatureLevel
 	MetadataReplica id.Replica
 }
 
@@ -31,7 +32,7 @@ type Topic struct {
 	ReplicationFactor int
 	Partitions        []Partition // by number
 	Configs           map[string]string
-	Config            TopicConfig // Configs and the defaults
+	Config            TopicConfig // what this release makes of Configs, and its defaults: the only thing that is not the same on every node
 }
 
 // Partition is one partition of a topic: a Raft group.
@@ -67,6 +68,7 @@ type View struct {
 	nextGroup    id.Group
 	nextReplica  id.Replica
 	nextProducer id.Producer
+	laterState
 }
 
 // groupSpan says that partition p of the topic is the group first+p: groups of a topic are allocated together.
@@ -95,6 +97,15 @@ func (v *View) ClusterName() string { return v.clusterName }
 
 // Level returns the feature level of the cluster.
 func (v *View) Level() FeatureLevel { return v.level }
+
+// KnownToAll returns the highest level to which the cluster can be raised: all its nodes know it.
+func (v *View) KnownToAll() FeatureLevel {
+	known := SupportedLevel
+	for _, n := range v.nodes {
+		known = min(known, n.MaxLevel)
+	}
+	return max(known, v.level)
+}
 
 // Nodes returns the registered nodes, sorted by id, alive or not.
 func (v *View) Nodes() []*Node { return v.nodes }
@@ -198,7 +209,7 @@ func (v *View) metadataFate(r id.Replica) Fate {
 	}
 }
 
-// Candidates lists the registered nodes that are alive, for CreateTopic.
+// Candidates lists the registered nodes that are alive, for PlanTopic.
 func (v *View) Candidates(alive func(id.Node) bool) []Candidate {
 	var c []Candidate
 	for _, n := range v.nodes {

@@ -51,6 +51,7 @@ type Cluster struct {
 	fault      func(id.TopicPartition, batch.Batch) Fault
 	producers  id.Producer
 	controller id.Node
+	level      int32 // the feature level
 	index      uint64
 	metadata   int // requests for it
 	changed    chan struct{}
@@ -101,7 +102,7 @@ func New(t testing.TB, n int) *Cluster {
 func NewWithID(t testing.TB, n int, clusterID string) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, id: clusterID, topics: make(map[string]*topic), byID: make(map[id.Topic]*topic), controller: 1, producers: 1000,
+		t: t, id: clusterID, topics: make(map[string]*topic), byID: make(map[id.Topic]*topic), controller: 1, level: 1, producers: 1000,
 		changed: make(chan struct{}),
 	}
 	for i := range n {

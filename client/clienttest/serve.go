@@ -403,7 +403,7 @@ func (a *admin) ClusterStatus(context.Context, *pb.ClusterStatusRequest) (*pb.Cl
 	defer c.mu.Unlock()
 	out := &pb.ClusterStatusResponse{
 		ClusterId: c.id, ClusterName: "test", Controller: int32(c.controller), AnsweredBy: int32(a.node.id),
-		Topics: int32(len(c.topics)), Metadata: &pb.MetadataQuorum{Leader: int32(c.controller), Term: 7, Commit: 42},
+		Topics: int32(len(c.topics)), FeatureLevel: c.level, FeatureLevelKnown: knownLevel, Metadata: &pb.MetadataQuorum{Leader: int32(c.controller), Term: 7, Commit: 42},
 	}
 	led := make(map[id.Node]int32)
 	for _, t := range c.topics {
@@ -416,7 +416,7 @@ func (a *admin) ClusterStatus(context.Context, *pb.ClusterStatusRequest) (*pb.Cl
 		out.Metadata.Voters = append(out.Metadata.Voters, int32(n.id))
 		s := &pb.NodeStatus{
 			Node: n.describeLocked(), State: "ready", Protocol: "1", DiskFreeBytes: 5 << 30,
-			FsyncClass: rpc.FsyncClassAll, PartitionsLed: led[n.id], Replicas: out.Partitions, AcceptsProduce: true,
+			MinFeatureLevel: 1, MaxFeatureLevel: knownLevel, FsyncClass: rpc.FsyncClassAll, PartitionsLed: led[n.id], Replicas: out.Partitions, AcceptsProduce: true,
 		}
 		if !n.up {
 			s.State, s.ErrorMessage, s.AcceptsProduce = "dead", "connection refused", false

@@ -110,6 +110,11 @@ func TestGolden(t *testing.T) {
 			"cluster status",
 			"cluster status -o json",
 			"cluster stauts",
+			"cluster upgrade --level 0",
+			"cluster upgrade --level 3",
+			"cluster upgrade",
+			"cluster upgrade -o json",
+			"cluster upgrade",
 		},
 	}
 	for name, lines := range sessions {

@@ -19,7 +19,7 @@ func newClusterCommand() *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "cluster",
-		Short: "Look at the cluster",
+		Short: "Look at the cluster, and raise it to what its nodes' releases know",
 		Args:  unknownCommand,
 		RunE:  needSubcommand,
 	}
@@ -39,6 +39,37 @@ func newClusterCommand() *cobra.Command {
 			})
 		},
 	})
+	cmd.AddCommand(newUpgradeCommand(&conn, &out))
+	return cmd
+}
+
+func newUpgradeCommand(conn *connection, out *output) *cobra.Command {
+	var level int32
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Raise the feature level, after all nodes run a newer release",
+		Long: `Raise the feature level, after all nodes run a newer release.
+
+Nodes of two releases can run side by side, and a node can go back to the release before, as long as the feature level is not raised.
+What came with the newer release is used from then on, and there is no way back: the older release refuses to start.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("level") && level < 1 {
+				return fmt.Errorf("--level %d: at least 1", level)
+			}
+			return conn.admin(cmd, func(ctx context.Context, a *client.Admin) error {
+				change, err := a.UpgradeCluster(ctx, int(level))
+				if err != nil {
+					return refusal(err)
+				}
+				if change.Was == change.Is {
+					return out.line(cmd.OutOrStdout(), change, "The cluster is at feature level %d: nothing to do.", change.Is)
+				}
+				return out.line(cmd.OutOrStdout(), change, "Raised the cluster from feature level %d to %d.", change.Was, change.Is)
+			})
+		},
+	}
+	cmd.Flags().Int32Var(&level, "level", 0, "feature `level` to raise the cluster to (default: the highest that all nodes know)")
 	return cmd
 }
 
@@ -50,6 +81,10 @@ func printStatus(w io.Writer, s client.ClusterStatus) error {
 		s.Topics, s.Partitions, s.UnderReplicated, s.Leaderless)
 	if s.LeaderUnknown > 0 {
 		fmt.Fprintf(w, ", %d whose leader is not known (see the nodes that do not answer)", s.LeaderUnknown)
+	}
+	fmt.Fprintf(w, "\nFeature level:\t%d", s.FeatureLevel)
+	if s.FeatureLevelKnown > s.FeatureLevel {
+		fmt.Fprintf(w, ", all nodes know %d: see quorumlog cluster upgrade", s.FeatureLevelKnown)
 	}
 	fmt.Fprint(w, "\n\n")
 	rows := make([]string, 0, len(s.Nodes))

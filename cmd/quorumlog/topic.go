@@ -77,14 +77,21 @@ func (t *topicCommand) runCreate(ctx context.Context, w io.Writer, a *client.Adm
 	if err != nil {
 		return refusal(err)
 	}
-	if !t.out.json() {
+	if !t.out.json() && spec.ReplicationFactor > 0 {
 		return t.out.line(w, nil, "Created topic %s.", spec.Name)
 	}
 	topics, err := a.DescribeTopics(ctx, spec.Name)
 	if err != nil {
 		return err
 	}
-	return t.out.print(w, topics[0], nil)
+	return t.out.print(w, topics[0], func(w io.Writer) error {
+		few := ""
+		if rf := topics[0].ReplicationFactor; rf < 3 { // nobody chose that, and it stays so when nodes are added
+			few = fmt.Sprintf(" Each partition has %d of the usual 3 replicas: the cluster has no more nodes.", rf)
+		}
+		_, err := fmt.Fprintf(w, "Created topic %s.%s\n", spec.Name, few)
+		return err
+	})
 }
 
 func (t *topicCommand) list() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
 )
 
@@ -27,6 +28,7 @@ func version() string {
 type versionReport struct {
 	Version  string `json:"version"`
 	Protocol int    `json:"protocol"`
+	Levels   [2]int `json:"feature_levels"` // of clusters that it can be part of: from, to
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
@@ -38,8 +40,10 @@ func newVersionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versionReport{version(), int(rpc.Protocol), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			return o.line(cmd.OutOrStdout(), v, "quorumlog %s, protocol %d, %s %s", v.Version, v.Protocol, v.Go, v.Platform)
+			levels := [2]int{int(placement.OldestLevel), int(placement.SupportedLevel)}
+			v := versionReport{version(), int(rpc.Protocol), levels, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return o.line(cmd.OutOrStdout(), v, "quorumlog %s, protocol %d, feature levels %d to %d, %s %s",
+				v.Version, v.Protocol, levels[0], levels[1], v.Go, v.Platform)
 		},
 	}
 	o.register(cmd)

@@ -1,11 +1,13 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -24,6 +26,8 @@ type Options struct {
 	Members  []raftgroup.Member // where the other replicas live, as far as it is known besides the table
 	Replicas Replicas           // what the reconciler acts on
 	Logger   *slog.Logger
+	// VoterGrace is how long a voter may be away before a learner takes its place. 0: DefaultVoterGrace.
+	VoterGrace time.Duration
 	// Found, when not nil, founds the cluster: it is proposed as soon as this node leads, until it is applied.
 	Found *placement.FoundCluster
 	// Fatal is told of a metadata log that this release cannot follow: the node must stop.
@@ -38,6 +42,8 @@ type Controller struct {
 	group    *raftgroup.Group
 	replicas Replicas
 	found    *placement.FoundCluster
+
+	voterGrace time.Duration
 
 	producers struct {
 		sync.Mutex
@@ -86,6 +92,7 @@ func Open(o Options) (*Controller, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Controller{
 		node: o.Node, logger: o.Logger, metadata: metadata, group: group, replicas: o.Replicas, found: o.Found, stop: stop,
+		voterGrace: cmp.Or(o.VoterGrace, DefaultVoterGrace),
 	}
 	c.done.Go(func() { c.reconcile(ctx) })
 	c.done.Go(func() { c.drive(ctx) })

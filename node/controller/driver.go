@@ -17,19 +17,20 @@ const (
 	changeTimeout = 10 * time.Second
 	// learnerAlive is how recently a learner must have answered to be promoted.
 	learnerAlive = 2 * time.Second
-	// voterGrace is how long a voter of the metadata may be away before a learner takes its place.
-	voterGrace = 10 * time.Minute
+	// DefaultVoterGrace is how long a voter of the metadata may be away before a learner takes its place.
+	DefaultVoterGrace = 10 * time.Minute
 )
 
 // drive runs for the life of the controller and acts while this node leads the metadata.
 func (c *Controller) drive(ctx context.Context) {
 	tick := time.NewTicker(driveInterval)
 	defer tick.Stop()
+	var w watch
 	for {
 		changed := c.Changed()
 		if c.group.IsLeader() {
 			c.bootstrap(ctx)
-			c.growQuorum(ctx)
+			c.growQuorum(ctx, &w)
 		}
 		select {
 		case <-ctx.Done():
@@ -42,12 +43,16 @@ func (c *Controller) drive(ctx context.Context) {
 
 // growQuorum makes the next change of the metadata group's configuration, if one is due: the first of what placement.PlanQuorum
 // asks for. It is called again, so an error is only worth a line.
-func (c *Controller) growQuorum(ctx context.Context) {
+func (c *Controller) growQuorum(ctx context.Context, w *watch) {
 	status, err := c.group.Status(ctx)
-	if err != nil || status.Role != raftgroup.Leader || status.Joint {
+	if err != nil || status.Role != raftgroup.Leader {
 		return
 	}
-	plan := placement.PlanQuorum(c.View(), quorumMembers(status))
+	watched := w.look(time.Now(), status.Term)
+	if status.Joint {
+		return
+	}
+	plan := placement.PlanQuorum(c.View(), quorumMembers(status, watched, c.voterGrace))
 	if plan.Empty() {
 		return
 	}
@@ -60,15 +65,14 @@ func (c *Controller) growQuorum(ctx context.Context) {
 	c.logger.Info("metadata group changed", "added", plan.Add, "promoted", plan.Promote, "demoted", plan.Demote, "removed", plan.Remove)
 }
 
-func quorumMembers(status raftgroup.Status) []placement.QuorumMember {
+func quorumMembers(status raftgroup.Status, watched, grace time.Duration) []placement.QuorumMember {
 	members := make([]placement.QuorumMember, len(status.Members))
 	for i, m := range status.Members {
 		q := placement.QuorumMember{Member: placement.Member{Replica: m.Replica, Node: m.Node}, Role: placement.Voter}
-		heard := m.LastAck >= 0
-		q.Alive = !heard || m.LastAck < voterGrace
+		q.Alive = !isAway(m, watched, grace)
 		if m.Learner {
 			q.Role = placement.Learner
-			q.Alive = heard && m.LastAck < learnerAlive
+			q.Alive = m.LastAck >= 0 && m.LastAck < learnerAlive
 		}
 		q.CaughtUp = m.Match >= status.Commit
 		members[i] = q

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -33,12 +34,6 @@ type Metadata struct {
 	}
 }
 
-// outcome is what Apply returns to the proposer of a command.
-type outcome struct {
-	result any
-	err    error
-}
-
 // startAnew is the remedy where a node's own copy of the metadata cannot be used.
 const startAnew = "start this node with an empty data directory and an unused node id; its replicas are rebuilt from the others"
 
@@ -47,7 +42,10 @@ func newMetadata(log *wal.Log, logger *slog.Logger, fatal func(error)) (*Metadat
 	m := &Metadata{table: placement.NewTable(), logger: logger, fatal: fatal}
 	m.changed.c = make(chan struct{})
 	if view := log.State().View; len(view) > 0 {
-		if err := m.table.Restore(view); err != nil {
+		var unsupported *placement.UnsupportedError
+		if err := m.table.Restore(view); errors.As(err, &unsupported) {
+			return nil, fmt.Errorf("cannot use the metadata of the last checkpoint: %w", err) // which is as good as ever
+		} else if err != nil {
 			return nil, fmt.Errorf("cannot restore the metadata of the last checkpoint: %w: %s", err, startAnew)
 		}
 	}
@@ -83,39 +81,50 @@ func (m *Metadata) Append(id.Index, id.Term, batch.Batch) {}
 // Truncate implements raftgroup.Machine.
 func (m *Metadata) Truncate(id.Index) {}
 
-// Apply implements raftgroup.Machine. The answer to the proposer is that of the batch's last command: a proposal has one.
+// Apply implements raftgroup.Machine. The answer to the proposer is the outcome of the batch's last command: a proposal has one. An entry
+// that this release cannot follow halts the replica where it is, with no further entry applied and no cut taken: a release that knows it
+// goes on from there. The node ends, since what is above the metadata may have changed as well.
 func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []byte) (any, error) {
 	if kind != wal.KindBatch {
 		return nil, nil
 	}
-	var out outcome
-	for _, record := range m.records(index, batch.Batch(data)) {
-		command, err := placement.Decode(record.Key, record.Value)
-		if err != nil {
-			err = fmt.Errorf("metadata log, entry %d: %w", index, err)
-			m.fatal(err)
-			return nil, err
-		}
-		out.result, out.err = m.table.Apply(index, command)
-		if out.err != nil {
-			m.logger.Info("metadata command refused", "index", index, "command", string(record.Key), "reason", out.err)
+	commands, err := decode(batch.Batch(data))
+	if err != nil {
+		return nil, m.stop(index, err)
+	}
+	outcomes, err := m.table.Fold(index, commands...)
+	if err != nil {
+		return nil, m.stop(index, err)
+	}
+	for i, o := range outcomes {
+		if o.Err != nil {
+			m.logger.Info("metadata command refused", "index", index, "command", fmt.Sprintf("%T", commands[i]), "reason", o.Err)
 		}
 	}
 	m.announce()
-	return out, nil
+	if len(outcomes) == 0 {
+		return placement.Outcome{}, nil
+	}
+	return outcomes[len(outcomes)-1], nil
 }
 
-func (m *Metadata) records(index id.Index, b batch.Batch) []batch.Record {
-	var records []batch.Record
+func (m *Metadata) stop(index id.Index, err error) error {
+	err = fmt.Errorf("metadata log, entry %d: %w", index, err)
+	m.fatal(err)
+	return err
+}
+
+func decode(b batch.Batch) ([]placement.Command, error) {
+	var commands []placement.Command
 	r := b.Records()
 	for _, record := range r.All() {
-		records = append(records, record)
+		c, err := placement.Decode(record.Key, record.Value)
+		if err != nil {
+			return nil, err
+		}
+		commands = append(commands, c)
 	}
-	if err := r.Err(); err != nil {
-		m.fatal(fmt.Errorf("metadata log, entry %d: %w", index, err))
-		return nil
-	}
-	return records
+	return commands, r.Err()
 }
 
 // Committed implements raftgroup.Machine. The table moves with Apply.

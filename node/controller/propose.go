@@ -27,14 +27,25 @@ func (e *NotControllerError) Error() string {
 // names, or a *placement.Refusal. It works on the node that leads the group; elsewhere it fails with a *NotControllerError and
 // nothing is proposed. When ctx ends first, whether the command takes effect is not known.
 func (c *Controller) Propose(ctx context.Context, command placement.Command) (any, error) {
+	return c.ProposeFrom(ctx, func(*placement.View) (placement.Command, error) { return command, nil })
+}
+
+// ProposeFrom is Propose for a command that is made from the leader's view. Nothing is made elsewhere.
+func (c *Controller) ProposeFrom(ctx context.Context, plan func(*placement.View) (placement.Command, error)) (any, error) {
 	if !c.group.IsLeader() {
 		return nil, c.notController()
 	}
-	// A command that would be refused now is not worth an entry; one that passes here may still be refused when it is applied.
-	if err := c.metadata.Current().Check(command); err != nil && !errors.Is(err, placement.ErrNotFounded) {
+	view := c.metadata.Current()
+	command, err := plan(view)
+	if err != nil {
 		return nil, err
 	}
-	key, value, err := placement.Encode(command)
+	// The rules of this release, and the cluster's level, are asked here and nowhere else: a committed command is held against neither.
+	// One that passes may still be refused when it is applied, for what came between.
+	if err := view.Check(command); err != nil && !errors.Is(err, placement.ErrNotFounded) {
+		return nil, err
+	}
+	key, value, err := placement.Encode(command, view.Level())
 	if err != nil {
 		return nil, err
 	}
@@ -65,11 +76,11 @@ func (c *Controller) outcome(r raftgroup.Result) (any, error) {
 	case r.Err != nil:
 		return nil, r.Err
 	}
-	out, ok := r.Value.(outcome)
+	out, ok := r.Value.(placement.Outcome)
 	if !ok {
 		return nil, fmt.Errorf("the metadata command at index %d was applied without an outcome", r.Index)
 	}
-	return out.result, out.err
+	return out.Result, out.Err
 }
 
 func (c *Controller) notController() error {

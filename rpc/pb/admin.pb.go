@@ -1039,9 +1039,12 @@ type ClusterStatusResponse struct {
 	// be alive and did not answer in time. They do not count as leaderless.
 	LeaderUnknown int32 `protobuf:"varint,11,opt,name=leader_unknown,json=leaderUnknown,proto3" json:"leader_unknown,omitempty"`
 	// Between nodes only: who leads the partitions of which the asked node has a replica, as far as that knows.
-	Leaders       []*PartitionLeader `protobuf:"bytes,12,rep,name=leaders,proto3" json:"leaders,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Leaders []*PartitionLeader `protobuf:"bytes,12,rep,name=leaders,proto3" json:"leaders,omitempty"`
+	// The feature level of the cluster, and the highest that all registered nodes know.
+	FeatureLevel      int32 `protobuf:"varint,30,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevelKnown int32 `protobuf:"varint,31,opt,name=feature_level_known,json=featureLevelKnown,proto3" json:"feature_level_known,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ClusterStatusResponse) Reset() {
@@ -1158,6 +1161,20 @@ func (x *ClusterStatusResponse) GetLeaders() []*PartitionLeader {
 	return nil
 }
 
+func (x *ClusterStatusResponse) GetFeatureLevel() int32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *ClusterStatusResponse) GetFeatureLevelKnown() int32 {
+	if x != nil {
+		return x.FeatureLevelKnown
+	}
+	return 0
+}
+
 type PartitionLeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group uint64                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1230,6 +1247,9 @@ type NodeStatus struct {
 	AcceptsProduce bool   `protobuf:"varint,13,opt,name=accepts_produce,json=acceptsProduce,proto3" json:"accepts_produce,omitempty"`
 	// Replicas that this node holds and refuses for good, because they cannot vouch for their logs: they have to be replaced.
 	RefusedReplicas int32 `protobuf:"varint,20,opt,name=refused_replicas,json=refusedReplicas,proto3" json:"refused_replicas,omitempty"`
+	// The range of feature levels that the node's release can be part of.
+	MinFeatureLevel int32 `protobuf:"varint,30,opt,name=min_feature_level,json=minFeatureLevel,proto3" json:"min_feature_level,omitempty"`
+	MaxFeatureLevel int32 `protobuf:"varint,31,opt,name=max_feature_level,json=maxFeatureLevel,proto3" json:"max_feature_level,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1355,6 +1375,20 @@ func (x *NodeStatus) GetRefusedReplicas() int32 {
 	return 0
 }
 
+func (x *NodeStatus) GetMinFeatureLevel() int32 {
+	if x != nil {
+		return x.MinFeatureLevel
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetMaxFeatureLevel() int32 {
+	if x != nil {
+		return x.MaxFeatureLevel
+	}
+	return 0
+}
+
 type MetadataQuorum struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        int32                  `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
@@ -1444,10 +1478,13 @@ type RegisterNodeRequest struct {
 	Rack          string `protobuf:"bytes,7,opt,name=rack,proto3" json:"rack,omitempty"`
 	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	// Empty the first time; afterwards what the data directory says.
-	ClusterId     string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Protocol      uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ClusterId string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Protocol  uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// The range of feature levels that the node's release can be part of.
+	MinFeatureLevel int32 `protobuf:"varint,30,opt,name=min_feature_level,json=minFeatureLevel,proto3" json:"min_feature_level,omitempty"`
+	MaxFeatureLevel int32 `protobuf:"varint,31,opt,name=max_feature_level,json=maxFeatureLevel,proto3" json:"max_feature_level,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RegisterNodeRequest) Reset() {
@@ -1546,6 +1583,20 @@ func (x *RegisterNodeRequest) GetClusterId() string {
 func (x *RegisterNodeRequest) GetProtocol() uint32 {
 	if x != nil {
 		return x.Protocol
+	}
+	return 0
+}
+
+func (x *RegisterNodeRequest) GetMinFeatureLevel() int32 {
+	if x != nil {
+		return x.MinFeatureLevel
+	}
+	return 0
+}
+
+func (x *RegisterNodeRequest) GetMaxFeatureLevel() int32 {
+	if x != nil {
+		return x.MaxFeatureLevel
 	}
 	return 0
 }
@@ -2147,6 +2198,112 @@ func (x *TransferLeaderResponse) GetEpoch() int32 {
 	return 0
 }
 
+type UpgradeClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: the highest that all nodes know.
+	FeatureLevel  int32 `protobuf:"varint,1,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	TimeoutMs     int32 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeClusterRequest) Reset() {
+	*x = UpgradeClusterRequest{}
+	mi := &file_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeClusterRequest) ProtoMessage() {}
+
+func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeClusterRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeClusterRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UpgradeClusterRequest) GetFeatureLevel() int32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *UpgradeClusterRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type UpgradeClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Before and after.
+	Was           int32 `protobuf:"varint,1,opt,name=was,proto3" json:"was,omitempty"`
+	FeatureLevel  int32 `protobuf:"varint,2,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeClusterResponse) Reset() {
+	*x = UpgradeClusterResponse{}
+	mi := &file_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeClusterResponse) ProtoMessage() {}
+
+func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeClusterResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeClusterResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *UpgradeClusterResponse) GetWas() int32 {
+	if x != nil {
+		return x.Was
+	}
+	return 0
+}
+
+func (x *UpgradeClusterResponse) GetFeatureLevel() int32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
 type ListOffsetsRequest_Partition struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -2159,7 +2316,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2328,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2383,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2395,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2584,7 @@ const file_admin_proto_rawDesc = "" +
 	"\vproducer_id\x18\x01 \x01(\x03R\n" +
 	"producerId\x12%\n" +
 	"\x0eproducer_epoch\x18\x02 \x01(\x05R\rproducerEpoch\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xde\x03\n" +
+	"\x14ClusterStatusRequest\"\xb3\x04\n" +
 	"\x15ClusterStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -2449,10 +2606,12 @@ const file_admin_proto_rawDesc = "" +
 	" \x01(\x05R\n" +
 	"answeredBy\x12%\n" +
 	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x124\n" +
-	"\aleaders\x18\f \x03(\v2\x1a.quorumlog.PartitionLeaderR\aleaders\"?\n" +
+	"\aleaders\x18\f \x03(\v2\x1a.quorumlog.PartitionLeaderR\aleaders\x12#\n" +
+	"\rfeature_level\x18\x1e \x01(\x05R\ffeatureLevel\x12.\n" +
+	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"?\n" +
 	"\x0fPartitionLeader\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\x05R\x06leader\"\xdb\x03\n" +
+	"\x06leader\x18\x02 \x01(\x05R\x06leader\"\xb3\x04\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
@@ -2470,13 +2629,15 @@ const file_admin_proto_rawDesc = "" +
 	"\x0fmetrics_address\x18\v \x01(\tR\x0emetricsAddress\x12#\n" +
 	"\rerror_message\x18\f \x01(\tR\ferrorMessage\x12'\n" +
 	"\x0faccepts_produce\x18\r \x01(\bR\x0eacceptsProduce\x12)\n" +
-	"\x10refused_replicas\x18\x14 \x01(\x05R\x0frefusedReplicas\"\x88\x01\n" +
+	"\x10refused_replicas\x18\x14 \x01(\x05R\x0frefusedReplicas\x12*\n" +
+	"\x11min_feature_level\x18\x1e \x01(\x05R\x0fminFeatureLevel\x12*\n" +
+	"\x11max_feature_level\x18\x1f \x01(\x05R\x0fmaxFeatureLevel\"\x88\x01\n" +
 	"\x0eMetadataQuorum\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x03 \x01(\x04R\x06commit\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\x05R\x06voters\x12\x1a\n" +
-	"\blearners\x18\x05 \x03(\x05R\blearners\"\xbc\x02\n" +
+	"\blearners\x18\x05 \x03(\x05R\blearners\"\x94\x03\n" +
 	"\x13RegisterNodeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x05R\x06nodeId\x12\x19\n" +
@@ -2491,7 +2652,9 @@ const file_admin_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\t \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bprotocol\x18\n" +
-	" \x01(\rR\bprotocol\"\xc2\x01\n" +
+	" \x01(\rR\bprotocol\x12*\n" +
+	"\x11min_feature_level\x18\x1e \x01(\x05R\x0fminFeatureLevel\x12*\n" +
+	"\x11max_feature_level\x18\x1f \x01(\x05R\x0fmaxFeatureLevel\"\xc2\x01\n" +
 	"\x14RegisterNodeResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12)\n" +
@@ -2541,7 +2704,14 @@ const file_admin_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\x05R\x02to\"F\n" +
 	"\x16TransferLeaderResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x05R\x05epoch2\xc0\x06\n" +
+	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\"[\n" +
+	"\x15UpgradeClusterRequest\x12#\n" +
+	"\rfeature_level\x18\x01 \x01(\x05R\ffeatureLevel\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"O\n" +
+	"\x16UpgradeClusterResponse\x12\x10\n" +
+	"\x03was\x18\x01 \x01(\x05R\x03was\x12#\n" +
+	"\rfeature_level\x18\x02 \x01(\x05R\ffeatureLevel2\x97\a\n" +
 	"\x05Admin\x12C\n" +
 	"\bMetadata\x12\x1a.quorumlog.MetadataRequest\x1a\x1b.quorumlog.MetadataResponse\x12L\n" +
 	"\vCreateTopic\x12\x1d.quorumlog.CreateTopicRequest\x1a\x1e.quorumlog.CreateTopicResponse\x12L\n" +
@@ -2552,7 +2722,8 @@ const file_admin_proto_rawDesc = "" +
 	"\rClusterStatus\x12\x1f.quorumlog.ClusterStatusRequest\x1a .quorumlog.ClusterStatusResponse\x12O\n" +
 	"\fRegisterNode\x12\x1e.quorumlog.RegisterNodeRequest\x1a\x1f.quorumlog.RegisterNodeResponse\x12X\n" +
 	"\x0fPartitionStatus\x12!.quorumlog.PartitionStatusRequest\x1a\".quorumlog.PartitionStatusResponse\x12U\n" +
-	"\x0eTransferLeader\x12 .quorumlog.TransferLeaderRequest\x1a!.quorumlog.TransferLeaderResponseB'Z%github.com/quorumlog/quorumlog/rpc/pbb\x06proto3"
+	"\x0eTransferLeader\x12 .quorumlog.TransferLeaderRequest\x1a!.quorumlog.TransferLeaderResponse\x12U\n" +
+	"\x0eUpgradeCluster\x12 .quorumlog.UpgradeClusterRequest\x1a!.quorumlog.UpgradeClusterResponseB'Z%github.com/quorumlog/quorumlog/rpc/pbb\x06proto3"
 
 var (
 	file_admin_proto_rawDescOnce sync.Once
@@ -2566,7 +2737,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_admin_proto_goTypes = []any{
 	(*Node)(nil),                          // 0: quorumlog.Node
 	(*MetadataRequest)(nil),               // 1: quorumlog.MetadataRequest
@@ -2597,24 +2768,26 @@ var file_admin_proto_goTypes = []any{
 	(*PartitionMember)(nil),               // 26: quorumlog.PartitionMember
 	(*TransferLeaderRequest)(nil),         // 27: quorumlog.TransferLeaderRequest
 	(*TransferLeaderResponse)(nil),        // 28: quorumlog.TransferLeaderResponse
-	nil,                                   // 29: quorumlog.Topic.ConfigsEntry
-	nil,                                   // 30: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                   // 31: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                   // 32: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),  // 33: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil), // 34: quorumlog.ListOffsetsResponse.Partition
+	(*UpgradeClusterRequest)(nil),         // 29: quorumlog.UpgradeClusterRequest
+	(*UpgradeClusterResponse)(nil),        // 30: quorumlog.UpgradeClusterResponse
+	nil,                                   // 31: quorumlog.Topic.ConfigsEntry
+	nil,                                   // 32: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                   // 33: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                   // 34: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),  // 35: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil), // 36: quorumlog.ListOffsetsResponse.Partition
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	29, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	30, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	31, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	32, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	31, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	32, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	33, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	34, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	33, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	34, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	35, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	36, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
 	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
 	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
 	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
@@ -2632,18 +2805,20 @@ var file_admin_proto_depIdxs = []int32{
 	20, // 24: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
 	24, // 25: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
 	27, // 26: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	2,  // 27: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 28: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 29: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 30: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 31: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 32: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 33: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	21, // 34: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	25, // 35: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	28, // 36: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
+	29, // 27: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
+	2,  // 28: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 29: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 30: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 31: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 32: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 33: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 34: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	21, // 35: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	25, // 36: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	28, // 37: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	30, // 38: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2660,7 +2835,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

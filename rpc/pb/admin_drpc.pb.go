@@ -48,6 +48,7 @@ type DRPCAdminClient interface {
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest) (*RegisterNodeResponse, error)
 	PartitionStatus(ctx context.Context, in *PartitionStatusRequest) (*PartitionStatusResponse, error)
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest) (*TransferLeaderResponse, error)
+	UpgradeCluster(ctx context.Context, in *UpgradeClusterRequest) (*UpgradeClusterResponse, error)
 }
 
 type drpcAdminClient struct {
@@ -150,6 +151,15 @@ func (c *drpcAdminClient) TransferLeader(ctx context.Context, in *TransferLeader
 	return out, nil
 }
 
+func (c *drpcAdminClient) UpgradeCluster(ctx context.Context, in *UpgradeClusterRequest) (*UpgradeClusterResponse, error) {
+	out := new(UpgradeClusterResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/UpgradeCluster", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 type DRPCAdminServer interface {
 	Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error)
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
@@ -161,6 +171,7 @@ type DRPCAdminServer interface {
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
 	PartitionStatus(context.Context, *PartitionStatusRequest) (*PartitionStatusResponse, error)
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
+	UpgradeCluster(context.Context, *UpgradeClusterRequest) (*UpgradeClusterResponse, error)
 }
 
 type DRPCAdminUnimplementedServer struct{}
@@ -205,9 +216,13 @@ func (s *DRPCAdminUnimplementedServer) TransferLeader(context.Context, *Transfer
 	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
 }
 
+func (s *DRPCAdminUnimplementedServer) UpgradeCluster(context.Context, *UpgradeClusterRequest) (*UpgradeClusterResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
 type DRPCAdminDescription struct{}
 
-func (DRPCAdminDescription) NumMethods() int { return 10 }
+func (DRPCAdminDescription) NumMethods() int { return 11 }
 
 func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver, interface{}, bool) {
 	switch n {
@@ -301,6 +316,15 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*TransferLeaderRequest),
 					)
 			}, DRPCAdminServer.TransferLeader, true
+	case 10:
+		return "/quorumlog.Admin/UpgradeCluster", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					UpgradeCluster(
+						ctx,
+						in1.(*UpgradeClusterRequest),
+					)
+			}, DRPCAdminServer.UpgradeCluster, true
 	default:
 		return "", nil, nil, nil, false
 	}
@@ -504,6 +528,26 @@ func (x *drpcAdmin_TransferLeaderStream) GetStream() drpc.Stream {
 }
 
 func (x *drpcAdmin_TransferLeaderStream) SendAndClose(m *TransferLeaderResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_UpgradeClusterStream interface {
+	drpc.Stream
+	SendAndClose(*UpgradeClusterResponse) error
+}
+
+type drpcAdmin_UpgradeClusterStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_UpgradeClusterStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_UpgradeClusterStream) SendAndClose(m *UpgradeClusterResponse) error {
 	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
 		return err
 	}

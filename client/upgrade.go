@@ -1,0 +1,26 @@
+package client
+
+import (
+	"context"
+
+	"github.com/quorumlog/quorumlog/rpc/pb"
+)
+
+// LevelChange is what UpgradeCluster did to the feature level.
+type LevelChange struct {
+	Was int `json:"was"`
+	Is  int `json:"feature_level"`
+}
+
+// UpgradeCluster raises the feature level of the cluster, to the highest that all its nodes know when level is 0. It is refused while a registered
+// node does not know the level, and there is no way back.
+func (a *Admin) UpgradeCluster(ctx context.Context, level int) (LevelChange, error) {
+	var change LevelChange
+	req := &pb.UpgradeClusterRequest{FeatureLevel: int32(level), TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
+	err := a.call(ctx, "upgrade cluster", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) error {
+		resp, err := c.UpgradeCluster(ctx, req)
+		change = LevelChange{Was: int(resp.GetWas()), Is: int(resp.GetFeatureLevel())}
+		return err
+	})
+	return change, err
+}

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/bench"
+	"github.com/quorumlog/quorumlog/client"
+)
+
+// upgrade is a cluster of three processes whose release changes from start to start, under load.
+type upgrade struct {
+	*chaosRun
+	dir       string
+	old, next string // executables of this release, and of one that knows a feature level more
+	link      string // what is started
+}
+
+// startUpgrade starts three nodes of this release and builds the next one meanwhile.
+func startUpgrade(ctx context.Context, t *testing.T) *upgrade {
+	t.Helper()
+	u := &upgrade{dir: t.TempDir(), old: buildBinary(t)}
+	u.next, u.link = filepath.Join(u.dir, "next"), filepath.Join(u.dir, "quorumlog")
+	built := make(chan error, 1)
+	go func() {
+		out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "quorumlog_next", "-o", u.next, ".").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		built <- err
+	}()
+	u.release(t, u.old)
+	cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: u.link, Dir: u.dir, Nodes: 3})
+	if err != nil {
+		t.Fatal(err, <-built)
+	}
+	t.Cleanup(func() { _ = cluster.Close() })
+	u.chaosRun = &chaosRun{t: t, client: newClient(t, cluster.Servers()...), cluster: cluster, ledger: bench.NewLedger(1 << 20), pace: 10 * time.Millisecond, bulk: 500}
+	u.createTopic(ctx)
+	if err := <-built; err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// release chooses what the next starts are starts of.
+func (u *upgrade) release(t *testing.T, binary string) {
+	t.Helper()
+	if err := errors.Join(os.Symlink(binary, u.link+".new"), os.Rename(u.link+".new", u.link)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// roll stops a node and starts it as that release. It waits until all nodes are well and records flow.
+func (u *upgrade) roll(ctx context.Context, node int, binary string) {
+	u.t.Helper()
+	n := u.cluster.Nodes()[node]
+	if err := n.Terminate(ctx); err != nil {
+		u.t.Errorf("node %d: %v", n.ID, err)
+	}
+	u.release(u.t, binary)
+	if err := n.Start(ctx); err != nil {
+		u.t.Fatal(err)
+	}
+	u.well(ctx)
+}
+
+func (u *upgrade) well(ctx context.Context) {
+	u.t.Helper()
+	eventually(u.t, "three nodes to be ready", func() bool {
+		s, err := u.client.Admin().ClusterStatus(ctx)
+		return err == nil && len(s.Nodes) == 3 && s.UnderReplicated == 0 && s.Leaderless == 0 &&
+			!slices.ContainsFunc(s.Nodes, func(n client.NodeStatus) bool { return n.State != "ready" })
+	})
+	if !u.awaitAcks(ctx, 100) {
+		u.t.Fatal("records do not flow")
+	}
+}
+
+// cli runs a command of the program against the cluster, as the release that is not the oldest.
+func (u *upgrade) cli(args ...string) (string, error) {
+	command := exec.Command(u.next, append(args, "--servers", strings.Join(u.cluster.Servers(), ","))...)
+	out, err := command.CombinedOutput()
+	return string(out), err
+}
+
+func (u *upgrade) must(args ...string) string {
+	u.t.Helper()
+	out, err := u.cli(args...)
+	if err != nil {
+		u.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return out
+}
+
+func (u *upgrade) refused(want string, args ...string) {
+	u.t.Helper()
+	if out, err := u.cli(args...); err == nil || !strings.Contains(out, want) {
+		u.t.Errorf("%v: got %v, %s\nwant %s", args, err, out, want)
+	}
+}
+
+// change has the metadata change, in all ways that both releases know.
+func (u *upgrade) change(step int) {
+	u.t.Helper()
+	u.must("topic", "config", chaosTopic, fmt.Sprintf("retention.ms=%d", 1_000_000_000+step))
+	name := fmt.Sprint("step-", step)
+	u.must("topic", "create", name, "--replication-factor", "3")
+	if step%2 == 0 {
+		u.must("topic", "delete", name)
+	}
+}
+
+// agree waits until each node tells the same of every topic.
+func (u *upgrade) agree(want ...string) {
+	u.t.Helper()
+	var last []string
+	eventually(u.t, "all nodes to tell the same", func() bool {
+		last = nil
+		for _, server := range u.cluster.Servers() {
+			out, err := exec.Command(u.next, "topic", "describe", "--servers", server).CombinedOutput()
+			if err != nil {
+				return false
+			}
+			var lines []string
+			for line := range strings.Lines(string(out)) {
+				if strings.HasPrefix(line, "Topic: ") { // without leaders, which move
+					lines = append(lines, line)
+				}
+			}
+			last = append(last, strings.Join(lines, ""))
+		}
+		return len(slices.Compact(slices.Clone(last))) == 1
+	})
+	for _, w := range want {
+		if !strings.Contains(last[0], w) {
+			u.t.Errorf("%q is not in\n%s", w, last[0])
+		}
+	}
+}
+
+// inMetadataLog tells whether a node's metadata log, or its journal, holds the text. Records of it are not compressed.
+func (u *upgrade) inMetadataLog(node int, text string) bool {
+	found := false
+	_ = filepath.WalkDir(u.cluster.Nodes()[node].Dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && (strings.Contains(path, "__cluster_metadata") || strings.Contains(path, "journal")) {
+			data, _ := os.ReadFile(path)
+			found = found || bytes.Contains(data, []byte(text))
+		}
+		return nil
+	})
+	return found
+}
+
+// says waits for a node's process to print the text, in its log.
+func (u *upgrade) says(node int, text string) {
+	u.t.Helper()
+	path := filepath.Join(u.dir, fmt.Sprintf("node-%d.log", node+1))
+	eventually(u.t, fmt.Sprintf("node %d to say %q", node+1, text), func() bool {
+		data, _ := os.ReadFile(path)
+		return bytes.Contains(data, []byte(text))
+	})
+}
+
+// TestUpgrade upgrades three nodes one by one to a release that knows a feature level more, back and forth, while records and changes of the metadata
+// flow. Only when the level is raised is what is new used, and then the old release is refused, whatever it finds on the disk.
+func TestUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a program and starts processes")
+	}
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience) // it compiles a program
+	t.Cleanup(cancel)
+	u := startUpgrade(ctx, t)
+	stop, produced := make(chan struct{}), make(chan error, 1)
+	go func() { produced <- u.produce(ctx, stop) }()
+	read := make(chan error, 1)
+	var consumed atomic.Int64
+	reading, endReading := context.WithCancel(ctx)
+	defer endReading()
+	go func() { read <- u.follow(reading, &consumed) }()
+
+	steps := []struct {
+		node   int
+		binary string
+	}{{0, u.next}, {1, u.next}, {0, u.old}, {0, u.next}, {2, u.next}}
+	for i, s := range steps {
+		u.roll(ctx, s.node, s.binary)
+		u.change(i)
+		if i == 1 {
+			u.refused("feature level 2 is not known to node 3", "cluster", "upgrade", "--level", "2")
+			if out := u.must("cluster", "upgrade"); !strings.Contains(out, "at feature level 1: nothing to do") {
+				t.Errorf("upgraded over node 3: %s", out)
+			}
+		}
+	}
+	u.agree(fmt.Sprintf("retention.ms=%d", 1_000_000_000+len(steps)-1), "Topic: step-1", "Topic: step-3")
+	u.refused("topic config note needs feature level 2, the cluster is at level 1", "topic", "config", chaosTopic, "note=early")
+	for i := range 3 {
+		if u.inMetadataLog(i, "AlterTopicConfig/2") {
+			t.Errorf("node %d has a command of level 2 before the level is raised", i+1)
+		}
+	}
+
+	if out := u.must("cluster", "upgrade"); !strings.Contains(out, "from feature level 1 to 2") {
+		t.Errorf("upgraded: %s", out)
+	}
+	u.must("topic", "config", chaosTopic, "note=hello")
+	u.agree("note=hello")
+	u.well(ctx)
+	if !u.inMetadataLog(0, "AlterTopicConfig/2") {
+		t.Error("the new command is not in the log")
+	}
+
+	u.oldIsRefused(ctx)
+	u.agree("note=hello")
+	u.well(ctx)
+	close(stop)
+	if err := <-produced; err != nil {
+		t.Errorf("producing: %v", err)
+	}
+	eventually(t, "the consumer to see what was acknowledged", func() bool { return consumed.Load() >= u.acked.Load() || len(read) > 0 })
+	endReading()
+	if err := <-read; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("consuming: %v", err)
+	}
+	u.verify(ctx)
+}
+
+// follow reads the topic while it is written, and counts.
+func (u *upgrade) follow(ctx context.Context, seen *atomic.Int64) error {
+	consumer, err := u.client.NewConsumer(client.ConsumerOptions{})
+	if err != nil {
+		return err
+	}
+	defer consumer.Close()
+	ranges, err := u.client.Admin().Offsets(ctx, chaosTopic)
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		if err := consumer.Assign(r.TopicPartition, client.Beginning); err != nil {
+			return err
+		}
+	}
+	for {
+		fetch, err := consumer.Poll(ctx)
+		if err != nil {
+			return err
+		}
+		for _, err := range fetch.Records() {
+			if err != nil {
+				return err
+			}
+			seen.Add(1)
+		}
+	}
+}
+
+// oldIsRefused starts the old release on a directory whose checkpoint is of the new level, on one where only the log has it, and on an empty one.
+func (u *upgrade) oldIsRefused(ctx context.Context) {
+	u.t.Helper()
+	checkpointed, logged := u.cluster.Nodes()[1], u.cluster.Nodes()[2]
+	if err := checkpointed.Terminate(ctx); err != nil {
+		u.t.Error(err)
+	}
+	u.release(u.t, u.old)
+	const words = "(feature level 2; it knows levels up to 1): upgrade this node"
+	if err := checkpointed.Start(ctx); err == nil || !strings.Contains(err.Error(), "this release does not know ") || !strings.Contains(err.Error(), words) ||
+		strings.Contains(err.Error(), "empty data directory") {
+		u.t.Errorf("the old release on a checkpoint of the new level: %v", err)
+		_ = checkpointed.Kill()
+	}
+	u.release(u.t, u.next)
+	if err := checkpointed.Start(ctx); err != nil {
+		u.t.Fatal(err)
+	}
+	u.well(ctx)
+
+	if err := logged.Kill(); err != nil {
+		u.t.Error(err)
+	}
+	u.release(u.t, u.old)
+	if err := logged.Start(ctx); err == nil { // it serves for a moment, until it has read its log
+		u.says(2, "quorumlog: node 3 stopped: metadata log, entry ")
+	}
+	u.says(2, words)
+	_ = logged.Kill() // it has ended
+
+	stranger := start(u.t, exec.Command(u.old, nodeArgs(u.dir, 4, "--join", u.cluster.Nodes()[0].Gossip, "--cluster-name", "bench-"+filepath.Base(u.dir))...))
+	if code := stranger.code(); code != 1 || !strings.Contains(stranger.lastWords(), "node 4 is refused: its release (0.1.0) knows feature levels up to 1, the cluster is at level 2: upgrade the node") {
+		u.t.Errorf("an old node that is new in the cluster: exit %d: %s", code, stranger.lastWords())
+	}
+	u.release(u.t, u.next)
+	if err := logged.Start(ctx); err != nil {
+		u.t.Fatal(err)
+	}
+}

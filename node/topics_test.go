@@ -1,0 +1,90 @@
+package node_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node/nodetest"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+)
+
+// TestDefaultReplicationFactor: a topic that is made by default while a node is away is refused. With fewer replicas than the cluster has
+// nodes for it would stay short of one for ever.
+func TestDefaultReplicationFactor(t *testing.T) {
+	c := nodetest.Start(t, 3)
+	create := func(name string, rf int32) (*pb.CreateTopicResponse, error) {
+		return c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: name, Partitions: 1, ReplicationFactor: rf})
+	}
+	alive := func() (n int) {
+		m, err := c.Admin(0).Metadata(c.Context(), &pb.MetadataRequest{NodesOnly: true})
+		if err != nil {
+			return -1
+		}
+		for _, node := range m.GetNodes() {
+			if node.GetAlive() {
+				n++
+			}
+		}
+		return n
+	}
+	c.StopNode(2)
+	nodetest.Eventually(t, "node 3 to be missed", func() bool { return alive() == 2 })
+	_, err := create("t", -1)
+	if rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor || !strings.Contains(err.Error(), "3 is the default in a cluster of 3 nodes: start those that do not run") {
+		t.Errorf("by default: %v", err)
+	}
+	if created, err := create("two", 2); err != nil || created.GetTopic().GetReplicationFactor() != 2 {
+		t.Errorf("with two replicas, as asked for: %v, %v", created, err)
+	}
+	c.StartNode(2)
+	c.AwaitReady(2)
+	nodetest.Eventually(t, "node 3 to be seen", func() bool { return alive() == 3 })
+	if created, err := create("t", -1); err != nil || created.GetTopic().GetReplicationFactor() != 3 {
+		t.Errorf("with all nodes: %v, %v", created, err)
+	}
+}
+
+// TestVoterGraceSurvivesTheLeader: when the leader of the metadata dies, the next one gives it the whole grace to come back. It knows nothing of
+// when it was last heard of.
+func TestVoterGraceSurvivesTheLeader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	const grace = 4 * time.Second
+	c := nodetest.StartSimulated(t, 4, 1)
+	for i := range c.Nodes {
+		c.StopNode(i)
+		c.Nodes[i].Options.Timing.VoterGrace = grace
+		c.StartNode(i)
+		c.AwaitReady(i)
+	}
+	quorum := func(i int) *pb.MetadataQuorum {
+		s, err := c.Admin(i).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
+		if err != nil {
+			return nil
+		}
+		return s.GetMetadata()
+	}
+	nodetest.Eventually(t, "a leader of three voters", func() bool { return quorum(0).GetLeader() > 0 && len(quorum(0).GetVoters()) == 3 })
+	led, leader, term := time.Now(), quorum(0).GetLeader(), quorum(0).GetTerm()
+	nodetest.Eventually(t, "one leader for longer than the grace", func() bool {
+		q := quorum(0)
+		if q.GetLeader() != leader || q.GetTerm() != term {
+			led, leader, term = time.Now(), q.GetLeader(), q.GetTerm()
+		}
+		return leader > 0 && time.Since(led) > grace+time.Second
+	})
+	killed := time.Now()
+	c.CrashNode(int(leader)-1, nodetest.Kill)
+	other := int(leader) % len(c.Nodes)
+	nodetest.Eventually(t, "other voters", func() bool {
+		v := quorum(other).GetVoters()
+		return len(v) == 3 && !slices.Contains(v, leader)
+	})
+	if took := time.Since(killed); took < grace {
+		t.Errorf("the dead leader was replaced after %v, the grace is %v", took.Round(time.Millisecond), grace)
+	}
+}

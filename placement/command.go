@@ -39,6 +39,9 @@ type RegisterNode struct {
 	Rack          string       `json:"rack,omitempty"`
 	Version       string       `json:"version"`
 	Level         FeatureLevel `json:"level"` // the highest that the node knows
+	// MetadataReplica is the replica that the node was given at an earlier registration, NoReplica if there was none. If it is gone, the
+	// node was unregistered since: it must not get another replica under the log of that one.
+	MetadataReplica id.Replica `json:"metadata_replica,omitempty"`
 }
 
 // Registered is the result of RegisterNode.

@@ -1433,10 +1433,12 @@ type RegisterNodeRequest struct {
 	Rack          string `protobuf:"bytes,7,opt,name=rack,proto3" json:"rack,omitempty"`
 	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	// Empty the first time; afterwards what the data directory says.
-	ClusterId     string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Protocol      uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ClusterId string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Protocol  uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// The replica of the metadata group that the node was given, 0 before it was given one.
+	MetadataReplica uint64 `protobuf:"varint,11,opt,name=metadata_replica,json=metadataReplica,proto3" json:"metadata_replica,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RegisterNodeRequest) Reset() {
@@ -1535,6 +1537,13 @@ func (x *RegisterNodeRequest) GetClusterId() string {
 func (x *RegisterNodeRequest) GetProtocol() uint32 {
 	if x != nil {
 		return x.Protocol
+	}
+	return 0
+}
+
+func (x *RegisterNodeRequest) GetMetadataReplica() uint64 {
+	if x != nil {
+		return x.MetadataReplica
 	}
 	return 0
 }
@@ -1746,6 +1755,338 @@ func (x *MetadataMember) GetRpcAddress() string {
 	return ""
 }
 
+type UnregisterNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	TimeoutMs     int32                  `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterNodeRequest) Reset() {
+	*x = UnregisterNodeRequest{}
+	mi := &file_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterNodeRequest) ProtoMessage() {}
+
+func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterNodeRequest.ProtoReflect.Descriptor instead.
+func (*UnregisterNodeRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UnregisterNodeRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *UnregisterNodeRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type UnregisterNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterNodeResponse) Reset() {
+	*x = UnregisterNodeResponse{}
+	mi := &file_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterNodeResponse) ProtoMessage() {}
+
+func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterNodeResponse.ProtoReflect.Descriptor instead.
+func (*UnregisterNodeResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{25}
+}
+
+type IdentifyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifyRequest) Reset() {
+	*x = IdentifyRequest{}
+	mi := &file_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifyRequest) ProtoMessage() {}
+
+func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
+func (*IdentifyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{26}
+}
+
+type IdentifyResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NodeId    int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StoreId   string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootEpoch uint64                 `protobuf:"varint,3,opt,name=boot_epoch,json=bootEpoch,proto3" json:"boot_epoch,omitempty"`
+	// Empty: the node belongs to no cluster yet.
+	ClusterId string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The node was started to found a cluster, and has not done so yet.
+	Founding      bool `protobuf:"varint,5,opt,name=founding,proto3" json:"founding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifyResponse) Reset() {
+	*x = IdentifyResponse{}
+	mi := &file_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifyResponse) ProtoMessage() {}
+
+func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
+func (*IdentifyResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *IdentifyResponse) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *IdentifyResponse) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *IdentifyResponse) GetBootEpoch() uint64 {
+	if x != nil {
+		return x.BootEpoch
+	}
+	return 0
+}
+
+func (x *IdentifyResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *IdentifyResponse) GetFounding() bool {
+	if x != nil {
+		return x.Founding
+	}
+	return false
+}
+
+type CheckReachRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	NodeId          int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StoreId         string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	ClusterId       string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	RpcAddress      string                 `protobuf:"bytes,4,opt,name=rpc_address,json=rpcAddress,proto3" json:"rpc_address,omitempty"`
+	MetadataReplica uint64                 `protobuf:"varint,5,opt,name=metadata_replica,json=metadataReplica,proto3" json:"metadata_replica,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CheckReachRequest) Reset() {
+	*x = CheckReachRequest{}
+	mi := &file_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReachRequest) ProtoMessage() {}
+
+func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReachRequest.ProtoReflect.Descriptor instead.
+func (*CheckReachRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CheckReachRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *CheckReachRequest) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *CheckReachRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *CheckReachRequest) GetRpcAddress() string {
+	if x != nil {
+		return x.RpcAddress
+	}
+	return ""
+}
+
+func (x *CheckReachRequest) GetMetadataReplica() uint64 {
+	if x != nil {
+		return x.MetadataReplica
+	}
+	return 0
+}
+
+type CheckReachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that dialled.
+	By int32 `protobuf:"varint,1,opt,name=by,proto3" json:"by,omitempty"`
+	// Why the node is not reached; empty: it is.
+	ErrorMessage  string `protobuf:"bytes,2,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReachResponse) Reset() {
+	*x = CheckReachResponse{}
+	mi := &file_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReachResponse) ProtoMessage() {}
+
+func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReachResponse.ProtoReflect.Descriptor instead.
+func (*CheckReachResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CheckReachResponse) GetBy() int32 {
+	if x != nil {
+		return x.By
+	}
+	return 0
+}
+
+func (x *CheckReachResponse) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
 type PartitionStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -1756,7 +2097,7 @@ type PartitionStatusRequest struct {
 
 func (x *PartitionStatusRequest) Reset() {
 	*x = PartitionStatusRequest{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +2109,7 @@ func (x *PartitionStatusRequest) String() string {
 func (*PartitionStatusRequest) ProtoMessage() {}
 
 func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2122,7 @@ func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusRequest.ProtoReflect.Descriptor instead.
 func (*PartitionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PartitionStatusRequest) GetTopic() string {
@@ -1820,7 +2161,7 @@ type PartitionStatusResponse struct {
 
 func (x *PartitionStatusResponse) Reset() {
 	*x = PartitionStatusResponse{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2173,7 @@ func (x *PartitionStatusResponse) String() string {
 func (*PartitionStatusResponse) ProtoMessage() {}
 
 func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2186,7 @@ func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusResponse.ProtoReflect.Descriptor instead.
 func (*PartitionStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PartitionStatusResponse) GetLeader() int32 {
@@ -1954,7 +2295,7 @@ type PartitionMember struct {
 
 func (x *PartitionMember) Reset() {
 	*x = PartitionMember{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2307,7 @@ func (x *PartitionMember) String() string {
 func (*PartitionMember) ProtoMessage() {}
 
 func (x *PartitionMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2320,7 @@ func (x *PartitionMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMember.ProtoReflect.Descriptor instead.
 func (*PartitionMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PartitionMember) GetNode() int32 {
@@ -2035,7 +2376,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2388,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2401,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TransferLeaderRequest) GetTopic() string {
@@ -2094,7 +2435,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2447,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2460,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeaderResponse) GetLeader() int32 {
@@ -2148,7 +2489,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2501,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2556,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2568,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2805,7 @@ const file_admin_proto_rawDesc = "" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x03 \x01(\x04R\x06commit\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\x05R\x06voters\x12\x1a\n" +
-	"\blearners\x18\x05 \x03(\x05R\blearners\"\xbc\x02\n" +
+	"\blearners\x18\x05 \x03(\x05R\blearners\"\xe7\x02\n" +
 	"\x13RegisterNodeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x05R\x06nodeId\x12\x19\n" +
@@ -2479,7 +2820,8 @@ const file_admin_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\t \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bprotocol\x18\n" +
-	" \x01(\rR\bprotocol\"\xc2\x01\n" +
+	" \x01(\rR\bprotocol\x12)\n" +
+	"\x10metadata_replica\x18\v \x01(\x04R\x0fmetadataReplica\"\xc2\x01\n" +
 	"\x14RegisterNodeResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12)\n" +
@@ -2497,7 +2839,32 @@ const file_admin_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x05R\x04node\x12\x1f\n" +
 	"\vrpc_address\x18\x03 \x01(\tR\n" +
-	"rpcAddress\"L\n" +
+	"rpcAddress\"O\n" +
+	"\x15UnregisterNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"\x18\n" +
+	"\x16UnregisterNodeResponse\"\x11\n" +
+	"\x0fIdentifyRequest\"\xa0\x01\n" +
+	"\x10IdentifyResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x1d\n" +
+	"\n" +
+	"boot_epoch\x18\x03 \x01(\x04R\tbootEpoch\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12\x1a\n" +
+	"\bfounding\x18\x05 \x01(\bR\bfounding\"\xb2\x01\n" +
+	"\x11CheckReachRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x1f\n" +
+	"\vrpc_address\x18\x04 \x01(\tR\n" +
+	"rpcAddress\x12)\n" +
+	"\x10metadata_replica\x18\x05 \x01(\x04R\x0fmetadataReplica\"I\n" +
+	"\x12CheckReachResponse\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\x05R\x02by\x12#\n" +
+	"\rerror_message\x18\x02 \x01(\tR\ferrorMessage\"L\n" +
 	"\x16PartitionStatusRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\x9a\x03\n" +
@@ -2529,7 +2896,7 @@ const file_admin_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\x05R\x02to\"F\n" +
 	"\x16TransferLeaderResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x05R\x05epoch2\xc0\x06\n" +
+	"\x05epoch\x18\x02 \x01(\x05R\x05epoch2\xa7\b\n" +
 	"\x05Admin\x12C\n" +
 	"\bMetadata\x12\x1a.quorumlog.MetadataRequest\x1a\x1b.quorumlog.MetadataResponse\x12L\n" +
 	"\vCreateTopic\x12\x1d.quorumlog.CreateTopicRequest\x1a\x1e.quorumlog.CreateTopicResponse\x12L\n" +
@@ -2538,7 +2905,11 @@ const file_admin_proto_rawDesc = "" +
 	"\vListOffsets\x12\x1d.quorumlog.ListOffsetsRequest\x1a\x1e.quorumlog.ListOffsetsResponse\x12U\n" +
 	"\x0eInitProducerID\x12 .quorumlog.InitProducerIDRequest\x1a!.quorumlog.InitProducerIDResponse\x12R\n" +
 	"\rClusterStatus\x12\x1f.quorumlog.ClusterStatusRequest\x1a .quorumlog.ClusterStatusResponse\x12O\n" +
-	"\fRegisterNode\x12\x1e.quorumlog.RegisterNodeRequest\x1a\x1f.quorumlog.RegisterNodeResponse\x12X\n" +
+	"\fRegisterNode\x12\x1e.quorumlog.RegisterNodeRequest\x1a\x1f.quorumlog.RegisterNodeResponse\x12U\n" +
+	"\x0eUnregisterNode\x12 .quorumlog.UnregisterNodeRequest\x1a!.quorumlog.UnregisterNodeResponse\x12C\n" +
+	"\bIdentify\x12\x1a.quorumlog.IdentifyRequest\x1a\x1b.quorumlog.IdentifyResponse\x12I\n" +
+	"\n" +
+	"CheckReach\x12\x1c.quorumlog.CheckReachRequest\x1a\x1d.quorumlog.CheckReachResponse\x12X\n" +
 	"\x0fPartitionStatus\x12!.quorumlog.PartitionStatusRequest\x1a\".quorumlog.PartitionStatusResponse\x12U\n" +
 	"\x0eTransferLeader\x12 .quorumlog.TransferLeaderRequest\x1a!.quorumlog.TransferLeaderResponseB'Z%github.com/quorumlog/quorumlog/rpc/pbb\x06proto3"
 
@@ -2554,7 +2925,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_admin_proto_goTypes = []any{
 	(*Node)(nil),                          // 0: quorumlog.Node
 	(*MetadataRequest)(nil),               // 1: quorumlog.MetadataRequest
@@ -2580,36 +2951,42 @@ var file_admin_proto_goTypes = []any{
 	(*RegisterNodeResponse)(nil),          // 21: quorumlog.RegisterNodeResponse
 	(*MetadataSeed)(nil),                  // 22: quorumlog.MetadataSeed
 	(*MetadataMember)(nil),                // 23: quorumlog.MetadataMember
-	(*PartitionStatusRequest)(nil),        // 24: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),       // 25: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),               // 26: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),         // 27: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),        // 28: quorumlog.TransferLeaderResponse
-	nil,                                   // 29: quorumlog.Topic.ConfigsEntry
-	nil,                                   // 30: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                   // 31: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                   // 32: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),  // 33: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil), // 34: quorumlog.ListOffsetsResponse.Partition
+	(*UnregisterNodeRequest)(nil),         // 24: quorumlog.UnregisterNodeRequest
+	(*UnregisterNodeResponse)(nil),        // 25: quorumlog.UnregisterNodeResponse
+	(*IdentifyRequest)(nil),               // 26: quorumlog.IdentifyRequest
+	(*IdentifyResponse)(nil),              // 27: quorumlog.IdentifyResponse
+	(*CheckReachRequest)(nil),             // 28: quorumlog.CheckReachRequest
+	(*CheckReachResponse)(nil),            // 29: quorumlog.CheckReachResponse
+	(*PartitionStatusRequest)(nil),        // 30: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),       // 31: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),               // 32: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),         // 33: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),        // 34: quorumlog.TransferLeaderResponse
+	nil,                                   // 35: quorumlog.Topic.ConfigsEntry
+	nil,                                   // 36: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                   // 37: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                   // 38: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),  // 39: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil), // 40: quorumlog.ListOffsetsResponse.Partition
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	29, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	30, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	35, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	36, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	31, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	32, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	33, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	34, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	37, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	38, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	39, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	40, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
 	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
 	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
 	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
 	0,  // 13: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
 	22, // 14: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
 	23, // 15: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
-	26, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
+	32, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
 	1,  // 17: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
 	5,  // 18: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
 	7,  // 19: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
@@ -2618,20 +2995,26 @@ var file_admin_proto_depIdxs = []int32{
 	13, // 22: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
 	15, // 23: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
 	20, // 24: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	24, // 25: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	27, // 26: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	2,  // 27: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 28: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 29: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 30: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 31: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 32: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 33: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	21, // 34: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	25, // 35: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	28, // 36: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
+	24, // 25: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
+	26, // 26: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
+	28, // 27: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
+	30, // 28: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	33, // 29: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	2,  // 30: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 31: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 32: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 33: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 34: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 35: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 36: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	21, // 37: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	25, // 38: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
+	27, // 39: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
+	29, // 40: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
+	31, // 41: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	34, // 42: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	30, // [30:43] is the sub-list for method output_type
+	17, // [17:30] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2648,7 +3031,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

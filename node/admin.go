@@ -110,6 +110,8 @@ var refusalCodes = []struct {
 	{placement.ErrInvalidConfig, rpc.CodeInvalidConfig},
 	{placement.ErrDuplicateNode, rpc.CodeDuplicateBrokerRegistration},
 	{placement.ErrStaleNode, rpc.CodeDuplicateBrokerRegistration},
+	{placement.ErrRemovedNode, rpc.CodeBrokerIDNotRegistered},
+	{placement.ErrNodeInUse, rpc.CodePolicyViolation},
 	{placement.ErrNotFounded, rpc.CodeCoordinatorLoadInProgress},
 	{placement.ErrInvalidRequest, rpc.CodeInvalidRequest},
 }
@@ -131,7 +133,8 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	if c.Group().IsLeader() {
 		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
 	}
-	alive := a.node.candidates(a.node.alive)
+	reached := a.node.reachable(ctx)
+	alive := a.node.candidates(reached)
 	command := placement.CreateTopic{
 		Name: r.GetName(), ID: id.NewTopic(), Partitions: int(r.GetPartitions()), ReplicationFactor: int(r.GetReplicationFactor()),
 		Configs: r.GetConfigs(), Nodes: alive,
@@ -143,7 +146,8 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 		command.ReplicationFactor = min(3, len(c.View().Nodes()), max(1, len(alive)))
 	}
 	// What is put on a node whose disk takes no records has a replica less from the beginning, which is better than no topic.
-	if well := a.node.candidates(a.node.takesLeaderships); len(well) >= command.ReplicationFactor {
+	well := a.node.candidates(func(node id.Node) bool { return reached(node) && a.node.takesLeaderships(node) })
+	if len(well) >= command.ReplicationFactor {
 		command.Nodes = well
 	}
 	if r.GetValidateOnly() {
@@ -248,9 +252,16 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 			"node %d belongs to cluster %s, this is cluster %s: check --join and --cluster-name, or start the node with an empty data directory",
 			r.GetNodeId(), r.GetClusterId(), n.identity.ClusterID)
 	}
+	if err := checkDialable(r.GetRpcAddress()); err != nil {
+		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d advertises an address that is none: %v", r.GetNodeId(), err)
+	}
+	if err := a.checkNewcomer(ctx, r); err != nil {
+		return nil, err
+	}
 	result, err := n.controller.Propose(ctx, placement.RegisterNode{
 		Node: id.Node(r.GetNodeId()), StoreID: r.GetStoreId(), BootEpoch: r.GetBootEpoch(), RPCAddress: r.GetRpcAddress(),
 		GossipAddress: r.GetGossipAddress(), Rack: r.GetRack(), Version: r.GetVersion(), Level: placement.SupportedLevel,
+		MetadataReplica: id.Replica(r.GetMetadataReplica()),
 	})
 	if err != nil {
 		return nil, err
@@ -268,6 +279,18 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 		response.Members = append(response.Members, &pb.MetadataMember{Replica: uint64(m.Replica), Node: int32(m.Node), RpcAddress: view.Node(m.Node).RPCAddress})
 	}
 	return response, nil
+}
+
+// checkNewcomer refuses a place to a new node that is not reached. It is no member yet, so it loses nothing by asking again.
+func (a *admin) checkNewcomer(ctx context.Context, r *pb.RegisterNodeRequest) error {
+	c, node := a.node.controller, id.Node(r.GetNodeId())
+	if !c.Group().IsLeader() || c.View().Node(node) != nil || node == a.node.options.NodeID || c.View().Removed(id.Replica(r.GetMetadataReplica())) {
+		return nil
+	}
+	if err := a.node.dialBack(ctx, node, r.GetStoreId(), r.GetRpcAddress()); err != nil {
+		return rpc.Errorf(rpc.CodePolicyViolation, "%v", err)
+	}
+	return nil
 }
 
 // InitProducerID hands out a producer id that nobody else gets.

@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -154,8 +156,8 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
 		RefusedReplicas: int32(n.replicas.refusedCount()),
 	}
-	if err := n.conditionError(); err != nil {
-		status.ErrorMessage = err.Error()
+	if err := errors.Join(n.conditionError(), n.unreachedError()); err != nil {
+		status.ErrorMessage = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	for _, p := range n.replicas.all() {
 		status.Replicas++

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -55,6 +57,7 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{binary: binary, dir: dir, args: args}
+	name := "bench-" + filepath.Base(dir)
 	for i := range n {
 		number := strconv.Itoa(i + 1)
 		p := &Process{
@@ -63,21 +66,25 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 		}
 		p.args = append([]string{
 			"node", "--node-id", number, "--data-dir", p.Dir, "--rpc-address", p.RPC, "--gossip-address", p.Gossip,
-			"--cluster-name", "bench-" + filepath.Base(dir),
+			"--cluster-name", name,
 		}, args...)
 		for j, a := range p.args {
 			p.args[j] = strings.ReplaceAll(a, "{node}", number)
 		}
-		if i == 0 {
-			p.args = append(p.args, "--bootstrap")
-		}
 		c.nodes = append(c.nodes, p)
 	}
+	if n == 1 {
+		if err := c.nodes[0].format(ctx, name); err != nil {
+			return nil, err
+		}
+	} else {
+		c.nodes[0].args = append(c.nodes[0].args, "--bootstrap")
+	}
 	for i, p := range c.nodes {
-		if i > 0 {
-			p.args = append(p.args, "--join", c.nodes[0].Gossip)
-		} else if n > 1 {
-			p.args = append(p.args, "--join", c.nodes[1].Gossip) // used after a restart
+		for j, other := range c.nodes {
+			if j != i {
+				p.args = append(p.args, "--join", other.Gossip)
+			}
 		}
 	}
 	var starting sync.WaitGroup
@@ -90,6 +97,19 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// format founds a cluster of this node alone, unless the directory has been used.
+func (p *Process) format(ctx context.Context, cluster string) error {
+	if _, err := os.Stat(p.Dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	command := exec.CommandContext(ctx, p.binary, "format", "--node-id", strconv.Itoa(int(p.ID)), "--data-dir", p.Dir, "--cluster-name", cluster)
+	said, err := command.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cannot found a cluster in %s: %w: %s", p.Dir, err, said)
+	}
+	return nil
 }
 
 // FreeAddresses returns loopback addresses whose ports nobody uses, TCP or UDP, at the moment.

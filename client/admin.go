@@ -279,6 +279,18 @@ func (a *Admin) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 	return statusFromWire(resp), nil
 }
 
+// UnregisterNode takes a dead node that holds no replicas out of the cluster.
+func (a *Admin) UnregisterNode(ctx context.Context, node id.Node) error {
+	req := &pb.UnregisterNodeRequest{NodeId: int32(node), TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
+	return a.call(ctx, fmt.Sprintf("remove node %d", node), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
+		_, err := c.UnregisterNode(ctx, req)
+		if past.maybeDone && rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered {
+			return nil // by an earlier attempt of this call, whose answer got lost
+		}
+		return err
+	})
+}
+
 // PartitionStatus returns what the leader of a partition knows.
 func (a *Admin) PartitionStatus(ctx context.Context, tp id.TopicPartition) (PartitionStatus, error) {
 	var resp *pb.PartitionStatusResponse

@@ -110,6 +110,8 @@ var refusalCodes = []struct {
 	{placement.ErrInvalidConfig, rpc.CodeInvalidConfig},
 	{placement.ErrDuplicateNode, rpc.CodeDuplicateBrokerRegistration},
 	{placement.ErrStaleNode, rpc.CodeDuplicateBrokerRegistration},
+	{placement.ErrRemovedNode, rpc.CodeBrokerIDNotRegistered},
+	{placement.ErrNodeInUse, rpc.CodePolicyViolation},
 	{placement.ErrNotFounded, rpc.CodeCoordinatorLoadInProgress},
 	{placement.ErrFeatureLevel, rpc.CodeUnsupportedVersion},
 	{placement.ErrInvalidRequest, rpc.CodeInvalidRequest},
@@ -132,6 +134,7 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	if c.Group().IsLeader() {
 		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
 	}
+	reached := a.node.reachable(ctx)
 	spec := placement.TopicSpec{
 		Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: max(0, int(r.GetReplicationFactor())), Configs: r.GetConfigs(),
 	}
@@ -140,10 +143,10 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	}
 	plan := func(v *placement.View) (placement.Command, error) {
 		// What is put on a node whose disk takes no records has a replica less from the beginning, which is better than no topic.
-		spec.Nodes = v.Candidates(a.node.takesLeaderships)
+		spec.Nodes = v.Candidates(func(node id.Node) bool { return reached(node) && a.node.takesLeaderships(node) })
 		command, err := v.PlanTopic(spec, id.NewTopic())
 		if errors.Is(err, placement.ErrInvalidReplicationFactor) {
-			spec.Nodes = v.Candidates(a.node.alive)
+			spec.Nodes = v.Candidates(reached)
 			command, err = v.PlanTopic(spec, id.NewTopic())
 		}
 		return command, err
@@ -249,10 +252,17 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 			"node %d belongs to cluster %s, this is cluster %s: check --join and --cluster-name, or start the node with an empty data directory",
 			r.GetNodeId(), r.GetClusterId(), n.identity.ClusterID)
 	}
+	if err := checkDialable(r.GetRpcAddress()); err != nil {
+		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d advertises an address that is none: %v", r.GetNodeId(), err)
+	}
+	if err := a.checkNewcomer(ctx, r); err != nil {
+		return nil, err
+	}
 	result, err := n.controller.Propose(ctx, placement.RegisterNode{
 		Node: id.Node(r.GetNodeId()), StoreID: r.GetStoreId(), BootEpoch: r.GetBootEpoch(), RPCAddress: r.GetRpcAddress(),
 		GossipAddress: r.GetGossipAddress(), Rack: r.GetRack(), Version: r.GetVersion(),
 		MinLevel: placement.FeatureLevel(r.GetMinFeatureLevel()), MaxLevel: placement.FeatureLevel(r.GetMaxFeatureLevel()),
+		MetadataReplica: id.Replica(r.GetMetadataReplica()),
 	})
 	if err != nil {
 		return nil, err
@@ -270,6 +280,18 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 		response.Members = append(response.Members, &pb.MetadataMember{Replica: uint64(m.Replica), Node: int32(m.Node), RpcAddress: view.Node(m.Node).RPCAddress})
 	}
 	return response, nil
+}
+
+// checkNewcomer refuses a place to a new node that is not reached. It is no member yet, so it loses nothing by asking again.
+func (a *admin) checkNewcomer(ctx context.Context, r *pb.RegisterNodeRequest) error {
+	c, node := a.node.controller, id.Node(r.GetNodeId())
+	if !c.Group().IsLeader() || c.View().Node(node) != nil || node == a.node.options.NodeID || c.View().Removed(id.Replica(r.GetMetadataReplica())) {
+		return nil
+	}
+	if err := a.node.dialBack(ctx, node, r.GetStoreId(), r.GetRpcAddress()); err != nil {
+		return rpc.Errorf(rpc.CodePolicyViolation, "%v", err)
+	}
+	return nil
 }
 
 // InitProducerID hands out a producer id that nobody else gets.

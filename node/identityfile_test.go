@@ -251,8 +251,11 @@ func TestUnusableDirectory(t *testing.T) {
 		{syscall.EACCES, "chown"},
 	} {
 		sim := disksim.New(disksim.Options{})
-		o := Options{NodeID: 1, DataDir: "/data", Founding: Bootstrap, RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0", Logger: quiet}
+		o := Options{NodeID: 1, DataDir: "/data", RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0", Logger: quiet}
 		ctx := simulated.WithDisk(context.Background(), simulated.Disk{Files: sim, Pebble: sim.Pebble()})
+		if _, err := Format(ctx, o); err != nil {
+			t.Fatal(err)
+		}
 		n, err := Start(ctx, o)
 		if err != nil {
 			t.Fatal(err)

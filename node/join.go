@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,12 +33,16 @@ func (n *Node) openGossip(ctx context.Context) error {
 	if n.options.Timing.Gossip == GossipTest {
 		profile = membership.Test
 	}
-	bind, err := gossipBind(ctx, n.options.GossipAddress)
+	bind, err := n.gossipBind(ctx)
+	if err != nil {
+		return err
+	}
+	advertised, err := n.advertisedGossip(ctx, bind)
 	if err != nil {
 		return err
 	}
 	options := membership.Options{
-		Cluster: n.options.ClusterName, BindAddress: bind, AdvertiseAddress: n.advertisedGossip(bind), Seeds: n.options.Join, Known: n.knownGossip,
+		Cluster: n.options.ClusterName, BindAddress: bind, AdvertiseAddress: advertised, Seeds: n.options.Join, Known: n.knownGossip,
 		Self: membership.Self{
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
@@ -61,56 +65,49 @@ func (n *Node) openGossip(ctx context.Context) error {
 }
 
 // gossipBind makes the address to bind one with an IP: gossip goes to the port of exactly one.
-func gossipBind(ctx context.Context, address string) (string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", fmt.Errorf("gossip address %q is not host:port: %w", address, err)
+func (n *Node) gossipBind(ctx context.Context) (string, error) {
+	address, err := n.resolved(ctx, "--gossip-address", n.options.GossipAddress)
+	if err == nil && strings.HasPrefix(address, ":") {
+		address = "0.0.0.0" + address
 	}
-	if host == "" {
-		host = "0.0.0.0"
-	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return "", fmt.Errorf("cannot resolve the gossip address %s: %w", address, err)
-	}
-	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
-	if err != nil {
-		return "", fmt.Errorf("gossip address %s: %w", address, err)
-	}
-	return netip.AddrPortFrom(ips[0].Unmap(), uint16(number)).String(), nil
+	return address, err
 }
 
 // advertisedGossip is the host under which others find gossip when it listens on all addresses: the one under which they find rpc.
-func (n *Node) advertisedGossip(bind string) string {
+func (n *Node) advertisedGossip(ctx context.Context, bind string) (string, error) {
 	at, err := netip.ParseAddrPort(bind)
 	if err != nil || !at.Addr().IsUnspecified() {
-		return ""
+		return "", nil
 	}
-	host, _, err := net.SplitHostPort(n.advertised())
+	host, _, err := splitAddress(n.advertised())
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return host
+	ip, err := n.awaitName(ctx, "--advertised-address", host)
+	return ip.String(), err
 }
 
 // joinCluster gives the data directory a cluster if it has none: by founding one, or by asking a member for a place.
 func (n *Node) joinCluster(ctx context.Context) error {
-	switch {
-	case n.identity.ClusterID != "":
+	if n.identity.ClusterID != "" {
 		return n.lookAround(ctx)
-	case n.options.Founding == Bootstrap:
-		if err := n.lookForCluster(ctx); err != nil {
-			return err
-		}
-		n.identity.ClusterID, n.identity.Founder = newClusterID(), true
-		n.logger.Info("founding a cluster", "cluster", n.identity.ClusterID)
-	case len(n.options.Join) == 0:
-		return fmt.Errorf("data directory %s belongs to no cluster: start the first node of a new cluster with --bootstrap, others with --join HOST:GOSSIPPORT of any node",
-			n.options.DataDir)
-	default:
-		if err := n.askForPlace(ctx); err != nil {
-			return err
-		}
+	}
+	if n.options.Founding != Bootstrap && len(n.options.Join) == 0 {
+		return fmt.Errorf("data directory %s belongs to no cluster: start this node with --join HOST:GOSSIPPORT of nodes of the cluster; "+
+			"the first nodes of a new cluster with --bootstrap and --join, or the first one after quorumlog format", n.options.DataDir)
+	}
+	leave, err := n.openLobby()
+	if err != nil {
+		return err
+	}
+	if n.options.Founding == Bootstrap {
+		err = n.foundOrJoin(ctx)
+	} else {
+		err = n.askForPlace(ctx)
+	}
+	// From here on nobody is told any more that this node belongs to no cluster.
+	if err := errors.Join(err, leave()); err != nil {
+		return err
 	}
 	n.identity.Cluster = n.options.ClusterName
 	if err := n.identity.store(n.files, n.options.DataDir); err != nil {
@@ -125,13 +122,8 @@ const metadataReplicaKey = "node/metadata-replica"
 
 // askForPlace registers with the cluster through any member that gossip knows, until one answers.
 func (n *Node) askForPlace(ctx context.Context) error {
-	said := ""
-	say := func(format string, args ...any) {
-		if s := fmt.Sprintf(format, args...); s != said {
-			said = s
-			n.logger.Info(s)
-		}
-	}
+	said := seldom{logger: n.logger}
+	say := func(format string, args ...any) { said.info(fmt.Sprintf(format, args...)) }
 	tick := time.NewTicker(joinInterval)
 	defer tick.Stop()
 	for {
@@ -175,10 +167,14 @@ func (n *Node) register(ctx context.Context, address string) (*pb.RegisterNodeRe
 }
 
 func (n *Node) registration() *pb.RegisterNodeRequest {
+	replica := id.NoReplica
+	if running := n.running.Load(); running != nil {
+		replica = running.Group().Replica()
+	}
 	return &pb.RegisterNodeRequest{
 		ClusterName: n.options.ClusterName, NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, BootEpoch: n.identity.Boot,
 		RpcAddress: n.advertised(), GossipAddress: n.membership.Address(), Rack: n.options.Rack, Version: Version,
-		ClusterId: n.identity.ClusterID, Protocol: uint32(rpc.Protocol),
+		ClusterId: n.identity.ClusterID, Protocol: uint32(rpc.Protocol), MetadataReplica: uint64(replica),
 		MinFeatureLevel: int32(placement.OldestLevel), MaxFeatureLevel: int32(placement.SupportedLevel),
 	}
 }
@@ -231,24 +227,31 @@ func (n *Node) metadataLog(ctx context.Context) (*wal.Log, error) {
 }
 
 // keepRegistered tells the cluster this start's addresses, and then moves the node to ready: once it has applied its own
-// registration it knows what it should hold.
+// registration it knows what it should hold. From the registration on it looks whether the others reach the node.
 func (n *Node) keepRegistered(ctx context.Context) {
+	said := seldom{logger: n.logger}
 	for {
 		err := n.registerSelf(ctx)
 		if err == nil {
 			break
 		}
-		if errors.Is(err, placement.ErrDuplicateNode) || rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration || isOldRelease(err) {
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, placement.ErrDuplicateNode) || rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration || isRemoved(err) || isOldRelease(err) {
 			n.fail(err)
 			return
 		}
-		n.logger.Debug("registration is tried again", "reason", err)
+		said.info("not registered yet; it is tried again", "reason", err)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(registerRetry):
 		}
 	}
+	var reaching sync.WaitGroup
+	defer reaching.Wait()
+	reaching.Go(func() { n.keepReached(ctx) }) // not after the rest: the metadata may come only once the node is reached
 	current := func(v *placement.View) bool {
 		self := v.Node(n.options.NodeID)
 		if self == nil || self.BootEpoch < n.identity.Boot {
@@ -274,9 +277,11 @@ func (n *Node) keepRegistered(ctx context.Context) {
 }
 
 func (n *Node) registerSelf(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
-	defer cancel()
-	_, err := (&admin{node: n}).RegisterNode(ctx, n.registration())
+	_, err := askAnyController(ctx, n, func(ctx context.Context) (*pb.RegisterNodeResponse, error) {
+		return (&admin{node: n}).RegisterNode(ctx, n.registration())
+	}, func(ctx context.Context, member pb.DRPCAdminClient) (*pb.RegisterNodeResponse, error) {
+		return member.RegisterNode(ctx, n.registration())
+	})
 	return err
 }
 

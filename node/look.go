@@ -11,10 +11,9 @@ import (
 )
 
 const (
-	// foundingLook and restartLook bound how long a start waits for the first answer of gossip. Addresses where nobody listens answer
-	// at once; a host that is down does not.
-	foundingLook = 3 * time.Second
-	restartLook  = time.Second
+	// restartLook bounds how long a restart waits for the first answer of gossip. Addresses where nobody listens answer at once; a host
+	// that is down does not.
+	restartLook = time.Second
 	// ownPatience is how long a node that finds only nodes of another cluster waits for one of its own.
 	ownPatience = 5 * time.Second
 	// probeTimeout bounds the question whether an earlier start of this node is still there.
@@ -30,19 +29,6 @@ func (n *Node) firstLook(ctx context.Context, limit time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-}
-
-// lookForCluster refuses to found a second cluster where one is: the start script of a founder whose disk was lost still says
-// --bootstrap.
-func (n *Node) lookForCluster(ctx context.Context) error {
-	n.firstLook(ctx, foundingLook)
-	for _, m := range n.membership.Members() {
-		if m.ClusterID != "" {
-			return fmt.Errorf("cluster %q exists already (id %s; node %d at %s is part of it): start this node without --bootstrap, and with an unused node id if it has lost its disk",
-				n.options.ClusterName, m.ClusterID, m.Node, m.RPCAddress)
-		}
-	}
-	return n.membership.Foreign()
 }
 
 // lookAround is what a node of a cluster does before it acts as the replicas it holds: it makes sure that it is where it belongs, and

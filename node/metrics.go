@@ -14,9 +14,8 @@ import (
 // namespace is the prefix of every metric.
 const namespace = "quorumlog"
 
-// metrics returns what /metrics shows. The parts count for themselves, in plain structs; they are read when somebody asks.
-func (n *Node) metrics() prometheus.Gatherer {
-	registry := prometheus.NewRegistry()
+// registerMetrics says what /metrics shows. The parts count for themselves, in plain structs; they are read when somebody asks.
+func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	register(registry, storeSamples, n.store.Metrics)
 	register(registry, raftSamples, n.host.Metrics)
@@ -33,6 +32,8 @@ func (n *Node) metrics() prometheus.Gatherer {
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
 	gauge("ready", "1 when the node holds what the metadata wants it to hold.", func() float64 { return boolean(n.readiness() == nil) })
+	gauge("unreached", "1 while the controller does not reach the node under the address that it advertises: it gets no replicas.",
+		func() float64 { return boolean(n.unreachedError() != nil) })
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
 	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.all())) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {
@@ -44,7 +45,6 @@ func (n *Node) metrics() prometheus.Gatherer {
 		}
 		return float64(led)
 	})
-	return registry
 }
 
 // sample is one number of a part, and where in the part's Metrics it is.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
@@ -45,9 +46,12 @@ type Node struct {
 	replicas   *replicas
 	controller *controller.Controller
 	server     *rpc.Server
-	console    *console.Server // nil without a metrics address
+	console    *console.Server      // nil without a metrics address
+	registry   *prometheus.Registry // what it shows
 	leaders    leaderCache
 	word       word
+	reach      reach
+	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	answers    answers
 	registrar  background
 	balancer   background
@@ -118,11 +122,10 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares}
-	n.condemned.wake = make(chan struct{}, 1)
-	n.word.began = time.Now()
+	n := newNode(o, shares)
+	// Every port is bound before the cluster hears of the node: what fails afterwards may leave a member behind that is never there.
 	for _, open := range []func(context.Context) error{
-		n.openDirectory, n.openStore, n.openListener, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
+		n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			n.closeParts(context.WithoutCancel(ctx))
@@ -130,6 +133,13 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		}
 	}
 	return n, nil
+}
+
+func newNode(o Options, shares fileShares) *Node {
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares, reach: newReach()}
+	n.condemned.wake = make(chan struct{}, 1)
+	n.word.began = time.Now()
+	return n
 }
 
 // opened notes a part to be closed.
@@ -256,7 +266,11 @@ func logRefusal(logger *slog.Logger, r wal.Refusal) {
 }
 
 func (n *Node) openListener(ctx context.Context) error {
-	listener, err := rpc.Listen(ctx, n.options.RPCAddress)
+	address, err := n.resolved(ctx, "--rpc-address", n.options.RPCAddress)
+	if err != nil {
+		return err
+	}
+	listener, err := rpc.Listen(ctx, address)
 	if err != nil {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
@@ -346,8 +360,8 @@ func (n *Node) openServer(in *inbound) error {
 	return nil
 }
 
-// openServices starts what is not needed to serve: registration, balancing, the console.
-func (n *Node) openServices(ctx context.Context) error {
+// openServices starts what is not needed to serve: registration, balancing, metrics.
+func (n *Node) openServices(context.Context) error {
 	n.registrar.start(n.keepRegistered)
 	n.opened("registrar", n.registrar.close)
 	n.balancer.start(n.balanceLeaders)
@@ -360,17 +374,33 @@ func (n *Node) openServices(ctx context.Context) error {
 	n.opened("expiry of producers", n.expiry.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
+	if n.console != nil {
+		n.registerMetrics(n.registry)
+		n.opened("console", n.console.Close) // before the parts that it shows
+	}
+	return nil
+}
+
+// openConsole serves the metrics port from the beginning: a node that waits for its cluster is alive, and not ready. There are metrics once
+// there is something to count.
+func (n *Node) openConsole(ctx context.Context) error {
 	if n.options.MetricsAddress == "" {
 		return nil
 	}
-	server, err := console.Serve(ctx, n.options.MetricsAddress, console.Options{
-		Ready: n.readiness, Gatherer: n.metrics(), Logger: n.logger, MaxConnections: n.shares.console,
+	address, err := n.resolved(ctx, "--metrics", n.options.MetricsAddress)
+	if err != nil {
+		return err
+	}
+	n.registry = prometheus.NewRegistry()
+	server, err := console.Serve(ctx, address, console.Options{
+		Ready: n.readiness, Logger: n.logger, MaxConnections: n.shares.console,
+		Gatherer: n.registry,
 	})
 	if err != nil {
 		return listenError("metrics", "--metrics", n.options.MetricsAddress, err)
 	}
 	n.console = server
-	n.opened("console", server.Close)
+	n.opened("metrics port", server.Close)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"time"
 	"unicode"
@@ -20,8 +19,8 @@ type Founding int
 const (
 	// JoinCluster waits for a cluster to be found through the addresses of Options.Join.
 	JoinCluster Founding = iota
-	// Bootstrap founds a new cluster with this node as its first member. It is ignored once the data directory belongs to a
-	// cluster, so that a start script may always pass it.
+	// Bootstrap founds a new cluster, once every node of Options.Join has said that it belongs to none; see found.go. It is ignored once
+	// the data directory belongs to a cluster, so that a start script may always pass it. Format founds with one node alone.
 	Bootstrap
 )
 
@@ -41,7 +40,7 @@ type Options struct {
 	GossipAddress string
 	// MetricsAddress is the host:port of /metrics, /healthz and /readyz. Empty: not served.
 	MetricsAddress string
-	// Join are gossip addresses of nodes of the cluster. Any one that is alive suffices.
+	// Join are gossip addresses of nodes of the cluster. Any one that is alive suffices, but to found one: see Founding.
 	Join []string
 	// Rack is where the node stands; placement spreads replicas over racks.
 	Rack string
@@ -154,35 +153,35 @@ func (o Options) Validate() error {
 	case o.Storage.Fsync != wal.FsyncAll && o.Storage.Fsync != wal.FsyncNone:
 		return fmt.Errorf("fsync class %v: there are %v and %v (--unsafe-no-fsync)", o.Storage.Fsync, wal.FsyncAll, wal.FsyncNone)
 	}
-	addresses := map[string]string{"rpc": o.RPCAddress, "gossip": o.GossipAddress}
-	if o.MetricsAddress != "" {
-		addresses["metrics"] = o.MetricsAddress
-	}
-	if o.AdvertisedAddress != "" {
-		addresses["advertised"] = o.AdvertisedAddress
-	}
-	for what, a := range addresses {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return fmt.Errorf("%s address %q is not host:port: %w", what, a, err)
+	for _, listen := range []struct{ flag, address string }{
+		{"--rpc-address", o.RPCAddress}, {"--gossip-address", o.GossipAddress}, {"--metrics", o.MetricsAddress},
+	} {
+		if _, _, err := splitAddress(listen.address); err != nil && (listen.address != "" || listen.flag != "--metrics") {
+			return fmt.Errorf("%s %w", listen.flag, err)
 		}
 	}
 	for _, a := range o.Join {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return fmt.Errorf("join address %q is not host:port: %w", a, err)
+		if err := checkDialable(a); err != nil {
+			return fmt.Errorf("--join %w", err)
 		}
 	}
 	return o.validateAdvertised()
 }
 
-// validateAdvertised refuses to hand out an address that no other host can dial: the wildcard of a bind address.
+// validateAdvertised refuses to hand out an address that no other host can dial: a wildcard, or port 0.
 func (o Options) validateAdvertised() error {
-	a, from := o.AdvertisedAddress, "--advertised-address"
-	if a == "" {
-		a, from = o.RPCAddress, "--rpc-address"
+	if o.AdvertisedAddress != "" {
+		if err := checkDialable(o.AdvertisedAddress); err != nil {
+			return fmt.Errorf("--advertised-address %w", err)
+		}
+		return nil
 	}
-	host, _, _ := net.SplitHostPort(a)
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		return fmt.Errorf("%s %q cannot be dialled by other hosts: pass --advertised-address HOST:PORT with a name or address that they reach", from, a)
+	host, _, err := splitAddress(o.RPCAddress) // the kernel picks a port for 0
+	if err == nil {
+		err = checkHost(o.RPCAddress, host)
+	}
+	if err != nil {
+		return fmt.Errorf("--rpc-address %w: pass --advertised-address HOST:PORT", err)
 	}
 	return nil
 }

@@ -48,8 +48,10 @@ func (n *Node) trouble() string {
 		}
 	}
 	var list []string
-	if err := n.conditionError(); err != nil {
-		list = append(list, err.Error())
+	for _, err := range []error{n.conditionError(), n.unreachedError()} {
+		if err != nil {
+			list = append(list, err.Error())
+		}
 	}
 	if halted > 0 {
 		list = append(list, fmt.Sprintf("%d of its replicas halted: they follow and vote, and apply nothing further: %v", halted, why))

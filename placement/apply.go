@@ -61,6 +61,9 @@ func (v *View) checkRegister(c RegisterNode) error {
 				"use an empty data directory for a new node", quote(c.StoreID), n.ID, c.Node)
 		}
 	}
+	if err := v.checkRemoved(c); err != nil {
+		return err
+	}
 	old := v.Node(c.Node)
 	if old == nil {
 		return nil

@@ -33,6 +33,9 @@ type RegisterNode struct {
 	// MinLevel and MaxLevel are the range of feature levels that the node's release can be part of.
 	MinLevel FeatureLevel `json:"min_level"`
 	MaxLevel FeatureLevel `json:"max_level"`
+	// MetadataReplica is the replica that the node was given at an earlier registration, NoReplica if there was none. If it is gone, the
+	// node was unregistered since: it must not get another replica under the log of that one.
+	MetadataReplica id.Replica `json:"metadata_replica,omitempty"`
 }
 
 // Registered is the result of RegisterNode.

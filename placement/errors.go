@@ -20,6 +20,7 @@ var (
 	ErrDuplicateNode            = errors.New("node id is taken")
 	ErrStaleNode                = errors.New("a newer start of this node is registered")
 	ErrUnknownNode              = errors.New("unknown node")
+	ErrRemovedNode              = errors.New("node was removed from the cluster")
 	ErrNodeInUse                = errors.New("node still holds replicas")
 	ErrFounded                  = errors.New("cluster is already founded")
 	ErrNotFounded               = errors.New("cluster is not founded")

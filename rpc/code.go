@@ -52,6 +52,7 @@ const (
 	CodeThrottlingQuotaExceeded     Code = 89
 	CodeUnknownTopicID              Code = 100
 	CodeDuplicateBrokerRegistration Code = 101
+	CodeBrokerIDNotRegistered       Code = 102
 	CodeInconsistentClusterID       Code = 104
 )
 
@@ -104,6 +105,7 @@ var codes = map[Code]struct {
 	CodeThrottlingQuotaExceeded:     {"THROTTLING_QUOTA_EXCEEDED", true},
 	CodeUnknownTopicID:              {"UNKNOWN_TOPIC_ID", true},
 	CodeDuplicateBrokerRegistration: {"DUPLICATE_BROKER_REGISTRATION", false},
+	CodeBrokerIDNotRegistered:       {"BROKER_ID_NOT_REGISTERED", false},
 	CodeInconsistentClusterID:       {"INCONSISTENT_CLUSTER_ID", false},
 }
 

@@ -333,7 +333,7 @@ func TestRefusedStarts(t *testing.T) {
 	dir := t.TempDir()
 	cluster := "test-" + filepath.Base(dir)
 	elsewhere := func(name string) string { return filepath.Join(dir, name) }
-	first := launch(t, nodeArgs(dir, 1, "--bootstrap")...)
+	first := launch(t, founderArgs(t, dir, 1)...)
 	port, _, _ := first.ports()
 	makeTopic(t, newClient(t, port), client.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1})
 	first.terminate()
@@ -404,7 +404,7 @@ func TestRefusedStarts(t *testing.T) {
 		{"rpc port in use", nodeArgs(dir, 2, "--join", gossip, "--rpc-address", port), []string{port, "in use", "--rpc-address"}},
 		{"gossip port in use", nodeArgs(dir, 3, "--join", gossip, "--gossip-address", busy.Addr().String()), []string{busy.Addr().String(), "in use", "--gossip-address"}},
 		{"gossip port in use for UDP", nodeArgs(dir, 4, "--join", gossip, "--gossip-address", busyUDP.LocalAddr().String()), []string{busyUDP.LocalAddr().String(), "in use", "--gossip-address"}},
-		{"metrics port in use", nodeArgs(dir, 5, "--bootstrap", "--cluster-name", "m", "--metrics", metrics), []string{metrics, "in use", "--metrics"}},
+		{"metrics port in use", nodeArgs(dir, 5, "--join", gossip, "--metrics", metrics), []string{metrics, "in use", "--metrics"}},
 		{"data directory in use", nodeArgs(dir, 1, "--join", gossip), []string{elsewhere("node-1"), "in use by process " + strconv.Itoa(first.command.Process.Pid), "--data-dir"}},
 		{"cloned node id", nodeArgs(dir, 1, "--data-dir", elsewhere("clone"), "--join", gossip), []string{"node id 1", "node id", "store"}},
 		{"copied data directory", nodeArgs(dir, 1, "--data-dir", copied, "--join", gossip), []string{"quorumlog: node id 1 is in use twice", "copy", port}},
@@ -419,7 +419,14 @@ func TestRefusedStarts(t *testing.T) {
 		{"cluster of another id", nodeArgs(dir, 8, "--data-dir", whole("id", func(s string) string {
 			return replace("node.id=1", "node.id=8")(replace(clusterID, "AAAAAAAAAAAAAAAAAAAAAA")(s))
 		}), "--join", gossip), []string{clusterID, "AAAAAAAAAAAAAAAAAAAAAA", "--join", "empty data directory"}},
-		{"second foundation", nodeArgs(dir, 9, "--bootstrap", "--join", gossip), []string{"exists already", clusterID, port, "--bootstrap"}},
+		{"foundation over a lost disk", nodeArgs(dir, 1, "--data-dir", elsewhere("wiped"), "--bootstrap", "--join", gossip), []string{"node id 1", "store"}},
+		{"foundation without others", nodeArgs(dir, 9, "--bootstrap"), []string{"--bootstrap", "--join", "quorumlog format --node-id 9"}},
+		{"second format", append([]string{"format"}, nodeArgs(dir, 1, "--data-dir", copied)[1:]...), []string{"belongs to a cluster already", clusterID}},
+		{"advertised port 0", nodeArgs(dir, 20, "--join", gossip, "--advertised-address", "127.0.0.1:0"), []string{"--advertised-address", "127.0.0.1:0"}},
+		{"advertised port that is none", nodeArgs(dir, 21, "--join", gossip, "--advertised-address", "127.0.0.1:99999"), []string{"--advertised-address", "99999"}},
+		{"advertised text", nodeArgs(dir, 22, "--join", gossip, "--advertised-address", "abc"), []string{"--advertised-address", "host:port"}},
+		{"advertised wildcard", nodeArgs(dir, 23, "--join", gossip, "--advertised-address", "[::]:9192"), []string{"--advertised-address", "[::]:9192"}},
+		{"join without host", nodeArgs(dir, 24, "--join", ":7946"), []string{"--join", ":7946"}},
 		{"no cluster", nodeArgs(dir, 10), []string{"--bootstrap", "--join"}},
 		{"no node id", []string{"node", "--data-dir", elsewhere("none"), "--bootstrap"}, []string{"--node-id"}},
 		{"no data directory", []string{"node", "--node-id", "1", "--bootstrap"}, []string{"--data-dir"}},
@@ -489,6 +496,10 @@ func TestConfigFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("# a node\n"+text.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	format := launch(t, "format", "--config", path) // the nodes of --join are not there to be asked
+	if code := format.code(); code != 0 || len(format.out.lines("node 4 founds cluster from-a-file")) != 1 {
+		t.Fatalf("format exits with %d and says %q, %q", code, format.out.String(), format.errout.String())
+	}
 	d := launch(t, "node", "--config", path, "--advertised-address", "127.0.0.1:9193")
 	port, _, metrics := d.ports()
 	if line := d.out.lines("serves")[0]; !strings.Contains(line, "node 4 ") || !strings.Contains(line, "advertised 127.0.0.1:9193") || metrics == "" {
@@ -531,7 +542,7 @@ func TestReserve(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
 	dir := t.TempDir()
-	args := nodeArgs(dir, 1, "--bootstrap")
+	args := founderArgs(t, dir, 1)
 	d := launch(t, args...)
 	port, _, _ := d.ports()
 	c := newClient(t, port)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -54,17 +55,28 @@ func runDev(ctx context.Context, count int, dataDir, logLevel string, firstPort 
 	}
 	const gossipShift = 1000
 	gossip := func(i int) string { return "127.0.0.1:" + strconv.Itoa(firstPort+gossipShift+i) }
+	all := make([]node.Options, count)
+	for i := range all {
+		all[i] = node.Options{
+			NodeID: id.Node(i + 1), DataDir: filepath.Join(dataDir, "node-"+strconv.Itoa(i+1)), ClusterName: "dev",
+			RPCAddress: "127.0.0.1:" + strconv.Itoa(firstPort+i), GossipAddress: gossip(i), Logger: logger,
+		}
+		for j := range count {
+			if j != i {
+				all[i].Join = append(all[i].Join, gossip(j))
+			}
+		}
+	}
+	all[0].Founding = node.Bootstrap
+	if left, err := os.ReadDir(dataDir); count == 1 && len(left) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		if _, err := node.Format(ctx, all[0]); err != nil { // there is nobody to ask, and nothing here that was a cluster
+			return err
+		}
+	}
 	nodes := make([]*node.Node, count)
 	errs := make([]error, count)
 	var starting sync.WaitGroup
-	for i := range count {
-		options := node.Options{
-			NodeID: id.Node(i + 1), DataDir: filepath.Join(dataDir, "node-"+strconv.Itoa(i+1)), ClusterName: "dev",
-			RPCAddress: "127.0.0.1:" + strconv.Itoa(firstPort+i), GossipAddress: gossip(i), Logger: logger, Join: []string{gossip(0)},
-		}
-		if i == 0 {
-			options.Founding, options.Join = node.Bootstrap, nil
-		}
+	for i, options := range all {
 		starting.Go(func() { nodes[i], errs[i] = node.Start(ctx, options) })
 	}
 	starting.Wait()

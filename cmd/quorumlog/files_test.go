@@ -57,7 +57,7 @@ func TestMorePartitionsThanFiles(t *testing.T) {
 	}
 	t.Parallel()
 	const limit, partitions = 256, 400
-	args := nodeArgs(t.TempDir(), 1, "--bootstrap")
+	args := founderArgs(t, t.TempDir(), 1)
 	d := launchLimited(t, limit, args...)
 	port, _, _ := d.ports()
 	c := newClient(t, port)
@@ -119,7 +119,7 @@ func TestTooFewFiles(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	t.Parallel()
-	d := launchLimited(t, 100, nodeArgs(t.TempDir(), 1, "--bootstrap")...)
+	d := launchLimited(t, 100, founderArgs(t, t.TempDir(), 1)...)
 	if code := d.code(); code != 1 || !strings.Contains(d.lastWords(), "100 files") || !strings.Contains(d.lastWords(), "LimitNOFILE") {
 		t.Errorf("it exits with %d: %s", code, d.lastWords())
 	}
@@ -132,7 +132,7 @@ func TestSegmentSize(t *testing.T) {
 	}
 	t.Parallel()
 	dir := t.TempDir()
-	d := launch(t, nodeArgs(dir, 1, "--bootstrap", "--segment-mb", "1")...)
+	d := launch(t, founderArgs(t, dir, 1, "--segment-mb", "1")...)
 	port, _, _ := d.ports()
 	c := newClient(t, port)
 	for topic, configs := range map[string]map[string]string{"default": nil, "own": {"segment.bytes": "100000"}, "changed": nil} {

@@ -17,7 +17,7 @@ func TestUnsafeNoFsync(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	t.Parallel()
-	args := nodeArgs(t.TempDir(), 1, "--bootstrap")
+	args := founderArgs(t, t.TempDir(), 1)
 	unsafe := append(args[:len(args):len(args)], "--unsafe-no-fsync", "--metrics", "127.0.0.1:0")
 	d := launch(t, unsafe...)
 	port, _, metrics := d.ports()

@@ -410,7 +410,7 @@ func TestStrangers(t *testing.T) {
 	const each = 3 // strangers of a kind
 	ctx := testContext(t)
 	dir := t.TempDir()
-	d := launch(t, nodeArgs(dir, 1, "--bootstrap", "--metrics", "127.0.0.1:0", "--log-level", "info")...)
+	d := launch(t, founderArgs(t, dir, 1, "--metrics", "127.0.0.1:0", "--log-level", "info")...)
 	port, gossip, metrics := d.ports()
 	admin := new(rpc.Dialer)
 	defer admin.Close()
@@ -509,7 +509,7 @@ func TestCrowd(t *testing.T) {
 	t.Parallel()
 	const files, crowd = 400, 500
 	ctx := testContext(t)
-	args := nodeArgs(t.TempDir(), 1, "--bootstrap", "--metrics", "127.0.0.1:0", "--segment-mb", "1")
+	args := founderArgs(t, t.TempDir(), 1, "--metrics", "127.0.0.1:0", "--segment-mb", "1")
 	d := start(t, exec.Command("/bin/sh", append([]string{"-c", `ulimit -n ` + strconv.Itoa(files) + ` && exec "$0" "$@"`, buildBinary(t)}, args...)...))
 	port, gossip, metrics := d.ports()
 	c := newClient(t, port)

@@ -20,6 +20,7 @@ func main() {
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		profiled(newNodeCommand()),
+		newFormatCommand(),
 		newDevCommand(),
 		newDemoCommand(),
 		newTopicCommand(),

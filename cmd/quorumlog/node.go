@@ -39,22 +39,19 @@ func newNodeCommand() *cobra.Command {
 		Short: "Run one node of a cluster in the foreground",
 		Long: `Run one node of a cluster in the foreground. All its state is kept below --data-dir.
 
-The first node of a new cluster is started with --bootstrap, every other one with --join and the gossip address of any
-node of the cluster. Nodes may start in any order. SIGTERM hands the node's leaderships over and stops it.
+Every node is started with --join and the gossip addresses of others, the founder of a new cluster with --bootstrap, too: it
+founds once all nodes of --join have said that they belong to no cluster, and joins theirs if they do. A cluster that begins
+with one node is founded by 'quorumlog format', once, before. Nodes may start in any order. SIGTERM hands the node's
+leaderships over and stops it.
 
 Every flag may stand in a YAML file (--config) under its own name, for example
   node-id: 1
   data-dir: /var/lib/quorumlog
   join: [host2:7946, host3:7946]
 A flag on the command line wins over the file.`,
-		Args: cobra.NoArgs,
+		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if config != "" {
-				if err := applyConfigFile(cmd.Flags(), config); err != nil {
-					return err
-				}
-			}
-			options, err := o.options()
+			options, err := o.configured(cmd.Flags(), config)
 			if err != nil {
 				return err
 			}
@@ -63,6 +60,7 @@ A flag on the command line wins over the file.`,
 	}
 	cmd.Flags().StringVar(&config, "config", "", "YAML `file` with the values of flags")
 	o.register(cmd.Flags())
+	cmd.AddCommand(newNodeRemoveCommand())
 	return cmd
 }
 
@@ -83,8 +81,8 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.advertised, "advertised-address", "", "`host:port` that peers and clients are told to dial (default: the bound rpc address)")
 	flags.StringVar(&f.gossip, "gossip-address", "127.0.0.1:7946", "`host:port` of gossip, TCP and UDP; port 0 picks one")
 	flags.StringVar(&f.metrics, "metrics", "", "`host:port` of /metrics, /healthz and /readyz; none when empty")
-	flags.StringSliceVar(&f.join, "join", nil, "gossip `addresses` of nodes of the cluster; any one that is alive suffices")
-	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless the data directory belongs to one")
+	flags.StringSliceVar(&f.join, "join", nil, "gossip `addresses` of nodes of the cluster; any one that is alive suffices, but for --bootstrap, which asks them all")
+	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless this data directory, or any node of --join, belongs to one")
 	flags.StringVar(&f.rack, "rack", "", "`name` of the rack: replicas are spread over racks")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
@@ -94,6 +92,16 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.checkpointMB, "checkpoint-mb", 0, "journal bytes between checkpoints, in `MiB` (default: the storage's)")
 	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "disk kept for votes and metadata, in `MiB`: with less, records are refused (default 256; at least about 180)")
 	flags.Int64Var(&f.segmentMB, "segment-mb", 0, "segment size of topics without segment.bytes, in `MiB` (default 1024)")
+}
+
+// configured returns the options of flags and file.
+func (f *nodeFlags) configured(flags *pflag.FlagSet, file string) (node.Options, error) {
+	if file != "" {
+		if err := applyConfigFile(flags, file); err != nil {
+			return node.Options{}, err
+		}
+	}
+	return f.options()
 }
 
 func (f *nodeFlags) options() (node.Options, error) {

@@ -211,6 +211,17 @@ func nodeArgs(dir string, n int, more ...string) []string {
 	}, more...)
 }
 
+// founderArgs is nodeArgs for the founder of a cluster that begins with one node: its directory is formatted.
+func founderArgs(t *testing.T, dir string, n int, more ...string) []string {
+	t.Helper()
+	args := nodeArgs(dir, n, more...)
+	format := launch(t, append([]string{"format"}, nodeArgs(dir, n)[1:]...)...)
+	if code := format.code(); code != 0 {
+		t.Fatalf("format exits with %d: %s", code, format.lastWords())
+	}
+	return args
+}
+
 // testContext ends with the test or its patience.
 func testContext(t *testing.T) context.Context {
 	t.Helper()

@@ -91,9 +91,7 @@ func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Sett
 	t.Cleanup(c.close)
 	for i := range n {
 		o := Options(c.dir, i+1, c.log)
-		if i == 0 {
-			o.Founding = node.Bootstrap
-		} else {
+		if i > 0 {
 			o.Join = []string{c.Nodes[0].GossipAddress()}
 		}
 		d := newDisk(i)
@@ -104,6 +102,9 @@ func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Sett
 			c.network.add(i, o.RPCAddress, o.GossipAddress)
 		}
 		c.Nodes = append(c.Nodes, &Node{Options: o, disk: d})
+		if i == 0 {
+			c.Format(i)
+		}
 		c.StartNode(i)
 	}
 	for i := range n {
@@ -138,9 +139,7 @@ func (c *Cluster) TryNode(i int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	n := c.Nodes[i]
-	if n.disk != nil {
-		ctx = simulated.WithDisk(ctx, simulated.Disk{Files: n.disk, Pebble: n.disk.Pebble()})
-	}
+	ctx = n.onDisk(ctx)
 	if c.network != nil {
 		ctx = simulated.WithNetwork(ctx, at{c.network, i})
 	}
@@ -150,6 +149,22 @@ func (c *Cluster) TryNode(i int) error {
 	}
 	n.Node = started
 	return nil
+}
+
+// Format makes node i, whose directory is empty, the founder of the cluster.
+func (c *Cluster) Format(i int) {
+	c.t.Helper()
+	if _, err := node.Format(c.Nodes[i].onDisk(context.Background()), c.Nodes[i].Options); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// onDisk puts the node on its simulated disk, if it has one.
+func (n *Node) onDisk(ctx context.Context) context.Context {
+	if n.disk == nil {
+		return ctx
+	}
+	return simulated.WithDisk(ctx, simulated.Disk{Files: n.disk, Pebble: n.disk.Pebble()})
 }
 
 // StopNode stops node i as SIGTERM does. It is no error if it does not run.

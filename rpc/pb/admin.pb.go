@@ -1483,6 +1483,8 @@ type RegisterNodeRequest struct {
 	// The range of feature levels that the node's release can be part of.
 	MinFeatureLevel int32 `protobuf:"varint,30,opt,name=min_feature_level,json=minFeatureLevel,proto3" json:"min_feature_level,omitempty"`
 	MaxFeatureLevel int32 `protobuf:"varint,31,opt,name=max_feature_level,json=maxFeatureLevel,proto3" json:"max_feature_level,omitempty"`
+	// The replica of the metadata group that the node was given, 0 before it was given one.
+	MetadataReplica uint64 `protobuf:"varint,11,opt,name=metadata_replica,json=metadataReplica,proto3" json:"metadata_replica,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1597,6 +1599,13 @@ func (x *RegisterNodeRequest) GetMinFeatureLevel() int32 {
 func (x *RegisterNodeRequest) GetMaxFeatureLevel() int32 {
 	if x != nil {
 		return x.MaxFeatureLevel
+	}
+	return 0
+}
+
+func (x *RegisterNodeRequest) GetMetadataReplica() uint64 {
+	if x != nil {
+		return x.MetadataReplica
 	}
 	return 0
 }
@@ -1808,6 +1817,338 @@ func (x *MetadataMember) GetRpcAddress() string {
 	return ""
 }
 
+type UnregisterNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	TimeoutMs     int32                  `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterNodeRequest) Reset() {
+	*x = UnregisterNodeRequest{}
+	mi := &file_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterNodeRequest) ProtoMessage() {}
+
+func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterNodeRequest.ProtoReflect.Descriptor instead.
+func (*UnregisterNodeRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UnregisterNodeRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *UnregisterNodeRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type UnregisterNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterNodeResponse) Reset() {
+	*x = UnregisterNodeResponse{}
+	mi := &file_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterNodeResponse) ProtoMessage() {}
+
+func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterNodeResponse.ProtoReflect.Descriptor instead.
+func (*UnregisterNodeResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{25}
+}
+
+type IdentifyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifyRequest) Reset() {
+	*x = IdentifyRequest{}
+	mi := &file_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifyRequest) ProtoMessage() {}
+
+func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
+func (*IdentifyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{26}
+}
+
+type IdentifyResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NodeId    int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StoreId   string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootEpoch uint64                 `protobuf:"varint,3,opt,name=boot_epoch,json=bootEpoch,proto3" json:"boot_epoch,omitempty"`
+	// Empty: the node belongs to no cluster yet.
+	ClusterId string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The node was started to found a cluster, and has not done so yet.
+	Founding      bool `protobuf:"varint,5,opt,name=founding,proto3" json:"founding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifyResponse) Reset() {
+	*x = IdentifyResponse{}
+	mi := &file_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifyResponse) ProtoMessage() {}
+
+func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
+func (*IdentifyResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *IdentifyResponse) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *IdentifyResponse) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *IdentifyResponse) GetBootEpoch() uint64 {
+	if x != nil {
+		return x.BootEpoch
+	}
+	return 0
+}
+
+func (x *IdentifyResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *IdentifyResponse) GetFounding() bool {
+	if x != nil {
+		return x.Founding
+	}
+	return false
+}
+
+type CheckReachRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	NodeId          int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StoreId         string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	ClusterId       string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	RpcAddress      string                 `protobuf:"bytes,4,opt,name=rpc_address,json=rpcAddress,proto3" json:"rpc_address,omitempty"`
+	MetadataReplica uint64                 `protobuf:"varint,5,opt,name=metadata_replica,json=metadataReplica,proto3" json:"metadata_replica,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CheckReachRequest) Reset() {
+	*x = CheckReachRequest{}
+	mi := &file_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReachRequest) ProtoMessage() {}
+
+func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReachRequest.ProtoReflect.Descriptor instead.
+func (*CheckReachRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CheckReachRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *CheckReachRequest) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *CheckReachRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *CheckReachRequest) GetRpcAddress() string {
+	if x != nil {
+		return x.RpcAddress
+	}
+	return ""
+}
+
+func (x *CheckReachRequest) GetMetadataReplica() uint64 {
+	if x != nil {
+		return x.MetadataReplica
+	}
+	return 0
+}
+
+type CheckReachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that dialled.
+	By int32 `protobuf:"varint,1,opt,name=by,proto3" json:"by,omitempty"`
+	// Why the node is not reached; empty: it is.
+	ErrorMessage  string `protobuf:"bytes,2,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReachResponse) Reset() {
+	*x = CheckReachResponse{}
+	mi := &file_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReachResponse) ProtoMessage() {}
+
+func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReachResponse.ProtoReflect.Descriptor instead.
+func (*CheckReachResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CheckReachResponse) GetBy() int32 {
+	if x != nil {
+		return x.By
+	}
+	return 0
+}
+
+func (x *CheckReachResponse) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
 type PartitionStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -1818,7 +2159,7 @@ type PartitionStatusRequest struct {
 
 func (x *PartitionStatusRequest) Reset() {
 	*x = PartitionStatusRequest{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2171,7 @@ func (x *PartitionStatusRequest) String() string {
 func (*PartitionStatusRequest) ProtoMessage() {}
 
 func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2184,7 @@ func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusRequest.ProtoReflect.Descriptor instead.
 func (*PartitionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PartitionStatusRequest) GetTopic() string {
@@ -1882,7 +2223,7 @@ type PartitionStatusResponse struct {
 
 func (x *PartitionStatusResponse) Reset() {
 	*x = PartitionStatusResponse{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2235,7 @@ func (x *PartitionStatusResponse) String() string {
 func (*PartitionStatusResponse) ProtoMessage() {}
 
 func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2248,7 @@ func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusResponse.ProtoReflect.Descriptor instead.
 func (*PartitionStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PartitionStatusResponse) GetLeader() int32 {
@@ -2016,7 +2357,7 @@ type PartitionMember struct {
 
 func (x *PartitionMember) Reset() {
 	*x = PartitionMember{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2369,7 @@ func (x *PartitionMember) String() string {
 func (*PartitionMember) ProtoMessage() {}
 
 func (x *PartitionMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2382,7 @@ func (x *PartitionMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMember.ProtoReflect.Descriptor instead.
 func (*PartitionMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PartitionMember) GetNode() int32 {
@@ -2097,7 +2438,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2450,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2463,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TransferLeaderRequest) GetTopic() string {
@@ -2156,7 +2497,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2509,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2522,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeaderResponse) GetLeader() int32 {
@@ -2209,7 +2550,7 @@ type UpgradeClusterRequest struct {
 
 func (x *UpgradeClusterRequest) Reset() {
 	*x = UpgradeClusterRequest{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2562,7 @@ func (x *UpgradeClusterRequest) String() string {
 func (*UpgradeClusterRequest) ProtoMessage() {}
 
 func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2575,7 @@ func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpgradeClusterRequest) GetFeatureLevel() int32 {
@@ -2262,7 +2603,7 @@ type UpgradeClusterResponse struct {
 
 func (x *UpgradeClusterResponse) Reset() {
 	*x = UpgradeClusterResponse{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2615,7 @@ func (x *UpgradeClusterResponse) String() string {
 func (*UpgradeClusterResponse) ProtoMessage() {}
 
 func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2628,7 @@ func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UpgradeClusterResponse) GetWas() int32 {
@@ -2316,7 +2657,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2669,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2724,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2736,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2978,7 @@ const file_admin_proto_rawDesc = "" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x03 \x01(\x04R\x06commit\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\x05R\x06voters\x12\x1a\n" +
-	"\blearners\x18\x05 \x03(\x05R\blearners\"\x94\x03\n" +
+	"\blearners\x18\x05 \x03(\x05R\blearners\"\xbf\x03\n" +
 	"\x13RegisterNodeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x05R\x06nodeId\x12\x19\n" +
@@ -2654,7 +2995,8 @@ const file_admin_proto_rawDesc = "" +
 	"\bprotocol\x18\n" +
 	" \x01(\rR\bprotocol\x12*\n" +
 	"\x11min_feature_level\x18\x1e \x01(\x05R\x0fminFeatureLevel\x12*\n" +
-	"\x11max_feature_level\x18\x1f \x01(\x05R\x0fmaxFeatureLevel\"\xc2\x01\n" +
+	"\x11max_feature_level\x18\x1f \x01(\x05R\x0fmaxFeatureLevel\x12)\n" +
+	"\x10metadata_replica\x18\v \x01(\x04R\x0fmetadataReplica\"\xc2\x01\n" +
 	"\x14RegisterNodeResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12)\n" +
@@ -2672,7 +3014,32 @@ const file_admin_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x05R\x04node\x12\x1f\n" +
 	"\vrpc_address\x18\x03 \x01(\tR\n" +
-	"rpcAddress\"L\n" +
+	"rpcAddress\"O\n" +
+	"\x15UnregisterNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"\x18\n" +
+	"\x16UnregisterNodeResponse\"\x11\n" +
+	"\x0fIdentifyRequest\"\xa0\x01\n" +
+	"\x10IdentifyResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x1d\n" +
+	"\n" +
+	"boot_epoch\x18\x03 \x01(\x04R\tbootEpoch\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12\x1a\n" +
+	"\bfounding\x18\x05 \x01(\bR\bfounding\"\xb2\x01\n" +
+	"\x11CheckReachRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x1f\n" +
+	"\vrpc_address\x18\x04 \x01(\tR\n" +
+	"rpcAddress\x12)\n" +
+	"\x10metadata_replica\x18\x05 \x01(\x04R\x0fmetadataReplica\"I\n" +
+	"\x12CheckReachResponse\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\x05R\x02by\x12#\n" +
+	"\rerror_message\x18\x02 \x01(\tR\ferrorMessage\"L\n" +
 	"\x16PartitionStatusRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\x9a\x03\n" +
@@ -2711,7 +3078,7 @@ const file_admin_proto_rawDesc = "" +
 	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"O\n" +
 	"\x16UpgradeClusterResponse\x12\x10\n" +
 	"\x03was\x18\x01 \x01(\x05R\x03was\x12#\n" +
-	"\rfeature_level\x18\x02 \x01(\x05R\ffeatureLevel2\x97\a\n" +
+	"\rfeature_level\x18\x02 \x01(\x05R\ffeatureLevel2\xfe\b\n" +
 	"\x05Admin\x12C\n" +
 	"\bMetadata\x12\x1a.quorumlog.MetadataRequest\x1a\x1b.quorumlog.MetadataResponse\x12L\n" +
 	"\vCreateTopic\x12\x1d.quorumlog.CreateTopicRequest\x1a\x1e.quorumlog.CreateTopicResponse\x12L\n" +
@@ -2720,7 +3087,11 @@ const file_admin_proto_rawDesc = "" +
 	"\vListOffsets\x12\x1d.quorumlog.ListOffsetsRequest\x1a\x1e.quorumlog.ListOffsetsResponse\x12U\n" +
 	"\x0eInitProducerID\x12 .quorumlog.InitProducerIDRequest\x1a!.quorumlog.InitProducerIDResponse\x12R\n" +
 	"\rClusterStatus\x12\x1f.quorumlog.ClusterStatusRequest\x1a .quorumlog.ClusterStatusResponse\x12O\n" +
-	"\fRegisterNode\x12\x1e.quorumlog.RegisterNodeRequest\x1a\x1f.quorumlog.RegisterNodeResponse\x12X\n" +
+	"\fRegisterNode\x12\x1e.quorumlog.RegisterNodeRequest\x1a\x1f.quorumlog.RegisterNodeResponse\x12U\n" +
+	"\x0eUnregisterNode\x12 .quorumlog.UnregisterNodeRequest\x1a!.quorumlog.UnregisterNodeResponse\x12C\n" +
+	"\bIdentify\x12\x1a.quorumlog.IdentifyRequest\x1a\x1b.quorumlog.IdentifyResponse\x12I\n" +
+	"\n" +
+	"CheckReach\x12\x1c.quorumlog.CheckReachRequest\x1a\x1d.quorumlog.CheckReachResponse\x12X\n" +
 	"\x0fPartitionStatus\x12!.quorumlog.PartitionStatusRequest\x1a\".quorumlog.PartitionStatusResponse\x12U\n" +
 	"\x0eTransferLeader\x12 .quorumlog.TransferLeaderRequest\x1a!.quorumlog.TransferLeaderResponse\x12U\n" +
 	"\x0eUpgradeCluster\x12 .quorumlog.UpgradeClusterRequest\x1a!.quorumlog.UpgradeClusterResponseB'Z%github.com/quorumlog/quorumlog/rpc/pbb\x06proto3"
@@ -2737,7 +3108,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_admin_proto_goTypes = []any{
 	(*Node)(nil),                          // 0: quorumlog.Node
 	(*MetadataRequest)(nil),               // 1: quorumlog.MetadataRequest
@@ -2763,38 +3134,44 @@ var file_admin_proto_goTypes = []any{
 	(*RegisterNodeResponse)(nil),          // 21: quorumlog.RegisterNodeResponse
 	(*MetadataSeed)(nil),                  // 22: quorumlog.MetadataSeed
 	(*MetadataMember)(nil),                // 23: quorumlog.MetadataMember
-	(*PartitionStatusRequest)(nil),        // 24: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),       // 25: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),               // 26: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),         // 27: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),        // 28: quorumlog.TransferLeaderResponse
-	(*UpgradeClusterRequest)(nil),         // 29: quorumlog.UpgradeClusterRequest
-	(*UpgradeClusterResponse)(nil),        // 30: quorumlog.UpgradeClusterResponse
-	nil,                                   // 31: quorumlog.Topic.ConfigsEntry
-	nil,                                   // 32: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                   // 33: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                   // 34: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),  // 35: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil), // 36: quorumlog.ListOffsetsResponse.Partition
+	(*UnregisterNodeRequest)(nil),         // 24: quorumlog.UnregisterNodeRequest
+	(*UnregisterNodeResponse)(nil),        // 25: quorumlog.UnregisterNodeResponse
+	(*IdentifyRequest)(nil),               // 26: quorumlog.IdentifyRequest
+	(*IdentifyResponse)(nil),              // 27: quorumlog.IdentifyResponse
+	(*CheckReachRequest)(nil),             // 28: quorumlog.CheckReachRequest
+	(*CheckReachResponse)(nil),            // 29: quorumlog.CheckReachResponse
+	(*PartitionStatusRequest)(nil),        // 30: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),       // 31: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),               // 32: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),         // 33: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),        // 34: quorumlog.TransferLeaderResponse
+	(*UpgradeClusterRequest)(nil),         // 35: quorumlog.UpgradeClusterRequest
+	(*UpgradeClusterResponse)(nil),        // 36: quorumlog.UpgradeClusterResponse
+	nil,                                   // 37: quorumlog.Topic.ConfigsEntry
+	nil,                                   // 38: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                   // 39: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                   // 40: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),  // 41: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil), // 42: quorumlog.ListOffsetsResponse.Partition
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	31, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	32, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	37, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	38, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	33, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	34, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	35, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	36, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	39, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	40, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	41, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	42, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
 	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
 	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
 	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
 	0,  // 13: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
 	22, // 14: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
 	23, // 15: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
-	26, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
+	32, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
 	1,  // 17: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
 	5,  // 18: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
 	7,  // 19: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
@@ -2803,22 +3180,28 @@ var file_admin_proto_depIdxs = []int32{
 	13, // 22: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
 	15, // 23: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
 	20, // 24: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	24, // 25: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	27, // 26: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	29, // 27: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
-	2,  // 28: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 29: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 30: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 31: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 32: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 33: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 34: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	21, // 35: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	25, // 36: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	28, // 37: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	30, // 38: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
-	28, // [28:39] is the sub-list for method output_type
-	17, // [17:28] is the sub-list for method input_type
+	24, // 25: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
+	26, // 26: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
+	28, // 27: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
+	30, // 28: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	33, // 29: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	35, // 30: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
+	2,  // 31: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 32: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 33: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 34: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 35: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 36: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 37: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	21, // 38: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	25, // 39: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
+	27, // 40: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
+	29, // 41: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
+	31, // 42: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	34, // 43: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	36, // 44: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
+	31, // [31:45] is the sub-list for method output_type
+	17, // [17:31] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2835,7 +3218,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

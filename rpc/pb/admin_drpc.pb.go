@@ -46,6 +46,9 @@ type DRPCAdminClient interface {
 	InitProducerID(ctx context.Context, in *InitProducerIDRequest) (*InitProducerIDResponse, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest) (*RegisterNodeResponse, error)
+	UnregisterNode(ctx context.Context, in *UnregisterNodeRequest) (*UnregisterNodeResponse, error)
+	Identify(ctx context.Context, in *IdentifyRequest) (*IdentifyResponse, error)
+	CheckReach(ctx context.Context, in *CheckReachRequest) (*CheckReachResponse, error)
 	PartitionStatus(ctx context.Context, in *PartitionStatusRequest) (*PartitionStatusResponse, error)
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest) (*TransferLeaderResponse, error)
 	UpgradeCluster(ctx context.Context, in *UpgradeClusterRequest) (*UpgradeClusterResponse, error)
@@ -133,6 +136,33 @@ func (c *drpcAdminClient) RegisterNode(ctx context.Context, in *RegisterNodeRequ
 	return out, nil
 }
 
+func (c *drpcAdminClient) UnregisterNode(ctx context.Context, in *UnregisterNodeRequest) (*UnregisterNodeResponse, error) {
+	out := new(UnregisterNodeResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/UnregisterNode", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) Identify(ctx context.Context, in *IdentifyRequest) (*IdentifyResponse, error) {
+	out := new(IdentifyResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/Identify", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) CheckReach(ctx context.Context, in *CheckReachRequest) (*CheckReachResponse, error) {
+	out := new(CheckReachResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/CheckReach", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *drpcAdminClient) PartitionStatus(ctx context.Context, in *PartitionStatusRequest) (*PartitionStatusResponse, error) {
 	out := new(PartitionStatusResponse)
 	err := c.cc.Invoke(ctx, "/quorumlog.Admin/PartitionStatus", drpcEncoding_File_admin_proto{}, in, out)
@@ -169,6 +199,9 @@ type DRPCAdminServer interface {
 	InitProducerID(context.Context, *InitProducerIDRequest) (*InitProducerIDResponse, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
+	UnregisterNode(context.Context, *UnregisterNodeRequest) (*UnregisterNodeResponse, error)
+	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
+	CheckReach(context.Context, *CheckReachRequest) (*CheckReachResponse, error)
 	PartitionStatus(context.Context, *PartitionStatusRequest) (*PartitionStatusResponse, error)
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
 	UpgradeCluster(context.Context, *UpgradeClusterRequest) (*UpgradeClusterResponse, error)
@@ -208,6 +241,18 @@ func (s *DRPCAdminUnimplementedServer) RegisterNode(context.Context, *RegisterNo
 	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
 }
 
+func (s *DRPCAdminUnimplementedServer) UnregisterNode(context.Context, *UnregisterNodeRequest) (*UnregisterNodeResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) CheckReach(context.Context, *CheckReachRequest) (*CheckReachResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
 func (s *DRPCAdminUnimplementedServer) PartitionStatus(context.Context, *PartitionStatusRequest) (*PartitionStatusResponse, error) {
 	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
 }
@@ -222,7 +267,7 @@ func (s *DRPCAdminUnimplementedServer) UpgradeCluster(context.Context, *UpgradeC
 
 type DRPCAdminDescription struct{}
 
-func (DRPCAdminDescription) NumMethods() int { return 11 }
+func (DRPCAdminDescription) NumMethods() int { return 14 }
 
 func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver, interface{}, bool) {
 	switch n {
@@ -299,6 +344,33 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 					)
 			}, DRPCAdminServer.RegisterNode, true
 	case 8:
+		return "/quorumlog.Admin/UnregisterNode", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					UnregisterNode(
+						ctx,
+						in1.(*UnregisterNodeRequest),
+					)
+			}, DRPCAdminServer.UnregisterNode, true
+	case 9:
+		return "/quorumlog.Admin/Identify", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					Identify(
+						ctx,
+						in1.(*IdentifyRequest),
+					)
+			}, DRPCAdminServer.Identify, true
+	case 10:
+		return "/quorumlog.Admin/CheckReach", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					CheckReach(
+						ctx,
+						in1.(*CheckReachRequest),
+					)
+			}, DRPCAdminServer.CheckReach, true
+	case 11:
 		return "/quorumlog.Admin/PartitionStatus", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -307,7 +379,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*PartitionStatusRequest),
 					)
 			}, DRPCAdminServer.PartitionStatus, true
-	case 9:
+	case 12:
 		return "/quorumlog.Admin/TransferLeader", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -316,7 +388,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*TransferLeaderRequest),
 					)
 			}, DRPCAdminServer.TransferLeader, true
-	case 10:
+	case 13:
 		return "/quorumlog.Admin/UpgradeCluster", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -488,6 +560,66 @@ func (x *drpcAdmin_RegisterNodeStream) GetStream() drpc.Stream {
 }
 
 func (x *drpcAdmin_RegisterNodeStream) SendAndClose(m *RegisterNodeResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_UnregisterNodeStream interface {
+	drpc.Stream
+	SendAndClose(*UnregisterNodeResponse) error
+}
+
+type drpcAdmin_UnregisterNodeStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_UnregisterNodeStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_UnregisterNodeStream) SendAndClose(m *UnregisterNodeResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_IdentifyStream interface {
+	drpc.Stream
+	SendAndClose(*IdentifyResponse) error
+}
+
+type drpcAdmin_IdentifyStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_IdentifyStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_IdentifyStream) SendAndClose(m *IdentifyResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_CheckReachStream interface {
+	drpc.Stream
+	SendAndClose(*CheckReachResponse) error
+}
+
+type drpcAdmin_CheckReachStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_CheckReachStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_CheckReachStream) SendAndClose(m *CheckReachResponse) error {
 	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
 		return err
 	}

@@ -1,0 +1,267 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/pb"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// A node that reaches the others, and that nobody reaches (a wrong --advertised-address, a firewall), looks alive to the gossip and would
+// be a replica that never answers. So the controller dials back under the address that a node advertises, and looks who answers:
+//
+//   - A new node gets no place before it is reached. It asks again, so a firewall may be mended while it waits. No id is used up, and no
+//     learner is left behind.
+//   - A node that has a place is registered whatever happens: its start and its addresses are facts. But it gets no new replicas as long
+//     as the last word about it is that it was not reached, and it says so itself: it asks the controller after each start, and then again
+//     and again, seldom once it is reached.
+//
+// What the controller has found out is kept by it alone, in memory. Another one dials for itself, when it first has to know.
+
+const (
+	// reachRetry is the pause before the controller is asked again by a node that is not reached; it doubles up to reachInterval, which is
+	// also how often one asks that is.
+	reachRetry    = time.Second
+	reachInterval = 30 * time.Second
+	// unreachedFor is how long it is believed that a node is not reached, before it is dialled again for a new topic.
+	unreachedFor = 5 * time.Second
+	// ownController is how long a node looks for the controller by itself, before it asks through others. It leaves time to dial back.
+	ownController = identifyTimeout + time.Second
+	// dialBacks bounds how many calls back are made at once: anybody may ask for one.
+	dialBacks = 16
+)
+
+// reach is what the controller knows of the nodes that it has dialled.
+type reach struct {
+	dialling chan struct{} // as many tokens as dial-backs are under way
+
+	mu    sync.Mutex
+	known map[id.Node]dialled
+}
+
+// dialled is the last word about one start of a node at one address.
+type dialled struct {
+	boot    uint64
+	address string
+	err     error // nil: it was reached
+	when    time.Time
+}
+
+func newReach() reach {
+	return reach{dialling: make(chan struct{}, dialBacks), known: make(map[id.Node]dialled)}
+}
+
+func (r *reach) get(node *placement.Node) (dialled, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, ok := r.known[node.ID]
+	ok = ok && d.boot == node.BootEpoch && d.address == node.RPCAddress
+	return d, ok && (d.err == nil || time.Since(d.when) < unreachedFor)
+}
+
+func (r *reach) put(node *placement.Node, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known[node.ID] = dialled{node.BootEpoch, node.RPCAddress, err, time.Now()}
+}
+
+// dialBack returns nil if the node with this store answers at the address. It is bounded in time and holds no lock.
+func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
+	select {
+	case n.reach.dialling <- struct{}{}:
+		defer func() { <-n.reach.dialling }()
+	case <-ctx.Done():
+		return fmt.Errorf("node %d had too many other nodes to dial: %w", n.options.NodeID, ctx.Err())
+	}
+	who, err := n.identify(ctx, address)
+	switch {
+	case err != nil:
+		return fmt.Errorf("node %d cannot reach node %d at %s, the address that it advertises (%w): correct its --advertised-address, or open the port",
+			n.options.NodeID, node, address, err)
+	case id.Node(who.GetNodeId()) != node || who.GetStoreId() != store:
+		return fmt.Errorf("where node %d says that it is, at %s, node %d finds node %d with store %s: correct its --advertised-address",
+			node, address, n.options.NodeID, who.GetNodeId(), who.GetStoreId())
+	case who.GetClusterId() != "" && who.GetClusterId() != n.identity.ClusterID:
+		return fmt.Errorf("node %d at %s belongs to cluster %s, this is cluster %s", node, address, who.GetClusterId(), n.identity.ClusterID)
+	}
+	return nil
+}
+
+// reachable tells which of the registered nodes that seem to be alive are reached. Those of which nothing is known yet are dialled now.
+func (n *Node) reachable(ctx context.Context) (fit func(id.Node) bool) {
+	reached := make(map[id.Node]bool)
+	var mu sync.Mutex
+	var ask errgroup.Group
+	for _, node := range n.controller.View().Nodes() {
+		if !n.alive(node.ID) {
+			continue
+		}
+		ask.Go(func() error {
+			ok := n.isReached(ctx, node)
+			mu.Lock()
+			defer mu.Unlock()
+			reached[node.ID] = ok
+			return nil
+		})
+	}
+	_ = ask.Wait()
+	return func(node id.Node) bool { return reached[node] }
+}
+
+func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {
+	if node.ID == n.options.NodeID {
+		return true
+	}
+	known, ok := n.reach.get(node)
+	if !ok {
+		known.err = n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
+		n.reach.put(node, known.err)
+	}
+	return known.err == nil
+}
+
+// Identify says who this node is.
+func (a *admin) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
+	n := a.node
+	return &pb.IdentifyResponse{
+		NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, BootEpoch: n.identity.Boot, ClusterId: n.identity.ClusterID,
+	}, nil
+}
+
+// CheckReach dials a registered node from where the metadata is led.
+func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+	return atController(ctx, a.node, func(ctx context.Context) (*pb.CheckReachResponse, error) {
+		return a.checkReach(ctx, r)
+	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
+		return peer.CheckReach(ctx, r)
+	})
+}
+
+func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+	n := a.node
+	if !n.controller.Group().IsLeader() {
+		return nil, &controller.NotControllerError{Leader: n.controller.Leader()}
+	}
+	if r.GetClusterId() != n.identity.ClusterID {
+		return nil, rpc.Errorf(rpc.CodeInconsistentClusterID, "node %d belongs to cluster %s, this is cluster %s",
+			r.GetNodeId(), r.GetClusterId(), n.identity.ClusterID)
+	}
+	view := n.controller.View()
+	node := view.Node(id.Node(r.GetNodeId()))
+	switch {
+	case view.Removed(id.Replica(r.GetMetadataReplica())):
+		return nil, rpc.Errorf(rpc.CodeBrokerIDNotRegistered,
+			"node %d was removed from this cluster: start it with an empty data directory and an unused node id to make it a new node", r.GetNodeId())
+	case node == nil || node.StoreID != r.GetStoreId() || node.RPCAddress != r.GetRpcAddress():
+		// Whoever asks is behind, or nobody that is known: no reason to dial an address that he names.
+		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d at %s is not registered", r.GetNodeId(), r.GetRpcAddress())
+	}
+	response := &pb.CheckReachResponse{By: int32(n.options.NodeID)}
+	if node.ID == n.options.NodeID {
+		return response, nil // it would not lead if the others did not reach it
+	}
+	err := n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err() // who asked is gone: that says nothing about the address
+	}
+	n.reach.put(node, err)
+	if err != nil {
+		response.ErrorMessage = err.Error()
+	}
+	return response, nil
+}
+
+// keepReached asks the controller for the life of the node whether it is reached, and says so where it is not. It notices as well that the
+// node was removed: the metadata does not come to it any more.
+func (n *Node) keepReached(ctx context.Context) {
+	said := seldom{logger: n.logger}
+	for pause := reachRetry; ; {
+		response, err := n.askReach(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case isRemoved(err):
+			n.fail(err)
+			return
+		case err != nil: // nobody leads, or it is too busy: nothing is known
+			n.logger.Debug("the controller does not say whether it reaches this node", "reason", err)
+			pause = reachRetry
+		case response.GetErrorMessage() != "":
+			reason := errors.New(response.GetErrorMessage())
+			n.unreached.Store(&reason)
+			said.warn("the others do not reach this node: it gets no replicas until they do", "reason", reason)
+			pause = min(2*pause, reachInterval)
+		default:
+			if n.unreached.Swap(nil) != nil {
+				n.logger.Info("the others reach this node now", "at", n.advertised())
+			}
+			pause = reachInterval
+			said.over()
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+func (n *Node) askReach(ctx context.Context) (*pb.CheckReachResponse, error) {
+	r := &pb.CheckReachRequest{
+		NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, ClusterId: n.identity.ClusterID, RpcAddress: n.advertised(),
+		MetadataReplica: uint64(n.controller.Group().Replica()),
+	}
+	return askAnyController(ctx, n, func(ctx context.Context) (*pb.CheckReachResponse, error) {
+		return (&admin{node: n}).CheckReach(ctx, r)
+	}, func(ctx context.Context, member pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
+		return member.CheckReach(ctx, r)
+	})
+}
+
+// askAnyController makes a call at the controller: as this node knows it, or, if it knows none, through any other member. A node that is
+// not part of the metadata group any more hears of no leader.
+func askAnyController[T any](
+	ctx context.Context, n *Node, own func(context.Context) (T, error), through func(context.Context, pb.DRPCAdminClient) (T, error),
+) (T, error) {
+	limited, cancel := context.WithTimeout(ctx, ownController)
+	result, err := own(limited)
+	cancel()
+	if rpc.CodeOf(err) != rpc.CodeNotController {
+		return result, err
+	}
+	for _, m := range n.membership.Members() {
+		if m.ClusterID != n.identity.ClusterID {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, registerTimeout)
+		answer, e := through(limited, n.dialer.Admin(m.RPCAddress))
+		cancel()
+		if e == nil || !worthAnotherController(e) {
+			return answer, e
+		}
+	}
+	return result, err
+}
+
+// isRemoved tells whether the controller has said that this node was unregistered.
+func isRemoved(err error) bool {
+	return errors.Is(err, placement.ErrRemovedNode) || rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered
+}
+
+// unreachedError says that the others do not reach this node, and why; nil: they do, as far as it knows. It is no reason not to be ready:
+// where only nodes that are ready get a name, nobody would ever reach it.
+func (n *Node) unreachedError() error {
+	if e := n.unreached.Load(); e != nil {
+		return *e
+	}
+	return nil
+}

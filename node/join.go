@@ -42,7 +42,7 @@ func (n *Node) openGossip(ctx context.Context) error {
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
 		},
-		OnChange: n.memberChanged, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
+		OnChange: n.memberChanged, Plausible: n.plausible, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
 	})
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -141,7 +141,8 @@ func (n *Node) askForPlace(ctx context.Context) error {
 				n.identity.ClusterID = response.GetClusterId()
 				return n.store.Set(metadataReplicaKey, fmt.Appendf(nil, "%d", response.GetMetadataReplica()))
 			}
-			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest {
+			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest ||
+				code == rpc.CodeUnsupportedVersion {
 				return err
 			}
 			say("waiting for a place in the cluster: node %d at %s says: %v", m.Node, m.RPCAddress, err)
@@ -292,11 +293,8 @@ func (n *Node) knownGossip() []string {
 // memberChanged takes gossip's hints. They make things quicker, never right or wrong.
 func (n *Node) memberChanged(e membership.Event) {
 	switch {
-	case e.Err != nil && n.State() == Starting:
-		// Whoever comes second gives way: two nodes that act as the same replicas would break every promise of both.
-		n.fail(e.Err)
 	case e.Err != nil:
-		n.logger.Error("gossip", "reason", e.Err)
+		n.duplicated(e)
 	case n.running.Load() == nil:
 	case e.Kind != membership.Down && n.isStranger(e.Member):
 		n.logger.Error("gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
@@ -309,17 +307,4 @@ func (n *Node) memberChanged(e membership.Event) {
 // isStranger tells whether a member belongs to another cluster. Not before the node has a cluster itself.
 func (n *Node) isStranger(m membership.Member) bool {
 	return m.ClusterID != "" && m.ClusterID != n.identity.ClusterID
-}
-
-// resolve finds the address of a peer: what gossip heard last, else what the metadata says.
-func (n *Node) resolve(peer id.Node) (string, bool) {
-	if m, ok := n.membership.Member(peer); ok && m.RPCAddress != "" && !n.isStranger(m) {
-		return m.RPCAddress, true
-	}
-	if running := n.running.Load(); running != nil {
-		if node := running.View().Node(peer); node != nil {
-			return node.RPCAddress, true
-		}
-	}
-	return "", false
 }

@@ -41,6 +41,9 @@ func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
 func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	timeout := unaryTimeout
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
+		if err := s.versions.checkCaller(meta[versionsKey], nodeName(s.o.Node)); err != nil {
+			return err
+		}
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
@@ -59,7 +62,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return Errorf(CodeRequestTimedOut, "%s took longer than the %s it was given: %v", shorten(name), timeout, err)
 	case drpc.ProtocolError.Has(err), drpcerr.Code(err) == drpcerr.Unimplemented:
-		return errUnknownCall
+		return s.unknownCall
 	}
 	return err
 }
@@ -75,7 +78,7 @@ func (d *Dialer) Admin(addr string) pb.DRPCAdminClient {
 	}
 	pool := d.pool
 	d.mu.Unlock()
-	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr})
+	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr, versions: d.spoken().text()})
 }
 
 // dialAdmin opens a connection for calls one after the other. A call that is cancelled, or takes too long, closes it: drpc may have
@@ -112,7 +115,8 @@ func (n *noting) Unmarshal(b []byte, m drpc.Message) error {
 // adminConn adds to a pooled connection what drpc does not do.
 type adminConn struct {
 	drpc.Conn
-	addr string
+	addr     string
+	versions string
 }
 
 func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in, out drpc.Message) error {
@@ -124,7 +128,7 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	defer cancel()
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
 	answer := &noting{Encoding: e}
-	err := c.Conn.Invoke(WithMetadata(ctx, timeoutKey, meta), rpc, answer, in, out)
+	err := c.Conn.Invoke(WithMetadata(WithMetadata(ctx, timeoutKey, meta), versionsKey, c.versions), rpc, answer, in, out)
 	if err == nil || answer.complete {
 		return nil
 	}

@@ -16,8 +16,17 @@ type Dialer struct {
 	ClientID string                           // told to servers for their logs
 	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written (TLS)
 
+	versions Versions // other than Spoken only in tests
+
 	mu   sync.Mutex
 	pool *drpcpool.Pool[string, *drpcconn.Conn]
+}
+
+func (d *Dialer) spoken() Versions {
+	if d.versions == (Versions{}) {
+		return Spoken
+	}
+	return d.versions
 }
 
 // DialProduce opens a produce stream. ctx bounds the opening, not the stream.

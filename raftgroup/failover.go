@@ -141,6 +141,9 @@ func (g *Group) hurried(series uint32) {
 }
 
 func (g *Group) campaign() {
+	if g.accused() {
+		return
+	}
 	g.w.n.elections.Add(1)
 	g.guard(func() { _ = g.rn.Campaign() })
 	g.touch()

@@ -85,12 +85,13 @@ type Group struct {
 	onApply  waiters     // WaitApplied
 	charges  []charge    // bytes of proposed entries, in order
 
-	hurry    hurry
-	reads    map[uint64]*readRequest
-	transfer *transferRequest
-	yieldAt  time.Time // not to hand over by itself before
-	silent   int       // ticks that Raft was not told of since the leader was heard from
-	change   *changeRequest
+	accusation accusation
+	hurry      hurry
+	reads      map[uint64]*readRequest
+	transfer   *transferRequest
+	yieldAt    time.Time // not to hand over by itself before
+	silent     int       // ticks that Raft was not told of since the leader was heard from
+	change     *changeRequest
 }
 
 // charge is what a step's proposals weigh until they are applied.
@@ -193,7 +194,7 @@ func (g *Group) tick() {
 	if g.broken != nil {
 		return
 	}
-	if g.clockRuns() {
+	if g.clockRuns() && !g.accused() {
 		g.raftTick()
 	} else {
 		g.doubtLeader()

@@ -147,6 +147,9 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 		if m.missingFor(name) >= unknownGrace && m.refreshes() > start+1 {
 			return nil, fmt.Errorf("%w %q: it does not exist; create it first", ErrUnknownTopic, name)
 		}
+		if err := m.otherRelease(); err != nil && m.refreshes() > start {
+			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, err)
+		}
 		m.request()
 		select {
 		case <-changed:

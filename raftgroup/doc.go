@@ -43,8 +43,8 @@
 //
 // # Failure
 //
-// A panic in Raft's code, or a message that only a replica which lost data can receive, stops that one replica: its waiters
-// fail, it takes part in nothing any more, and [Options].OnGroupFailed is told. The process goes on.
+// A panic in Raft's code, or what only a replica which lost data can be told, again and again (accusation.go), stops that one replica:
+// its waiters fail, it takes part in nothing any more, and [Options].OnGroupFailed is told. The process goes on.
 //
 // # Snapshots
 //

@@ -151,6 +151,9 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 		if err := m.absent(name); err != nil && m.refreshes() > start+1 {
 			return nil, err
 		}
+		if err := m.otherRelease(); err != nil && m.refreshes() > start {
+			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, err)
+		}
 		m.request()
 		select {
 		case <-changed:

@@ -245,8 +245,9 @@ func (a *admin) RegisterNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*pb.RegisterNodeResponse, error) {
 	n := a.node
 	switch {
-	case r.GetProtocol() != uint32(rpc.Protocol):
-		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d speaks protocol %d, the cluster %d: run the same release on all nodes", r.GetNodeId(), r.GetProtocol(), rpc.Protocol)
+	case r.GetProtocol() < uint32(rpc.Spoken.Oldest): // a node that is too new for this one refuses it itself
+		return nil, rpc.Errorf(rpc.CodeUnsupportedVersion, "node %d (release %s) speaks protocol %d, the cluster speaks %s: upgrade node %d",
+			r.GetNodeId(), r.GetVersion(), r.GetProtocol(), rpc.Spoken, r.GetNodeId())
 	case r.GetClusterId() != "" && r.GetClusterId() != n.identity.ClusterID:
 		return nil, rpc.Errorf(rpc.CodeInconsistentClusterID,
 			"node %d belongs to cluster %s, this is cluster %s: check --join and --cluster-name, or start the node with an empty data directory",
@@ -254,6 +255,9 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 	}
 	if err := checkDialable(r.GetRpcAddress()); err != nil {
 		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d advertises an address that is none: %v", r.GetNodeId(), err)
+	}
+	if err := n.checkIncarnation(ctx, r); err != nil {
+		return nil, err
 	}
 	if err := a.checkNewcomer(ctx, r); err != nil {
 		return nil, err

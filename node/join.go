@@ -47,7 +47,7 @@ func (n *Node) openGossip(ctx context.Context) error {
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
 		},
-		OnChange: n.memberChanged, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
+		OnChange: n.memberChanged, Plausible: n.plausible, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
 	}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		options.WrapConn, options.Passes = network.Opened, network.Passes
@@ -304,11 +304,8 @@ func (n *Node) knownGossip() []string {
 // memberChanged takes gossip's hints. They make things quicker, never right or wrong.
 func (n *Node) memberChanged(e membership.Event) {
 	switch {
-	case e.Err != nil && n.State() == Starting:
-		// Whoever comes second gives way: two nodes that act as the same replicas would break every promise of both.
-		n.fail(e.Err)
 	case e.Err != nil:
-		n.logger.Error("gossip", "reason", e.Err)
+		n.duplicated(e)
 	case n.running.Load() == nil:
 	case e.Kind != membership.Down && n.isStranger(e.Member):
 		n.logger.Error("gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
@@ -321,17 +318,4 @@ func (n *Node) memberChanged(e membership.Event) {
 // isStranger tells whether a member belongs to another cluster. Not before the node has a cluster itself.
 func (n *Node) isStranger(m membership.Member) bool {
 	return m.ClusterID != "" && m.ClusterID != n.identity.ClusterID
-}
-
-// resolve finds the address of a peer: what gossip heard last, else what the metadata says.
-func (n *Node) resolve(peer id.Node) (string, bool) {
-	if m, ok := n.membership.Member(peer); ok && m.RPCAddress != "" && !n.isStranger(m) {
-		return m.RPCAddress, true
-	}
-	if running := n.running.Load(); running != nil {
-		if node := running.View().Node(peer); node != nil {
-			return node.RPCAddress, true
-		}
-	}
-	return "", false
 }

@@ -129,7 +129,7 @@ func (l *lobby) TransferLeader(context.Context, *pb.TransferLeaderRequest) (*pb.
 }
 
 // Hello implements rpc.PeerHandler: no lane opens, so nothing else of it is called with effect.
-func (l *lobby) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) { return peer, l.refuse() }
+func (l *lobby) Hello(peer rpc.PeerHello) (rpc.PeerHello, uint64, error) { return peer, 0, l.refuse() }
 
 // Step implements rpc.PeerHandler.
 func (l *lobby) Step(_ id.Node, _ id.Group, _ *raftpb.Message, data rpc.Loan) {
@@ -140,6 +140,9 @@ func (l *lobby) Step(_ id.Node, _ id.Group, _ *raftpb.Message, data rpc.Loan) {
 
 // Stepped implements rpc.PeerHandler.
 func (l *lobby) Stepped() {}
+
+// PeerOpened implements rpc.PeerHandler.
+func (l *lobby) PeerOpened(id.Node) {}
 
 // Health implements rpc.PeerHandler.
 func (l *lobby) Health(id.Node, rpc.Health) {}

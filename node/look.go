@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/membership"
-	"github.com/quorumlog/quorumlog/rpc/pb"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 const (
@@ -89,11 +87,5 @@ func (n *Node) stillThere(ctx context.Context, former membership.Member) bool {
 	if former.RPCAddress == n.advertised() {
 		return false // this process has the port now
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	status, err := n.dialer.Admin(former.RPCAddress).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
-	if err != nil || len(status.GetNodes()) == 0 {
-		return false
-	}
-	return id.Node(status.GetAnsweredBy()) == n.options.NodeID && status.GetNodes()[0].GetBootEpoch() == former.Boot
+	return n.answersAs(ctx, former.Node, former.Boot, former.RPCAddress)
 }

@@ -20,6 +20,8 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	register(registry, storeSamples, n.store.Metrics)
 	register(registry, raftSamples, n.host.Metrics)
 	register(registry, peerSamples, n.peers.Metrics)
+	register(registry, serverSamples, n.server.Metrics)
+	register(registry, gossipSamples, n.membership.Implausible)
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
 	}
@@ -81,6 +83,7 @@ var raftSamples = []sample[raftgroup.Metrics]{
 	{"raft_turns_total", "Turns of the workers.", func(m raftgroup.Metrics) uint64 { return m.Turns }},
 	{"raft_elections_total", "Campaigns started by hints, calls and failed nodes.", func(m raftgroup.Metrics) uint64 { return m.Elections }},
 	{"raft_leader_changes_total", "Changes of leader, term or role.", func(m raftgroup.Metrics) uint64 { return m.LeaderChanges }},
+	{"raft_dropped_invalid_total", "Messages that no replica can have meant.", func(m raftgroup.Metrics) uint64 { return m.DroppedInvalid }},
 	{"raft_failed_total", "Replicas that stopped, or were refused, since the start.", func(m raftgroup.Metrics) uint64 { return m.Failed }},
 	{"raft_halted_replicas", "Replicas that apply nothing further: this release does not know an entry.",
 		func(m raftgroup.Metrics) uint64 { return uint64(m.Halted) }},
@@ -97,6 +100,14 @@ var peerSamples = []sample[rpc.PeerMetrics]{
 	{"peer_trains_total", "Writes to lanes.", func(m rpc.PeerMetrics) uint64 { return m.Trains }},
 	{"peer_dropped_total", "Raft messages dropped by full or broken lanes.", func(m rpc.PeerMetrics) uint64 { return m.Dropped }},
 	{"peer_breaks_total", "Lanes that broke.", func(m rpc.PeerMetrics) uint64 { return m.Breaks }},
+}
+
+var serverSamples = []sample[rpc.ServerMetrics]{
+	{"lanes_refused_total", "Hellos of other nodes, or of who says so, that were refused.", func(m rpc.ServerMetrics) uint64 { return m.LanesRefused }},
+}
+
+var gossipSamples = []sample[uint64]{
+	{"gossip_implausible_total", "Words of members that cannot be true, and were dropped.", func(n uint64) uint64 { return n }},
 }
 
 // register adds a part's samples: a name that ends in _total is a counter, any other a gauge.

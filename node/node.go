@@ -54,6 +54,8 @@ type Node struct {
 	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	answers    answers
 	registrar  background
+	identities background
+	doubts     chan id.Node // capacity 1: peers that take another process for this node
 	balancer   background
 	condition  background
 	majority   background
@@ -138,6 +140,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 func newNode(o Options, shares fileShares) *Node {
 	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares, reach: newReach()}
 	n.condemned.wake = make(chan struct{}, 1)
+	n.doubts = make(chan id.Node, 1)
 	n.word.began = time.Now()
 	return n
 }
@@ -307,12 +310,12 @@ func (n *Node) advertised() string {
 
 // openGroups opens everything that needs a cluster id: the lanes, the Raft host, the replicas and the metadata.
 func (n *Node) openGroups(ctx context.Context) error {
-	hello := rpc.PeerHello{Version: rpc.Protocol, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
+	hello := rpc.PeerHello{Versions: rpc.Spoken, Release: Version, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	in := &inbound{self: hello, known: known, newest: make(map[id.Node]uint64), word: n.noteWord}
+	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord}
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
-		Self: hello, Resolve: n.resolve, Dialer: n.dialer, Logger: n.logger,
+		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
 			n.logger.Info("peer lost", "peer", peer)
 			in.host.NodeDown(peer)
@@ -364,6 +367,8 @@ func (n *Node) openServer(in *inbound) error {
 func (n *Node) openServices(context.Context) error {
 	n.registrar.start(n.keepRegistered)
 	n.opened("registrar", n.registrar.close)
+	n.identities.start(n.watchIdentity)
+	n.opened("watch of the identity", n.identities.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
 	n.majority.start(n.listenToMajority)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -33,32 +32,24 @@ type inbound struct {
 	known func(id.Node) bool
 	// word is shown the messages of the metadata group.
 	word func(from id.Node, m *raftpb.Message)
-
-	mu     sync.Mutex
-	newest map[id.Node]uint64 // the latest boot epoch that each node has shown: an older one is a ghost
+	// registered is the boot epoch of a node in the metadata, 0 if it is not there.
+	registered func(id.Node) uint64
 }
 
 // Hello implements rpc.PeerHandler.
-func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, error) {
-	self := in.self
-	self.Lane = peer.Lane
-	if peer.Node == self.Node {
-		return self, rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
-			"a peer says that it is node %d, which is this node: give it a node id and a data directory of its own", peer.Node)
+func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, uint64, error) {
+	registered := in.registered(peer.Node)
+	if err := rpc.CheckHello(in.self, peer, registered); err != nil {
+		return in.self, registered, fmt.Errorf("node %d refuses a peer: %w", in.self.Node, err)
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if err := rpc.CheckHello(self, peer, in.newest[peer.Node]); err != nil {
-		return self, fmt.Errorf("node %d refuses a peer: %w", self.Node, err)
+	return in.self, registered, nil
+}
+
+// PeerOpened implements rpc.PeerHandler.
+func (in *inbound) PeerOpened(from id.Node) {
+	if in.known(from) { // news of it may come in a moment; until then it is listened to, and costs nothing that stays
+		in.peers.Reset(from)
 	}
-	if !in.known(peer.Node) {
-		return self, nil // news of it may come in a moment; until then it is listened to, and costs nothing that stays
-	}
-	in.newest[peer.Node] = peer.Boot
-	if peer.Lane == rpc.LaneCtl {
-		in.peers.Reset(peer.Node)
-	}
-	return self, nil
 }
 
 // Step implements rpc.PeerHandler.

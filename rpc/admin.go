@@ -49,6 +49,9 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 			return Errorf(CodeInconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
 				s.o.Node, shorten(s.o.ClusterID), shorten(meant))
 		}
+		if err := s.versions.checkCaller(meta[versionsKey], nodeName(s.o.Node)); err != nil {
+			return err
+		}
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
@@ -67,7 +70,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return Errorf(CodeRequestTimedOut, "%s took longer than the %s it was given: %v", shorten(name), timeout, err)
 	case drpc.ProtocolError.Has(err), drpcerr.Code(err) == drpcerr.Unimplemented:
-		return errUnknownCall
+		return s.unknownCall
 	}
 	return err
 }
@@ -134,6 +137,7 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
 	answer := &noting{Encoding: e}
 	ctx = WithMetadata(ctx, timeoutKey, meta)
+	ctx = WithMetadata(ctx, versionsKey, c.dialer.spoken().text())
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
 		ctx = WithMetadata(ctx, clusterKey, *cluster)
 	}

@@ -222,7 +222,7 @@ func BenchmarkFetch(b *testing.B) {
 func BenchmarkSend(b *testing.B) {
 	for _, c := range benchmarkMessages[:2] {
 		b.Run(c.name, func(b *testing.B) {
-			out := newTrains(64 << 20)
+			out := newTrains(64<<20, testVersion)
 			b.ReportAllocs()
 			for b.Loop() {
 				size, _ := messageSize(c.m)

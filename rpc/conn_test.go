@@ -172,7 +172,7 @@ func TestLaneSuperseded(t *testing.T) {
 	later.Reset(1)
 	within(t, time.Second, "up", ups.c)
 	eventually(t, 3*time.Second, "the former self is refused", func() bool {
-		return strings.Contains(log.String(), "boot epoch 7, but boot epoch 8 of it has been seen")
+		return strings.Contains(log.String(), "start 8 of node 2 is connected: start 7 must be over")
 	})
 	if len(peer.closed) != 0 {
 		t.Errorf("PeerClosed(%d)", <-peer.closed)

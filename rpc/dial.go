@@ -17,7 +17,8 @@ type Dialer struct {
 	ClientID string                           // told to servers for their logs
 	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written (TLS)
 
-	cluster atomic.Pointer[string] // that administrative calls are meant for; nil: whichever it is
+	cluster  atomic.Pointer[string] // that administrative calls are meant for; nil: whichever it is
+	versions Versions               // other than Spoken only in tests
 
 	mu   sync.Mutex
 	pool *drpcpool.Pool[string, *drpcconn.Conn]
@@ -25,6 +26,13 @@ type Dialer struct {
 
 // MeansCluster has nodes of other clusters refuse all administrative calls that begin from now on, with CodeInconsistentClusterID.
 func (d *Dialer) MeansCluster(clusterID string) { d.cluster.Store(&clusterID) }
+
+func (d *Dialer) spoken() Versions {
+	if d.versions == (Versions{}) {
+		return Spoken
+	}
+	return d.versions
+}
 
 // DialProduce opens a produce stream. ctx bounds the opening, not the stream.
 func (d *Dialer) DialProduce(ctx context.Context, addr string) (*ProduceConn, error) {

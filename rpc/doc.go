@@ -10,6 +10,10 @@
 //	/quorumlog.Log/Fetch     subscriptions and byte credit in, batches pushed out           fetch.go
 //	/quorumlog.Admin/…       protobuf, unary                                                admin.go
 //
+// Every stream begins with a hello and its answer, whose first bytes never change (opening.go): they agree on a protocol version, or one
+// side learns from the other who has to be upgraded. Hellos of lanes say more (hello.go): which node they mean, and which start of which
+// node speaks. A lane is refused before it changes anything, and nobody takes the lanes over from a process that lives and is registered.
+//
 // drpc opens, names and ends the streams. The messages in between are in its wire format, but do not pass through it: a tap takes
 // them inside conn.Read, straight into memory that the receiver may keep (tap.go, buffer.go), and a framer writes them from where
 // their pieces lie (framer.go). Of a lane's messages the batches are lent by the log until they are written (trains.go).

@@ -144,7 +144,7 @@ type FetchStream struct {
 
 // serveFetch runs the handler on a stream.
 func (s *Server) serveFetch(c *conn, st *drpcstream.Stream) error {
-	if err := acceptHello(c, st, Limits{Node: s.o.Node, MaxBatchBytes: MaxBatchBytes}); err != nil {
+	if err := s.acceptHello(c, st, Limits{Node: s.o.Node, MaxBatchBytes: MaxBatchBytes}); err != nil {
 		return err
 	}
 	f := &FetchStream{conn: c, st: st, out: newFramer(c, st.ID())}

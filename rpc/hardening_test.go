@@ -60,7 +60,7 @@ func TestStrangers(t *testing.T) {
 	}
 	noise[0] = 0xff
 	be := binary.BigEndian.AppendUint32(nil, 1<<30)
-	helloTrain := seal(appendHello(nil, hello(2), 20*time.Millisecond), trainHello)
+	helloLane := helloTo(1, hello(2), 20*time.Millisecond)
 	type stranger struct {
 		name   string
 		say    []byte
@@ -88,10 +88,10 @@ func TestStrangers(t *testing.T) {
 		{"produce without hello", invoke(rpcProduce), false, preludeTimeout + 2*time.Second, 1},
 		{"fetch without hello", invoke(rpcFetch), false, preludeTimeout + 2*time.Second, 1},
 		{"1 GiB hello", join(invoke(rpcLane), claim(drpcwire.KindMessage, 1, 2, 1<<30)), true, time.Second, 1},
-		{"lane, then silence", join(invoke(rpcLane), wireFrame(drpcwire.KindMessage, 1, 2, helloTrain)), false, 3 * time.Second, 1},
-		{"lane, then 1 GiB", join(invoke(rpcLane), wireFrame(drpcwire.KindMessage, 1, 2, helloTrain), claim(drpcwire.KindMessage, 1, 3, 1<<30)), true, 3 * time.Second, 1},
-		{"lane, then a bad CRC", join(invoke(rpcLane), wireFrame(drpcwire.KindMessage, 1, 2, helloTrain), wireFrame(drpcwire.KindMessage, 1, 3, noiseTrain())), false, 3 * time.Second, 1},
-		{"produce, then a frame of 1 GiB", join(invoke(rpcProduce), wireFrame(drpcwire.KindMessage, 1, 2, appendHelloFrame(nil, "x")),
+		{"lane, then silence", join(invoke(rpcLane), wireFrame(drpcwire.KindMessage, 1, 2, helloLane)), false, 3 * time.Second, 1},
+		{"lane, then 1 GiB", join(invoke(rpcLane), wireFrame(drpcwire.KindMessage, 1, 2, helloLane), claim(drpcwire.KindMessage, 1, 3, 1<<30)), true, 3 * time.Second, 1},
+		{"lane, then a bad CRC", join(invoke(rpcLane), wireFrame(drpcwire.KindMessage, 1, 2, helloLane), wireFrame(drpcwire.KindMessage, 1, 3, noiseTrain())), false, 3 * time.Second, 1},
+		{"produce, then a frame of 1 GiB", join(invoke(rpcProduce), wireFrame(drpcwire.KindMessage, 1, 2, appendClientHello(nil, Spoken, "x")),
 			wireFrame(drpcwire.KindMessage, 1, 3, []byte{0, 0, 0, 0x40, 1, 2, 3})), true, 3 * time.Second, 1},
 	} {
 		var log logBuffer
@@ -131,8 +131,14 @@ func TestStrangers(t *testing.T) {
 	all.Wait()
 }
 
+// helloTo is the hello of a node's control lane to another one.
+func helloTo(target id.Node, h PeerHello, ping time.Duration) []byte {
+	h.Target, h.ping = target, ping
+	return appendHello(nil, h)
+}
+
 func noiseTrain() []byte {
-	train := seal(append(make([]byte, trainHead), "payload"...), trainMessages)
+	train := testVersion.seal(append(make([]byte, trainHead), "payload"...), trainMessages)
 	train[len(train)-1] ^= 1
 	return train
 }

@@ -103,25 +103,32 @@ type stepped struct {
 type testPeer struct {
 	self   PeerHello
 	step   func(stepped)
+	opened chan id.Node
 	closed chan id.Node
 
-	mu     sync.Mutex
-	newest map[id.Node]uint64
-	health map[id.Node]Health
+	mu         sync.Mutex
+	registered map[id.Node]uint64
+	health     map[id.Node]Health
 }
 
 func newTestPeer(self PeerHello, step func(stepped)) *testPeer {
-	return &testPeer{self: self, step: step, closed: make(chan id.Node, 100), newest: map[id.Node]uint64{}}
+	return &testPeer{self: self, step: step, opened: make(chan id.Node, 1000), closed: make(chan id.Node, 1000), registered: map[id.Node]uint64{}}
 }
 
-func (p *testPeer) Hello(h PeerHello) (PeerHello, error) {
+func (p *testPeer) Hello(h PeerHello) (PeerHello, uint64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := CheckHello(p.self, h, p.newest[h.Node])
-	if err == nil {
-		p.newest[h.Node] = h.Boot
-	}
-	return p.self, err
+	registered := p.registered[h.Node]
+	return p.self, registered, CheckHello(p.self, h, registered)
+}
+
+func (p *testPeer) PeerOpened(from id.Node) { p.opened <- from }
+
+// register has a node registered with a boot epoch.
+func (p *testPeer) register(n id.Node, boot uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.registered[n] = boot
 }
 
 // Step keeps the reference for good: tests look later at what came.
@@ -153,12 +160,12 @@ func (p *testPeer) healthOf(n id.Node) (Health, bool) {
 func (p *testPeer) PeerClosed(from id.Node) { p.closed <- from }
 
 func hello(n id.Node) PeerHello {
-	return PeerHello{Version: Protocol, ClusterID: "cluster-a", Node: n, Boot: 7}
+	return PeerHello{Versions: Spoken, ClusterID: "cluster-a", Node: n, Boot: 7}
 }
 
 // resolveTo resolves every node to one address.
-func resolveTo(addr net.Addr) func(id.Node) (string, bool) {
-	return func(id.Node) (string, bool) { return addr.String(), true }
+func resolveTo(addr net.Addr) func(id.Node) []string {
+	return func(id.Node) []string { return []string{addr.String()} }
 }
 
 // edges records the Up and Down calls of Peers.

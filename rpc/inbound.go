@@ -17,45 +17,43 @@ type laneKey struct {
 	lane Lane
 }
 
-// inbound is the receiving end of a lane. A node has one of each number at a time: a newer one supersedes the older, whose
-// end is then no news.
-type inbound struct{ conn *conn }
+// inbound is the receiving end of a lane. A node has one of each number at a time: a newer one of the same process supersedes the older,
+// whose end is then no news. All of a node's are one process's.
+type inbound struct {
+	conn *conn
+	who  incarnation
+}
 
 // serveLane receives the lane of another node until it ends. This goroutine only receives; pongs have their own.
 func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	var hello PeerHello
-	var ping time.Duration
 	err := receiveOne(st, func(message []byte) (err error) {
-		kind, body, err := bareTrain(message)
-		if err == nil && kind != trainHello {
-			err = errUnexpected(kind)
-		}
-		if err == nil {
-			hello, ping, err = decodeHello(body)
-		}
+		hello, err = decodeHello(message)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	self, err := s.o.Services.Peer.Hello(hello)
+	in := &inbound{conn: c, who: hello.incarnation()}
+	key := laneKey{hello.Node, hello.Lane}
+	self, err := s.welcome(hello, in, key)
 	if err != nil {
+		s.counts.lanesRefused.Add(1)
 		return err
 	}
-	self.Lane = hello.Lane
-	ping = min(max(ping, 10*time.Millisecond), 10*time.Second)
-	in := &inbound{conn: c}
-	key := laneKey{hello.Node, hello.Lane}
-	s.enter(key, in)
 	defer s.leave(key, in)
-	c.established(maxTrain, missedPings*ping)
+	c.established(maxTrain, missedPings*self.ping)
 	if err := c.tapStream(st.ID(), 1); err != nil {
 		return err
 	}
-	if err := transmit(st, seal(appendHello(nil, self, ping), trainWelcome)); err != nil {
+	if err := transmit(st, appendHello(nil, self)); err != nil {
 		return err
 	}
-	pong := seal(make([]byte, trainHead), trainPong)
+	if hello.Lane == LaneCtl {
+		s.o.Services.Peer.PeerOpened(hello.Node)
+	}
+	version := trainVersionOf(self.picked)
+	pong := version.seal(make([]byte, trainHead), trainPong)
 	echo := newEcho(func() error { return transmit(st, pong) })
 	defer func() {
 		c.hurry()
@@ -70,7 +68,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
 	err = receive(c, st, func(message *buffer) error {
 		defer message.Release()
-		kind, heads, bodies, err := openTrain(message.bytes)
+		kind, heads, bodies, err := version.open(message.bytes)
 		switch {
 		case err != nil:
 			return err
@@ -90,7 +88,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		return errUnexpected(kind)
 	})
 	if hello.Lane == LaneCtl && errors.Is(err, os.ErrDeadlineExceeded) {
-		s.log.Warn("closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*ping)
+		s.log.Warn("closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*self.ping)
 	}
 	if code := CodeOf(err); code == CodeCorruptMessage || code == CodeInvalidRequest {
 		s.log.Warn("closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
@@ -101,14 +99,45 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	return err
 }
 
-func (s *Server) enter(key laneKey, in *inbound) {
-	s.mu.Lock()
-	old := s.mu.lanes[key]
-	s.mu.lanes[key] = in
-	s.mu.Unlock()
-	if old != nil {
-		_ = old.conn.Close()
+// welcome enters a lane and returns the answer to its hello, or refuses it, and then nothing has changed.
+func (s *Server) welcome(hello PeerHello, in *inbound, key laneKey) (PeerHello, error) {
+	self, registered, err := s.o.Services.Peer.Hello(hello)
+	if err != nil {
+		return self, err
 	}
+	self = self.withDefaults()
+	answer, err := self.Versions.answerTo(hello.opening(), nodeName(self.Node), nodeName(hello.Node))
+	if err != nil {
+		return self, err
+	}
+	self.Lane, self.Target, self.picked = hello.Lane, hello.Node, answer.picked
+	self.ping = min(max(hello.ping, 10*time.Millisecond), 10*time.Second)
+	return self, s.enter(key, in, registered)
+}
+
+// enter makes a lane the node's one of its number. Of another process of the node all lanes are closed, if it may be displaced.
+func (s *Server) enter(key laneKey, in *inbound, registered uint64) error {
+	var closed []*inbound
+	defer func() {
+		for _, old := range closed {
+			_ = old.conn.Close()
+		}
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctl := s.mu.lanes[laneKey{key.node, LaneCtl}]; ctl != nil && ctl != in {
+		if err := displace(key.node, ctl.who, in.who, registered); err != nil {
+			return err
+		}
+	}
+	for k, old := range s.mu.lanes {
+		if k.node == key.node && (k == key || old.who != in.who) {
+			closed = append(closed, old)
+			delete(s.mu.lanes, k)
+		}
+	}
+	s.mu.lanes[key] = in
+	return nil
 }
 
 // leave takes a lane out, and reports the end of a node's control lane unless a newer one is there.

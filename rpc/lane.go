@@ -35,7 +35,8 @@ type lane struct {
 	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
 	news   chan struct{} // capacity 1, control lane only: our health is another
 
-	link atomic.Pointer[link] // the present stream, for breakNow
+	link    atomic.Pointer[link] // the present stream, for breakNow
+	version atomic.Uint32        // its trainVersion
 
 	// writing is held by whoever takes trains off the queue and writes them: the order of the one is that of the other.
 	writing struct {
@@ -83,7 +84,7 @@ func (l *lane) writeSmall() bool {
 
 // piecesOf returns a train as the pieces of a message. writing is held.
 func (l *lane) piecesOf(t *train) [][]byte {
-	l.writing.pieces = append(append(l.writing.pieces[:0], seal(t.heads, trainMessages)), t.bodies...)
+	l.writing.pieces = append(append(l.writing.pieces[:0], l.agreed().seal(t.heads, trainMessages)), t.bodies...)
 	return l.writing.pieces
 }
 
@@ -98,7 +99,7 @@ func (l *lane) sent(t *train) {
 
 func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
 	return &lane{
-		peer: p, number: number, out: newTrains(bound), ping: ping,
+		peer: p, number: number, out: newTrains(bound, trainVersionOf(p.peers.o.Self.Versions.Newest)), ping: ping,
 		kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), news: make(chan struct{}, 1), backoff: backoffMin,
 	}
 }
@@ -128,36 +129,40 @@ func (l *lane) run() {
 // connect opens the stream and exchanges hellos.
 func (l *lane) connect() (*link, error) {
 	p := l.peer
-	addr, ok := p.peers.o.Resolve(p.node)
-	if !ok {
+	addresses := p.peers.o.Resolve(p.node)
+	if len(addresses) == 0 {
 		return nil, errNoAddress
 	}
-	self := p.peers.o.Self
-	self.Lane, self.Health = l.number, l.health()
-	return p.peers.o.Dialer.open(p.ctx, addr, rpcLane, seal(appendHello(nil, self, l.ping), trainHello), missedPings*l.ping, l.welcome)
+	hello := p.peers.o.Self
+	hello.Target, hello.Lane, hello.Health, hello.ping = p.node, l.number, l.health(), l.ping
+	addr := addresses[l.failures%len(addresses)]
+	return p.peers.o.Dialer.open(p.ctx, addr, rpcLane, appendHello(nil, hello), missedPings*l.ping, l.welcome)
 }
+
+// agreed is the version of the trains of the present stream.
+func (l *lane) agreed() trainVersion { return trainVersion(l.version.Load()) }
 
 var (
 	errNoAddress = errors.New("its address is not known")
 	errClosing   = errors.New("closing")
 )
 
-// welcome checks who answered: the address may be another node's by now.
+// welcome checks who answered, since the address may be another node's by now, and takes the version that it picked.
 func (l *lane) welcome(message []byte) error {
-	kind, body, err := bareTrain(message)
+	h, err := decodeHello(message)
 	if err != nil {
 		return err
 	}
-	if kind != trainWelcome {
-		return errUnexpected(kind)
-	}
-	h, _, err := decodeHello(body)
+	self, peer := l.peer.peers.o.Self, l.peer.node
+	picked, err := self.Versions.accept(h.opening(), nodeName(self.Node), nodeName(peer))
 	if err != nil {
 		return err
 	}
-	if h.Node != l.peer.node {
-		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", h.Node, l.peer.node)
+	if h.Node != peer {
+		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", h.Node, peer)
 	}
+	l.version.Store(uint32(trainVersionOf(picked)))
+	l.out.agreed(trainVersionOf(picked))
 	return nil
 }
 
@@ -199,7 +204,7 @@ func isClosed(c <-chan struct{}) bool {
 
 // answer takes what the other side says on the lane: pongs, which did their work by arriving.
 func (l *lane) answer(message []byte) error {
-	kind, _, err := bareTrain(message)
+	kind, _, err := l.agreed().openBare(message)
 	if err == nil && kind != trainPong {
 		err = errUnexpected(kind)
 	}
@@ -223,18 +228,18 @@ func (l *lane) write(k *link, received chan error) error {
 				l.out.trim()
 			}
 			busy = false
-			if err := l.say(k, pingOf(l.health())); err != nil {
+			if err := l.say(k, l.agreed().ping(l.health())); err != nil {
 				return err
 			}
 		case err := <-received:
 			received <- err
 			return io.EOF
 		case <-l.news:
-			if err := l.say(k, pingOf(l.health())); err != nil {
+			if err := l.say(k, l.agreed().ping(l.health())); err != nil {
 				return err
 			}
 		case <-l.notice: // see whether it answers us, now rather than at the next tick
-			if err := l.say(k, pingOf(l.health())); err != nil {
+			if err := l.say(k, l.agreed().ping(l.health())); err != nil {
 				return err
 			}
 		case <-l.peer.ctx.Done():
@@ -319,6 +324,9 @@ func (l *lane) down() {
 // report logs a failure, once as long as it stays the same.
 func (l *lane) report(err error) {
 	l.failures++
+	if refused := l.peer.peers.o.Refused; refused != nil && l.number == LaneCtl && CodeOf(err) == CodeDuplicateBrokerRegistration {
+		refused(l.peer.node, err)
+	}
 	if l.number != LaneCtl && (l.failures < 3 || l.peer.ctl.link.Load() == nil) {
 		return // the control lane speaks for all, unless this one alone keeps failing
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,24 +24,17 @@ const LaneCtl Lane = 0
 // to the nodes; 0 is "well".
 type Health uint8
 
-// PeerHello is the first thing said on a lane, in both directions.
-type PeerHello struct {
-	Version   uint16 // Protocol
-	ClusterID string
-	Node      id.Node
-	Boot      uint64 // grows with every start of the node
-	Lane      Lane
-	Health    Health
-}
-
 // PeerOptions are the settings of Peers.
 type PeerOptions struct {
 	Self PeerHello
-	// Resolve returns the present address of a node. Called at each dial.
-	Resolve func(id.Node) (addr string, ok bool)
+	// Resolve returns where a node may be, the likeliest address first. Called at each dial: after a failure the next one is tried.
+	Resolve func(id.Node) []string
 	// Down is called once when a node's control lane is lost, Up once when it works (again). On a goroutine of Peers, in
 	// order for each node; they must not block for long and not call Close.
 	Down, Up func(id.Node)
+	// Refused, when not nil, is told that a node refuses this one because its identity is another process's. It is one node's word: true,
+	// or not, or no longer. On a goroutine of Peers; it must not block.
+	Refused func(by id.Node, err error)
 	// Dropped, when not nil, is called for each message that found its queue full or its lane down. On the goroutine of Send.
 	Dropped func(to id.Node, g id.Group, m *raftpb.Message)
 	Dialer  *Dialer
@@ -52,8 +46,9 @@ type PeerOptions struct {
 }
 
 func (o PeerOptions) withDefaults() PeerOptions {
-	if o.Self.Version == 0 {
-		o.Self.Version = Protocol
+	o.Self = o.Self.withDefaults()
+	if o.Self.Session == 0 {
+		o.Self.Session = rand.Uint64()
 	}
 	if o.Dialer == nil {
 		o.Dialer = &Dialer{}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -293,7 +294,7 @@ func TestPeersMissedPings(t *testing.T) {
 func TestPeersLost(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	up := newEdges()
-	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: func(id.Node) (string, bool) { return "", false }, Up: up.up, Down: up.down})
+	p := startPeers(t, PeerOptions{Self: hello(2), Resolve: func(id.Node) []string { return nil }, Up: up.up, Down: up.down})
 	p.Lost(1)
 	if e := within(t, time.Second, "down", up.c); e != "down 1" {
 		t.Fatal(e)
@@ -313,14 +314,18 @@ func TestHelloRefused(t *testing.T) {
 		want   string
 	}{
 		{"cluster", func(h *PeerHello) { h.ClusterID = "cluster-b" }, `node 2 belongs to cluster "cluster-b", node 1 to cluster "cluster-a"`},
-		{"version", func(h *PeerHello) { h.Version = 99 }, fmt.Sprintf("node 2 speaks protocol 99, node 1 speaks %d", Protocol)},
-		{"boot", func(h *PeerHello) { h.Boot = 6 }, "node 2 says boot epoch 6, but boot epoch 7 of it has been seen"},
+		{"newer release", func(h *PeerHello) { h.Versions, h.Release = Versions{98, 99}, "9.9" },
+			fmt.Sprintf("node 2 (release 9.9) speaks protocol 98-99, node 1 speaks %v: upgrade node 1", Spoken)},
+		{"older release", func(h *PeerHello) { h.Versions, h.Release = Versions{1, 2}, "0.0.1" },
+			fmt.Sprintf("node 2 (release 0.0.1) speaks protocol 1-2, node 1 speaks %v: upgrade node 2", Spoken)},
+		{"older boot", func(h *PeerHello) { h.Boot = 6 }, "node 2 says boot epoch 6, but boot epoch 7 of it is registered"},
+		{"impossible boot", func(h *PeerHello) { h.Boot = math.MaxUint64 }, "node 2 says boot epoch 18446744073709551615, while boot epoch 7 of it is registered"},
 		{"self", func(h *PeerHello) { h.Node = 1 }, "node id 1 is used by two nodes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			defer leaktest.AfterTest(t)()
 			peer := newTestPeer(hello(1), nil)
-			peer.newest[2] = 7
+			peer.register(2, 7)
 			s := startServer(t, ServerOptions{Services: Services{Peer: peer}})
 			defer closeServer(t, s)
 			self := hello(2)

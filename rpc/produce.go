@@ -153,7 +153,7 @@ type ProduceStream struct {
 // serveProduce runs the handler on a stream.
 func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	limits := Limits{Node: s.o.Node, MaxBatchBytes: MaxBatchBytes, InFlightBytes: produceWindow}
-	if err := acceptHello(c, st, limits); err != nil {
+	if err := s.acceptHello(c, st, limits); err != nil {
 		return err
 	}
 	p := &ProduceStream{conn: c, st: st, age: s.age, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}

@@ -68,14 +68,16 @@ func trainOf(data Loan, messages ...*raftpb.Message) *train {
 	return t
 }
 
+const testVersion = trainVersion(Protocol)
+
 // wire is a train as it travels.
 func (t *train) wire() []byte {
-	return bytes.Join(append([][]byte{seal(t.heads, trainMessages)}, t.bodies...), nil)
+	return bytes.Join(append([][]byte{testVersion.seal(t.heads, trainMessages)}, t.bodies...), nil)
 }
 
 // decodeWire decodes a train as it travels. The visitor need not release anything.
 func decodeWire(message []byte, visit func(id.Group, *raftpb.Message)) error {
-	kind, heads, bodies, err := openTrain(message)
+	kind, heads, bodies, err := testVersion.open(message)
 	if err != nil {
 		return err
 	}
@@ -164,7 +166,7 @@ func TestCodecOwnsItsBytes(t *testing.T) {
 	m := appendOf(4, []byte("payload"))
 	m.Context = []byte("context!")
 	wire := trainOf(nil, m, appendOf(5, make([]byte, minBody))).wire()
-	_, heads, bodies, err := openTrain(wire)
+	_, heads, bodies, err := testVersion.open(wire)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,8 +287,9 @@ func FuzzStreamFrames(f *testing.F) {
 	e := appendEventHead(nil, FetchEvent{Subscription: 1, Message: "no"})
 	endFrame(e, 0)
 	f.Add(e)
-	f.Add(appendLimits(nil, Limits{Node: 1}))
-	f.Add(appendHelloFrame(nil, "me"))
+	f.Add(appendLimits(nil, opening{versions: Spoken, picked: Protocol}, Limits{Node: 1}))
+	f.Add(appendClientHello(nil, Spoken, "me"))
+	f.Add(appendHello(nil, hello(2)))
 	f.Add([]byte{0xff, 0xff, 0xff, 0x3f, 1})
 	f.Fuzz(func(t *testing.T, message []byte) {
 		total := 0
@@ -302,14 +305,15 @@ func FuzzStreamFrames(f *testing.F) {
 				t.Fatal("event")
 			}
 			_, _ = decodeCommand(frame)
-			_, _ = decodeLimits(frame)
 			return nil
 		})
 		if total > len(message) {
 			t.Fatal("frames overlap")
 		}
-		_, _, _, _ = openTrain(message)
-		_, _, _ = decodeHello(message)
+		_, _, _, _ = testVersion.open(message)
+		_, _ = decodeHello(message)
+		_, _, _ = decodeLimits(message)
+		_, _, _ = decodeClientHello(message)
 	})
 }
 

@@ -32,8 +32,11 @@ type Services struct {
 // PeerHandler is the receiving end of the lanes of other nodes. Its methods are called from many goroutines and must
 // not block.
 type PeerHandler interface {
-	// Hello decides whether a lane may open, and returns this node's own hello. CheckHello knows the usual reasons to refuse.
-	Hello(peer PeerHello) (self PeerHello, err error)
+	// Hello decides whether a lane may open, before it changes anything, and returns this node's own hello and the boot epoch with which
+	// the peer is registered (0: it is not). CheckHello knows the usual reasons to refuse.
+	Hello(peer PeerHello) (self PeerHello, registered uint64, err error)
+	// PeerOpened says that a control lane of a node has opened.
+	PeerOpened(from id.Node)
 	// Step takes ownership of m and all it points to; but the data of its entries is data's, of which Step takes over a reference.
 	// nil: there is nothing to release.
 	Step(from id.Node, g id.Group, m *raftpb.Message, data Loan)
@@ -58,6 +61,9 @@ type ServerOptions struct {
 	Logger *slog.Logger
 	// MaxConnections, 4096 by default: more are closed at once.
 	MaxConnections int
+
+	versions Versions // other than Spoken only in tests
+
 	// WrapConn, when not nil, is applied to each accepted connection. It must not do I/O; tls.Server does not, the handshake
 	// comes with the first read.
 	WrapConn func(net.Conn) net.Conn
@@ -66,9 +72,11 @@ type ServerOptions struct {
 // Server serves one listener. One goroutine accepts; each connection has one that runs its calls one after the other, and
 // drpc's two.
 type Server struct {
-	o   ServerOptions
-	log *slog.Logger
-	mux *drpcmux.Mux
+	o           ServerOptions
+	versions    Versions // what it speaks with clients; with peers it is in its hello
+	unknownCall *Error
+	log         *slog.Logger
+	mux         *drpcmux.Mux
 
 	closing, hard     context.Context // no new call; every call is cut off
 	close, cut        context.CancelFunc
@@ -81,7 +89,7 @@ type Server struct {
 		lanes map[laneKey]*inbound
 	}
 	counts struct {
-		accepted, refused, dropped, panics atomic.Uint64
+		accepted, refused, dropped, panics, lanesRefused atomic.Uint64
 	}
 }
 
@@ -96,7 +104,12 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 4096
 	}
-	s := &Server{o: o, log: o.Logger, mux: drpcmux.New()}
+	if o.versions == (Versions{}) {
+		o.versions = Spoken
+	}
+	s := &Server{o: o, versions: o.versions, log: o.Logger, mux: drpcmux.New()}
+	s.unknownCall = Errorf(CodeUnsupportedVersion, "%s does not know the call: it is of release %s and speaks protocol %s; upgrade it, or use the tools of its release",
+		nodeName(o.Node), Release, s.versions)
 	if o.Services.Admin != nil {
 		if err := pb.DRPCRegisterAdmin(s.mux, o.Services.Admin); err != nil {
 			return nil, fmt.Errorf("rpc: register the administrative calls: %w", err)
@@ -272,13 +285,11 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 	if !unary {
 		c.hurry()
 	}
-	if err == error(errUnknownCall) {
+	if err == error(s.unknownCall) {
 		c.setDeadline(preludeTimeout) // as if it had said nothing
 	}
 	return st.SendError(toWire(err)) == nil && unary
 }
-
-var errUnknownCall = Errorf(CodeUnsupportedVersion, "this node does not know the call: it speaks protocol %d", Protocol)
 
 var errShutdown = Errorf(CodeBrokerNotAvailable, "the node is shutting down: another one leads its partitions in a moment")
 
@@ -304,7 +315,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 	case v.Admin != nil:
 		return s.serveAdmin(c, st, name)
 	}
-	return errUnknownCall
+	return s.unknownCall
 }
 
 // linger lets the client read the last word: closing a socket that holds unread bytes resets it, and takes the word away.
@@ -360,6 +371,7 @@ type ServerMetrics struct {
 	Connections               int // now
 	Accepted, Refused         uint64
 	Dropped                   uint64 // connections that made no valid call
+	LanesRefused              uint64 // hellos of other nodes, or of who says so
 	Panics                    uint64
 	ControlLanes, BulkInbound int // lanes of other nodes, now
 }
@@ -370,7 +382,7 @@ func (s *Server) Metrics() ServerMetrics {
 	defer s.mu.Unlock()
 	m := ServerMetrics{
 		Connections: len(s.mu.conns), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(),
-		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(),
+		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(), LanesRefused: s.counts.lanesRefused.Load(),
 	}
 	for k := range s.mu.lanes {
 		if k.lane == LaneCtl {

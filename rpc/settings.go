@@ -2,8 +2,12 @@ package rpc
 
 import "time"
 
-// Protocol is the version of everything that this package puts on the wire, exchanged at the start of each stream.
-const Protocol uint16 = 3
+// Protocol is the newest version that this release speaks of everything that this package puts on the wire, and oldestProtocol the
+// oldest. What a stream uses is agreed on at its start: see opening.go.
+const (
+	Protocol       uint16 = 3
+	oldestProtocol uint16 = 3
+)
 
 // The fsync classes that a node reports in ClusterStatus: what its acknowledgements wait for.
 const (

@@ -13,47 +13,53 @@ import (
 
 // Kinds of frames that produce and fetch streams share. Others count from 1 and belong to their stream.
 const (
-	frameHello  = 0xf0 // the client's first
-	frameLimits = 0xf1 // the server's answer to it
-	framePing   = 0xf2
-	framePong   = 0xf3
+	framePing = 0xf2
+	framePong = 0xf3
 )
 
-// appendHelloFrame encodes the client's hello:
+// appendClientHello encodes a client's hello, behind the opening:
 //
-//	0 u32 length | 4 u8 kind | 5 u8 0 | 6 u16 protocol | 8 client id
-func appendHelloFrame(dst []byte, clientID string) []byte {
-	at := len(dst)
-	dst = beginFrame(dst, frameHello, 8)
-	binary.LittleEndian.PutUint16(dst[at+6:], Protocol)
-	dst = append(dst, shorten(clientID)...)
-	endFrame(dst, at)
-	return dst
+//	u8 length, client id
+func appendClientHello(dst []byte, v Versions, clientID string) []byte {
+	dst = opening{versions: v, release: Release}.begin(dst)
+	clientID = shorten(clientID)
+	return endOpening(append(append(dst, byte(len(clientID))), clientID...))
 }
 
-// appendLimits encodes the server's answer:
-//
-//	0 u32 length | 4 u8 kind | 5 u8 0 | 6 u16 protocol | 8 i32 node | 12 u32 largest batch | 16 u64 bytes in flight
-func appendLimits(dst []byte, l Limits) []byte {
-	at := len(dst)
-	dst = beginFrame(dst, frameLimits, 24)
-	binary.LittleEndian.PutUint16(dst[at+6:], Protocol)
-	binary.LittleEndian.PutUint32(dst[at+8:], uint32(l.Node))
-	binary.LittleEndian.PutUint32(dst[at+12:], uint32(l.MaxBatchBytes))
-	binary.LittleEndian.PutUint64(dst[at+16:], uint64(l.InFlightBytes))
-	endFrame(dst, at)
-	return dst
-}
-
-func decodeLimits(frame []byte) (Limits, error) {
-	if len(frame) < 24 {
-		return Limits{}, Errorf(CodeInvalidRequest, "the server's first frame has %d bytes, 24 expected", len(frame))
+func decodeClientHello(message []byte) (o opening, clientID string, err error) {
+	o, rest, err := readOpening(message)
+	if err != nil {
+		return o, "", err
 	}
-	return Limits{
-		Node:          id.Node(binary.LittleEndian.Uint32(frame[8:])),
-		MaxBatchBytes: int(binary.LittleEndian.Uint32(frame[12:])),
-		InFlightBytes: int(binary.LittleEndian.Uint64(frame[16:])),
-	}, nil
+	c := cursor{b: rest}
+	clientID = string(c.bytes(int(c.u8())))
+	if c.bad {
+		return o, "", Errorf(CodeInvalidRequest, "hello of %d bytes is cut short", len(message))
+	}
+	return o, clientID, nil
+}
+
+// appendLimits encodes the server's answer, behind the opening:
+//
+//	i32 node | u32 largest batch | u64 bytes in flight
+func appendLimits(dst []byte, o opening, l Limits) []byte {
+	dst = o.begin(dst)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(l.Node))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(l.MaxBatchBytes))
+	return endOpening(binary.LittleEndian.AppendUint64(dst, uint64(l.InFlightBytes)))
+}
+
+func decodeLimits(message []byte) (opening, Limits, error) {
+	o, rest, err := readOpening(message)
+	if err != nil {
+		return o, Limits{}, err
+	}
+	c := cursor{b: rest}
+	l := Limits{Node: id.Node(c.u32()), MaxBatchBytes: int(c.u32()), InFlightBytes: int(c.u64())}
+	if c.bad {
+		return o, Limits{}, Errorf(CodeInvalidRequest, "the server's answer to the hello is cut short: %d bytes", len(message))
+	}
+	return o, l, nil
 }
 
 // appendPong encodes the answer to a ping:
@@ -90,18 +96,16 @@ func frameOf(kind byte) []byte {
 	return f
 }
 
-// accept receives the client's hello and answers it with the limits.
-func acceptHello(c *conn, st rawStream, l Limits) error {
+// acceptHello receives the client's hello and answers it with the limits.
+func (s *Server) acceptHello(c *conn, st rawStream, l Limits) error {
+	var answer opening
 	err := receiveOne(st, func(message []byte) error {
-		return frames(message, func(kind byte, frame []byte) error {
-			if kind != frameHello || len(frame) < 8 {
-				return Errorf(CodeInvalidRequest, "the stream begins with a frame of kind %d instead of a hello", kind)
-			}
-			if v := binary.LittleEndian.Uint16(frame[6:]); v != Protocol {
-				return Errorf(CodeUnsupportedVersion, "the client speaks protocol %d, this node %d: use the client of this release", v, Protocol)
-			}
-			return nil
-		})
+		hello, _, err := decodeClientHello(message)
+		if err != nil {
+			return err
+		}
+		answer, err = s.versions.answerTo(hello, nodeName(s.o.Node), "the client")
+		return err
 	})
 	if err != nil {
 		return err
@@ -110,7 +114,7 @@ func acceptHello(c *conn, st rawStream, l Limits) error {
 	if err := c.tapStream(st.ID(), 1); err != nil {
 		return err
 	}
-	return transmit(st, appendLimits(nil, l))
+	return transmit(st, appendLimits(nil, answer, l))
 }
 
 // client is what produce and fetch streams share on the client's side: the link, its pings, and its end.
@@ -134,14 +138,14 @@ type client struct {
 // openClient opens a produce or fetch stream and fills in the server's limits.
 func (d *Dialer) openClient(ctx context.Context, addr, rpc string, l *Limits) (*client, error) {
 	welcome := func(message []byte) error {
-		return frames(message, func(kind byte, frame []byte) (err error) {
-			if kind == frameLimits {
-				*l, err = decodeLimits(frame)
-			}
-			return err
-		})
+		answer, limits, err := decodeLimits(message)
+		if err == nil {
+			_, err = d.spoken().accept(answer, "this client", nodeName(limits.Node))
+		}
+		*l = limits
+		return err
 	}
-	k, err := d.open(ctx, addr, rpc, appendHelloFrame(nil, d.ClientID), streamTimeout, welcome)
+	k, err := d.open(ctx, addr, rpc, appendClientHello(nil, d.spoken(), d.ClientID), streamTimeout, welcome)
 	if err != nil {
 		return nil, err
 	}

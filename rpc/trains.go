@@ -74,15 +74,35 @@ type trains struct {
 
 	mu struct {
 		sync.Mutex
-		shut  bool     // nothing is accepted
-		full  []*train // complete, oldest first
-		last  *train   // being filled, or nil
-		bytes int
-		free  []*train // written, for reuse
+		version trainVersion // of the codec that packed what is queued
+		shut    bool         // nothing is accepted
+		full    []*train     // complete, oldest first
+		last    *train       // being filled, or nil
+		bytes   int
+		free    []*train // written, for reuse
 	}
 }
 
-func newTrains(bound int) *trains { return &trains{bound: bound, wake: make(chan struct{}, 1)} }
+func newTrains(bound int, v trainVersion) *trains {
+	q := &trains{bound: bound, wake: make(chan struct{}, 1)}
+	q.mu.version = v
+	return q
+}
+
+// agreed says which version the lane speaks now. Messages are packed when they are put, from before the hello is answered on, in the version
+// of the stream before; should this one speak another, they are dropped: Raft repeats itself.
+func (q *trains) agreed(v trainVersion) {
+	q.mu.Lock()
+	var dropped []*train
+	if q.mu.version != v {
+		dropped = q.emptyLocked()
+		q.mu.version = v
+	}
+	q.mu.Unlock()
+	for _, t := range dropped {
+		t.empty()
+	}
+}
 
 // put packs a message of at most size bytes. False: the queue is shut, or full.
 func (q *trains) put(size int, g id.Group, m *raftpb.Message, data Loan) bool {
@@ -180,16 +200,22 @@ func (q *trains) trim() {
 // close drops all that is queued and accepts nothing from here on, until open.
 func (q *trains) close() {
 	q.mu.Lock()
-	dropped := q.mu.full
-	if q.mu.last != nil {
-		dropped = append(dropped, q.mu.last)
-	}
+	dropped := q.emptyLocked()
 	q.mu.shut = true
-	q.mu.full, q.mu.last, q.mu.bytes = nil, nil, 0
 	q.mu.Unlock()
 	for _, t := range dropped {
 		t.empty()
 	}
+}
+
+// emptyLocked takes everything out.
+func (q *trains) emptyLocked() []*train {
+	all := q.mu.full
+	if q.mu.last != nil {
+		all = append(all, q.mu.last)
+	}
+	q.mu.full, q.mu.last, q.mu.bytes = nil, nil, 0
+	return all
 }
 
 // open accepts again.

@@ -7,7 +7,7 @@ import (
 
 // TestTakeSmallIsSmall has others fill the train that somebody is about to take because it is small.
 func TestTakeSmallIsSmall(t *testing.T) {
-	q := newTrains(1 << 30)
+	q := newTrains(1<<30, testVersion)
 	put := func(bytes int) {
 		m := appendOf(1, make([]byte, bytes))
 		n, _ := messageSize(m)

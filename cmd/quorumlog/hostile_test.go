@@ -297,7 +297,7 @@ func spoken(t *testing.T, port, clusterID string) map[string][]byte {
 	r = record(t, port)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
 		Self:      rpc.PeerHello{ClusterID: clusterID, Node: 77, Boot: 1},
-		Resolve:   func(id.Node) (string, bool) { return r.listener.Addr().String(), true },
+		Resolve:   func(id.Node) []string { return []string{r.listener.Addr().String()} },
 		Up:        func(id.Node) {},
 		Down:      func(id.Node) {},
 		BulkLanes: 1, Ping: 200 * time.Millisecond,

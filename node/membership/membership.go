@@ -35,6 +35,9 @@ type Options struct {
 	Seeds []string
 	// Known returns more of them: those of the metadata. nil: none.
 	Known func() []string
+	// Plausible tells whether what a member says of itself can be; what cannot is dropped and counted. It is called under memberlist's
+	// locks, and so must neither block nor call the Membership. nil: all can.
+	Plausible func(Self) bool
 	// OnChange is called with each event, one after the other, on a goroutine of the package. It may call Members and Member, but not
 	// Close. nil: nobody wants to know.
 	OnChange func(Event)
@@ -78,6 +81,8 @@ type Membership struct {
 	called    chan struct{} // capacity 1: rejoin has called the seeds for the first time
 	looked    chan struct{} // closed once deliver knows that, and has told what came of it
 	foreign   atomic.Pointer[WrongClusterError]
+
+	implausible atomic.Uint64
 
 	cancel    context.CancelFunc
 	wait      sync.WaitGroup
@@ -176,6 +181,9 @@ func (m *Membership) Foreign() error {
 	}
 	return nil
 }
+
+// Implausible returns how often a member said what Options.Plausible took for impossible.
+func (m *Membership) Implausible() uint64 { return m.implausible.Load() }
 
 // Former returns earlier starts of this node that are alive as far as the gossip knows. Mostly the gossip has not noticed yet that they are
 // over; one that is not runs on the directory of which this one is a copy.
@@ -384,8 +392,13 @@ func (d *delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive implements memberlist.AliveDelegate: only what describes a node gets in, and not without end.
 func (d *delegate) NotifyAlive(n *memberlist.Node) error {
-	if _, err := memberOf(n); err != nil {
+	m, err := memberOf(n)
+	if err != nil {
 		return err
+	}
+	if f := d.options.Plausible; f != nil && !f(m.Self) {
+		d.implausible.Add(1)
+		return fmt.Errorf("node %d says what cannot be: start number %d", m.Node, m.Boot)
 	}
 	if d.table.full(n.Name) {
 		return fmt.Errorf("more than %d members", maxMembers)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime"
 	"slices"
@@ -325,6 +326,24 @@ func TestDuplicateNodeID(t *testing.T) {
 				t.Errorf("node 2 is now at %s", m.RPCAddress)
 			}
 		})
+	}
+}
+
+// What a member says that cannot be is dropped and counted, and stands in nobody's way.
+func TestImplausibleMember(t *testing.T) {
+	checkLeaks(t)
+	one := launch(t, self(1, 1), func(o *Options) { o.Plausible = func(s Self) bool { return s.Boot <= 100 } })
+	forged := self(2, math.MaxUint64)
+	forged.RPCAddress = "127.0.0.1:6666"
+	launch(t, forged, seeds(one))
+	eventually(t, "the forged member is dropped", func() bool { return one.Implausible() > 0 })
+	two := launch(t, self(2, 5), seeds(one))
+	eventually(t, "node 2 is seen", func() bool {
+		m, _ := one.Member(2)
+		return m.Boot == 5 && m.RPCAddress == "127.0.0.1:9002" && two.sees(1)()
+	})
+	if one.saw(Up, 2) != 1 || one.duplicate() != nil {
+		t.Errorf("%d times up, %v", one.saw(Up, 2), one.duplicate())
 	}
 }
 

@@ -78,8 +78,9 @@ type producer struct {
 }
 
 const (
-	noSlot    int32 = -1
-	manySlots       = 1000
+	noSlot int32 = -1
+	// manySlots is how many slots stay when a rush of producers is over.
+	manySlots int = 1000
 )
 
 // NewProducers returns a view without producers: that of an empty log.

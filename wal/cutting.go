@@ -118,6 +118,7 @@ func (c *checkpointer) answered() {
 type takenCut struct {
 	l       *Log
 	covered journal.Seq
+	applied id.Index
 	garbage []segment.Key
 }
 
@@ -151,7 +152,7 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 		if err := b.Set(cutKey(l.group, l.replica), buf, nil); err != nil {
 			return nil, err
 		}
-		taken = append(taken, takenCut{l, cut.covered, garbage})
+		taken = append(taken, takenCut{l, cut.covered, cut.state.Applied, garbage})
 		if int64(b.Len()) >= s.o.memTableBytes() {
 			if err := c.store(b, taken, pebble.NoSync); err != nil {
 				return nil, err
@@ -177,11 +178,17 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 	return left, c.retire(completed)
 }
 
-// store commits a batch, but for cuts of logs whose deletion was stored meanwhile.
+// store commits a batch, but for cuts of logs whose deletion was stored meanwhile. With the metadata's cut go the tombstones that it
+// makes unnecessary.
 func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
-	c.s.metaMu.Lock()
-	defer c.s.metaMu.Unlock()
+	s := c.s
+	s.metaMu.Lock()
+	defer s.metaMu.Unlock()
+	var outlived []logKey
 	for _, t := range taken {
+		if t.l.group == id.MetadataGroup {
+			outlived = s.outlived(t.applied)
+		}
 		t.l.mu.Lock()
 		gone := t.l.life == forgotten
 		t.l.mu.Unlock()
@@ -191,7 +198,16 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 			}
 		}
 	}
-	return c.s.metaCommit(b, sync)
+	for _, k := range outlived {
+		if err := b.Delete(tombstoneKey(k), nil); err != nil {
+			return err
+		}
+	}
+	if err := s.metaCommit(b, sync); err != nil {
+		return err
+	}
+	s.exhume(outlived)
+	return nil
 }
 
 // markDirty makes the next checkpoint cut the log although it has no new journal records.

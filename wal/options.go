@@ -79,6 +79,8 @@ type rules struct {
 	droppedTerm      bool // §4.2: term and vote of dropped records stay
 	stopMark         bool // §4: the mark of an orderly stop goes before the first frame is written
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
+	tombstones       bool // §4.4: a deleted replica leaves a tombstone
+	tombstonesStand  bool // §4.4: until the metadata's stored state is past the deletion
 }
 
 const (

@@ -32,7 +32,7 @@ func (n *Node) metrics() prometheus.Gatherer {
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Stalled) })
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
-	gauge("ready", "1 when the node holds what the metadata wants it to hold.", func() float64 { return boolean(n.readiness() == nil) })
+	gauge("ready", "1 when the node holds what the metadata wants it to hold, hears of a leader of each of these, and has a disk that takes records.", func() float64 { return boolean(n.readiness() == nil) })
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
 	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.all())) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -72,6 +73,31 @@ func (n *Node) conditionError() error {
 		return fmt.Errorf("disk does not answer since %s", time.Now().Add(-waiting).Format(time.RFC3339))
 	}
 	return fmt.Errorf("disk did not answer in time a moment ago")
+}
+
+// leaderError says what has no leader that this node hears of: of what it holds, and the metadata. A node that is cut off from its peers is
+// told so by its own replicas, leaders too, within two election timeouts. Replicas that stopped for good hear of nobody, and are said
+// elsewhere.
+func (n *Node) leaderError() error {
+	if n.controller.Leader() == id.NoNode {
+		return errors.New("no leader of the metadata is known: can this node reach its peers?")
+	}
+	view := n.controller.View()
+	held, leaderless, example := 0, 0, id.TopicPartition{}
+	for _, p := range n.replicas.all() {
+		topic, _ := view.Partition(p.Group().ID())
+		if topic == nil || p.Group().Failed() { // about to be deleted, or useless
+			continue
+		}
+		held++
+		if _, leader, _ := p.Group().Leader(); leader == id.NoNode {
+			leaderless, example = leaderless+1, id.TopicPartition{Topic: topic.Name, Partition: p.Partition}
+		}
+	}
+	if leaderless > 0 {
+		return fmt.Errorf("no leader is known of %d of the %d partitions that this node has replicas of, %s for one", leaderless, held, example)
+	}
+	return nil
 }
 
 func (n *Node) freeBytes() int64 {

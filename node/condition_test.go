@@ -373,3 +373,22 @@ func TestAllNodesFull(t *testing.T) {
 		return c.status(0).GetState() == "ready" && c.status(1).GetState() == "ready" && c.status(2).GetState() == "ready"
 	})
 }
+
+// TestReadyMeansLeaders: a node that hears of no leader of what it holds is not ready, whatever it held before.
+func TestReadyMeansLeaders(t *testing.T) {
+	c := startSick(t)
+	said := func(code int, text string) {
+		t.Helper()
+		nodetest.Eventually(t, "the node to say "+text, func() bool {
+			got, said := c.console(0, "/readyz")
+			return got == code && strings.Contains(said, text)
+		})
+	}
+	said(http.StatusOK, "ready")
+	c.StopNode(1)
+	said(http.StatusOK, "ready")
+	c.CrashNode(2, nodetest.Kill)
+	said(http.StatusServiceUnavailable, "no leader")
+	c.StartNode(1)
+	said(http.StatusOK, "ready")
+}

@@ -33,7 +33,8 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Stalled) })
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
-	gauge("ready", "1 when the node holds what the metadata wants it to hold.", func() float64 { return boolean(n.readiness() == nil) })
+	gauge("ready", "1 when the node holds what the metadata wants it to hold, hears of a leader of each of these, and has a disk that takes records.",
+		func() float64 { return boolean(n.readiness() == nil) })
 	gauge("unreached", "1 while the controller does not reach the node under the address that it advertises: it gets no replicas.",
 		func() float64 { return boolean(n.unreachedError() != nil) })
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })

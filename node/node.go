@@ -426,12 +426,16 @@ func (n *Node) Fatal() <-chan error { return n.fatal }
 // State returns how far the node is.
 func (n *Node) State() State { return State(n.state.Load()) }
 
-// readiness returns nil when the node holds what the metadata wants it to hold, and its disk takes records.
+// readiness returns nil when the node holds what the metadata wants it to hold, its disk takes records, and all that it holds has a leader
+// that it hears of.
 func (n *Node) readiness() error {
 	if s := n.State(); s != Ready && n.failure.Load() == nil {
 		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
 	}
-	return n.conditionError()
+	if err := n.conditionError(); err != nil {
+		return err
+	}
+	return n.leaderError()
 }
 
 // RPCAddress returns the address that the node serves.

@@ -116,6 +116,11 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		return nil // that was said; it must not come back under this replica id
 	}
 	log, err := r.log(ctx, p)
+	if errors.Is(err, wal.ErrDeleted) { // the metadata, which begins with its last checkpoint, will come to that
+		r.logger.Info("a replica that was deleted here is not made again: the metadata is not as far as its deletion yet",
+			"partition", p.TopicPartition(), "replica", p.Replica)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

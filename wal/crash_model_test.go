@@ -113,6 +113,9 @@ type replica struct {
 	created  bool // Create returned
 	deleting bool // Delete was called
 	deleted  bool // Delete returned
+	// buried is the index of the metadata's log up to which this disk had it, applied, when the deletion began: what decided it may be
+	// there. 0: it is not known.
+	buried id.Index
 }
 
 func newReplica(spec Spec) *replica {
@@ -154,6 +157,19 @@ func (m *replica) submit(sub submission) {
 		m.told, m.applied = sub.reset.Start.Index, sub.reset.Start.Index
 		m.views[sub.reset.Start.Index] = m.seedView(sub.reset.Start)
 	}
+}
+
+// applicable is the last entry that the owner may have applied: one that was told to be committed, and is durable here.
+func (m *replica) applicable() id.Index {
+	durable := m.base
+	for i := range m.subs[:m.done] {
+		durable = durable.apply(&m.subs[i])
+	}
+	i := min(m.told, durable.last())
+	if e, c := durable.at(i), m.committed[i]; e != nil && c != nil && e.Term == c.Term {
+		return i
+	}
+	return 0
 }
 
 // commitTo commits in the cluster what the log has up to i.

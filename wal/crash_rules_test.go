@@ -48,6 +48,8 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{rule: "replayCovered", off: rules{replayCovered: true}},
 		{rule: "referenceCheck", off: rules{referenceCheck: true}},
 		{rule: "deletionSync", off: rules{deletionSync: true}},
+		{rule: "tombstones", off: rules{tombstones: true}},
+		{rule: "tombstonesStand", off: rules{tombstonesStand: true}},
 		{rule: "stopMark", off: rules{stopMark: true}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
@@ -83,7 +85,7 @@ func runOrPanic(c crashConfig) (err error) {
 // others may have heard of, stay. Without the rule they go too.
 func TestVoteOutlivesBadReference(t *testing.T) {
 	vote := func(off rules) HardState {
-		r := newCrashRun(crashConfig{seed: 4, off: off})
+		r := newCrashRun(crashConfig{seed: 8, off: off})
 		r.opts.DirectAppendBytes, r.opts.SegmentBytes = 1, 1<<20
 		r.open(0)
 		r.create()

@@ -17,6 +17,9 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
+// metadataName is the partition whose log says which of the others is deleted.
+const metadataName = "metadata-0"
+
 // patience bounds every wait of the crash test. It is long: several tests may share few cores.
 const patience = 60 * time.Second
 
@@ -80,6 +83,7 @@ func newCrashRun(c crashConfig) *crashRun {
 		r.slow = 20
 	}
 	r.watch.rng = rand.New(rand.NewPCG(c.seed, 78))
+	r.names[metadataName] = r.newReplica(id.MetadataGroup, metadataName)
 	for i := range 2 + r.rng.IntN(4) {
 		name := fmt.Sprintf("topic-%d", i)
 		r.names[name] = r.newReplica(id.Group(10+i), name)

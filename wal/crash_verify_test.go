@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,9 +28,7 @@ func (r *crashRun) verify() {
 		}
 		found[l.Replica()] = l
 	}
-	for _, m := range r.old {
-		r.verifyGone(m, found)
-	}
+	r.verifyTombstones(found)
 	for _, name := range slices.Sorted(maps.Keys(r.names)) {
 		m := r.names[name]
 		l := found[m.replica]
@@ -43,12 +42,40 @@ func (r *crashRun) verify() {
 			r.verifyLog(m, l)
 		}
 	}
+	for _, m := range r.old { // the metadata's log is known by now, which says what it is that is deleted
+		r.verifyGone(m, found)
+	}
 	for _, l := range found {
 		r.broke("%v was never created", l)
 	}
 	r.checkValues()
 	if !r.over() {
 		r.checkFiles()
+	}
+}
+
+// verifyTombstones creates again what was deleted, as a node does whose metadata is as old as its last cut: it must not succeed.
+func (r *crashRun) verifyTombstones(found map[id.Replica]*Log) {
+	applied := id.Index(0)
+	for _, l := range found {
+		if l.Group() == id.MetadataGroup {
+			applied = l.State().Applied
+		}
+	}
+	for _, m := range append(slices.Collect(maps.Values(r.names)), r.old...) {
+		if m.buried <= applied || found[m.replica] != nil {
+			continue
+		}
+		var err error
+		r.within("Create of what was deleted", func() error {
+			_, err = r.store.Create(context.Background(), m.spec)
+			return nil
+		})
+		if !r.over() && !errors.Is(err, ErrDeleted) && !(r.full && isNoSpace(err)) {
+			r.broke("group %d, replica %d was deleted when the metadata was at %d, and is created now that its state is of %d: %v",
+				m.group, m.replica, m.buried, applied, err)
+			return
+		}
 	}
 }
 

@@ -110,7 +110,7 @@ func (r *crashRun) create() {
 // remove deletes a log.
 func (r *crashRun) remove() {
 	m := r.anyLive()
-	if m == nil {
+	if m == nil || m.group == id.MetadataGroup {
 		return
 	}
 	l := r.logs[m]
@@ -132,6 +132,11 @@ func (r *crashRun) delete(m *replica, l *Log) {
 }
 
 func (r *crashRun) tryDelete(m *replica, l *Log) bool {
+	r.mu.Lock()
+	if meta := r.names[metadataName]; r.logs[meta] != nil {
+		m.buried = meta.applicable()
+	}
+	r.mu.Unlock()
 	ok := r.within("Delete", func() error { return r.store.Delete(context.Background(), l) })
 	m.deleted = ok && !r.over()
 	return ok

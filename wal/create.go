@@ -14,7 +14,8 @@ import (
 )
 
 // Create makes a log. It is durable, with its first cut, when Create returns. ErrExists when the replica exists, refused
-// ones included; disk.ErrNoSpace while the disk is full, but for the metadata's.
+// ones included; ErrDeleted when it did exist, as long as there is a tombstone; disk.ErrNoSpace while the disk is full, but for the
+// metadata's.
 func (s *Store) Create(ctx context.Context, spec Spec) (*Log, error) {
 	if spec.Name == "" || path.Base(spec.Name) != spec.Name || spec.Replica == id.NoReplica {
 		return nil, fmt.Errorf("wal: %q is no name for a log of replica %d", spec.Name, spec.Replica)
@@ -63,6 +64,10 @@ func (s *Store) reserve(key logKey, dir string) error {
 	_, open := s.logs[key]
 	if _, refused := s.refused[key]; open || refused || s.dirs[dir] {
 		return fmt.Errorf("%w: group %d, replica %d (%s)", ErrExists, key.group, key.replica, dir)
+	}
+	if _, deleted := s.deleted[key]; deleted {
+		return fmt.Errorf("%w: group %d, replica %d was here, and what it voted for is forgotten: it needs another replica id",
+			ErrDeleted, key.group, key.replica)
 	}
 	for _, name := range [...]string{dir, deletedName(dir)} {
 		name = path.Join(s.logsDir, name)

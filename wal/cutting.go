@@ -127,6 +127,7 @@ func (c *checkpointer) answered() {
 type takenCut struct {
 	l       *Log
 	covered journal.Seq
+	applied id.Index
 	garbage []segment.Key
 
 	view                   []byte
@@ -189,11 +190,17 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 	return left, c.retire(completed)
 }
 
-// store commits a batch, but for cuts of logs whose deletion was stored meanwhile.
+// store commits a batch, but for cuts of logs whose deletion was stored meanwhile. With the metadata's cut go the tombstones that it
+// makes unnecessary.
 func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.WriteOptions) error {
-	c.s.metaMu.Lock()
-	defer c.s.metaMu.Unlock()
+	s := c.s
+	s.metaMu.Lock()
+	defer s.metaMu.Unlock()
+	var outlived []logKey
 	for _, t := range taken {
+		if t.l.group == id.MetadataGroup {
+			outlived = s.outlived(t.applied)
+		}
 		t.l.mu.Lock()
 		gone := t.l.life == forgotten
 		t.l.mu.Unlock()
@@ -203,7 +210,16 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 			}
 		}
 	}
-	return c.s.metaCommit(b, sync)
+	for _, k := range outlived {
+		if err := b.Delete(tombstoneKey(k), nil); err != nil {
+			return err
+		}
+	}
+	if err := s.metaCommit(b, sync); err != nil {
+		return err
+	}
+	s.exhume(outlived)
+	return nil
 }
 
 // markDirty makes the next checkpoint cut the log although it has no new journal records.
@@ -267,7 +283,7 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 		}
 		c.segs = append(c.segs, cs)
 	}
-	t = takenCut{l: l, covered: c.covered, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
+	t = takenCut{l: l, covered: c.covered, applied: c.state.Applied, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
 	l.garbage = nil
 	return c, t, true, nil
 }

@@ -133,8 +133,8 @@ func (s *Store) DeleteRefused(ctx context.Context, r Refusal) error {
 //
 //  1. The directory gets a name that says that it is doomed.
 //  2. The files in it go. Not later: the disk may be full, and the next step writes to it.
-//  3. Pebble forgets the cut. From then on the journal's records of the replica are an unknown one's: the durable absence of the cut
-//     is the tombstone, for a log has one before its first record.
+//  3. Pebble forgets the cut, and has a tombstone in its place: nobody makes the replica anew. From then on the journal's records of
+//     it are an unknown one's, for a log has a cut before its first record.
 //  4. The empty directory goes.
 //
 // A crash before 1 is durable leaves the log whole, or doomed with all its files: nothing was unlinked. After it, the doomed name is
@@ -177,12 +177,15 @@ func (s *Store) removeContents(dir string) error {
 	return nil
 }
 
-// forgetReplica removes what Pebble has of a replica.
+// forgetReplica removes what Pebble has of a replica, and leaves the tombstone.
 func (s *Store) forgetReplica(key logKey, l *Log) error {
 	b := s.meta.NewBatch()
 	defer func() { _ = b.Close() }()
 	err := errors.Join(b.Delete(cutKey(key.group, key.replica), nil), b.Delete(viewKey(key.group, key.replica), nil),
 		b.Delete(refusalKey(key.group, key.replica), nil))
+	if !s.o.off.tombstones {
+		err = errors.Join(err, b.Set(tombstoneKey(key), nil, nil))
+	}
 	if err != nil {
 		return err
 	}
@@ -193,7 +196,11 @@ func (s *Store) forgetReplica(key logKey, l *Log) error {
 		l.life = forgotten
 		l.mu.Unlock()
 	}
-	return s.metaCommit(b, pebble.Sync)
+	if err := s.metaCommit(b, pebble.Sync); err != nil {
+		return err
+	}
+	s.bury(key)
+	return nil
 }
 
 // finishDeletions completes what a crash interrupted: replicas whose directory is doomed, and doomed directories whose replica is

@@ -355,6 +355,10 @@ func (x *deletion) open() {
 			}
 		}
 	}
+	spec := x.d.l
+	if _, err := x.s.Create(context.Background(), Spec{Group: spec.group, Replica: spec.replica, Name: spec.name}); !errors.Is(err, ErrDeleted) {
+		t.Fatalf("crash at %d: it can be made again: %v", x.at, err)
+	}
 	if names, err := x.sim.List("/data/logs"); err != nil || !slices.Equal(names, []string{"topic-2.12"}) {
 		t.Fatalf("crash at %d: logs/ has %q, %v", x.at, names, err)
 	}

@@ -15,6 +15,7 @@ import (
 //
 //	'a'                             sequence up to which the stored cuts cover all records of all logs, uint64
 //	'c' group replica (big endian)  the replica's cut
+//	'd' group replica               nothing: the replica was deleted. See tombstones
 //	'f'                             format version, uint32
 //	'g'                             generation and digest of everything else: see guard
 //	'j' name                        a journal file: journal.FileInfo
@@ -35,6 +36,8 @@ const formatVersion = 3
 func cutKey(g id.Group, r id.Replica) []byte { return replicaKey('c', g, r) }
 
 func viewKey(g id.Group, r id.Replica) []byte { return replicaKey('v', g, r) }
+
+func tombstoneKey(k logKey) []byte { return replicaKey('d', k.group, k.replica) }
 
 func refusalKey(g id.Group, r id.Replica) []byte { return replicaKey('r', g, r) }
 

@@ -80,6 +80,8 @@ type rules struct {
 	stopMark         bool // §4: the mark of an orderly stop goes before the first frame is written
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
 	viewWaits        bool // §3: an owner is asked for its state only when the log has grown by as much as the view takes
+	tombstones       bool // §4.4: a deleted replica leaves a tombstone
+	tombstonesStand  bool // §4.4: until the metadata's stored state is past the deletion
 }
 
 const (

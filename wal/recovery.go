@@ -130,6 +130,12 @@ func (r *recovery) loadOne(key, value []byte) error {
 		l := c.open(r.s, k)
 		r.s.dirs[l.dir] = true
 		r.logs[k] = &replaying{l: l, covered: c.covered}
+	case 'd':
+		k, err := parseReplicaKey(key)
+		if err != nil {
+			return err
+		}
+		r.s.bury(k)
 	case 'j':
 		f, err := journal.ParseFileInfo(value)
 		if err != nil {

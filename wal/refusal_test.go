@@ -64,6 +64,10 @@ func TestUnreadableCutCostsOneReplica(t *testing.T) {
 			if _, err := sim.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("the files of the deleted replica are still there: %v", err)
 			}
+			again := Spec{Group: bad.l.Group(), Replica: bad.l.Replica(), Name: bad.l.Name()}
+			if _, err := s.Create(t.Context(), again); !errors.Is(err, ErrDeleted) {
+				t.Errorf("it can be made again: %v", err)
+			}
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 
@@ -243,6 +244,7 @@ func (r *recovery) finish() error {
 		}
 		s.logs[k] = p.l
 	}
+	s.bury(slices.Collect(maps.Keys(s.deleted))...)
 	if s.checkpoints.uncut.Load() > 0 {
 		s.checkpoints.force() // it frees the memory and the files of what was replayed
 	}

@@ -47,6 +47,7 @@ type Store struct {
 	logs    map[logKey]*Log
 	dirs    map[string]bool // directories in use
 	refused map[logKey]*refusedLog
+	deleted tombstones
 
 	maxRound  int64
 	stopping  chan struct{} // nobody waits for space any more
@@ -115,7 +116,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 func newStore(o Options) *Store {
 	s := &Store{
 		o: o, fs: o.FS, logsDir: path.Join(o.Dir, "logs"),
-		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog),
+		logs: make(map[logKey]*Log), dirs: make(map[string]bool), refused: make(map[logKey]*refusedLog), deleted: make(tombstones),
 		stopping: make(chan struct{}), closing: make(chan struct{}), failure: make(chan struct{}),
 	}
 	s.files.s, s.commits.s, s.checkpoints.s, s.guard.s = s, s, s, s

@@ -15,7 +15,8 @@ const retryInterval = time.Second
 // Replicas is what the reconciler acts on: the replicas that this node has. Each call is made until it succeeds and must do no
 // harm when it is repeated. They are made by one goroutine.
 type Replicas interface {
-	// Open creates the replica's log unless it is there, and starts it.
+	// Open creates the replica's log unless it is there, and starts it. What was refused or deleted on this node stays away, which is
+	// no error: the table may be that of before its deletion.
 	Open(ctx context.Context, p placement.Placement) error
 	// Change gives an open replica its new members and config.
 	Change(ctx context.Context, p placement.Placement) error

@@ -1,0 +1,74 @@
+package wal
+
+import (
+	"math"
+	"slices"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// tombstones are the replicas that were deleted, and that a node may still ask for.
+//
+// Nodes hold what the metadata says, as far as they have applied it, and a start applies it anew from the state of the metadata's last
+// cut, for as far as it knows that it is committed. So a start may see a replica again that was deleted: the table of that time wants it.
+// Made anew, empty, under its old id, it would vote and acknowledge with others who take it for the one that has its log and its votes: a
+// majority of those who remember nothing elects a leader without what was acknowledged. So Create refuses a replica that has a tombstone,
+// which is stored with the deletion.
+//
+// It stands until the stored state of the metadata is past the deletion: no start sees the table of before then. What decided the deletion
+// was applied on this node, and Raft applies what this disk has; so it is at or below the last index of the metadata's log at that moment,
+// and at each later start. That index is the tombstone's date, which is in memory alone: a start gives all of them its own. So a deletion
+// that a start completes, of which nothing but the doomed directory is left, has a date as well.
+//
+// A cut of the metadata whose state has the date takes the tombstone along. So there are as many as replicas were deleted since, however
+// many come and go; without metadata they stay.
+type tombstones map[logKey]id.Index
+
+// undated is the date of tombstones while there is no metadata.
+const undated = id.Index(math.MaxUint64)
+
+// bury notes tombstones that are stored, with the date that they have now.
+func (s *Store) bury(keys ...logKey) {
+	if len(keys) == 0 {
+		return
+	}
+	s.mu.Lock()
+	var metadata *Log
+	for k, l := range s.logs {
+		if k.group == id.MetadataGroup && l != nil && !slices.Contains(keys, k) {
+			metadata = l
+		}
+	}
+	date := undated
+	if metadata != nil {
+		date = metadata.LastIndex()
+	}
+	for _, k := range keys {
+		s.deleted[k] = date
+	}
+	s.mu.Unlock()
+	if metadata != nil {
+		metadata.markDirty() // its last cut may cover the date, with a state from before it
+	}
+}
+
+// outlived returns the tombstones that nobody needs when a cut of the metadata is stored whose state is that of applied.
+func (s *Store) outlived(applied id.Index) (keys []logKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, date := range s.deleted {
+		if applied >= date || s.o.off.tombstonesStand {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// exhume forgets tombstones whose end is stored.
+func (s *Store) exhume(keys []logKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		delete(s.deleted, k)
+	}
+}

@@ -198,13 +198,13 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 	defer s.metaMu.Unlock()
 	var outlived []logKey
 	for _, t := range taken {
-		if t.l.group == id.MetadataGroup {
-			outlived = s.outlived(t.applied)
-		}
 		t.l.mu.Lock()
 		gone := t.l.life == forgotten
 		t.l.mu.Unlock()
-		if gone {
+		switch {
+		case t.l.group == id.MetadataGroup && !gone:
+			outlived = s.outlived(t.applied)
+		case gone:
 			if err := errors.Join(b.Delete(cutKey(t.l.group, t.l.replica), nil), b.Delete(viewKey(t.l.group, t.l.replica), nil)); err != nil {
 				return err
 			}

@@ -172,7 +172,9 @@ func playPartition(t *testing.T, s partitionScenario, length time.Duration, seed
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.row.problems = r.problems
+		if r.row.problems = r.problems; r.row.report.Acked == 0 {
+			r.row.problems = append(r.row.problems, "it did not come to its end")
+		}
 		*rows = append(*rows, r.row)
 		t.Logf("\n%s", partitionTable(r.row))
 	}()
@@ -221,7 +223,7 @@ func killCount() int {
 func killOneByOne(r *partitionRun) {
 	var worst, each []time.Duration
 	for n := range killCount() {
-		r.choose()
+		r.choose(false)
 		r.beginWindow()
 		killed := time.Now()
 		r.member(r.victim).kill()
@@ -258,7 +260,7 @@ func distribution(list []time.Duration) string {
 func killAll(r *partitionRun) {
 	var took []time.Duration
 	for range max(1, killCount()/5) {
-		r.choose()
+		r.choose(false)
 		for _, m := range r.members {
 			must(r.t, m.signal(syscall.SIGKILL))
 		}

@@ -96,6 +96,7 @@ func newNet(t *testing.T, hosts int) *testNet {
 	}
 	t.Cleanup(func() {
 		for h := 1; h <= hosts; h++ {
+			_ = command("ip", "link", "del", n.space(h)) // the name space goes when its last connection is forgotten, and would keep it
 			_ = command("ip", "netns", "del", n.space(h))
 		}
 		_ = command("ip", "link", "del", n.name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -379,7 +380,7 @@ func (r *partitionRun) setUp() {
 	}
 	r.client = newClient(r.t, r.servers()...)
 	r.createTopic(r.ctx)
-	r.choose()
+	r.choose(true)
 	if r.scenario.contact {
 		r.client = newClient(r.t, fmt.Sprintf("%s:%d", r.net.address(r.victim), rpcPort))
 	}
@@ -444,8 +445,9 @@ func (r *partitionRun) start(m *member, more ...string) {
 	r.say("node %d serves after %.2f s", m.number, time.Since(begin).Seconds())
 }
 
-// choose takes the victim: a node that leads partitions, or the one that leads the metadata.
-func (r *partitionRun) choose() {
+// choose takes the victim, once all nodes are ready and in sync: one that leads partitions, or the one that leads the metadata. all: when
+// each node leads some.
+func (r *partitionRun) choose(all bool) {
 	var leads map[id.Node][]id.Partition
 	var m client.Metadata
 	eventually(r.t, "all nodes to be ready, and lead", func() bool {
@@ -458,13 +460,15 @@ func (r *partitionRun) choose() {
 			leads[p.Leader] = append(leads[p.Leader], p.Partition)
 		}
 		for _, m := range r.members {
-			if said := m.readiness.Load(); said == nil || said.code != http.StatusOK || len(leads[id.Node(m.number)]) == 0 {
+			if said := m.readiness.Load(); said == nil || said.code != http.StatusOK || all && len(leads[id.Node(m.number)]) == 0 {
 				return false
 			}
 		}
-		return leads[id.NoNode] == nil
+		status, err := r.client.Admin().ClusterStatus(r.ctx)
+		return err == nil && leads[id.NoNode] == nil && status.UnderReplicated == 0 && status.Leaderless == 0 && len(status.Metadata.Voters) >= 3
 	})
-	if r.victim = 1 + r.random.IntN(len(r.members)); r.scenario.controller {
+	leaders := slices.Sorted(maps.Keys(leads))
+	if r.victim = int(leaders[r.random.IntN(len(leaders))]); r.scenario.controller {
 		r.victim = int(m.Controller)
 	}
 	r.row.victim = r.victim

@@ -256,22 +256,15 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 	if err := checkDialable(r.GetRpcAddress()); err != nil {
 		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d advertises an address that is none: %v", r.GetNodeId(), err)
 	}
-	if err := n.checkIncarnation(ctx, r); err != nil {
-		return nil, err
-	}
-	if err := a.checkNewcomer(ctx, r); err != nil {
-		return nil, err
-	}
-	result, err := n.controller.Propose(ctx, placement.RegisterNode{
+	registered, err := a.enterNode(ctx, placement.RegisterNode{
 		Node: id.Node(r.GetNodeId()), StoreID: r.GetStoreId(), BootEpoch: r.GetBootEpoch(), RPCAddress: r.GetRpcAddress(),
 		GossipAddress: r.GetGossipAddress(), Rack: r.GetRack(), Version: r.GetVersion(),
 		MinLevel: placement.FeatureLevel(r.GetMinFeatureLevel()), MaxLevel: placement.FeatureLevel(r.GetMaxFeatureLevel()),
 		MetadataReplica: id.Replica(r.GetMetadataReplica()),
-	})
+	}, func() error { return n.checkIncarnation(ctx, r) })
 	if err != nil {
 		return nil, err
 	}
-	registered := result.(placement.Registered)
 	response := &pb.RegisterNodeResponse{
 		ClusterId: n.identity.ClusterID, MetadataReplica: uint64(registered.MetadataReplica),
 		Seed: &pb.MetadataSeed{
@@ -286,16 +279,28 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 	return response, nil
 }
 
-// checkNewcomer refuses a place to a new node that is not reached. It is no member yet, so it loses nothing by asking again.
-func (a *admin) checkNewcomer(ctx context.Context, r *pb.RegisterNodeRequest) error {
-	c, node := a.node.controller, id.Node(r.GetNodeId())
-	if !c.Group().IsLeader() || c.View().Node(node) != nil || node == a.node.options.NodeID || c.View().Removed(id.Replica(r.GetMetadataReplica())) {
-		return nil
+// enterNode brings a registration into the metadata. What would be refused there is not worth a call back, and what one start of a node says
+// again changes nothing: the first word of it was vouched for.
+func (a *admin) enterNode(ctx context.Context, command placement.RegisterNode, vouched func() error) (placement.Registered, error) {
+	c := a.node.controller
+	if !c.Group().IsLeader() {
+		return placement.Registered{}, &controller.NotControllerError{Leader: c.Leader()}
 	}
-	if err := a.node.dialBack(ctx, node, r.GetStoreId(), r.GetRpcAddress()); err != nil {
-		return rpc.Errorf(rpc.CodePolicyViolation, "%v", err)
+	view := c.View()
+	if err := view.Check(command); err != nil && !errors.Is(err, placement.ErrNotFounded) {
+		return placement.Registered{}, err
 	}
-	return nil
+	if old := view.Node(command.Node); old != nil && old.BootEpoch == command.BootEpoch {
+		return placement.Registered{Node: old.ID, MetadataReplica: old.MetadataReplica}, nil
+	}
+	if err := vouched(); err != nil {
+		return placement.Registered{}, err
+	}
+	result, err := c.Propose(ctx, command)
+	if err != nil {
+		return placement.Registered{}, err
+	}
+	return result.(placement.Registered), nil
 }
 
 // InitProducerID hands out a producer id that nobody else gets.

@@ -453,6 +453,7 @@ func TestStrangersAddressIsNoAddress(t *testing.T) {
 	// The address of another node is one, and the wrong one.
 	_, err := c.Admin(0).RegisterNode(c.Context(), &pb.RegisterNodeRequest{
 		NodeId: 2, StoreId: "s", BootEpoch: 1, RpcAddress: c.Nodes[0].RPCAddress(), GossipAddress: "127.0.0.1:1", Protocol: uint32(rpc.Protocol),
+		MinFeatureLevel: 1, MaxFeatureLevel: 1,
 	})
 	if rpc.CodeOf(err) != rpc.CodePolicyViolation || !strings.Contains(err.Error(), "finds node 1") {
 		t.Errorf("the address of node 1: %v", err)

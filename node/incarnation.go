@@ -16,6 +16,7 @@ import (
 // its boot epoch, which is larger with each start, and its address. All else follows:
 //
 //   - A start that is registered is let in, an earlier one is refused: by lanes (rpc.CheckHello) and by the registration itself.
+//   - A start is registered if it answers at the address that it registers (checkIncarnation). So nobody else can do it.
 //   - A later start is not registered as long as the earlier one answers at its address (stillRuns): it runs on a copy, which has
 //     forgotten what the earlier one has acknowledged since. It stops.
 //   - Of two that run the same start, the first to register is the node. The other one stops.
@@ -76,25 +77,46 @@ func (n *Node) plausible(s membership.Self) bool {
 	return rpc.PlausibleBoot(s.Boot, n.registered(s.Node))
 }
 
-// checkIncarnation is what the controller makes sure of before it proposes a registration: that the start can be, and that the one before it
-// is over. Where the two have the same address, it is.
+// checkIncarnation is what the controller makes sure of before it proposes a registration: that the start can be, that it is the one that
+// answers at its address, and that the one before it is over. A message alone counts for nothing: one that is forged, with a later start,
+// would end the process that is the node, and lock the node out for as many starts.
 func (n *Node) checkIncarnation(ctx context.Context, r *pb.RegisterNodeRequest) error {
-	node := id.Node(r.GetNodeId())
-	if !rpc.PlausibleBoot(r.GetBootEpoch(), n.registered(node)) {
+	node, boot, old := id.Node(r.GetNodeId()), r.GetBootEpoch(), n.tableNode(id.Node(r.GetNodeId()))
+	if !rpc.PlausibleBoot(boot, n.registered(node)) {
 		return rpc.Errorf(rpc.CodeInvalidRequest, "node %d says that this is its start number %d, which cannot be: start number %d is registered",
-			node, r.GetBootEpoch(), n.registered(node))
+			node, boot, n.registered(node))
 	}
-	old := n.tableNode(node)
-	if old == nil || old.StoreID != r.GetStoreId() || old.BootEpoch >= r.GetBootEpoch() || old.RPCAddress == r.GetRpcAddress() ||
-		node == n.options.NodeID || !n.controller.Group().IsLeader() {
-		return nil
+	if node == n.options.NodeID {
+		if r.GetStoreId() == n.identity.StoreID && boot == n.identity.Boot && r.GetRpcAddress() == n.advertised() {
+			return nil
+		}
+		return stillRuns(r, n.identity.Boot, n.advertised())
 	}
-	if !n.answersAs(ctx, node, old.BootEpoch, old.RPCAddress) {
-		return nil
+	who, err := n.dialBack(ctx, node, r.GetStoreId(), r.GetRpcAddress())
+	switch {
+	case err != nil:
+		n.reach.forget(node)
+		return rpc.Errorf(rpc.CodePolicyViolation, "%v", err)
+	case who.GetBootEpoch() != boot:
+		return stillRuns(r, who.GetBootEpoch(), r.GetRpcAddress())
+	case old != nil && old.BootEpoch < boot && old.RPCAddress != r.GetRpcAddress() && n.isThere(ctx, old):
+		return stillRuns(r, old.BootEpoch, old.RPCAddress)
 	}
+	return nil
+}
+
+func stillRuns(r *pb.RegisterNodeRequest, boot uint64, address string) error {
 	return rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
 		"node %d at %s, start number %d, is refused: start number %d of it answers at %s; one runs on a copy of the other's data directory: "+
-			"stop this one and start it with an empty directory and an unused node id", node, r.GetRpcAddress(), r.GetBootEpoch(), old.BootEpoch, old.RPCAddress)
+			"stop this one and start it with an empty directory and an unused node id", r.GetNodeId(), r.GetRpcAddress(), r.GetBootEpoch(), boot, address)
+}
+
+// isThere asks at a node's registered address whether the start that is registered lives. One that still waits for its place does, too.
+func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	who, err := n.identify(ctx, node.RPCAddress)
+	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID && who.GetBootEpoch() == node.BootEpoch
 }
 
 // answersAs asks at an address whether a certain start of a node answers there.

@@ -88,6 +88,9 @@ func TestNewNodeAtADeadOnesAddress(t *testing.T) {
 	if !strings.Contains(c.Log(), "node 4 answers at the address of node 3") {
 		t.Error("nobody says what is wrong")
 	}
+	if strings.Contains(c.Log(), "used by two nodes") {
+		t.Error("the new node, which looks for the dead one at its own address, takes itself for a second one")
+	}
 	alive(t, c, 0, 1, 3)
 }
 

@@ -242,11 +242,16 @@ func (n *Node) keepRegistered(ctx context.Context) {
 			n.fail(err)
 			return
 		}
-		said.info("not registered yet; it is tried again", "reason", err)
-		select {
-		case <-ctx.Done():
+		pause := registerRetry
+		if rpc.CodeOf(err) == rpc.CodePolicyViolation { // it was dialled
+			n.unreached.Store(&err)
+			said.warn("the others do not reach this node: this start is not registered until they do", "reason", err)
+			pause = reachRetry
+		} else {
+			said.info("not registered yet; it is tried again", "reason", err)
+		}
+		if !sleep(ctx, pause) {
 			return
-		case <-time.After(registerRetry):
 		}
 	}
 	var reaching sync.WaitGroup

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
@@ -21,9 +23,10 @@ import (
 //
 //   - A new node gets no place before it is reached. It asks again, so a firewall may be mended while it waits. No id is used up, and no
 //     learner is left behind.
-//   - A node that has a place is registered whatever happens: its start and its addresses are facts. But it gets no new replicas as long
-//     as the last word about it is that it was not reached, and it says so itself: it asks the controller after each start, and then again
-//     and again, seldom once it is reached.
+//   - A new start of a node that has a place is not registered before it is reached, or one forged message could register a start that is
+//     none. Until then the metadata has the start before. It follows and votes all the same, and is not ready.
+//   - A node gets no new replicas as long as the last word about it is that it was not reached, and it says so itself: it asks the controller
+//     after each start, and then again and again, seldom once it is reached.
 //
 // What the controller has found out is kept by it alone, in memory. Another one dials for itself, when it first has to know.
 
@@ -36,13 +39,14 @@ const (
 	unreachedFor = 5 * time.Second
 	// ownController is how long a node looks for the controller by itself, before it asks through others. It leaves time to dial back.
 	ownController = identifyTimeout + time.Second
-	// dialBacks bounds how many calls back are made at once: anybody may ask for one.
+	// dialBacks bounds how many calls back are made at once to addresses that nobody is registered with: anybody may ask for one.
 	dialBacks = 16
 )
 
 // reach is what the controller knows of the nodes that it has dialled.
 type reach struct {
-	dialling chan struct{} // as many tokens as dial-backs are under way
+	dialling chan struct{}      // as many tokens as addresses of strangers are dialled
+	asked    singleflight.Group // by address: who answers there
 
 	mu    sync.Mutex
 	known map[id.Node]dialled
@@ -74,28 +78,56 @@ func (r *reach) put(node *placement.Node, err error) {
 	r.known[node.ID] = dialled{node.BootEpoch, node.RPCAddress, err, time.Now()}
 }
 
-// dialBack returns nil if the node with this store answers at the address. It is bounded in time and holds no lock.
-func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
-	defer cancel()
-	select {
-	case n.reach.dialling <- struct{}{}:
-		defer func() { <-n.reach.dialling }()
-	case <-ctx.Done():
-		return fmt.Errorf("node %d had too many other nodes to dial: %w", n.options.NodeID, ctx.Err())
-	}
-	who, err := n.identify(ctx, address)
+// forget has a node dialled anew where it matters: a start of it was not reached, so the word about the one before may be over.
+func (r *reach) forget(node id.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, node)
+}
+
+// dialBack returns who answers at the address, if that is the node with this store. It is bounded in time and holds no lock.
+func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) (*pb.IdentifyResponse, error) {
+	who, err := n.whoAnswers(ctx, address)
 	switch {
+	case errors.Is(err, errTooBusy):
+		return nil, fmt.Errorf("node %d cannot dial node %d at %s now: %w", n.options.NodeID, node, address, err)
 	case err != nil:
-		return fmt.Errorf("node %d cannot reach node %d at %s, the address that it advertises (%w): correct its --advertised-address, or open the port",
+		return nil, fmt.Errorf("node %d cannot reach node %d at %s, the address that it advertises (%w): correct its --advertised-address, or open the port",
 			n.options.NodeID, node, address, err)
 	case id.Node(who.GetNodeId()) != node || who.GetStoreId() != store:
-		return fmt.Errorf("where node %d says that it is, at %s, node %d finds node %d with store %s: correct its --advertised-address",
+		return nil, fmt.Errorf("where node %d says that it is, at %s, node %d finds node %d with store %s: correct its --advertised-address",
 			node, address, n.options.NodeID, who.GetNodeId(), who.GetStoreId())
 	case who.GetClusterId() != "" && who.GetClusterId() != n.identity.ClusterID:
-		return fmt.Errorf("node %d at %s belongs to cluster %s, this is cluster %s", node, address, who.GetClusterId(), n.identity.ClusterID)
+		return nil, fmt.Errorf("node %d at %s belongs to cluster %s, this is cluster %s", node, address, who.GetClusterId(), n.identity.ClusterID)
 	}
-	return nil
+	return who, nil
+}
+
+var errTooBusy = errors.New("too many others ask to be dialled")
+
+// whoAnswers dials an address for all who ask at that moment: anybody may. Addresses of registered nodes are few; those that a stranger may
+// have made up wait for each other, and for nobody else.
+func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResponse, error) {
+	if !n.isNodeAddress(address) {
+		limited, cancel := context.WithTimeout(ctx, identifyTimeout)
+		defer cancel()
+		select {
+		case n.reach.dialling <- struct{}{}:
+			defer func() { <-n.reach.dialling }()
+		case <-limited.Done():
+			return nil, errTooBusy
+		}
+		return n.identify(limited, address)
+	}
+	answer, err, _ := n.reach.asked.Do(address, func() (any, error) {
+		return n.identify(context.WithoutCancel(ctx), address) // whoever asked first may be gone before the others
+	})
+	who, _ := answer.(*pb.IdentifyResponse)
+	return who, err
+}
+
+func (n *Node) isNodeAddress(address string) bool {
+	return slices.ContainsFunc(n.controller.View().Nodes(), func(node *placement.Node) bool { return node.RPCAddress == address })
 }
 
 // reachable tells which of the registered nodes that seem to be alive are reached. Those of which nothing is known yet are dialled now.
@@ -125,7 +157,7 @@ func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {
 	}
 	known, ok := n.reach.get(node)
 	if !ok {
-		known.err = n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
+		_, known.err = n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
 		n.reach.put(node, known.err)
 	}
 	return known.err == nil
@@ -171,7 +203,7 @@ func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.Ch
 	if node.ID == n.options.NodeID {
 		return response, nil // it would not lead if the others did not reach it
 	}
-	err := n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
+	_, err := n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err() // who asked is gone: that says nothing about the address
 	}

@@ -81,11 +81,11 @@ func CheckHello(self, peer PeerHello, registered uint64) error {
 	case peer.ClusterID != self.ClusterID:
 		return Errorf(CodeInconsistentClusterID, "node %d belongs to cluster %.80q, node %d to cluster %q: check the addresses it joins, or give it an empty data directory",
 			peer.Node, peer.ClusterID, self.Node, self.ClusterID)
+	case peer.Target != self.Node: // before the next one: a node at the address that another one had dials itself there
+		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", self.Node, peer.Target)
 	case peer.Node == self.Node:
 		return Errorf(CodeDuplicateBrokerRegistration, "node id %d is used by two nodes, with boot epochs %d and %d: give one of them another id and an empty data directory",
 			self.Node, peer.Boot, self.Boot)
-	case peer.Target != self.Node:
-		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", self.Node, peer.Target)
 	case peer.Node < 0:
 		return Errorf(CodeInvalidRequest, "a peer says that it is node %d: node ids are 0 or larger", peer.Node)
 	case peer.Boot < registered:

@@ -320,7 +320,7 @@ func TestHelloRefused(t *testing.T) {
 			fmt.Sprintf("node 2 (release 0.0.1) speaks protocol 1-2, node 1 speaks %v: upgrade node 2", Spoken)},
 		{"older boot", func(h *PeerHello) { h.Boot = 6 }, "node 2 says boot epoch 6, but boot epoch 7 of it is registered"},
 		{"impossible boot", func(h *PeerHello) { h.Boot = math.MaxUint64 }, "node 2 says boot epoch 18446744073709551615, while boot epoch 7 of it is registered"},
-		{"self", func(h *PeerHello) { h.Node = 1 }, "node id 1 is used by two nodes"},
+		{"self", func(h *PeerHello) { h.Node = 1 }, "node 1 answers at the address of node 9"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			defer leaktest.AfterTest(t)()

@@ -257,7 +257,7 @@ func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOff
 		start, end := resp.Partitions[i], resp.Partitions[i+1]
 		tp := id.TopicPartition{Topic: req.Partitions[i].Topic, Partition: id.Partition(req.Partitions[i].Partition)}
 		if code := rpc.Code(max(start.ErrorCode, end.ErrorCode)); code != rpc.CodeNone {
-			c.cache.hint(tp, id.Node(start.Leader), id.Epoch(start.Epoch))
+			// The leader that it names is not taken over: it may be that of an older topic of this name, with an epoch that the new one never has.
 			err = &rpc.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
 			continue
 		}

@@ -227,7 +227,7 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 	switch {
 	case e.Code == rpc.CodeOffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
-	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, e.Leader, e.Epoch):
+	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
 		c.unsubscribedLocked(cur, 0)
 	case e.Code.Retriable():
 		c.client.cache.request()
@@ -343,6 +343,7 @@ func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 			c.failLocked(cur, &PartitionError{cur.tp, err})
 			return
 		}
+		cache.want(cur.tp.Topic) // it may have been given up
 		cache.request()
 	}
 }

@@ -76,12 +76,36 @@ func TestHintsNeedAnEpoch(t *testing.T) {
 		epoch id.Epoch
 		want  bool
 	}{{2, 4, false}, {2, 5, false}, {2, 0, false}, {id.NoNode, 9, false}, {9, 9, false}, {2, 6, true}, {1, 5, false}} {
-		if got := m.hint(tp, h.node, h.epoch); got != h.want {
+		if got := m.hint(tp, id.Topic{}, h.node, h.epoch); got != h.want {
 			t.Errorf("node %d in epoch %d: taken %v, want %v", h.node, h.epoch, got, h.want)
 		}
 	}
 	if l, _ := m.current.Load().leader(tp); l.node != 2 || l.epoch != 6 {
 		t.Errorf("%+v", l)
+	}
+}
+
+// TestHintOfADeletedTopic: the topic was deleted and created again, and its epochs begin anew. A node still answers what it was asked of the
+// old one.
+func TestHintOfADeletedTopic(t *testing.T) {
+	m := newTestCache(t, "a:1")
+	req := &pb.MetadataRequest{Topics: []string{"t"}}
+	old, anew := testTopic(1, 50), testTopic(2, 3)
+	anew.Id[0] = 1
+	for _, topic := range []*pb.Topic{old, anew} {
+		if _, err := m.take("a:1", req, testAnswer("c", 0, topic)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tp := id.TopicPartition{Topic: "t"}
+	if m.hint(tp, id.Topic(old.Id), 1, 51) {
+		t.Error("the leader of the deleted topic is taken for that of the new one")
+	}
+	if l, ok := m.current.Load().leader(tp); !ok || l.node != 2 || l.epoch != 3 {
+		t.Errorf("%+v", l)
+	}
+	if !m.hint(tp, id.Topic(anew.Id), 1, 4) {
+		t.Error("the new topic's next leader is not taken over")
 	}
 }
 
@@ -170,6 +194,32 @@ func TestUnknownTopicIsNotBelievedAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnknownLongAgo: that a topic was unknown half a minute ago does not count: it may have been created since, and the one node that has
+// answered since may not have heard of it.
+func TestUnknownLongAgo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTestCache(t, "a:1")
+		say := func(n int) {
+			_, _ = m.take([]string{"a:1", "b:1", "c:1"}[n%3], &pb.MetadataRequest{Topics: []string{"t"}}, testAnswer("c", 0, unknownTopic()))
+		}
+		for n := range 30 {
+			say(n)
+			time.Sleep(100 * time.Millisecond) // of the bubble's clock
+		}
+		if m.absent("t") == nil {
+			t.Fatal("not believed after three seconds")
+		}
+		time.Sleep(30 * time.Second)
+		if err := m.absent("t"); err != nil {
+			t.Errorf("nobody was asked for half a minute: %v", err)
+		}
+		say(0)
+		if err := m.absent("t"); err != nil {
+			t.Errorf("one node has not heard of it yet: %v", err)
+		}
+	})
 }
 
 // TestClusterIsRemembered: whose answers are used.

@@ -77,6 +77,9 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 		Configs:           t.Configs,
 		TimeoutMs:         int32(a.client.opts.RequestTimeout.Milliseconds()),
 	}
+	if int(req.Partitions) != t.Partitions || int(req.ReplicationFactor) != t.ReplicationFactor || t.ReplicationFactor < 0 {
+		return fmt.Errorf("client: create topic %q: %d partitions with %d replicas each: no topic has that", t.Name, t.Partitions, t.ReplicationFactor)
+	}
 	if t.ReplicationFactor == 0 {
 		req.ReplicationFactor = -1
 	}

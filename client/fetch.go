@@ -320,6 +320,10 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 		c.noLeaderLocked(cur, known)
 		return refreshInterval
 	}
+	if cur.topicID != l.topic && !cur.topicID.IsZero() && cur.next > 0 {
+		c.recreatedLocked(cur)
+		return 0
+	}
 	if pause := cur.notBefore.Sub(now); pause > 0 && l.epoch <= cur.epoch {
 		return pause
 	}
@@ -330,6 +334,23 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 	}
 	c.subscribeLocked(cur, s, l, now)
 	return watchInterval
+}
+
+// recreatedLocked handles a topic that was deleted and created again: the offset is one of a log that is gone. It may exist in the new one as
+// well, and everything below it would be left out without a word.
+func (c *Consumer) recreatedLocked(cur *cursor) {
+	old := cur.next
+	switch c.opts.OnOutOfRange {
+	case ResetEarliest:
+		cur.next = Beginning
+	case ResetLatest:
+		cur.next = End
+	default:
+		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w %q: it was deleted, and offset %d is not one of the topic that has its name now", ErrUnknownTopic, cur.tp.Topic, old)})
+		return
+	}
+	cur.topicID, cur.caughtUp = id.Topic{}, false
+	c.client.opts.Logger.Info("the topic was deleted and created again, reset", "partition", cur.tp.String(), "offset", old, "policy", c.opts.OnOutOfRange)
 }
 
 // noLeaderLocked asks for the leader, or reports that there will not be one.

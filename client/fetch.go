@@ -302,7 +302,7 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 // one can still send.
 func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 	l, ok := known.leader(cur.tp)
-	moved := ok && l.node != cur.stream.node && l.epoch > cur.epoch
+	moved := ok && l.supersedes(cur.stream.node, cur.stream.addr, cur.epoch)
 	recreated := ok && l.topic != cur.topicID
 	switch silent := now.Sub(cur.heard); {
 	case recreated, moved:
@@ -371,8 +371,11 @@ func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 
 // streamToLocked returns the stream to a node and opens it if need be; nil: not before wait has passed.
 func (c *Consumer) streamToLocked(l leader, now time.Time) (s *fetchStream, wait time.Duration) {
-	if s := c.mu.streams[l.node]; s != nil {
+	if s := c.mu.streams[l.node]; s != nil && s.addr == l.addr {
 		return s, 0
+	} else if s != nil {
+		delete(c.mu.streams, l.node)
+		c.wg.Go(func() { s.fail(fmt.Errorf("node %d is at %s now", l.node, l.addr)) }) // which takes the consumer's mutex
 	}
 	if b := c.mu.backoff[l.node]; now.Before(b.until) {
 		return nil, b.until.Sub(now)

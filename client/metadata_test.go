@@ -109,6 +109,49 @@ func TestHintOfADeletedTopic(t *testing.T) {
 	}
 }
 
+// TestNodeAtANewAddress: a node was started again at another address, and leads again. Its old one has gone without a word.
+func TestNodeAtANewAddress(t *testing.T) {
+	c, err := New(Options{Servers: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := c.NewConsumer(ConsumerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := id.TopicPartition{Topic: "t"}
+	k.mu.Lock()
+	old := newFetchStream(k, 1, "127.0.0.1:2") // nobody runs it
+	cur := &cursor{tp: tp, next: 7, stream: old, subscription: 1, epoch: 5, heard: time.Now()}
+	old.subscriptions[1], k.mu.streams[1] = cur, old
+	known := func(epoch id.Epoch) *metadata {
+		return &metadata{
+			nodes:  map[id.Node]string{1: "127.0.0.1:1"},
+			topics: map[string]*topicMeta{"t": {name: "t", partitions: []partitionMeta{{leader: 1, epoch: epoch}}}},
+		}
+	}
+	if k.watchLocked(cur, known(5), time.Now()); cur.stream != old {
+		t.Error("left in the epoch that it was subscribed in")
+	}
+	if k.watchLocked(cur, known(6), time.Now()); cur.stream != nil {
+		t.Error("stays at the old address")
+	}
+	l, _ := known(6).leader(tp)
+	if s, _ := k.streamToLocked(l, time.Now()); s == nil || s == old || s.addr != l.addr {
+		t.Errorf("subscribes at %+v", s)
+	}
+	k.mu.Unlock()
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if old.ctx.Err() == nil {
+		t.Error("the old stream is kept")
+	}
+}
+
 // TestSourcesGoRound: who answered last is asked again, but not if that brought nothing new.
 func TestSourcesGoRound(t *testing.T) {
 	s := sources{shunned: map[string]time.Time{}, foreign: map[string]*WrongClusterError{}}

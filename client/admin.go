@@ -77,6 +77,9 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 		Configs:           t.Configs,
 		TimeoutMs:         int32(a.client.opts.RequestTimeout.Milliseconds()),
 	}
+	if int(req.Partitions) != t.Partitions || int(req.ReplicationFactor) != t.ReplicationFactor || t.ReplicationFactor < 0 {
+		return fmt.Errorf("client: create topic %q: %d partitions with %d replicas each: no topic has that", t.Name, t.Partitions, t.ReplicationFactor)
+	}
 	if t.ReplicationFactor == 0 {
 		req.ReplicationFactor = -1
 	}
@@ -257,7 +260,7 @@ func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOff
 		start, end := resp.Partitions[i], resp.Partitions[i+1]
 		tp := id.TopicPartition{Topic: req.Partitions[i].Topic, Partition: id.Partition(req.Partitions[i].Partition)}
 		if code := rpc.Code(max(start.ErrorCode, end.ErrorCode)); code != rpc.CodeNone {
-			c.cache.hint(tp, id.Node(start.Leader), id.Epoch(start.Epoch))
+			// The leader that it names is not taken over: it may be that of an older topic of this name, with an epoch that the new one never has.
 			err = &rpc.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
 			continue
 		}

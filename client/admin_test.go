@@ -34,6 +34,17 @@ func TestTopics(t *testing.T) {
 	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "wide", ReplicationFactor: 4}); !errors.Is(err, &rpc.Error{Code: rpc.CodeInvalidReplicationFactor}) {
 		t.Errorf("four replicas on three nodes: %v", err)
 	}
+	// What is left of these in 32 bits would be fine, and raising the level cannot be undone.
+	for _, spec := range []client.TopicSpec{{Partitions: 1<<32 + 3}, {Partitions: 1 << 32}, {ReplicationFactor: 1<<32 + 1}, {ReplicationFactor: -2}} {
+		if spec.Name = "large"; a.CreateTopic(ctx, spec) == nil {
+			t.Errorf("created with %d partitions and %d replicas", spec.Partitions, spec.ReplicationFactor)
+		}
+	}
+	for _, level := range []int{1 << 32, 1<<32 + 1, -1 << 32} {
+		if change, err := a.UpgradeCluster(ctx, level); err == nil {
+			t.Errorf("level %d: %+v", level, change)
+		}
+	}
 	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "events"}); err != nil {
 		t.Fatal(err)
 	}

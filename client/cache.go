@@ -26,6 +26,8 @@ const (
 	hedgeDelay = 250 * time.Millisecond
 	// unknownGrace is how long a topic must be unknown before that is believed: the nodes asked may not have heard of it yet.
 	unknownGrace = 2 * time.Second
+	// unknownMemory is for how long it counts that nodes did not know a topic: if it was asked for long ago, it may have been created since.
+	unknownMemory = 2 * unknownGrace
 	// unknownVoices is how many nodes must say so, if there are as many that answer.
 	unknownVoices = 3
 )
@@ -114,7 +116,7 @@ func (m *metadataCache) absent(topic string) error {
 		return wrong
 	}
 	a := m.mu.missing[topic]
-	if a == nil || a.last.Sub(a.since) < unknownGrace || len(a.said) < min(unknownVoices, m.voicesLocked()) {
+	if a == nil || time.Since(a.last) > unknownMemory || a.last.Sub(a.since) < unknownGrace || len(a.said) < min(unknownVoices, m.voicesLocked()) {
 		return nil
 	}
 	for _, wrong := range m.mu.sources.foreign {
@@ -339,11 +341,11 @@ func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataRespon
 		}
 		a := m.mu.missing[t.Name]
 		switch {
-		case a == nil:
-			m.mu.missing[t.Name] = &absence{since: now, last: now, said: map[string]struct{}{server: {}}}
-		case now.Sub(a.since) > 2*unknownGrace+time.Minute:
+		case a != nil && now.Sub(a.since) > 2*unknownGrace+time.Minute:
 			delete(m.mu.missing, t.Name)
 			delete(m.mu.wanted, t.Name)
+		case a == nil || now.Sub(a.last) > unknownMemory:
+			m.mu.missing[t.Name] = &absence{since: now, last: now, said: map[string]struct{}{server: {}}}
 		default:
 			a.last = now
 			a.said[server] = struct{}{}
@@ -351,8 +353,9 @@ func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataRespon
 	}
 }
 
-// hint takes over what a node said about the leader of a partition when it refused a request. It returns whether that is news.
-func (m *metadataCache) hint(tp id.TopicPartition, node id.Node, epoch id.Epoch) bool {
+// hint takes over what a node said about the leader of a partition when it refused a request. It returns whether that is news. The request
+// was for a topic of that id: if another one has its name by now, whose epochs begin anew, the epoch of the old one would be believed for ever.
+func (m *metadataCache) hint(tp id.TopicPartition, topic id.Topic, node id.Node, epoch id.Epoch) bool {
 	if node == id.NoNode {
 		return false
 	}
@@ -360,7 +363,7 @@ func (m *metadataCache) hint(tp id.TopicPartition, node id.Node, epoch id.Epoch)
 	defer m.mu.Unlock()
 	old := m.current.Load()
 	t := old.topics[tp.Topic]
-	if t == nil || int(tp.Partition) >= len(t.partitions) {
+	if t == nil || t.id != topic || int(tp.Partition) >= len(t.partitions) {
 		return false
 	}
 	known := t.partitions[tp.Partition]

@@ -304,3 +304,53 @@ func TestConsumeUnderFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestConsumerOfARecreatedTopic: the offset is one of the topic that is gone. The new one has it as well by now.
+func TestConsumerOfARecreatedTopic(t *testing.T) {
+	for _, policy := range []client.Reset{client.ResetNone, client.ResetEarliest} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			cluster, c := newCluster(t, 1)
+			fill(t, cluster, c, "test", 10)
+			fill(t, cluster, c, "next", 20)
+			k := newConsumer(t, c, client.ConsumerOptions{OnOutOfRange: policy})
+			if err := k.Assign(tp("test", 0), client.Beginning); err != nil {
+				t.Fatal(err)
+			}
+			ctx := testContext(t)
+			next := id.Offset(0)
+			poll := func() error {
+				f, err := k.Poll(ctx)
+				if err != nil {
+					return err
+				}
+				for m, err := range f.Records() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if m.Offset != next {
+						t.Fatalf("offset %d came where %d was due", m.Offset, next)
+					}
+					next++
+				}
+				return nil
+			}
+			for next < 10 {
+				if err := poll(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cluster.Supplant("test", "next")
+			next = 0
+			var err error
+			for next < 20 && err == nil {
+				err = poll()
+			}
+			switch {
+			case policy == client.ResetEarliest && err != nil:
+				t.Error(err)
+			case policy == client.ResetNone && (!errors.Is(err, client.ErrUnknownTopic) || next > 0):
+				t.Errorf("%d records, then %v", next, err)
+			}
+		})
+	}
+}

@@ -132,7 +132,7 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 		// The node that leads said so: nobody else to ask.
 	case rpc.CodeNotLeaderOrFollower:
 		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once.
-		if r.Leader != q.nodeLocked() && cache.hint(q.tp, r.Leader, r.Epoch) && firstFailure {
+		if r.Leader != q.nodeLocked() && cache.hint(q.tp, q.topicID, r.Leader, r.Epoch) && firstFailure {
 			pause = 0
 		} else {
 			cache.request()

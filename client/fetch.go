@@ -227,7 +227,7 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 	switch {
 	case e.Code == rpc.CodeOffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
-	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, e.Leader, e.Epoch):
+	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
 		c.unsubscribedLocked(cur, 0)
 	case e.Code.Retriable():
 		c.client.cache.request()
@@ -302,7 +302,7 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 // one can still send.
 func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 	l, ok := known.leader(cur.tp)
-	moved := ok && l.node != cur.stream.node && l.epoch > cur.epoch
+	moved := ok && l.supersedes(cur.stream.node, cur.stream.addr, cur.epoch)
 	recreated := ok && l.topic != cur.topicID
 	switch silent := now.Sub(cur.heard); {
 	case recreated, moved:
@@ -320,6 +320,10 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 		c.noLeaderLocked(cur, known)
 		return refreshInterval
 	}
+	if cur.topicID != l.topic && !cur.topicID.IsZero() && cur.next > 0 {
+		c.recreatedLocked(cur)
+		return 0
+	}
 	if pause := cur.notBefore.Sub(now); pause > 0 && l.epoch <= cur.epoch {
 		return pause
 	}
@@ -330,6 +334,23 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 	}
 	c.subscribeLocked(cur, s, l, now)
 	return watchInterval
+}
+
+// recreatedLocked handles a topic that was deleted and created again: the offset is one of a log that is gone. It may exist in the new one as
+// well, and everything below it would be left out without a word.
+func (c *Consumer) recreatedLocked(cur *cursor) {
+	old := cur.next
+	switch c.opts.OnOutOfRange {
+	case ResetEarliest:
+		cur.next = Beginning
+	case ResetLatest:
+		cur.next = End
+	default:
+		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w %q: it was deleted, and offset %d is not one of the topic that has its name now", ErrUnknownTopic, cur.tp.Topic, old)})
+		return
+	}
+	cur.topicID, cur.caughtUp = id.Topic{}, false
+	c.client.opts.Logger.Info("the topic was deleted and created again, reset", "partition", cur.tp.String(), "offset", old, "policy", c.opts.OnOutOfRange)
 }
 
 // noLeaderLocked asks for the leader, or reports that there will not be one.
@@ -343,14 +364,18 @@ func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 			c.failLocked(cur, &PartitionError{cur.tp, err})
 			return
 		}
+		cache.want(cur.tp.Topic) // it may have been given up
 		cache.request()
 	}
 }
 
 // streamToLocked returns the stream to a node and opens it if need be; nil: not before wait has passed.
 func (c *Consumer) streamToLocked(l leader, now time.Time) (s *fetchStream, wait time.Duration) {
-	if s := c.mu.streams[l.node]; s != nil {
+	if s := c.mu.streams[l.node]; s != nil && s.addr == l.addr {
 		return s, 0
+	} else if s != nil {
+		delete(c.mu.streams, l.node)
+		c.wg.Go(func() { s.fail(fmt.Errorf("node %d is at %s now", l.node, l.addr)) }) // which takes the consumer's mutex
 	}
 	if b := c.mu.backoff[l.node]; now.Before(b.until) {
 		return nil, b.until.Sub(now)

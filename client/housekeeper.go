@@ -270,10 +270,10 @@ func (h *housekeeper) scan(now time.Time) {
 			continue
 		}
 		l, ok := known.leader(q.tp)
-		moved := ok && l.node != s.node && l.epoch > epoch
+		moved := ok && l.supersedes(s.node, s.addr, epoch)
 		switch {
 		case since.IsZero() && moved: // nothing is in flight
-			q.lost(s, fmt.Errorf("node %d at %s leads no more, but node %d", s.node, s.addr, l.node))
+			q.lost(s, fmt.Errorf("node %d at %s leads no more, but node %d at %s", s.node, s.addr, l.node, l.addr))
 		case since.IsZero():
 			if !s.connected() && now.Sub(s.began) > dialDoubt {
 				p.client.cache.request()
@@ -281,7 +281,7 @@ func (h *housekeeper) scan(now time.Time) {
 		case now.Sub(since) > patience:
 			s.fail(fmt.Errorf("node %d at %s: no answer within %v", s.node, s.addr, patience))
 		case now.Sub(since) > stallAfter && moved:
-			q.lost(s, fmt.Errorf("node %d at %s does not answer, and node %d leads now", s.node, s.addr, l.node))
+			q.lost(s, fmt.Errorf("node %d at %s does not answer, and node %d at %s leads now", s.node, s.addr, l.node, l.addr))
 		case now.Sub(since) > stallAfter:
 			p.client.cache.request()
 		}

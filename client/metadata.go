@@ -65,6 +65,12 @@ type leader struct {
 	topic id.Topic
 }
 
+// supersedes tells whether this leader is a newer one than that of an epoch at an address: another node, or the same one, started again
+// elsewhere. Its old address may be one that answers nothing any more, not even that nobody is there.
+func (l leader) supersedes(node id.Node, addr string, epoch id.Epoch) bool {
+	return l.epoch > epoch && (l.node != node || l.addr != addr)
+}
+
 // leader returns who leads a partition; false when nobody is known, or the topic or partition is not.
 func (m *metadata) leader(tp id.TopicPartition) (leader, bool) {
 	t := m.topics[tp.Topic]

@@ -76,12 +76,79 @@ func TestHintsNeedAnEpoch(t *testing.T) {
 		epoch id.Epoch
 		want  bool
 	}{{2, 4, false}, {2, 5, false}, {2, 0, false}, {id.NoNode, 9, false}, {9, 9, false}, {2, 6, true}, {1, 5, false}} {
-		if got := m.hint(tp, h.node, h.epoch); got != h.want {
+		if got := m.hint(tp, id.Topic{}, h.node, h.epoch); got != h.want {
 			t.Errorf("node %d in epoch %d: taken %v, want %v", h.node, h.epoch, got, h.want)
 		}
 	}
 	if l, _ := m.current.Load().leader(tp); l.node != 2 || l.epoch != 6 {
 		t.Errorf("%+v", l)
+	}
+}
+
+// TestHintOfADeletedTopic: the topic was deleted and created again, and its epochs begin anew. A node still answers what it was asked of the
+// old one.
+func TestHintOfADeletedTopic(t *testing.T) {
+	m := newTestCache(t, "a:1")
+	req := &pb.MetadataRequest{Topics: []string{"t"}}
+	old, anew := testTopic(1, 50), testTopic(2, 3)
+	anew.Id[0] = 1
+	for _, topic := range []*pb.Topic{old, anew} {
+		if _, err := m.take("a:1", req, testAnswer("c", 0, topic)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tp := id.TopicPartition{Topic: "t"}
+	if m.hint(tp, id.Topic(old.Id), 1, 51) {
+		t.Error("the leader of the deleted topic is taken for that of the new one")
+	}
+	if l, ok := m.current.Load().leader(tp); !ok || l.node != 2 || l.epoch != 3 {
+		t.Errorf("%+v", l)
+	}
+	if !m.hint(tp, id.Topic(anew.Id), 1, 4) {
+		t.Error("the new topic's next leader is not taken over")
+	}
+}
+
+// TestNodeAtANewAddress: a node was started again at another address, and leads again. Its old one has gone without a word.
+func TestNodeAtANewAddress(t *testing.T) {
+	c, err := New(Options{Servers: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := c.NewConsumer(ConsumerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := id.TopicPartition{Topic: "t"}
+	k.mu.Lock()
+	old := newFetchStream(k, 1, "127.0.0.1:2") // nobody runs it
+	cur := &cursor{tp: tp, next: 7, stream: old, subscription: 1, epoch: 5, heard: time.Now()}
+	old.subscriptions[1], k.mu.streams[1] = cur, old
+	known := func(epoch id.Epoch) *metadata {
+		return &metadata{
+			nodes:  map[id.Node]string{1: "127.0.0.1:1"},
+			topics: map[string]*topicMeta{"t": {name: "t", partitions: []partitionMeta{{leader: 1, epoch: epoch}}}},
+		}
+	}
+	if k.watchLocked(cur, known(5), time.Now()); cur.stream != old {
+		t.Error("left in the epoch that it was subscribed in")
+	}
+	if k.watchLocked(cur, known(6), time.Now()); cur.stream != nil {
+		t.Error("stays at the old address")
+	}
+	l, _ := known(6).leader(tp)
+	if s, _ := k.streamToLocked(l, time.Now()); s == nil || s == old || s.addr != l.addr {
+		t.Errorf("subscribes at %+v", s)
+	}
+	k.mu.Unlock()
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if old.ctx.Err() == nil {
+		t.Error("the old stream is kept")
 	}
 }
 
@@ -170,6 +237,32 @@ func TestUnknownTopicIsNotBelievedAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnknownLongAgo: that a topic was unknown half a minute ago does not count: it may have been created since, and the one node that has
+// answered since may not have heard of it.
+func TestUnknownLongAgo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTestCache(t, "a:1")
+		say := func(n int) {
+			_, _ = m.take([]string{"a:1", "b:1", "c:1"}[n%3], &pb.MetadataRequest{Topics: []string{"t"}}, testAnswer("c", 0, unknownTopic()))
+		}
+		for n := range 30 {
+			say(n)
+			time.Sleep(100 * time.Millisecond) // of the bubble's clock
+		}
+		if m.absent("t") == nil {
+			t.Fatal("not believed after three seconds")
+		}
+		time.Sleep(30 * time.Second)
+		if err := m.absent("t"); err != nil {
+			t.Errorf("nobody was asked for half a minute: %v", err)
+		}
+		say(0)
+		if err := m.absent("t"); err != nil {
+			t.Errorf("one node has not heard of it yet: %v", err)
+		}
+	})
 }
 
 // TestClusterIsRemembered: whose answers are used.

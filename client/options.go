@@ -150,11 +150,12 @@ type ConsumerOptions struct {
 	OnOutOfRange Reset
 }
 
-// Reset says where a consumer goes on when the offset it wants does not exist: Kafka's auto.offset.reset.
+// Reset says where a consumer goes on when the offset it wants does not exist: Kafka's auto.offset.reset. No offset exists any more when the topic
+// was deleted, even if one of the same name was created since.
 type Reset uint8
 
 const (
-	// ResetNone lets Poll return an *OutOfRangeError; the partition is then no longer assigned.
+	// ResetNone lets Poll return an *OutOfRangeError, or ErrUnknownTopic for a topic that was deleted; the partition is then no longer assigned.
 	ResetNone Reset = iota
 	// ResetEarliest goes on at the first record that is still there.
 	ResetEarliest

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/quorumlog/quorumlog/rpc/pb"
 )
@@ -17,6 +18,9 @@ type LevelChange struct {
 func (a *Admin) UpgradeCluster(ctx context.Context, level int) (LevelChange, error) {
 	var change LevelChange
 	req := &pb.UpgradeClusterRequest{FeatureLevel: int32(level), TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
+	if int(req.FeatureLevel) != level { // what is left of it may be a level
+		return change, fmt.Errorf("client: upgrade cluster: there is no feature level %d", level)
+	}
 	err := a.call(ctx, "upgrade cluster", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) error {
 		resp, err := c.UpgradeCluster(ctx, req)
 		change = LevelChange{Was: int(resp.GetWas()), Is: int(resp.GetFeatureLevel())}

@@ -136,7 +136,10 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	}
 	reached := a.node.reachable(ctx)
 	spec := placement.TopicSpec{
-		Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: max(0, int(r.GetReplicationFactor())), Configs: r.GetConfigs(),
+		Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: int(r.GetReplicationFactor()), Configs: r.GetConfigs(),
+	}
+	if spec.ReplicationFactor == -1 { // Kafka's word for the default
+		spec.ReplicationFactor = 0
 	}
 	if spec.Partitions == 0 {
 		spec.Partitions = 1

@@ -45,6 +45,11 @@ func TestDefaultReplicationFactor(t *testing.T) {
 	if created, err := create("t", -1); err != nil || created.GetTopic().GetReplicationFactor() != 3 {
 		t.Errorf("with all nodes: %v, %v", created, err)
 	}
+	for _, rf := range []int32{-2, -1 << 31, 16, 1<<31 - 1} {
+		if _, err := create("wrong", rf); rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor {
+			t.Errorf("with %d replicas: %v", rf, err)
+		}
+	}
 }
 
 // TestVoterGraceSurvivesTheLeader: when the leader of the metadata dies, the next one gives it the whole grace to come back. It knows nothing of

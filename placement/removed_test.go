@@ -17,7 +17,7 @@ func TestRemovedNode(t *testing.T) {
 		return tab.Apply(index, c)
 	}
 	register := func(n id.Node, store string, replica id.Replica) (id.Replica, error) {
-		result, err := do(RegisterNode{Node: n, StoreID: store, BootEpoch: 1, RPCAddress: "a:1", Version: "v", MinLevel: SupportedLevel, MaxLevel: SupportedLevel, MetadataReplica: replica})
+		result, err := do(RegisterNode{Node: n, StoreID: store, BootEpoch: 1, RPCAddress: "a:1", Version: "v", MinLevel: FirstLevel, MaxLevel: SupportedLevel, MetadataReplica: replica})
 		if err != nil {
 			return id.NoReplica, err
 		}

@@ -155,6 +155,21 @@ func (c *Cluster) createLocked(name string, partitions, replicas int, configs ma
 	return t
 }
 
+// Supplant deletes a topic and gives its name to another one, as if that had been created and filled in between.
+func (c *Cluster) Supplant(name, by string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old, t := c.topics[name], c.topics[by]
+	delete(c.byID, old.id)
+	delete(c.topics, by)
+	t.name, c.topics[name] = name, t
+	for _, p := range t.partitions {
+		p.tp.Topic = name
+	}
+	c.index++
+	c.announceLocked()
+}
+
 // SetFault makes f decide what happens to each produce request. f is called with the cluster locked.
 func (c *Cluster) SetFault(f func(id.TopicPartition, batch.Batch) Fault) {
 	c.mu.Lock()

@@ -19,9 +19,11 @@ type watch struct {
 // maxUnwatched is how far two looks may lie apart without the watch beginning anew: a change of the group that times out lies between.
 const maxUnwatched = changeTimeout + 10*driveInterval
 
-// look is called by the leader at each look; it returns for how long it has watched without a gap.
+// look is called by the leader at each look; it returns for how long it has watched without a gap. It goes by the wall clock, as that does
+// which says when a member was heard from: a clock that was set, or stood still with the machine, makes all members look silent for as long.
 func (w *watch) look(now time.Time, term id.Term) time.Duration {
-	if term != w.term || now.Sub(w.last) > maxUnwatched {
+	now = now.Round(0)
+	if gap := now.Sub(w.last); term != w.term || gap > maxUnwatched || gap < 0 {
 		w.term, w.since = term, now
 	}
 	w.last = now

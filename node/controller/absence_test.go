@@ -43,3 +43,24 @@ func TestGraceAfterAChangeOfLeader(t *testing.T) {
 		t.Error("a change that timed out begins the watch anew")
 	}
 }
+
+// TestGraceWhenTheClockIsSet: the watch goes by the clock by which it is told when a voter was last heard from. The clock has jumped, and no
+// voter has answered since.
+func TestGraceWhenTheClockIsSet(t *testing.T) {
+	const grace = 10 * time.Minute
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		var w watch
+		begin := time.Now()
+		for at := time.Duration(0); at < 2*grace; at += driveInterval {
+			w.look(begin.Add(at), 1)
+		}
+		if w.last != w.last.Round(0) {
+			t.Error("the watch goes by the clock that is not set")
+		}
+		watched := w.look(begin.Add(2*grace+jump), 1)
+		silent := raftgroup.MemberStatus{LastAck: time.Hour}
+		if isAway(silent, watched, grace) {
+			t.Errorf("the clock went by %v: a voter that answered a moment ago is away", jump)
+		}
+	}
+}

@@ -21,8 +21,8 @@ type rotCluster struct {
 	records int
 }
 
-func newRotCluster(t *testing.T, replicas int) *rotCluster {
-	c := &rotCluster{Cluster: nodetest.Start(t, 3), t: t}
+func newRotCluster(t *testing.T, replicas int, settings ...nodetest.Setting) *rotCluster {
+	c := &rotCluster{Cluster: nodetest.Start(t, 3, settings...), t: t}
 	if _, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: int32(replicas)}); err != nil {
 		t.Fatal(err)
 	}

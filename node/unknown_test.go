@@ -18,7 +18,7 @@ import (
 // aloneOptions are those of a cluster of one node.
 func aloneOptions() Options {
 	return Options{
-		NodeID: 1, DataDir: "node-1", ClusterName: "alone", RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0", Founding: Bootstrap,
+		NodeID: 1, DataDir: "node-1", ClusterName: "alone", RPCAddress: "127.0.0.1:0", GossipAddress: "127.0.0.1:0",
 		Storage: StorageOptions{CacheBytes: 32 << 20, JournalFileBytes: 8 << 20},
 		Timing:  TimingOptions{TickInterval: 50 * time.Millisecond, HeartbeatTicks: 2, ElectionTicks: 20, Gossip: GossipTest},
 		Logger:  slog.New(slog.NewTextHandler(io.Discard, nil)),
@@ -29,9 +29,23 @@ const alonePatience = 60 * time.Second
 
 func startAlone(t *testing.T, d *disksim.Disk) (*Node, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), alonePatience)
+	ctx, cancel := context.WithTimeout(onDisk(d), alonePatience)
 	defer cancel()
-	return Start(simulated.WithDisk(ctx, simulated.Disk{Files: d, Pebble: d.Pebble()}), aloneOptions())
+	return Start(ctx, aloneOptions())
+}
+
+// formatted is a disk with an identity for a cluster of one node.
+func formatted(t *testing.T) *disksim.Disk {
+	t.Helper()
+	d := disksim.New(disksim.Options{Seed: 1})
+	if _, err := Format(onDisk(d), aloneOptions()); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func onDisk(d *disksim.Disk) context.Context {
+	return simulated.WithDisk(context.Background(), simulated.Disk{Files: d, Pebble: d.Pebble()})
 }
 
 // awaitReady waits until the node is ready, or fails: it returns why.
@@ -95,7 +109,7 @@ func TestUnknownCommandStops(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := disksim.New(disksim.Options{Seed: 1})
+			d := formatted(t)
 			n, err := startAlone(t, d)
 			if err != nil {
 				t.Fatal(err)

@@ -342,7 +342,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.logger)
+	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}

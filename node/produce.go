@@ -144,18 +144,8 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 		if r.Acks != rpc.AcksAll && batch.Batch(r.Batch).Producer() != id.NoProducer {
 			return nil, rpc.Errorf(rpc.CodeInvalidRequiredAcks, "an idempotent producer needs acks=all, not %d", r.Acks)
 		}
-		return p, s.node.checkProducer(p, batch.Batch(r.Batch).Producer())
+		return p, nil
 	}
-}
-
-// checkProducer refuses producer ids that were never given out: a partition remembers each producer for a day, and has no room for made-up
-// ones. This node may hear of an id a little later than its producer, which sends the batch again then.
-func (n *Node) checkProducer(p *partition.Partition, producer id.Producer) error {
-	if producer < n.controller.View().NextProducer() || !p.Group().IsLeader() {
-		return nil
-	}
-	return rpc.Errorf(rpc.CodeCoordinatorLoadInProgress, "producer id %d was not given out, as far as node %d knows: they come from InitProducerId",
-		producer, n.options.NodeID)
 }
 
 // answered is the end of every proposal; it runs in a turn of the partition's worker, on whichever goroutine that is, or on the caller's
@@ -253,6 +243,7 @@ var errorCodes = []struct {
 	{partition.ErrOutOfOrderSequence, rpc.CodeOutOfOrderSequence},
 	{partition.ErrDuplicateSequence, rpc.CodeDuplicateSequence},
 	{partition.ErrInvalidProducerEpoch, rpc.CodeInvalidProducerEpoch},
+	{partition.ErrUnknownProducer, rpc.CodeCoordinatorLoadInProgress},
 	{partition.ErrTooManyProducers, rpc.CodeThrottlingQuotaExceeded},
 	{batch.ErrCorrupt, rpc.CodeCorruptMessage},
 	{batch.ErrInvalidTimestamp, rpc.CodeInvalidTimestamp},

@@ -37,10 +37,11 @@ type partitionKey struct {
 	partition id.Partition
 }
 
-func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, logger *slog.Logger) *replicas {
+func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, logger *slog.Logger, nextProducer func() id.Producer) *replicas {
 	r := &replicas{
-		node: node, store: store, host: host, logger: logger, limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}},
-		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
+		node: node, store: store, host: host, logger: logger,
+		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
+		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
 	for _, l := range store.Logs() {

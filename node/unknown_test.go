@@ -11,6 +11,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 )
@@ -81,6 +82,45 @@ func commitRaw(t *testing.T, n *Node, key, value string) {
 	case <-done:
 	case <-time.After(alonePatience):
 		t.Fatal("not committed")
+	}
+}
+
+// TestUnknownEntryStops: so does an entry that is no record, which only a later release writes into the metadata log.
+func TestUnknownEntryStops(t *testing.T) {
+	d := formatted(t)
+	n, err := startAlone(t, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitReady(t, n); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	n.controller.Group().Propose(&raftgroup.Proposal{
+		Command: command.Command{Kind: 1, Version: 1, Body: []byte("of later")}.Append(nil), Acks: raftgroup.AcksAll,
+		Done: func(*raftgroup.Proposal) { close(done) },
+	})
+	<-done
+	stop := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), alonePatience)
+		defer cancel()
+		_ = n.Stop(ctx)
+	}
+	defer func() { stop() }()
+	const want = "does not know entries of this kind"
+	select {
+	case err = <-n.Fatal():
+	case <-time.After(alonePatience):
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Fatalf("fatal: %v", err)
+	}
+	stop()
+	if n, err = startAlone(t, d); err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitReady(t, n); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("started again: %v", err)
 	}
 }
 

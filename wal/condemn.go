@@ -129,6 +129,7 @@ func (s *Store) condemn(l *Log, kind Condemnation, reason string) {
 	if before == 0 {
 		s.metrics.condemned.Add(1)
 	}
+	l.wantState() // a start that has to read what rotted, to apply it again, would refuse a replica that may be the only one
 	s.o.Logger.Error("a log is condemned: it cannot be trusted with what it holds, and its replica has to be replaced", "log", l.String(),
 		"reason", reason)
 	s.condemned.add(verdict{l, kind, Refusal{l.group, l.replica, l.name, reason}})

@@ -222,6 +222,13 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 	return nil
 }
 
+// wantState makes the next checkpoint cut the log with a new state, although it has no new journal records, or few.
+func (l *Log) wantState() {
+	l.mu.Lock()
+	l.needs |= cutChanged | cutState
+	l.mu.Unlock()
+}
+
 // markDirty makes the next checkpoint cut the log although it has no new journal records.
 func (l *Log) markDirty() {
 	l.mu.Lock()
@@ -252,6 +259,7 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 	if l.given != nil && l.given.Applied <= l.doneIndex {
 		l.setState(l.given.State, l.given.mark)
 		l.given = nil
+		l.needs &^= cutState
 	}
 	next, ok := l.offsetInMemory(l.doneIndex + 1)
 	if !ok {

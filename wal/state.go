@@ -50,6 +50,7 @@ type need uint8
 const (
 	cutChanged need = 1 << iota // a segment was sealed, which the stored cut does not know
 	cutAsked                    // a checkpoint waits for the owner's answer
+	cutState                    // a new state is wanted, however large its view
 )
 
 // stage is how far a segment has come. It goes back from sealing to open only: a seal may fail.

@@ -48,7 +48,7 @@ func (s *Store) bury(keys ...logKey) {
 	}
 	s.mu.Unlock()
 	if metadata != nil {
-		metadata.markDirty() // its last cut may cover the date, with a state from before it
+		metadata.wantState() // its last cut may cover the date, with a state from before it
 	}
 }
 

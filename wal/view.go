@@ -14,7 +14,9 @@ import (
 //
 // And the state is another only when that is worth it. What is above its Applied is in the log, and is applied again after a start. An
 // owner is asked for a new one when the log has grown, since Applied, by at least as much as the view takes: so views cost no more than the
-// log itself, and a start reads no more of the log again than it reads of the view. Who stops in order gives its state unasked.
+// log itself, and a start reads no more of the log again than it reads of the view. Who stops in order gives its state unasked. Two
+// things want a new one in any case: tombstones, which wait for the metadata's, and a condemned log, of which a start had better read
+// nothing.
 
 // viewMark is what a cut says of the view.
 type viewMark struct {
@@ -42,9 +44,9 @@ func (l *Log) setState(st State, mark viewMark) {
 	l.since = 0
 }
 
-// wantsState tells whether the log has grown by enough for a new state. Called with mu.
+// wantsState tells whether the log has grown by enough for a new state, or there is another reason for one. Called with mu.
 func (l *Log) wantsState() bool {
-	return l.s.o.off.viewWaits || l.since >= int64(len(l.state.View))
+	return l.s.o.off.viewWaits || l.needs&cutState != 0 || l.since >= int64(len(l.state.View))
 }
 
 // storeView adds the view of a taken cut to the batch that has the cut.

@@ -106,6 +106,31 @@ func TestGrowthSinceAStateOutlivesStarts(t *testing.T) {
 	closeStore(t, s)
 }
 
+// TestCondemnedLogIsCutAnew: what rotted in a log that goes on being served is below the state of its next cut, however large the view.
+func TestCondemnedLogIsCutAnew(t *testing.T) {
+	const size = 256 * kib
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.OnCondemned = func(*Log, Condemnation, Refusal) {}
+	s := mustOpen(t, o)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	answerCuts(s, d, size)
+	checkpointed(t, d, kib)
+	before := d.l.State().Applied
+	checkpointed(t, d, kib)
+	if now := d.l.State().Applied; now != before {
+		t.Fatalf("the state went from %d to %d: the view is not large enough for this test", before, now)
+	}
+	s.condemn(d.l, CondemnedReads, "for a test")
+	count := s.Metrics().Checkpoints
+	s.checkpoints.force()
+	eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > count })
+	if now := d.l.State().Applied; now != d.last() {
+		t.Errorf("the state is as of %d, the log ends at %d", now, d.last())
+	}
+	closeStore(t, s)
+}
+
 // TestViewOfAnotherCut: a view that is not the one of its cut costs the replica, and nobody else.
 func TestViewOfAnotherCut(t *testing.T) {
 	for what, spoil := range map[string]func(*pebble.Batch, []byte) error{

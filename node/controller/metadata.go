@@ -34,6 +34,9 @@ type Metadata struct {
 	}
 }
 
+// errUnknownEntry halts the metadata at an entry of a form that only a later release writes.
+var errUnknownEntry = errors.New("this release does not know entries of this kind: upgrade this node")
+
 // startAnew is the remedy where a node's own copy of the metadata cannot be used.
 const startAnew = "start this node with an empty data directory and an unused node id; its replicas are rebuilt from the others"
 
@@ -85,7 +88,11 @@ func (m *Metadata) Truncate(id.Index) {}
 // that this release cannot follow halts the replica where it is, with no further entry applied and no cut taken: a release that knows it
 // goes on from there. The node ends, since what is above the metadata may have changed as well.
 func (m *Metadata) Apply(index id.Index, _ id.Term, kind wal.EntryKind, data []byte) (any, error) {
-	if kind != wal.KindBatch {
+	switch kind {
+	case wal.KindBatch:
+	case wal.KindCommand: // this release writes its commands as records: it is a later one's
+		return nil, m.stop(index, errUnknownEntry)
+	default:
 		return nil, nil
 	}
 	commands, err := decode(batch.Batch(data))

@@ -20,6 +20,9 @@ type Limits struct {
 	MaxProducers int
 	// Budget is what the partitions of a node share; nil: as much as they like.
 	Budget *Budget
+	// Next returns the first producer id that was not given out, as far as this node knows; nil: all were. Only whoever is not
+	// remembered is held against it: what the log has was given out, and this node may have heard less of it than its log.
+	Next func() id.Producer
 }
 
 func (l Limits) withDefaults() Limits {
@@ -115,7 +118,8 @@ type Verdict struct {
 	BaseOffset id.Offset
 }
 
-// Check tells whether b may be appended at the end of the log, and changes nothing. Its errors are *SequenceError, and ErrTooManyProducers.
+// Check tells whether b may be appended at the end of the log, and changes nothing. Its errors are *SequenceError,
+// ErrUnknownProducer and ErrTooManyProducers.
 // The rules are Kafka's:
 //
 //   - a batch of the current epoch with first and last sequence of one of the last five batches is a duplicate;
@@ -131,6 +135,9 @@ func (p *Producers) Check(b batch.Batch) (Verdict, error) {
 	}
 	slot, known := p.ids[b.Producer()]
 	if !known {
+		if p.limits.Next != nil && b.Producer() >= p.limits.Next() {
+			return Verdict{}, ErrUnknownProducer
+		}
 		if len(p.ids) >= p.limits.MaxProducers || p.limits.Budget.full() {
 			return Verdict{}, ErrTooManyProducers
 		}

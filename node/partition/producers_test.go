@@ -173,6 +173,26 @@ func TestForgetting(t *testing.T) {
 		p.Apply(3, 1, again)
 		require.Equal(t, 1, p.Len())
 	})
+	t.Run("whoever is remembered was given its id", func(t *testing.T) {
+		next := id.Producer(8)
+		p := NewProducers(Limits{Next: func() id.Producer { return next }})
+		for _, madeUp := range []id.Producer{8, math.MaxInt64} {
+			_, err := p.Check(sentAs{producer: madeUp, count: 1}.header())
+			require.ErrorIs(t, err, ErrUnknownProducer)
+		}
+		_, err := p.Check(sentAs{producer: 7, count: 1}.header())
+		require.NoError(t, err)
+		write(p, 0, 7)
+		p.Append(2, 1, sentAs{producer: 6, count: 1, offset: 1}.header())
+		next = 3 // a start: the log is there before the metadata is
+		for producer := range id.Producer(2) {
+			verdict, err := p.Check(sentAs{producer: 6 + producer, count: 1}.header())
+			require.NoError(t, err)
+			require.True(t, verdict.Duplicate, "written twice, or refused")
+		}
+		_, err = p.Check(sentAs{producer: 5, count: 1}.header())
+		require.ErrorIs(t, err, ErrUnknownProducer)
+	})
 	t.Run("nobody to make room", func(t *testing.T) {
 		budget := &Budget{Most: 4}
 		p, other := NewProducers(Limits{MaxProducers: 3, Budget: budget}), NewProducers(Limits{Budget: budget})

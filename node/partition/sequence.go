@@ -22,6 +22,11 @@ var (
 	// INVALID_PRODUCER_EPOCH.
 	ErrInvalidProducerEpoch = errors.New("invalid producer epoch")
 
+	// ErrUnknownProducer refuses a batch of a producer id that was never given out: a partition remembers each producer for a day, and
+	// has no room for made-up ones, whose ids others get later. The node may hear of an id a little later than its producer, which sends
+	// the batch again then.
+	ErrUnknownProducer = errors.New("the producer id was not given out, as far as this node knows: they come from InitProducerId")
+
 	// ErrTooManyProducers refuses a batch of a producer that the partition does not know. Nothing was written, and it may come again.
 	ErrTooManyProducers = errors.New("as many idempotent producers are remembered as there may be: a new one gets its place when another " +
 		"has been silent for a day; share producers among what is written, or write without idempotence")

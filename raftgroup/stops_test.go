@@ -3,6 +3,7 @@ package raftgroup_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -458,4 +459,52 @@ func TestAllHalted(t *testing.T) {
 		}
 		caughtUp(t, c)
 	})
+}
+
+// TestHaltedLeaderServesFromDisk: a halted leader has what nobody can apply on its disk alone. Who is behind gets it all the same.
+func TestHaltedLeaderServesFromDisk(t *testing.T) {
+	var o old
+	config := three(1)
+	config.Machine, config.Disk = o.machine, disks(10)
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		require.EqualValues(t, 1, raftgrouptest.NodeOf(leader.Replica()))
+		propose(t, c, leader, 5, 10)
+		caughtUp(t, c)
+		o.set(true, 1, 2)
+		c.Net.Isolate(3, 1, 2)
+		c.Propose(leader, unknown, raftgroup.AcksAll)
+		var last <-chan raftgroup.Result
+		for range 60 {
+			last = c.Propose(leader, raftgrouptest.Batch(nil), raftgroup.AcksAll)
+		}
+		r := <-last
+		require.NoError(t, r.Err)
+		awaitHalted(t, leader, r.Index)
+		c.Net.Heal()
+		within(t, 10*time.Second, "node 3 has what it missed", func() bool { return c.Group(3, 1).Applied() >= r.Index })
+		o.set(false, 1, 2)
+		for _, n := range []id.Node{1, 2} {
+			require.NoError(t, c.Stop(n))
+			require.NoError(t, c.Start(n))
+		}
+		caughtUp(t, c)
+	})
+}
+
+// TestAccusedCandidate: a replica asked for votes before it heard that it may have lost entries. What it is answered does not count.
+func TestAccusedCandidate(t *testing.T) {
+	for _, accused := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := follower(t)
+			n.group(1).Campaign()
+			synctest.Wait()
+			if accused {
+				n.step(heartbeat(1, 3, 15))
+			}
+			n.step(message(raftpb.MsgPreVoteResp, 1, 3, 3))
+			stands := slices.ContainsFunc(n.sent, func(m *raftpb.Message) bool { return m.GetType() == raftpb.MsgVote })
+			require.Equal(t, !accused, stands)
+		})
+	}
 }

@@ -49,7 +49,7 @@ func (g *Group) becameLeader() {
 			m.lastAck = now
 		}
 	}
-	g.samples = commitSamples{}
+	g.samples, g.alone = commitSamples{}, 0
 	g.refreshInSync()
 }
 
@@ -58,16 +58,19 @@ const inSyncTicks = 10
 
 // leaderTick is called every tick while the replica leads.
 func (g *Group) leaderTick() {
+	if g.majority {
+		g.alone = 0
+	}
 	if g.majority && g.inSync >= g.minInSync && (g.w.ticks+g.slot)%inSyncTicks != 0 {
 		return
 	}
 	g.samples.add(g.w.now.UnixNano(), g.commit, int64(g.h.o.ReplicaLagMax)/3)
 	g.refreshInSync()
-	if g.majority {
-		g.alone = 0
-	} else if g.alone++; g.alone >= g.h.o.HeartbeatTicks+resignTicks {
-		g.resign()
-		return
+	if !g.majority {
+		if g.alone++; g.alone >= g.h.o.HeartbeatTicks {
+			g.resign()
+			return
+		}
 	}
 	if g.inSync >= g.minInSync {
 		return
@@ -80,14 +83,10 @@ func (g *Group) leaderTick() {
 	}
 }
 
-// resignTicks is how much longer than a heartbeat a leader without a majority waits for one, so that lanes that come back at once, and
-// followers whose answers are under way, cost no election.
-const resignTicks = 2
-
-// resign has a leader step down that has no majority any more, since its lanes have failed. Raft would notice after one or two election
-// timeouts; until then it keeps those loyal that it still reaches, and with more than three voters the others may need one of these for a
-// majority of their own. When it asks for votes itself they forget it: see asked. Raft steps down for a higher term only, so it is shown
-// one.
+// resign has a leader step down that has no majority any more, since its lanes have failed: not at once, or lanes that come back would cost
+// an election. Raft would notice after one or two election timeouts; until then it keeps those loyal that it still reaches, and with more
+// than three voters the others may need one of these for a majority of their own. When it asks for votes itself they forget it: see asked.
+// Raft steps down for a higher term only, so it is shown one.
 func (g *Group) resign() {
 	g.alone = 0
 	_ = g.step(&raftpb.Message{

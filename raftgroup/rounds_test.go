@@ -17,7 +17,7 @@ var roundsRuns = flag.Int("rounds.runs", 8, "seeds of TestFiveVotersAlwaysFindAL
 
 // TestFiveVotersAlwaysFindALeader: nodes are killed and connections are cut by lot, one way or both, of five voters, but three stay whole
 // among themselves. From when the lanes of a cut have failed at both their ends, and again from when everything is whole, records are
-// taken within two seconds: Raft's own timers, of 3 to 6 s, are not what elects. (Of a thousand such moments three take longer. Draws are
+// taken within two seconds: Raft's own timers, of 3 to 6 s, are not what elects. (Of a thousand such moments a few take longer. Draws are
 // not seeded, so one of each seed's may.)
 func TestFiveVotersAlwaysFindALeader(t *testing.T) {
 	for seed := range uint64(*roundsRuns) {

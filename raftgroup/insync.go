@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -48,7 +49,7 @@ func (g *Group) becameLeader() {
 			m.lastAck = now
 		}
 	}
-	g.samples = commitSamples{}
+	g.samples, g.alone = commitSamples{}, 0
 	g.refreshInSync()
 }
 
@@ -57,11 +58,20 @@ const inSyncTicks = 10
 
 // leaderTick is called every tick while the replica leads.
 func (g *Group) leaderTick() {
+	if g.majority {
+		g.alone = 0
+	}
 	if g.majority && g.inSync >= g.minInSync && (g.w.ticks+g.slot)%inSyncTicks != 0 {
 		return
 	}
 	g.samples.add(g.w.now.UnixNano(), g.commit, int64(g.h.o.ReplicaLagMax)/3)
 	g.refreshInSync()
+	if !g.majority {
+		if g.alone++; g.alone >= g.h.o.HeartbeatTicks {
+			g.resign()
+			return
+		}
+	}
 	if g.inSync >= g.minInSync {
 		return
 	}
@@ -71,6 +81,18 @@ func (g *Group) leaderTick() {
 		w.p.Result.Err = err
 		w.p.Done(w.p)
 	}
+}
+
+// resign has a leader step down that has no majority any more, since its lanes have failed: not at once, or lanes that come back would cost
+// an election. Raft would notice after one or two election timeouts; until then it keeps those loyal that it still reaches, and with more
+// than three voters the others may need one of these for a majority of their own. When it asks for votes itself they forget it: see asked.
+// Raft steps down for a higher term only, so it is shown one.
+func (g *Group) resign() {
+	g.alone = 0
+	_ = g.step(&raftpb.Message{
+		Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(g.replica)), Term: new(uint64(g.term + 1)),
+	})
+	g.touch()
 }
 
 // refreshInSync judges the members. Only the leader knows.

@@ -69,7 +69,7 @@ func (s *storage) startRead(lo, hi id.Index) {
 			return
 		}
 	}
-	hi = min(hi, s.g.applied+1)
+	hi = min(hi, s.g.handled+1)
 	if lo >= hi || len(s.windows) >= maxWindowsPerGroup && !s.dropOldest() {
 		return
 	}

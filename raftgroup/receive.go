@@ -206,8 +206,8 @@ func (g *Group) acceptable(m *raftpb.Message) bool {
 		return true
 	case raftpb.MsgAppResp:
 		return m.GetReject() || id.Term(m.GetTerm()) != g.term || g.role != Leader || id.Index(m.GetIndex()) <= g.last
-	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
-		return !g.accused()
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow:
+		return !g.accused() // the answers too: it may have asked before it was accused
 	case raftpb.MsgReadIndex:
 		return g.role == Leader // forwarded on and on otherwise, when two replicas take each other for the leader
 	}

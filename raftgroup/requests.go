@@ -213,23 +213,28 @@ func (g *Group) transferTick() {
 		return // it campaigns, and somebody will be heard of
 	}
 	p := election.Progress{Heard: time.Unix(0, m.lastAck)}
+	var match id.Index
 	g.eachProgress(func(of *member, pr *tracker.Progress) {
-		p.CaughtUp = p.CaughtUp || of == m && id.Index(pr.Match) >= g.last
+		if of == m {
+			match = id.Index(pr.Match)
+		}
 	})
+	p.CaughtUp = match >= g.last
 	switch t.watch.Check(g.w.now, p) {
 	case election.Silent:
 		g.transferLost("it is silent")
 	case election.Ignored:
 		g.transferLost("it does not campaign")
 	default:
-		g.probe(t.to)
+		g.probe(t.to, min(match, g.commit))
 	}
 }
 
-// probe asks a follower for a sign of life: it sends a heartbeat between Raft's own, which tells nothing.
-func (g *Group) probe(to id.Replica) {
+// probe asks a follower for a sign of life: it sends a heartbeat between Raft's own, which says what they say. A smaller commit index would
+// clear a follower that has lost what it acknowledged.
+func (g *Group) probe(to id.Replica, commit id.Index) {
 	m := &raftpb.Message{
-		Type: raftpb.MsgHeartbeat.Enum(), To: new(uint64(to)), From: new(uint64(g.replica)), Term: new(uint64(g.term)), Commit: new(uint64),
+		Type: raftpb.MsgHeartbeat.Enum(), To: new(uint64(to)), From: new(uint64(g.replica)), Term: new(uint64(g.term)), Commit: new(uint64(commit)),
 	}
 	if g.send(m, nil) {
 		g.w.sent = true

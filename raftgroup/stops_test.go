@@ -3,6 +3,7 @@ package raftgroup_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -92,14 +93,14 @@ func vote() *raftpb.Message {
 
 // TestAcknowledgementsUnderWay: what a replica that finds out that it lost entries is just storing is not acknowledged either.
 func TestAcknowledgementsUnderWay(t *testing.T) {
-	const write = 10 * time.Millisecond
+	const write = 100 * never // longer than it takes to believe an accusation
 	synctest.Test(t, func(t *testing.T) {
 		n := follower(t)
 		n.disk.Delay = func() time.Duration { return write }
 		n.disk.Refuse = func(id.Group) error { return errors.New("not yet") }
 		n.step(entries(1, 2, 11, 2, at(0)))
 		sent := n.sends()
-		n.step(heartbeat(1, 2, 15))
+		n.accuse()
 		pause(2 * write)
 		synctest.Wait()
 		require.EqualValues(t, 12, n.group(1).Log().LastIndex())
@@ -119,6 +120,15 @@ func (n *lone) failures() *[]*raftgroup.FailedError {
 	return list
 }
 
+// accuse has the leader say that it has 15, with each tick, until that is believed.
+func (n *lone) accuse() {
+	for range 35 { // an election timeout, and a few
+		n.step(heartbeat(1, 2, 15))
+		pause(never)
+	}
+	synctest.Wait()
+}
+
 // lost starts a follower that has stored 11 and 12, and to which its leader then says that it has 15. Refusals fail as refuse says.
 func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.FailedError) {
 	n := &lone{groups: 2, voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
@@ -127,7 +137,7 @@ func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.Faile
 	n.disk.Refuse = refuse
 	n.step(entries(1, 2, 10, 1, nil))
 	n.step(entries(1, 2, 11, 2, at(0)))
-	n.step(heartbeat(1, 2, 15))
+	n.accuse()
 	return n, failures
 }
 
@@ -184,7 +194,7 @@ func TestRefusalThatWasNotStored(t *testing.T) {
 		require.Empty(t, *failures)
 		n.start()
 		n.openAll()
-		n.step(heartbeat(1, 2, 15))
+		n.accuse()
 		standing, _ := n.group(1).Standing()
 		require.Equal(t, raftgroup.Stopped, standing)
 		fails = nil
@@ -211,10 +221,8 @@ func TestRefusalOutlivesAPowerLoss(t *testing.T) {
 		victim := node%3 + 1
 		g := c.Group(victim, 1)
 		_, _, term := leader.Leader()
-		c.Net.Inject(node, victim, 1, &raftpb.Message{
-			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(g.Replica())),
-			Term: new(uint64(term)), Commit: new(uint64(leader.Log().LastIndex()) + 5),
-		})
+		c.Net.Cut(node, victim) // what the leader itself says would clear it
+		accuse(c, leader, victim, term, 5)
 		require.True(t, raftgrouptest.Until(time.Minute, g.Failed))
 		c.Crash(victim)
 		require.Len(t, c.Witness.Take(), 1)
@@ -458,4 +466,52 @@ func TestAllHalted(t *testing.T) {
 		}
 		caughtUp(t, c)
 	})
+}
+
+// TestHaltedLeaderServesFromDisk: a halted leader has what nobody can apply on its disk alone. Who is behind gets it all the same.
+func TestHaltedLeaderServesFromDisk(t *testing.T) {
+	var o old
+	config := three(1)
+	config.Machine, config.Disk = o.machine, disks(10)
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		require.EqualValues(t, 1, raftgrouptest.NodeOf(leader.Replica()))
+		propose(t, c, leader, 5, 10)
+		caughtUp(t, c)
+		o.set(true, 1, 2)
+		c.Net.Isolate(3, 1, 2)
+		c.Propose(leader, unknown, raftgroup.AcksAll)
+		var last <-chan raftgroup.Result
+		for range 60 {
+			last = c.Propose(leader, raftgrouptest.Batch(nil), raftgroup.AcksAll)
+		}
+		r := <-last
+		require.NoError(t, r.Err)
+		awaitHalted(t, leader, r.Index)
+		c.Net.Heal()
+		within(t, 10*time.Second, "node 3 has what it missed", func() bool { return c.Group(3, 1).Applied() >= r.Index })
+		o.set(false, 1, 2)
+		for _, n := range []id.Node{1, 2} {
+			require.NoError(t, c.Stop(n))
+			require.NoError(t, c.Start(n))
+		}
+		caughtUp(t, c)
+	})
+}
+
+// TestAccusedCandidate: a replica asked for votes before it heard that it may have lost entries. What it is answered does not count.
+func TestAccusedCandidate(t *testing.T) {
+	for _, accused := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := follower(t)
+			n.group(1).Campaign()
+			synctest.Wait()
+			if accused {
+				n.step(heartbeat(1, 3, 15))
+			}
+			n.step(message(raftpb.MsgPreVoteResp, 1, 3, 3))
+			stands := slices.ContainsFunc(n.sent, func(m *raftpb.Message) bool { return m.GetType() == raftpb.MsgVote })
+			require.Equal(t, !accused, stands)
+		})
+	}
 }

@@ -256,7 +256,13 @@ func (m *metadataCache) take(server string, req *pb.MetadataRequest, resp *pb.Me
 	if enough, err = m.judgeLocked(server, req, resp); err != nil {
 		return false, err
 	}
-	m.publishLocked(m.current.Load().merge(resp))
+	before := m.current.Load()
+	next := before.merge(resp)
+	m.publishLocked(next)
+	if enough && next.news(before) {
+		m.mu.sources.good(server) // of all that are asked it is the one to go on with, from now on
+		m.mu.sources.stuck = false
+	}
 	m.noteMissingLocked(server, resp)
 	m.announceLocked()
 	return enough, nil
@@ -304,7 +310,9 @@ func (m *metadataCache) judgeLocked(server string, req *pb.MetadataRequest, resp
 		m.mu.sources.shun(server, time.Now())
 		return false, nil
 	}
-	m.mu.sources.good(server)
+	if m.mu.sources.fresh(server); m.mu.trouble.IsZero() {
+		m.mu.sources.good(server)
+	}
 	return m.mu.settled, nil
 }
 
@@ -395,6 +403,9 @@ var errNoMajority = errors.New("client: no node that answers has had word from a
 
 // ask asks one node after the other, each as soon as the one before has failed, is slow or has not enough to say, and takes what they
 // answer. It ends with the first answer that is enough; where there is none, a moment after the first one.
+//
+// Once a refresh has brought nothing new it asks all: in a cut cluster those who hear the majority of the metadata, and are up to date by
+// that, may not hear the majority of a partition. Whoever leads it now is known on the other side only.
 func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error {
 	type result struct {
 		resp   *pb.MetadataResponse
@@ -422,6 +433,7 @@ func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error 
 	}
 	var failures []error
 	var settle <-chan time.Time // set by the first answer that was not enough
+	all, answered := m.inTrouble(), false
 	next()
 	for len(open) > 0 {
 		select {
@@ -434,24 +446,37 @@ func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error 
 				err = m.refused(r.server, err)
 			}
 			switch {
-			case enough:
+			case enough && !all:
 				return nil
 			case err != nil:
 				failures = append(failures, err)
 			case settle == nil:
 				settle = time.After(2 * hedgeDelay)
 			}
+			answered = answered || enough
 			next()
+			continue
 		case <-time.After(hedgeDelay):
 			next()
+			continue
 		case <-settle:
-			return m.unsettled(failures)
 		}
+		break
 	}
-	if settle != nil {
+	switch {
+	case answered:
+		return nil
+	case settle != nil:
 		return m.unsettled(failures)
 	}
 	return allOf(failures)
+}
+
+// inTrouble tells whether the last refresh brought nothing new, and this one follows because somebody still waits for it.
+func (m *metadataCache) inTrouble() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.mu.trouble.IsZero()
 }
 
 // unsettled is the error of a refresh that had answers, and none that was enough.

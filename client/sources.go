@@ -58,8 +58,14 @@ func (s *sources) rank(address string, now time.Time) int {
 	return 0
 }
 
+// good notes that a node is the one to ask first.
 func (s *sources) good(address string) {
 	s.last = address
+	s.fresh(address)
+}
+
+// fresh notes that a node is up to date. While all are asked for what some of them do not know, that alone does not make it the best.
+func (s *sources) fresh(address string) {
 	delete(s.shunned, address)
 	delete(s.foreign, address)
 }

@@ -210,7 +210,13 @@ func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, i
 	if topic == nil {
 		return id.NoNode, 0
 	}
+	// The newest word of a majority counts, since one of it has voted for whoever leads: in a cut cluster an old leader may answer, too.
+	var best leader
+	answers := 0
 	for _, m := range p.Members {
+		if answers > len(p.Members)/2 {
+			break
+		}
 		address, ok := n.resolve(m.Node)
 		if !ok || m.Node == n.options.NodeID || !n.alive(m.Node) {
 			continue
@@ -218,11 +224,17 @@ func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, i
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		status, err := n.dialer.Admin(address).PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: topic.Name, Partition: int32(p.ID)})
 		cancel()
-		if err == nil && status.GetLeader() >= 0 {
-			found := leader{id.Node(status.GetLeader()), id.Epoch(status.GetEpoch())}
-			n.leaders.put(p.Group, found)
-			return found.node, found.epoch
+		if err != nil {
+			continue
 		}
+		answers++
+		if said := (leader{id.Node(status.GetLeader()), id.Epoch(status.GetEpoch())}); said.node >= 0 && said.epoch > best.epoch {
+			best = said
+		}
+	}
+	if best.epoch > 0 {
+		n.leaders.put(p.Group, best)
+		return best.node, best.epoch
 	}
 	return id.NoNode, 0
 }

@@ -78,7 +78,8 @@ func partitionScenarios() []partitionScenario {
 		})},
 		{name: "one-way", goal: electionGoal, fault: lost(func(r *partitionRun) []link { return []link{{r.victim, r.others(r.victim)[0]}} })},
 		{name: "pair", goal: electionGoal, fault: lost(func(r *partitionRun) []link { return both(r.victim, r.others(r.victim)[0]) })},
-		{name: "ring", goal: electionGoal, fault: lost(func(r *partitionRun) []link { return []link{{1, 2}, {2, 3}, {3, 1}} })},
+		// No two nodes hear each other, so nobody can lead: only the end of it is bounded.
+		{name: "ring", fault: lost(func(r *partitionRun) []link { return []link{{1, 2}, {2, 3}, {3, 1}} })},
 		{name: "half", nodes: 5, controller: true, goal: electionGoal, fault: lost(func(r *partitionRun) (links []link) {
 			with := r.others(r.victim)[0] // the leader of the metadata and one more
 			for _, n := range []int{r.victim, with} {

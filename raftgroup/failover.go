@@ -252,6 +252,9 @@ func (g *Group) ring() {
 }
 
 func (g *Group) campaign() {
+	if g.accused() {
+		return
+	}
 	g.w.n.elections.Add(1)
 	g.guard(func() { _ = g.rn.Campaign() })
 	g.touch()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -463,14 +464,102 @@ func TestReplicaThatLostEntriesStops(t *testing.T) {
 		node := raftgrouptest.NodeOf(leader.Replica())
 		victim := node%3 + 1
 		_, _, term := leader.Leader()
-		c.Net.Inject(node, victim, 1, &raftpb.Message{
-			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(raftgrouptest.ReplicaOf(1, victim))),
-			Term: new(uint64(term)), Commit: new(uint64(leader.Log().LastIndex()) + 5),
-		})
+		c.Net.Cut(node, victim) // what the leader really says would contradict
+		accuse(c, leader, victim, term, 5)
 		stopped(t, c, victim, "acknowledged data was lost", "replace it by a new replica")
+		c.Net.Heal()
 		propose(t, c, leader, 10, 10)
 		propose(t, c, c.Leader(2), 10, 10)
 		c.Nodes[victim].Host.Cut(1, raftgrouptest.ReplicaOf(1, victim)) // still possible
+	})
+}
+
+// beat is how often a leader sends heartbeats, by default.
+const beat = 500 * time.Millisecond
+
+// accuse has a leader say, with each of its heartbeats for a little longer than an election timeout, that it knows of entries which a replica
+// does not have.
+func accuse(c *raftgrouptest.Cluster, leader *raftgroup.Group, victim id.Node, term id.Term, beyond uint64) {
+	for range 2 * 20 {
+		c.Net.Inject(raftgrouptest.NodeOf(leader.Replica()), victim, 1, lostTo(leader, victim, term, uint64(leader.Log().LastIndex())+beyond))
+		pause(beat)
+		if c.Nodes[victim].Host.Metrics().Failed > 0 {
+			return
+		}
+	}
+}
+
+// lostTo is a heartbeat of which a replica learns that it lost entries.
+func lostTo(leader *raftgroup.Group, victim id.Node, term id.Term, commit uint64) *raftpb.Message {
+	return &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(raftgrouptest.ReplicaOf(1, victim))),
+		Term: new(uint64(term)), Commit: new(commit),
+	}
+}
+
+// What a stranger says in a leader's name, who reaches a lane: it is dropped and counted, and stops nobody. The leader's next heartbeat
+// says otherwise.
+func TestForgedHeartbeatsStopNobody(t *testing.T) {
+	cluster(t, three(1), func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		propose(t, c, leader, 10, 10)
+		caughtUp(t, c)
+		node := raftgrouptest.NodeOf(leader.Replica())
+		victim := node%3 + 1
+		_, _, term := leader.Leader()
+		dropped := func() uint64 { return c.Nodes[victim].Host.Metrics().DroppedInvalid }
+		for _, m := range []*raftpb.Message{
+			lostTo(leader, victim, term, uint64(leader.Log().LastIndex())+5),
+			lostTo(leader, victim, term, 1<<40),
+			lostTo(leader, victim, term, math.MaxUint64),
+			lostTo(leader, victim, term+1, 1<<40),
+			lostTo(leader, victim, 1<<30, 1<<40),
+			lostTo(leader, victim, 1<<30, 1),
+		} {
+			before := dropped()
+			for range 100 { // an attack of many heartbeats
+				c.Net.Inject(node, victim, 1, raftgrouptest.CopyMessage(m))
+				pause(beat / 4)
+			}
+			require.Equal(t, before+100, dropped(), "%v", m)
+		}
+		require.Zero(t, c.Nodes[victim].Host.Metrics().Failed)
+		_, _, now := leader.Leader()
+		require.Equal(t, term, now, "somebody was deposed")
+		propose(t, c, leader, 10, 10)
+		caughtUp(t, c)
+	})
+}
+
+// One who is accused takes no part in elections until it is cleared, or found guilty: what it has left must decide nothing.
+func TestAccusedDoesNotVote(t *testing.T) {
+	cluster(t, three(1), func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		propose(t, c, leader, 10, 10)
+		caughtUp(t, c)
+		node := raftgrouptest.NodeOf(leader.Replica())
+		victim, other := node%3+1, (node+1)%3+1
+		_, _, term := leader.Leader()
+		c.Net.Isolate(node, 1, 2, 3)
+		votes := make(map[id.Node]int)
+		c.Net.SetFilter(func(from, _ id.Node, _ id.Group, m *raftpb.Message) bool {
+			if k := m.GetType(); k == raftpb.MsgVoteResp && !m.GetReject() || k == raftpb.MsgVote || k == raftpb.MsgPreVote {
+				votes[from]++
+			}
+			return true
+		})
+		c.Net.Inject(node, victim, 1, lostTo(leader, victim, term, uint64(leader.Log().LastIndex())+5))
+		pause(beat)
+		c.Nodes[other].Host.NodeDown(node)
+		c.Nodes[victim].Host.NodeDown(node)
+		pause(5 * beat)
+		require.Zero(t, votes[victim])
+		require.NotZero(t, votes[other])
+		require.True(t, raftgrouptest.Until(10*time.Second, func() bool { // the accusation was not repeated
+			l := c.Leader(1)
+			return l != nil && l != leader
+		}))
+		c.Net.Heal()
 	})
 }
 

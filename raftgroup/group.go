@@ -90,15 +90,16 @@ type Group struct {
 	onApply  waiters     // WaitApplied
 	charges  []charge    // bytes of proposed entries, in order
 
-	race     election.Race
-	alarm    time.Time    // the earliest of the group's timers; zero: there is none
-	lost     LeaderChange // the last leader whose node went down: who, and in which term
-	heardAt  time.Time    // when something last came that only a leader sends
-	reads    map[uint64]*readRequest
-	transfer *transferRequest
-	yieldAt  time.Time // not to hand over by itself before
-	silent   int       // ticks that Raft was not told of since the leader was heard from
-	change   *changeRequest
+	accusation accusation
+	race       election.Race
+	alarm      time.Time    // the earliest of the group's timers; zero: there is none
+	lost       LeaderChange // the last leader whose node went down: who, and in which term
+	heardAt    time.Time    // when something last came that only a leader sends
+	reads      map[uint64]*readRequest
+	transfer   *transferRequest
+	yieldAt    time.Time // not to hand over by itself before
+	silent     int       // ticks that Raft was not told of since the leader was heard from
+	change     *changeRequest
 }
 
 // charge is what a step's proposals weigh until they are applied.
@@ -203,7 +204,7 @@ func (g *Group) tick() {
 	if g.broken != nil {
 		return
 	}
-	if g.clockRuns() {
+	if g.clockRuns() && !g.accused() {
 		g.raftTick()
 	} else {
 		g.doubtLeader()

@@ -60,7 +60,7 @@ func (g *Group) queueMessage(from id.Node, m *raftpb.Message, data Loan) bool {
 // checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of
 // a MsgApp. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
 func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
-	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
+	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || max(m.GetIndex(), m.GetCommit()) > math.MaxUint64/2 || m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
 		return 0, false
 	}
 	switch m.GetType() {
@@ -98,7 +98,7 @@ func isReadContext(m *raftpb.Message) bool {
 // batch's own: a leader that reads a damaged disk sends a perfect frame.
 func checkEntries(m *raftpb.Message) (bytes int64, ok bool) {
 	term, index, last := m.GetTerm(), m.GetIndex(), m.GetLogTerm()
-	if term == 0 || last > term || index > math.MaxUint64/2 {
+	if term == 0 || last > term {
 		return 0, false
 	}
 	bytes = smallMessageBytes // not 0: one without entries must not overtake those with entries that it builds on
@@ -183,12 +183,22 @@ func (g *Group) receive(from id.Node, m *raftpb.Message) {
 
 // acceptable is the part of the check that needs the replica's state.
 func (g *Group) acceptable(m *raftpb.Message) bool {
+	from, term := id.Replica(m.GetFrom()), id.Term(m.GetTerm())
+	if term > g.term+maxTermAhead {
+		return false
+	}
 	switch m.GetType() {
 	case raftpb.MsgHeartbeat:
-		if id.Term(m.GetTerm()) < g.term || id.Index(m.GetCommit()) <= g.last {
+		if id.Index(m.GetCommit()) <= g.last {
+			if term >= g.term {
+				g.accusation = accusation{}
+			}
 			return true
 		}
-		if !g.plausible(m) {
+		if term < g.term {
+			return true
+		}
+		if !g.plausible(m) || !g.accusation.hear(from, term, g.w.ticks, g.h.o.ElectionTicks) {
 			return false
 		}
 		// A leader tells no commit index that this replica has not acknowledged. It did, in an earlier life.
@@ -196,6 +206,8 @@ func (g *Group) acceptable(m *raftpb.Message) bool {
 		return true
 	case raftpb.MsgAppResp:
 		return m.GetReject() || id.Term(m.GetTerm()) != g.term || g.role != Leader || id.Index(m.GetIndex()) <= g.last
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
+		return !g.accused()
 	case raftpb.MsgReadIndex:
 		return g.role == Leader // forwarded on and on otherwise, when two replicas take each other for the leader
 	}

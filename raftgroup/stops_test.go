@@ -90,6 +90,17 @@ func vote() *raftpb.Message {
 	return m
 }
 
+// believed is how often the leader says that the replica lost entries until that is believed: see accuse.
+const believed = 7
+
+// accuse has the leader say that the replica lost entries: that it has 15, with each of some heartbeats.
+func (n *lone) accuse(times int) {
+	for range times {
+		n.step(heartbeat(1, 2, 15))
+		pause(5 * never)
+	}
+}
+
 // TestAcknowledgementsUnderWay: what a replica that finds out that it lost entries is just storing is not acknowledged either.
 func TestAcknowledgementsUnderWay(t *testing.T) {
 	const write = 10 * time.Millisecond
@@ -97,11 +108,12 @@ func TestAcknowledgementsUnderWay(t *testing.T) {
 		n := follower(t)
 		n.disk.Delay = func() time.Duration { return write }
 		n.disk.Refuse = func(id.Group) error { return errors.New("not yet") }
-		n.step(entries(1, 2, 11, 2, at(0)))
+		n.accuse(believed - 1)
 		sent := n.sends()
-		n.step(heartbeat(1, 2, 15))
-		pause(2 * write)
-		synctest.Wait()
+		n.step(entries(1, 2, 11, 2, at(0)))
+		n.accuse(1)
+		standing, _ := n.group(1).Standing()
+		require.Equal(t, raftgroup.Stopped, standing)
 		require.EqualValues(t, 12, n.group(1).Log().LastIndex())
 		require.False(t, n.grants(sent))
 	})
@@ -119,7 +131,7 @@ func (n *lone) failures() *[]*raftgroup.FailedError {
 	return list
 }
 
-// lost starts a follower that has stored 11 and 12, and to which its leader then says that it has 15. Refusals fail as refuse says.
+// lost starts a follower that has stored 11 and 12, and which its leader then accuses. Refusals fail as refuse says.
 func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.FailedError) {
 	n := &lone{groups: 2, voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
 	failures := n.failures()
@@ -127,7 +139,7 @@ func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.Faile
 	n.disk.Refuse = refuse
 	n.step(entries(1, 2, 10, 1, nil))
 	n.step(entries(1, 2, 11, 2, at(0)))
-	n.step(heartbeat(1, 2, 15))
+	n.accuse(believed)
 	return n, failures
 }
 
@@ -184,7 +196,7 @@ func TestRefusalThatWasNotStored(t *testing.T) {
 		require.Empty(t, *failures)
 		n.start()
 		n.openAll()
-		n.step(heartbeat(1, 2, 15))
+		n.accuse(believed)
 		standing, _ := n.group(1).Standing()
 		require.Equal(t, raftgroup.Stopped, standing)
 		fails = nil
@@ -211,10 +223,8 @@ func TestRefusalOutlivesAPowerLoss(t *testing.T) {
 		victim := node%3 + 1
 		g := c.Group(victim, 1)
 		_, _, term := leader.Leader()
-		c.Net.Inject(node, victim, 1, &raftpb.Message{
-			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(g.Replica())),
-			Term: new(uint64(term)), Commit: new(uint64(leader.Log().LastIndex()) + 5),
-		})
+		c.Net.Cut(node, victim) // or its own heartbeats would say otherwise
+		accuse(c, leader, victim, term, 5)
 		require.True(t, raftgrouptest.Until(time.Minute, g.Failed))
 		c.Crash(victim)
 		require.Len(t, c.Witness.Take(), 1)

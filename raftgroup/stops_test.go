@@ -97,7 +97,7 @@ const believed = 7
 func (n *lone) accuse(times int) {
 	for range times {
 		n.step(heartbeat(1, 2, 15))
-		pause(5 * never)
+		pause(5*never + never/10) // between two ticks
 	}
 }
 

@@ -3,7 +3,6 @@ package raftgroup
 import (
 	"slices"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -40,11 +39,11 @@ func (s *commitSamples) before(then int64) id.Index {
 }
 
 // becameLeader starts judging the members: each has the full time to be heard from.
-func (g *Group) becameLeader() {
-	now := g.w.now.UnixNano()
+func (g *group) becameLeader() {
+	now := g.turn.now.UnixNano()
 	for i := range g.members {
 		m := &g.members[i]
-		if _, down := g.w.down[g.nodeOf(m.replica)]; !down {
+		if _, down := g.turn.down[g.nodeOf(m.replica)]; !down {
 			m.lastAck = now
 		}
 	}
@@ -56,31 +55,31 @@ func (g *Group) becameLeader() {
 const inSyncTicks = 10
 
 // leaderTick is called every tick while the replica leads.
-func (g *Group) leaderTick() {
-	if g.majority && g.inSync >= g.minInSync && (g.w.ticks+g.slot)%inSyncTicks != 0 {
+func (g *group) leaderTick() {
+	if g.majority && g.inSync >= g.minInSync && (g.turn.ticks+g.slot)%inSyncTicks != 0 {
 		return
 	}
-	g.samples.add(g.w.now.UnixNano(), g.commit, int64(g.h.o.ReplicaLagMax)/3)
+	g.samples.add(g.turn.now.UnixNano(), g.commit, int64(g.env.o.ReplicaLagMax)/3)
 	g.refreshInSync()
 	if g.inSync >= g.minInSync {
 		return
 	}
 	// What is committed has all the replicas that it will get soon.
 	err := ErrNotEnoughReplicasAfterAppend
-	for w, ok := g.onCommit.popTo(g.commit); ok; w, ok = g.onCommit.popTo(g.commit) {
-		w.p.Result.Err = err
-		w.p.Done(w.p)
+	for w, ok := g.onCommit.PopTo(g.commit); ok; w, ok = g.onCommit.PopTo(g.commit) {
+		w.Who.Result.Err = err
+		w.Who.Done(w.Who)
 	}
 }
 
 // refreshInSync judges the members. Only the leader knows.
-func (g *Group) refreshInSync() {
-	now := g.w.now.UnixNano()
-	lag := int64(g.h.o.ReplicaLagMax)
+func (g *group) refreshInSync() {
+	now := g.turn.now.UnixNano()
+	lag := int64(g.env.o.ReplicaLagMax)
 	must := g.samples.before(now - lag)
 	g.eachProgress(func(m *member, pr *tracker.Progress) {
 		match := id.Index(pr.Match)
-		_, down := g.w.down[g.nodeOf(m.replica)]
+		_, down := g.turn.down[g.nodeOf(m.replica)]
 		heard := now-m.lastAck < lag && (!down || g.alive(m))
 		m.inSync = m.voter() && (m.replica == g.replica || heard && (match >= must || match >= g.last))
 	})
@@ -111,22 +110,10 @@ func one(b bool) int {
 	return 0
 }
 
-// eachProgress visits what Raft knows of the members.
-func (g *Group) eachProgress(visit func(*member, *tracker.Progress)) {
-	if g.rn == nil || g.broken != nil {
-		return
-	}
-	g.rn.WithProgress(func(r uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if m := g.member(id.Replica(r)); m != nil {
-			visit(m, &pr)
-		}
-	})
-}
-
 // acknowledged returns the index up to which producers may be answered: the commit index, or less when min.insync.replicas is
 // more than a majority. Then the entry must be on that many voters, in both halves of a joint configuration; matches are of
 // the leader's own term, since Raft forgets them with each new one.
-func (g *Group) acknowledged() id.Index {
+func (g *group) acknowledged() id.Index {
 	var in, out int
 	for i := range g.members {
 		in += one(g.members[i].incoming)
@@ -162,39 +149,4 @@ func kthLargest(list []id.Index, k int) id.Index {
 	}
 	slices.Sort(list)
 	return list[len(list)-k]
-}
-
-// status makes a Status on the worker.
-func (g *Group) status() Status {
-	s := Status{
-		Group: g.id, Replica: g.replica, Role: g.role, Term: g.term, Leader: g.leader, Node: g.nodeOf(g.leader),
-		Commit: g.commit, Applied: g.applied, Last: g.last, HW: g.HighWatermark(), LEO: g.leo,
-		Joint: len(g.confState.VotersOutgoing) > 0,
-	}
-	s.Standing, s.Trouble = g.Standing()
-	if g.role == Leader {
-		g.refreshInSync()
-	}
-	for i := range g.members {
-		m := &g.members[i]
-		ms := MemberStatus{Replica: m.replica, Node: g.nodeOf(m.replica), Learner: !m.voter(), LastAck: -1}
-		if g.role == Leader {
-			ms.InSync, ms.Alive = m.inSync, g.alive(m)
-			ms.LastAck = 0
-			if m.replica != g.replica {
-				ms.LastAck = timeSince(g.w.now, m.lastAck)
-			}
-		}
-		s.Members = append(s.Members, ms)
-	}
-	if g.role == Leader {
-		g.eachProgress(func(m *member, pr *tracker.Progress) {
-			for i := range s.Members {
-				if s.Members[i].Replica == m.replica {
-					s.Members[i].Match = id.Index(pr.Match)
-				}
-			}
-		})
-	}
-	return s
 }

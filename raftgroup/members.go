@@ -135,60 +135,24 @@ type member struct {
 
 func (m *member) voter() bool { return m.incoming || m.outgoing }
 
-// rebuildMembers makes g.members those of the configuration, keeping what is known of those that stay.
-func (g *Group) rebuildMembers() {
-	old := g.members
-	g.members = nil
-	at := func(r uint64) *member {
-		for i := range g.members {
-			if g.members[i].replica == id.Replica(r) {
-				return &g.members[i]
-			}
-		}
-		m := member{replica: id.Replica(r), lastAck: g.w.now.UnixNano()}
-		for i := range old {
-			if old[i].replica == m.replica {
-				m.lastAck, m.inSync, m.declined = old[i].lastAck, old[i].inSync, old[i].declined
-			}
-		}
-		g.members = append(g.members, m)
-		return &g.members[len(g.members)-1]
+// orderOf returns the replicas of a Spec's members in their order, and then those that it does not name.
+func orderOf(members []Member, voters []uint64) []id.Replica {
+	var order []id.Replica
+	for _, m := range members {
+		order = append(order, m.Replica)
 	}
-	for _, v := range g.confState.Voters {
-		at(v).incoming = true
-	}
-	for _, v := range g.confState.VotersOutgoing {
-		at(v).outgoing = true
-	}
-	for _, l := range g.confState.Learners {
-		at(l).learner = true
-	}
-}
-
-func (g *Group) member(r id.Replica) *member {
-	for i := range g.members {
-		if g.members[i].replica == r {
-			return &g.members[i]
+	for _, v := range voters {
+		if !slices.Contains(order, id.Replica(v)) {
+			order = append(order, id.Replica(v))
 		}
 	}
-	return nil
+	return order
 }
 
-// nodeOf returns where a replica lives.
-func (g *Group) nodeOf(r id.Replica) id.Node {
-	if r == id.NoReplica {
-		return id.NoNode
+func membersInOrder(order []id.Replica) []Member {
+	members := make([]Member, len(order))
+	for i, r := range order {
+		members[i].Replica = r
 	}
-	if r == g.replica {
-		return g.h.o.Node
-	}
-	if n, ok := (*g.peers.Load())[r]; ok {
-		return n
-	}
-	return id.NoNode
-}
-
-func (g *Group) learnPeers(members ...Member) {
-	next := g.peers.Load().with(members...)
-	g.peers.Store(&next)
+	return members
 }

@@ -17,7 +17,7 @@ func (g *group) queueAppend(m *raftpb.Message) {
 	}
 	j := g.turn.job()
 	j.group = g
-	// What a follower stores is news for its leader alone, who is answered by appendDone.
+	// What a follower stores is news for its leader alone, who is answered when the store is done: see round.stored.
 	j.lazy = !voted && g.role == Follower
 	a := &j.append
 	a.Log, _ = g.log.(*wal.Log)

@@ -22,7 +22,7 @@ type Group struct {
 
 // post runs call on the worker, later.
 func (g *Group) post(call func()) bool {
-	return g.w.post(event{kind: evCall, call: func(*worker) { call() }})
+	return g.w.post(event{kind: evCall, call: call})
 }
 
 // Status returns the replica's view of the group.

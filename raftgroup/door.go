@@ -59,7 +59,7 @@ func (g *group) trim(m *raftpb.Message) bool {
 			weightless = keep
 		}
 	}
-	if bytes > 0 && !g.env.allowance.take(bytes) {
+	if bytes > 0 && !g.env.disk.allowance.take(bytes) {
 		keep = weightless
 	}
 	if keep < len(entries) {

@@ -274,3 +274,12 @@ func (g *group) heard(from id.Replica, term id.Term) {
 func (g *group) accused() bool {
 	return g.role != Leader && g.accusation.stands(g.turn.ticks, g.env.o.ElectionTicks)
 }
+
+func (g *group) campaign() {
+	if g.accused() {
+		return
+	}
+	g.turn.n.elections.Add(1)
+	g.guard(func() { _ = g.rn.Campaign() })
+	g.touch()
+}

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/raftgroup/election"
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
 	"github.com/quorumlog/quorumlog/raftgroup/waiting"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -86,7 +87,7 @@ type group struct {
 	minInSync int
 	inSync    int  // voters in sync, as of the last refresh
 	majority  bool // a majority of the voters is alive, as of the last refresh
-	samples   commitSamples
+	samples   insync.Samples
 
 	pending  []*Proposal     // to be proposed
 	onCommit proposals       // AcksAll
@@ -156,7 +157,7 @@ type env struct {
 	pendingBytes atomic.Int64  // proposed and not applied, all groups
 	draining     atomic.Bool   // takes no leaderships any more
 	readID       atomic.Uint64 // of the last ReadIndex
-	allowance    allowance
+	disk         disk
 
 	// stored is called by the store when an append is durable.
 	stored func(*wal.Append)

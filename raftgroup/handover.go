@@ -40,20 +40,7 @@ func (g *group) yield() {
 
 // canElect tells whether a majority can store votes. Without one nobody would lead after a transfer, and nobody could read.
 func (g *group) canElect() bool {
-	var in, inCan, out, outCan int
-	for i := range g.members {
-		m := &g.members[i]
-		can := one(g.alive(m) && g.conditionOf(m.replica) != Stalled)
-		if m.incoming {
-			in++
-			inCan += can
-		}
-		if m.outgoing {
-			out++
-			outCan += can
-		}
-	}
-	return inCan > in/2 && (out == 0 || outCan > out/2)
+	return g.most(func(m *member) bool { return g.alive(m) && g.conditionOf(m.replica) != Stalled })
 }
 
 // standDown has a halted leader hand over, to a voter in sync. One that is halted as well declines. It is called every tick.

@@ -18,8 +18,8 @@ type Host struct {
 	workers []*worker
 	refuser *refuser
 
-	condition      condition
-	answered       answered // the store's goroutine's
+	hearsay        hearsay
+	round          *round // the store's goroutine's
 	droppedUnknown atomic.Uint64
 	droppedInvalid atomic.Uint64
 
@@ -36,19 +36,20 @@ func New(o Options) (*Host, error) {
 	}
 	h := &Host{groups: make(map[id.Group]*Group)}
 	h.o = o
-	h.stored, h.read, h.refuse = h.appendDone, h.readDone, h.refusalOf
+	h.round = &round{env: &h.env, jobs: make([]completed, o.Workers)}
+	h.stored, h.read, h.refuse = h.round.stored, h.readDone, h.refusalOf
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
 	h.refuser = newRefuser()
-	h.answered.jobs = make([]completed, o.Workers)
-	h.judge(time.Now())
+	h.disk.judge(&h.o, time.Now())
 	for i := range o.Workers {
-		w := newWorker(h, i)
+		w := newWorker(&h.env, i)
 		h.workers = append(h.workers, w)
 		go w.run()
 	}
 	o.Store.SetCutTaker(func(l *wal.Log) { h.cut(l, l.Group(), l.Replica()) })
-	o.Store.SetRoundDone(h.roundDone)
+	h.round.workers = h.workers
+	o.Store.SetRoundDone(h.round.end)
 	return h, nil
 }
 
@@ -101,7 +102,7 @@ func (h *Host) Open(s Spec) (*Group, error) {
 		return nil, err
 	}
 	started := make(chan struct{})
-	if !g.w.post(event{kind: evCall, call: func(w *worker) { w.add(&g.group, s.Campaign); close(started) }}) {
+	if !g.w.post(event{kind: evCall, call: func() { g.w.add(&g.group, s.Campaign); close(started) }}) {
 		h.publish(g.id, nil)
 		return nil, ErrClosed
 	}
@@ -169,7 +170,7 @@ func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
 		delete(h.groups, g.id)
 	}
 	h.mu.Unlock()
-	if !g.w.post(event{kind: evCall, call: func(w *worker) { w.remove(&g.group) }}) {
+	if !g.w.post(event{kind: evCall, call: func() { g.w.remove(&g.group) }}) {
 		return nil
 	}
 	select {
@@ -186,14 +187,14 @@ func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
 // for their timers. A false alarm does no harm.
 func (h *Host) NodeDown(n id.Node) {
 	for _, w := range h.workers {
-		w.post(event{kind: evCall, call: func(w *worker) { w.nodeDown(n) }})
+		w.post(event{kind: evCall, call: func() { w.nodeDown(n) }})
 	}
 }
 
 // NodeUp takes NodeDown back.
 func (h *Host) NodeUp(n id.Node) {
 	for _, w := range h.workers {
-		w.post(event{kind: evCall, call: func(w *worker) { w.nodeUp(n) }})
+		w.post(event{kind: evCall, call: func() { w.nodeUp(n) }})
 	}
 }
 
@@ -231,4 +232,11 @@ func (h *Host) Metrics() Metrics {
 	m.DroppedUnknown += h.droppedUnknown.Load()
 	m.DroppedInvalid += h.droppedInvalid.Load()
 	return m
+}
+
+// refusalOf has a replica's refusal stored, and the replica failed then.
+func (h *Host) refusalOf(g *group, cause error) {
+	h.refuser.add(refusal{group: g, cause: cause, stored: func() {
+		h.workers[g.worker].post(event{kind: evCall, call: func() { g.fail(Refused, cause) }})
+	}})
 }

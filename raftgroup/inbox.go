@@ -29,7 +29,7 @@ type event struct {
 	data    Loan  // what keeps the data of message's entries; may be nil. Released when the turn ends
 	job     *appendJob
 	read    *readWindow
-	call    func(*worker)
+	call    func()
 }
 
 // inbox is a worker's queue, filled by anyone and emptied in turns: whoever puts something in sees to it that there is one, but for a
@@ -62,6 +62,13 @@ type delivery struct {
 	bulk      []event
 	proposals []brought
 }
+
+// What a turn may find in the inbox to be done by whoever came with it: the more there is, the longer that one's connection is not read,
+// and the less a wake-up matters.
+const (
+	lightBytes  = 64 << 10
+	lightEvents = 64
+)
 
 // light tells whether there is little in it.
 func (in *inbox) light() bool {

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -125,15 +126,13 @@ func (p peers) with(members ...Member) peers {
 // member is what a leader knows of a member beyond Raft's progress.
 type member struct {
 	replica  id.Replica
-	learner  bool
-	incoming bool  // voter of the new half, or of the only one
-	outgoing bool  // voter of the old half of a joint configuration
+	seat     insync.Seat
 	lastAck  int64 // UnixNano of its last response; 0: never
 	inSync   bool
 	declined int64 // UnixNano of when it declined to lead; 0: never
 }
 
-func (m *member) voter() bool { return m.incoming || m.outgoing }
+func (m *member) voter() bool { return m.seat != 0 }
 
 // orderOf returns the replicas of a Spec's members in their order, and then those that it does not name.
 func orderOf(members []Member, voters []uint64) []id.Replica {

@@ -56,15 +56,6 @@ func (g *group) breakDown(cause error) {
 	}
 }
 
-func (g *group) campaign() {
-	if g.accused() {
-		return
-	}
-	g.turn.n.elections.Add(1)
-	g.guard(func() { _ = g.rn.Campaign() })
-	g.touch()
-}
-
 func (g *group) forgetLeader() { g.guard(func() { _ = g.rn.ForgetLeader() }) }
 
 func (g *group) unreachable(r id.Replica) { g.guard(func() { g.rn.ReportUnreachable(uint64(r)) }) }

@@ -97,10 +97,3 @@ func (f refusal) store() bool {
 	f.stored()
 	return true
 }
-
-// refusalOf has a replica's refusal stored, and the replica failed then.
-func (h *Host) refusalOf(g *group, cause error) {
-	h.refuser.add(refusal{group: g, cause: cause, stored: func() {
-		h.workers[g.worker].post(event{kind: evCall, call: func(*worker) { g.fail(Refused, cause) }})
-	}})
-}

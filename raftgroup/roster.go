@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
 	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
@@ -26,13 +27,13 @@ func (g *group) rebuildMembers() {
 		return &g.members[len(g.members)-1]
 	}
 	for _, v := range g.confState.Voters {
-		at(v).incoming = true
+		at(v).seat |= insync.Incoming
 	}
 	for _, v := range g.confState.VotersOutgoing {
-		at(v).outgoing = true
+		at(v).seat |= insync.Outgoing
 	}
 	for _, l := range g.confState.Learners {
-		at(l).learner = true
+		at(l)
 	}
 }
 

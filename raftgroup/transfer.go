@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/raftgroup/election"
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
 	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -43,7 +44,7 @@ func (g *group) startTransfer(to id.Replica, tried []id.Replica, result chan err
 	case to == id.NoReplica:
 		result <- fmt.Errorf("%w: no other voter can take it", ErrTransferFailed)
 		return
-	case m == nil || !m.incoming:
+	case m == nil || m.seat&insync.Incoming == 0:
 		result <- fmt.Errorf("%w: replica %d", ErrUnknownReplica, to)
 		return
 	case !g.alive(m):
@@ -160,7 +161,7 @@ func (g *group) declines(m *member) bool {
 func (g *group) bestSuccessor(tried []id.Replica) id.Replica {
 	best, match, worst := id.NoReplica, id.Index(0), Good
 	g.eachProgress(func(m *member, pr *tracker.Progress) {
-		if !m.incoming || m.replica == g.replica || !g.alive(m) || g.declines(m) || slices.Contains(tried, m.replica) {
+		if m.seat&insync.Incoming == 0 || m.replica == g.replica || !g.alive(m) || g.declines(m) || slices.Contains(tried, m.replica) {
 			return
 		}
 		c := g.conditionOf(m.replica)

@@ -1,63 +1,9 @@
 package raftgroup
 
 import (
-	"fmt"
-	"runtime/debug"
-	"time"
-
 	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3/raftpb"
 )
-
-// nudge has what waits in the inbox done soon, on the worker's goroutine if nobody works already.
-func (w *worker) nudge() {
-	if w.turns.claim() {
-		w.handOver()
-	}
-}
-
-// handOver passes the claim on to the worker's goroutine.
-func (w *worker) handOver() { w.wake <- struct{}{} }
-
-const (
-	// lightBytes is what a turn may find in the inbox to be done by whoever came with it: the more there is, the longer that one's
-	// connection is not read, and the less a wake-up matters.
-	lightBytes  = 64 << 10
-	lightEvents = 64
-	// visitTurns is how many turns a visitor works before the worker's goroutine has to go on.
-	visitTurns = 3
-	// heavyFor is how long after a turn with more than that nobody visits. At high rates turns had better be few and large: while the
-	// worker's goroutine wakes up, what it will find grows.
-	heavyFor = 5 * time.Millisecond
-)
-
-// visit does what waits in the inbox on the caller's goroutine, unless that is much or somebody works already.
-func (w *worker) visit() {
-	if !w.in.waiting.Load() || !w.turns.claim() {
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil { // it must end the process, and visitors may live under somebody's recover
-			go panic(fmt.Sprintf("%v\n\n%s", p, debug.Stack()))
-			select {}
-		}
-	}()
-	for range visitTurns {
-		if !w.light() {
-			break
-		}
-		w.takeTurn()
-		if !w.turns.again() {
-			return
-		}
-	}
-	w.handOver()
-}
-
-// light tells whether the next turn is one for visitors: little to do, for few groups. Called with the claim.
-func (w *worker) light() bool {
-	return time.Since(w.heavy) > heavyFor && len(w.waiting) == 0 && !w.ticked.Load() && !w.rang.Load() && !w.closing.Load() && w.in.light()
-}
 
 // Visit is how a goroutine that receives brings what it received: several messages and proposals, and then End, which does what
 // little there is to do on this very goroutine. Its methods are those of Host and Group in all else.

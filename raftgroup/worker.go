@@ -11,8 +11,8 @@ import (
 // worker owns the groups whose id falls to it. What follows turns is touched by nobody but who has claimed the turn.
 type worker struct {
 	turn   // under way, or of which the last one left something
-	h      *Host
-	number int // in Host.workers
+	env    *env
+	number int // of the host's workers
 	in     inbox
 	wake   chan struct{} // capacity 1: passes a claimed turn on to run
 	stop   chan struct{} // closed by Host.Close
@@ -33,58 +33,15 @@ type worker struct {
 // turnBudget bounds the bytes that are proposed in one turn, and with it how long heartbeats may wait for the turn's end.
 const turnBudget = 8 * mib
 
-func newWorker(h *Host, number int) *worker {
+func newWorker(e *env, number int) *worker {
 	w := &worker{
-		h: h, number: number, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		env: e, number: number, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		alarm: time.NewTimer(time.Hour),
 	}
 	w.now, w.down = time.Now(), make(map[id.Node]int64)
-	w.condition, w.conditions = h.Condition(), make(map[id.Node]*peerCondition)
-	w.in.maxBytes = h.o.MaxInboxBytes
+	w.condition, w.conditions = e.disk.condition(), make(map[id.Node]*peerCondition)
+	w.in.maxBytes = e.o.MaxInboxBytes
 	return w
-}
-
-// run is the worker's goroutine. Host.Close joins it.
-func (w *worker) run() {
-	defer close(w.done)
-	ticker := time.NewTicker(w.h.o.TickInterval)
-	defer ticker.Stop()
-	defer w.alarm.Stop()
-	for {
-		select {
-		case <-w.wake:
-			w.work()
-		case <-ticker.C:
-			w.ticked.Store(true)
-			w.nudgeSelf()
-		case <-w.alarm.C:
-			w.rang.Store(true)
-			w.nudgeSelf()
-		case <-w.stop:
-			w.closing.Store(true)
-			if !w.turns.claim() {
-				<-w.wake
-			}
-			w.end() // the claim is kept: there are no more turns
-			return
-		}
-	}
-}
-
-// nudgeSelf is nudge, on run's own goroutine.
-func (w *worker) nudgeSelf() {
-	if w.turns.claim() {
-		w.work()
-	}
-}
-
-// work takes the turn that was claimed. The next one, if somebody asked for it, comes by way of the channel: on a busy worker somebody
-// always has, and tick, alarm and stop would never be looked at.
-func (w *worker) work() {
-	w.takeTurn()
-	if w.turns.again() {
-		w.handOver()
-	}
 }
 
 // arm sets the alarm to when the worker wants to be woken, unless it rings earlier anyway.
@@ -140,20 +97,11 @@ func (w *worker) takeTurn() {
 	w.settle()
 	w.sendNotices()
 	w.flush()
-	w.h.o.TurnDone()
+	w.env.o.TurnDone()
 	w.arm()
 	if len(w.waiting) > 0 || more {
 		w.turns.ask()
 	}
-}
-
-// post queues an event that must not be lost. False: the worker has ended.
-func (w *worker) post(ev event) bool {
-	if !w.in.post(ev) {
-		return false
-	}
-	w.nudge()
-	return true
 }
 
 func (w *worker) handle(ev *event) {
@@ -168,7 +116,7 @@ func (w *worker) handle(ev *event) {
 	case evRead:
 		ev.group.readDone(ev.read)
 	case evCall:
-		ev.call(w)
+		ev.call()
 	case evCut:
 		ev.group.takeCut()
 	}
@@ -218,7 +166,7 @@ func (w *worker) settle() {
 func (w *worker) flush() {
 	if w.sent {
 		w.sent = false
-		w.h.o.Transport.Flush()
+		w.env.o.Transport.Flush()
 	}
 }
 
@@ -228,7 +176,7 @@ func (w *worker) submitAll() {
 	}
 	w.n.submissions.Add(1)
 	w.n.appends.Add(uint64(len(w.submit)))
-	w.h.o.Store.Submit(w.submit)
+	w.env.o.Store.Submit(w.submit)
 	for i, a := range w.submit {
 		j := a.Owner.(*appendJob)
 		j.group.submitted(j)
@@ -313,7 +261,7 @@ func (w *worker) end() {
 		w.close(g)
 	}
 	w.groups = nil
-	w.h.o.TurnDone()
+	w.env.o.TurnDone()
 }
 
 func (w *worker) noteCondition(n id.Node, c Condition) {
@@ -330,9 +278,9 @@ func (w *worker) noteCondition(n id.Node, c Condition) {
 // checkCondition is called with each tick, before the groups'.
 func (w *worker) checkCondition() {
 	if w.number == 0 {
-		w.h.judge(w.now)
+		w.env.disk.judge(&w.env.o, w.now)
 	}
-	c := w.h.Condition()
+	c := w.env.disk.condition()
 	if c == w.condition {
 		return
 	}
@@ -363,7 +311,7 @@ func (w *worker) sendNotices() {
 
 // nodeDown has every group that may have lost its leader elect another.
 func (w *worker) nodeDown(n id.Node) {
-	if n == w.h.o.Node {
+	if n == w.env.o.Node {
 		return
 	}
 	w.down[n] = w.now.UnixNano()

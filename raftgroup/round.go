@@ -5,25 +5,12 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// appendDone runs on the store's goroutine: a, and all that was submitted for its group before, is durable. Responses for
-// others leave when the store is done with the round.
-func (h *Host) appendDone(a *wal.Append) {
-	j := a.Owner.(*appendJob)
-	g := j.group
-	for _, m := range j.responses {
-		if id.Replica(m.GetTo()) != g.replica && !g.mute.Load() && !g.failed.Load() && g.send(m, nil) {
-			h.answered.sent = true
-		}
-	}
-	done := &h.answered.jobs[g.worker]
-	done.jobs = append(done.jobs, j)
-	done.urgent = done.urgent || !j.lazy || j.first > 0 && j.first <= g.Commit() // what is committed and stored is applied
-}
-
-// answered is what a commit round of the store has completed so far: its goroutine's alone.
-type answered struct {
-	sent bool        // responses went to the transport
-	jobs []completed // by worker
+// round is what a commit round of the store has completed so far: its goroutine's alone, and the host's before.
+type round struct {
+	env     *env
+	workers []*worker
+	sent    bool        // responses went to the transport
+	jobs    []completed // by worker
 }
 
 type completed struct {
@@ -31,15 +18,30 @@ type completed struct {
 	urgent bool // not all of them are lazy
 }
 
-// roundDone runs on the store's goroutine, after appendDone for all appends of a round: one flush, and one turn of each worker that has
-// to know at once. A store at leisure lends its goroutine for that.
-func (h *Host) roundDone(pace wal.Pace) {
-	if h.answered.sent {
-		h.answered.sent = false
-		h.o.Transport.Flush()
+// stored runs on the store's goroutine: a, and all that was submitted for its group before, is durable. Responses for
+// others leave when the store is done with the round.
+func (r *round) stored(a *wal.Append) {
+	j := a.Owner.(*appendJob)
+	g := j.group
+	for _, m := range j.responses {
+		if id.Replica(m.GetTo()) != g.replica && !g.mute.Load() && !g.failed.Load() && g.send(m, nil) {
+			r.sent = true
+		}
 	}
-	for i, w := range h.workers {
-		done := &h.answered.jobs[i]
+	done := &r.jobs[g.worker]
+	done.jobs = append(done.jobs, j)
+	done.urgent = done.urgent || !j.lazy || j.first > 0 && j.first <= g.Commit() // what is committed and stored is applied
+}
+
+// end runs on the store's goroutine, after stored for all appends of a round: one flush, and one turn of each worker that has
+// to know at once. A store at leisure lends its goroutine for that.
+func (r *round) end(pace wal.Pace) {
+	if r.sent {
+		r.sent = false
+		r.env.o.Transport.Flush()
+	}
+	for i, w := range r.workers {
+		done := &r.jobs[i]
 		if len(done.jobs) == 0 {
 			continue
 		}

@@ -1,9 +1,10 @@
 package raftgroup
 
 import (
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // queueAppend turns a MsgStorageAppend into an append of the turn's submission. Every one is submitted, also without entries:
@@ -128,7 +129,7 @@ func (g *group) loanFor(m *raftpb.Message) Loan {
 
 // stableTo is what of Raft's entries is stable after it was shown response, 0 if that says nothing. It mirrors Raft's own rule
 // (unstable.stableTo): the response is of this term, and the entry that it names still is the one in the log. Between the log and
-// what Raft has there is no difference here: responses of the store are stepped before anything that adds entries, see worker.turn.
+// what Raft has there is no difference here: responses of the store are stepped before anything that adds entries, see worker.takeTurn.
 func (g *group) stableTo(response *raftpb.Message) id.Index {
 	i := id.Index(response.GetIndex())
 	if response.GetType() != raftpb.MsgStorageAppendResp || i == 0 || response.GetTerm() != g.rn.BasicStatus().GetTerm() {

@@ -3,10 +3,11 @@ package raftgroup
 import (
 	"fmt"
 
-	"github.com/quorumlog/quorumlog/wal"
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // proposeChange proposes the change that waits. Its index is known: see canPropose.

@@ -3,9 +3,10 @@ package raftgroup
 import (
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 const (

@@ -283,3 +283,6 @@ func (g *group) campaign() {
 	g.guard(func() { _ = g.rn.Campaign() })
 	g.touch()
 }
+
+// unfit tells whether the replica should lead only if nobody else can.
+func (g *group) unfit() bool { return g.halted != nil || g.log.Condemned() != 0 }

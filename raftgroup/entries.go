@@ -1,9 +1,10 @@
 package raftgroup
 
 import (
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // raftEntry is an entry and its scalars in one piece of memory: a slice of them costs two allocations, whatever its length.

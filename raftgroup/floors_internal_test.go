@@ -20,17 +20,19 @@ import (
 // floors are the package's files from the bottom up: see the package documentation. A file knows those that stand before it, in its own
 // floor too.
 var floors = [][]string{
-	// Words.
+	// Words: what callers say and hear.
 	{"role.go", "standing.go", "errors.go", "status.go", "machine.go", "proposal.go", "store.go", "spec.go", "options.go"},
-	// Parts.
+	// Parts: they know no group.
 	{"rules.go", "metrics.go", "raftlog.go", "entries.go", "message.go", "members.go", "loans.go", "accusation.go", "condition.go",
 		"windows.go", "proposer.go", "awaited.go", "turns.go"},
-	// A group.
+	// A group, and what it is given.
 	{"group.go", "roster.go", "raft.go", "send.go", "notices.go", "reads.go", "storage.go"},
-	// What it decides.
-	{"insync.go", "answers.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "propose.go"},
-	{"handle.go", "append.go", "halt.go", "elect.go", "ready.go", "receive.go", "ending.go", "boot.go", "life.go"},
-	// The worker.
+	// What it does.
+	{"insync.go", "answers.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
+		"handle.go", "propose.go"},
+	// Its life.
+	{"append.go", "halt.go", "ready.go", "receive.go", "ending.go", "boot.go", "life.go"},
+	// The worker that drives groups.
 	{"inbox.go", "worker.go", "drive.go"},
 	// The host.
 	{"calls.go", "round.go", "refusing.go", "host.go", "disks.go", "visit.go"},

@@ -49,6 +49,3 @@ func (g *group) halt(at id.Index, cause error) {
 		w.Who.Done(w.Who)
 	})
 }
-
-// unfit tells whether the replica should lead only if nobody else can.
-func (g *group) unfit() bool { return g.halted != nil || g.log.Condemned() != 0 }

@@ -3,9 +3,10 @@ package raftgroup
 import (
 	"math"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal/batch"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // maxTerm is the largest term that a leader epoch can say.

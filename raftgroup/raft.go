@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // step shows Raft a message.

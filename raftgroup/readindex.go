@@ -3,8 +3,9 @@ package raftgroup
 import (
 	"encoding/binary"
 
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // repeatReads asks again: a request or its answer may have been lost on the way to or from the leader.

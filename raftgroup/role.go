@@ -1,8 +1,9 @@
 package raftgroup
 
 import (
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // LeaderChange tells who leads a group.

@@ -1,10 +1,11 @@
 package raftgroup
 
 import (
-	"github.com/quorumlog/quorumlog/raftgroup/insync"
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // rebuildMembers makes g.members those of the configuration, keeping what is known of those that stay.

@@ -3,9 +3,10 @@ package raftgroup
 import (
 	"fmt"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // send gives a message to the transport. It is called by the worker and by the store's goroutine.

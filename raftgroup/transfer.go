@@ -5,12 +5,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quorumlog/quorumlog/raftgroup/election"
-	"github.com/quorumlog/quorumlog/raftgroup/insync"
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/quorumlog/quorumlog/raftgroup/election"
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // abortTransfer ends a transfer that has no outcome. Raft aborts one when it is asked for another, to the leader itself for instance.

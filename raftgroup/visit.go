@@ -1,8 +1,9 @@
 package raftgroup
 
 import (
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Visit is how a goroutine that receives brings what it received: several messages and proposals, and then End, which does what

@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quorumlog/quorumlog/wal/id"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // readWindow is a run of entries that is read, or was read, from disk for lagging followers. Read ones are held until they

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/raftgroup/door"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -39,27 +40,8 @@ func (c Condition) String() string {
 // peerCondition is that of a node whose disk is not Good.
 type peerCondition struct {
 	condition Condition
-	budget    int64 // what it may be sent, while it is stalled
-	since     time.Time
+	trickle   door.Trickle // what it is sent while it is stalled
 }
-
-// fullAllowance bounds the batches that a host takes all the same from when its space ends until it has some again. See group.trim.
-const fullAllowance = 16 * mib
-
-// allowance is what of fullAllowance was used.
-type allowance struct{ used atomic.Int64 }
-
-// take takes bytes out of what is left, if they are left.
-func (a *allowance) take(bytes int64) bool {
-	if a.used.Add(bytes) <= fullAllowance {
-		return true
-	}
-	a.used.Add(-bytes)
-	return false
-}
-
-// renew is called when there is space.
-func (a *allowance) renew() { a.used.Store(0) }
 
 // disk is what a host finds out about its own. Worker 0 judges, all read.
 type disk struct {
@@ -67,7 +49,7 @@ type disk struct {
 	slow    bool
 	slowAt  time.Time // when a round was last seen to take too long
 	// allowance is what replicas take though there is no space.
-	allowance allowance
+	allowance door.Allowance
 }
 
 func (d *disk) condition() Condition { return Condition(d.current.Load()) }
@@ -88,7 +70,7 @@ func (d *disk) judge(o *Options, now time.Time) {
 		found = Full
 	}
 	if !full {
-		d.allowance.renew()
+		d.allowance.Renew()
 	}
 	d.current.Store(uint32(found))
 }

@@ -30,7 +30,7 @@
 //	parts    entries.go, members.go, loans.go, ...       know no group
 //	words    errors.go, proposal.go, machine.go, ...     what callers say and hear
 //	  ↓
-//	decisions  packages election, insync, waiting        pure: facts go in, and what to do comes out
+//	decisions  packages election, insync, waiting, door  pure: facts go in, and what to do comes out
 //
 // What happens further up reaches a group as data (a field of its turn, a parameter), and what it wants done there leaves it the same
 // way: in lists of the turn, which the worker works off, or by one of the few functions in env.

@@ -1,19 +1,11 @@
 package raftgroup
 
 import (
-	"time"
-
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/raftgroup/door"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
-)
-
-const (
-	// A stalled follower is sent no more than stalledBytes with each stalledEvery by each worker: a disk that is slow takes part as far as
-	// it can, and one that hangs is not sent the same again and again, a message a group with each heartbeat.
-	stalledBytes = 4 * mib
-	stalledEvery = time.Second
 )
 
 // shuts tells whether a MsgApp has to stay outside: this is the door at which a follower's store is asked for room. What is dropped here is
@@ -41,33 +33,31 @@ func (g *group) shuts(m *raftpb.Message) bool {
 
 // trim cuts a MsgApp down to the entries that a store without space takes, and tells whether any are left. Raft acknowledges what it is
 // shown; the rest comes again.
-//
-// Batches of an earlier term are what its leader needs to commit its first entry, if none of those which it can reach has more space than
-// this one: without them nobody can read until there is space. A leader that has done so does not send them. Its own batches stand behind
-// that entry, perhaps in the same message, so the message is cut rather than dropped. What the log has already takes no space.
 func (g *group) trim(m *raftpb.Message) bool {
 	entries := m.GetEntries()
-	keep, weightless, bytes := 0, 0, int64(0)
+	var cut door.Cut
 	for _, e := range entries {
-		if walKind(e) == wal.KindBatch && !g.has(e) {
-			if e.GetTerm() >= m.GetTerm() {
-				break
-			}
-			bytes += int64(len(e.GetData()))
-		}
-		keep++
-		if bytes == 0 {
-			weightless = keep
+		if !cut.Add(g.weigh(e, m.GetTerm()), len(e.GetData())) {
+			break
 		}
 	}
-	if bytes > 0 && !g.env.disk.allowance.take(bytes) {
-		keep = weightless
-	}
+	keep := cut.Take(&g.env.disk.allowance)
 	if keep < len(entries) {
 		g.turn.n.droppedNoSpace.Add(1)
 		m.Entries = entries[:keep:keep]
 	}
 	return keep > 0
+}
+
+// weigh says what an entry that the leader of a term sends takes of the space.
+func (g *group) weigh(e *raftpb.Entry, term uint64) door.Entry {
+	switch {
+	case walKind(e) != wal.KindBatch || g.has(e):
+		return door.Free
+	case e.GetTerm() < term:
+		return door.Earlier
+	}
+	return door.Own
 }
 
 // has tells whether the log has this very entry.
@@ -89,14 +79,8 @@ func (g *group) holdsBack(m *raftpb.Message) bool {
 	if bytes == 0 || p.condition == Full && !g.confirmed() {
 		return false
 	}
-	if p.condition == Stalled {
-		if g.turn.now.Sub(p.since) >= stalledEvery {
-			p.since, p.budget = g.turn.now, stalledBytes
-		}
-		if p.budget > 0 {
-			p.budget -= bytes
-			return false
-		}
+	if p.condition == Stalled && p.trickle.Spend(g.turn.now, bytes) {
+		return false
 	}
 	g.turn.n.heldBack.Add(1)
 	return true

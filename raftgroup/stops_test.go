@@ -188,8 +188,13 @@ func TestReplicaThatLostEntriesIsRefused(t *testing.T) {
 // tries once more.
 func TestRefusalThatWasNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fails := errors.New("no space")
-		n, failures := lost(t, func(id.Group) error { return fails })
+		var space atomic.Bool
+		n, failures := lost(t, func(id.Group) error {
+			if space.Load() {
+				return nil
+			}
+			return errors.New("no space")
+		})
 		n.disk.Halt()
 		require.NoError(t, n.host.Close())
 		n.disk.Crash()
@@ -199,7 +204,7 @@ func TestRefusalThatWasNotStored(t *testing.T) {
 		n.accuse(believed)
 		standing, _ := n.group(1).Standing()
 		require.Equal(t, raftgroup.Stopped, standing)
-		fails = nil
+		space.Store(true)
 		n.restart()
 		require.Nil(t, n.group(1))
 		require.NotEmpty(t, n.disk.Refused(1))

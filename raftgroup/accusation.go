@@ -38,8 +38,3 @@ func (a *accusation) hear(by id.Replica, term id.Term, tick, patience int) bool 
 
 // stands tells whether the accusation may still be true: a leader that has fallen silent cannot repeat it.
 func (a *accusation) stands(tick, patience int) bool { return a.by != 0 && tick-a.last <= patience }
-
-// accused tells whether the replica may have lost what it acknowledged. A leader may not: it goes on until a later one is heard of.
-func (g *Group) accused() bool {
-	return g.role != Leader && g.accusation.stands(g.w.ticks, g.h.o.ElectionTicks)
-}

@@ -16,7 +16,7 @@ import (
 // Raft panics unless first-1 <= applied <= commit <= last and term >= that of the last entry. Commit is a hint in the log's
 // hard state: raising it to what was applied is safe since only committed entries are, and lowering it to last is safe since
 // it need not be durable.
-func (g *Group) boot(s Spec) error {
+func (g *group) boot(s Spec) error {
 	state, hs := g.log.State(), g.log.HardState()
 	g.confState = &raftpb.ConfState{}
 	if err := proto.Unmarshal(state.ConfState, g.confState); err != nil {
@@ -45,22 +45,20 @@ func (g *Group) boot(s Spec) error {
 	}
 	g.last, g.leo = last, g.log.NextOffset()
 	g.voted = wal.HardState{Term: hs.Term, Vote: hs.Vote}
-	g.storage.hardState = &raftpb.HardState{Term: new(uint64(g.term)), Vote: new(uint64(vote)), Commit: new(uint64(g.commit))}
-	g.storage.confState = g.confState
 	if err := g.replay(); err != nil {
 		return err
 	}
-	return g.newRawNode()
+	return g.newRawNode(&raftpb.HardState{Term: new(uint64(g.term)), Vote: new(uint64(vote)), Commit: new(uint64(g.commit))})
 }
 
-func (g *Group) newRawNode() (err error) {
-	o := &g.h.o
+func (g *group) newRawNode(hs *raftpb.HardState) (err error) {
+	o := &g.env.o
 	g.guard(func() {
 		g.rn, err = raft.NewRawNode(&raft.Config{
 			ID:                        uint64(g.replica),
 			ElectionTick:              o.ElectionTicks,
 			HeartbeatTick:             o.HeartbeatTicks,
-			Storage:                   &g.storage,
+			Storage:                   &storage{g: g, hardState: hs, confState: g.confState},
 			Applied:                   uint64(g.applied),
 			AsyncStorageWrites:        true,
 			MaxSizePerMsg:             uint64(o.MaxMessageBytes),
@@ -86,7 +84,7 @@ func (g *Group) newRawNode() (err error) {
 }
 
 // replay shows the machine what the log has above applied.
-func (g *Group) replay() error {
+func (g *group) replay() error {
 	for i := g.applied + 1; i <= g.last; {
 		entries, err := g.log.ReadEntries(i, g.last+1, mib)
 		if err != nil {
@@ -106,7 +104,7 @@ func (g *Group) replay() error {
 }
 
 // start is the group's first act on its worker.
-func (g *Group) start(hint CampaignHint) {
+func (g *group) start(hint CampaignHint) {
 	g.rebuildMembers()
 	g.commitIndex.Store(uint64(g.commit))
 	g.appliedIndex.Store(uint64(g.applied))
@@ -116,4 +114,19 @@ func (g *Group) start(hint CampaignHint) {
 	g.machine.Leader(*g.lead.Load())
 	g.machine.Committed(g.HighWatermark())
 	g.enterRace(hint)
+}
+
+// init makes the replica that a Spec describes. It is not booted yet.
+func (g *group) init(e *env, t *turn, s Spec) {
+	g.env, g.turn = e, t
+	g.id, g.replica, g.log, g.machine, g.vital = s.Group, s.Replica, s.Log, s.Machine, s.Vital
+	g.idle = make(chan struct{})
+	g.leader = id.NoReplica
+	g.minInSync = max(1, s.MinInSync)
+	g.majority = true
+	p := peers{}.with(s.Members...)
+	delete(p, s.Replica)
+	g.peers.Store(&p)
+	g.lead.Store(&LeaderChange{Node: id.NoNode})
+	g.stands(Working, nil)
 }

@@ -51,7 +51,7 @@ func TestBusyWorkerTicksAndEnds(t *testing.T) {
 		h.NodeUp(9)
 		time.Sleep(seconds * time.Second)
 		ticks := make(chan int, 1)
-		w.post(event{kind: evCall, call: func(w *worker) { ticks <- w.ticks }})
+		w.post(event{kind: evCall, call: func() { ticks <- w.ticks }})
 		if n, want := <-ticks, int(seconds*time.Second/tick); n < want/2 {
 			t.Errorf("%d ticks of %d", n, want)
 		}

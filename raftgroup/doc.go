@@ -9,6 +9,32 @@
 // for the followers leave, before the leader's own write is durable. The producer is answered when the commit index passes the
 // entry, not when it was applied.
 //
+// # Floors
+//
+// A file knows those below it, and none above. TestFloors counts, and has the whole order.
+//
+//	host     host.go, visit.go, disks.go, refusing.go    replicas by group, what comes from other nodes
+//	calls    calls.go, round.go                          Group, which callers have; what the store has completed
+//	  ↓
+//	worker   drive.go → worker.go → inbox.go             who takes a turn → what a turn does → what waits for it
+//	  ↓
+//	life     life.go, boot.go, ending.go                 a tick, a step of a turn; the first, and the last
+//	         receive.go, ready.go → append.go            what comes in → what Raft makes of it → what is to be stored
+//	  ↓
+//	acts     propose.go → answers.go → insync.go         a proposal goes in → its answer → who has it
+//	         elect.go, handover.go → transfer.go         who leads
+//	         change.go, readindex.go, door.go
+//	  ↓
+//	group    group.go, roster.go, raft.go, storage.go    the state, and what it is given: a turn, an environment
+//	  ↓
+//	parts    entries.go, members.go, loans.go, ...       know no group
+//	words    errors.go, proposal.go, machine.go, ...     what callers say and hear
+//	  ↓
+//	decisions  packages election, insync, waiting, door  pure: facts go in, and what to do comes out
+//
+// What happens further up reaches a group as data (a field of its turn, a parameter), and what it wants done there leaves it the same
+// way: in lists of the turn, which the worker works off, or by one of the few functions in env.
+//
 // # Who owns the bytes
 //
 // A batch lives in what it came in, a producer's buffer or a message from the leader, until the end of the turn: the submission
@@ -23,7 +49,7 @@
 // do, with [Options].TurnDone. There is no goroutine, timer or lock per group.
 //
 // Turns run on the worker's own goroutine, or, when there is little to do, on that of whoever brings it: a [Visit] of a goroutine that
-// receives, or the store's after a round. turns.go says how they agree who.
+// receives, or the store's after a round. turns.go says how they agree who, and drive.go who comes.
 //
 // Within a Ready the order is: cut at the first new entry and fail the waiters at and above it; role and term; note the new
 // entries; move the commit index, high watermark and answers; apply. Answering before cutting would acknowledge the entry
@@ -38,13 +64,13 @@
 //
 // # Elections
 //
-// Package raftgroup/election decides who campaigns and when; failover.go tells it what the replica hears and does what it says. Raft's own
+// Package raftgroup/election decides who campaigns and when; elect.go tells it what the replica hears and does what it says. Raft's own
 // timers are left for what nobody notices.
 //
 // # Bad disks
 //
 // A host judges its disk with each tick, and hears how those of other nodes are ([Host.NodeCondition]): condition.go. A follower's disk is
-// asked for room at the door, a leader whose disk can take nothing hands over.
+// asked for room at the door (door.go), a leader whose disk can take nothing hands over (handover.go).
 //
 // # Failure
 //

@@ -92,3 +92,33 @@ func (e *FailedError) Error() string {
 
 // Unwrap returns the cause.
 func (e *FailedError) Unwrap() error { return e.Cause }
+
+// TimeoutError ends a proposal whose Deadline has passed, and says how far it came. Nothing is taken back: what was appended may yet be
+// committed, or be cut off by another leader.
+type TimeoutError struct {
+	Index  id.Index  // of its entry; 0: it was not appended, and never will be
+	Offset id.Offset // where that begins
+}
+
+// Error implements error.
+func (e *TimeoutError) Error() string {
+	if e.Index == 0 {
+		return "raftgroup: not appended in time, nor will it be"
+	}
+	return fmt.Sprintf("raftgroup: appended at offset %d and not committed in time: it may be later", e.Offset)
+}
+
+// errLostEntries says that a leader counts on entries that the replica does not have. Nothing else that breaks a replica shows that its
+// log is not what it acknowledged, so this alone is for good:
+//
+//   - Whatever Raft panics about of what is in the log, all replicas meet alike, and so does everybody whose leader sends entries that do
+//     not fit. Refusing them all would be the end of the partition, and it may be the leader's log that is wrong.
+//   - What is guessed or handed over wrongly in this process is found before it is stored or sent.
+//
+// These stop the replica as long as the process lives: the log is what it was, and its acknowledgements are true.
+type errLostEntries struct{ commit, last id.Index }
+
+// Error implements error.
+func (e errLostEntries) Error() string {
+	return fmt.Sprintf("the leader knows entry %d to be stored here, but the log ends at %d: acknowledged data was lost", e.commit, e.last)
+}

@@ -541,10 +541,10 @@ func TestAccusedDoesNotVote(t *testing.T) {
 		victim, other := node%3+1, (node+1)%3+1
 		_, _, term := leader.Leader()
 		c.Net.Isolate(node, 1, 2, 3)
-		votes := make(map[id.Node]int)
+		var votes [4]atomic.Int64 // of each node
 		c.Net.SetFilter(func(from, _ id.Node, _ id.Group, m *raftpb.Message) bool {
 			if k := m.GetType(); k == raftpb.MsgVoteResp && !m.GetReject() || k == raftpb.MsgVote || k == raftpb.MsgPreVote {
-				votes[from]++
+				votes[from].Add(1)
 			}
 			return true
 		})
@@ -553,8 +553,8 @@ func TestAccusedDoesNotVote(t *testing.T) {
 		c.Nodes[other].Host.NodeDown(node)
 		c.Nodes[victim].Host.NodeDown(node)
 		pause(5 * beat)
-		require.Zero(t, votes[victim])
-		require.NotZero(t, votes[other])
+		require.Zero(t, votes[victim].Load())
+		require.NotZero(t, votes[other].Load())
 		require.True(t, raftgrouptest.Until(10*time.Second, func() bool { // the accusation was not repeated
 			l := c.Leader(1)
 			return l != nil && l != leader

@@ -8,20 +8,24 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/raftgroup/election"
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
+	"github.com/quorumlog/quorumlog/raftgroup/waiting"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// Group is one replica of a Raft group on this host. Its exported methods may be called by anyone.
-type Group struct {
+// group is one replica of a Raft group on this host, as the worker that drives it knows it. [Group] is what everybody else has.
+type group struct {
 	// Constant.
-	h       *Host
-	w       *worker
+	env     *env
+	turn    *turn
 	id      id.Group
 	replica id.Replica
 	log     Log
 	machine Machine
 	vital   bool
+	worker  int           // the number of the one that drives it
+	report  func(error)   // tells the host's owner that the replica stopped or was refused
 	idle    chan struct{} // closed when the replica is closed and nothing is in flight
 
 	// Read by anyone, written by the worker.
@@ -36,17 +40,15 @@ type Group struct {
 
 	// pendingBytes counts what is proposed and not applied, or not refused. Anyone adds, the worker subtracts.
 	pendingBytes atomic.Int64
-	// bulkQueued counts the group's messages in the inbox's bulk queue. Guarded by inbox.mu.
-	bulkQueued int
+	bulkQueued   int // messages in the inbox's bulk queue. Guarded by the inbox.
 
 	// The worker's own from here on.
-	rn      *raft.RawNode
-	storage storage
-	slot    int
-	dirty   bool
-	closed  bool
-	broken  error // why the replica takes part in nothing any more
-	ended   bool  // who waited was told so
+	rn     *raft.RawNode
+	slot   int
+	dirty  bool
+	closed bool
+	broken error // why the replica takes part in nothing any more
+	ended  bool  // who waited was told so
 
 	term   id.Term
 	role   Role
@@ -70,7 +72,10 @@ type Group struct {
 	fresh []*Proposal
 	// unwaiting are AcksNone proposals whose batches are not submitted yet.
 	unwaiting []*Proposal
-	loans     []loan            // of what Raft has in memory, in the order of the entries
+	loans     loans             // of what Raft has in memory
+	lent      bool              // the log has lent memory in this turn
+	scratch   []wal.Entry       // of the storage
+	behind    lagging           // followers that are served from the disk
 	notices   []*raftpb.Message // MsgApps without entries that wait, one for each follower
 
 	confState   *raftpb.ConfState
@@ -82,13 +87,13 @@ type Group struct {
 	minInSync int
 	inSync    int  // voters in sync, as of the last refresh
 	majority  bool // a majority of the voters is alive, as of the last refresh
-	samples   commitSamples
+	samples   insync.Samples
 
-	pending  []*Proposal // to be proposed
-	onCommit waiters     // AcksAll
-	onLocal  waiters     // AcksLeader
-	onApply  waiters     // WaitApplied
-	charges  []charge    // bytes of proposed entries, in order
+	pending  []*Proposal     // to be proposed
+	onCommit proposals       // AcksAll
+	onLocal  proposals       // AcksLeader
+	onApply  proposals       // WaitApplied
+	charges  waiting.Charges // bytes of proposed entries
 
 	accusation accusation
 	race       election.Race
@@ -103,140 +108,135 @@ type Group struct {
 	change     *changeRequest
 }
 
-// charge is what a step's proposals weigh until they are applied.
-type charge struct {
-	last  id.Index
-	bytes int64
+type (
+	proposals = waiting.Queue[*Proposal]
+	waiter    = waiting.Waiter[*Proposal]
+)
+
+// turn is what the turns of a worker have in common with the groups that they touch. It belongs to whoever has claimed the turn, but for
+// what says otherwise.
+type turn struct {
+	n counters
+	// draining counts closed groups of which something is in flight. Somebody waits for the end of that, so no completion waits for
+	// another turn then. Read by anyone.
+	draining atomic.Int32
+
+	now    time.Time // of this turn
+	ticks  int
+	budget int // bytes that may still be proposed in this turn
+
+	dirty []*group // touched in this turn
+	lent  []*group // asked their logs for entries: to be released at the end of the turn
+	held  []Loan   // keep the data of messages that were stepped: to be released at the end of the turn
+	after []*group // have a commit index to handle after the submission
+	// failing are to be stopped after the submission: what was queued of them before they broke refers to buffers that whoever waits has
+	// back once he is answered.
+	failing []*group
+	waiting []*group // have proposals that the budget left for the next turn
+
+	posts  []post       // leave after the submission
+	sent   bool         // something went to the transport since the last Flush
+	jobs   []*appendJob // free ones
+	submit []*wal.Append
+	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
+	noticing   []*group
+	noticesDue time.Time
+
+	alarms waiting.Alarms[*group]
+	voters []election.Voter  // scratch of group.view
+	down   map[id.Node]int64 // UnixNano of NodeDown
+
+	condition  Condition // of the host, as of the last tick
+	conditions map[id.Node]*peerCondition
+	proposer   proposer
 }
 
-func newGroup(h *Host, s Spec) *Group {
-	g := &Group{
-		h: h, id: s.Group, replica: s.Replica, log: s.Log, machine: s.Machine, vital: s.Vital,
-		w:         h.workers[mix(uint64(s.Group))%uint64(len(h.workers))],
-		idle:      make(chan struct{}),
-		leader:    id.NoReplica,
-		minInSync: max(1, s.MinInSync),
-		majority:  true,
-	}
-	g.storage.g = g
-	p := peers{}.with(s.Members...)
-	delete(p, s.Replica)
-	g.peers.Store(&p)
-	g.lead.Store(&LeaderChange{Node: id.NoNode})
-	g.stands(Working, nil)
-	return g
-}
+// env is what a group needs of the host that it lives on: it is the same for all groups.
+type env struct {
+	o            Options
+	readers      readers
+	pendingBytes atomic.Int64  // proposed and not applied, all groups
+	draining     atomic.Bool   // takes no leaderships any more
+	readID       atomic.Uint64 // of the last ReadIndex
+	disk         disk
 
-// mix spreads group ids, which are given out in sequence, over the workers.
-func mix(x uint64) uint64 {
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	return x
-}
-
-// step shows Raft a message.
-func (g *Group) step(m *raftpb.Message) (err error) {
-	if g.broken != nil {
-		return g.broken
-	}
-	defer g.recovered()
-	return g.rn.Step(m)
-}
-
-func (g *Group) raftTick() {
-	defer g.recovered()
-	g.rn.Tick()
-}
-
-func (g *Group) takeReady() raft.Ready {
-	defer g.recovered()
-	return g.rn.Ready()
+	// stored is called by the store when an append is durable.
+	stored func(*wal.Append)
+	// read brings a window, which was read, back to the group's worker.
+	read func(*group, *readWindow)
+	// refuse has the replica's refusal stored, and then fails it.
+	refuse func(g *group, cause error)
 }
 
 // touch has the worker work on the group before the turn ends.
-func (g *Group) touch() {
+func (g *group) touch() {
 	if !g.dirty && !g.closed {
 		g.dirty = true
-		g.w.dirty = append(g.w.dirty, g)
+		g.turn.dirty = append(g.turn.dirty, g)
 	}
 }
 
-// more tells whether a touched group needs another round.
-func (g *Group) more() bool {
-	if g.closed || g.broken != nil {
-		return false
-	}
-	waits := len(g.pending) > 0 && g.w.budget > 0 || g.change != nil && !g.change.proposed
-	return g.rn.HasReady() || waits && g.canPropose()
+// ID returns the group's id.
+func (g *group) ID() id.Group { return g.id }
+
+// Replica returns the id of this replica.
+func (g *group) Replica() id.Replica { return g.replica }
+
+// Log returns the replica's log.
+func (g *group) Log() Log { return g.log }
+
+// Leader returns the leader as this replica knows it; NoReplica and NoNode while none is known.
+func (g *group) Leader() (id.Replica, id.Node, id.Term) {
+	l := g.lead.Load()
+	return l.Leader, l.Node, l.Term
 }
 
-// work proposes what waits and works one Ready off.
-func (g *Group) work() {
-	if g.closed || g.ended {
-		return
-	}
-	if g.broken == nil {
-		g.proposePending()
-		g.ready()
-		g.takes = false
-	}
-	if g.broken != nil {
-		g.w.failing = append(g.w.failing, g)
-	}
+// IsLeader tells whether this replica leads. By the time it returns another may lead in a later term.
+func (g *group) IsLeader() bool { return g.lead.Load().Role == Leader }
+
+// HighWatermark returns the offset after the last record known to be committed.
+func (g *group) HighWatermark() id.Offset { return id.Offset(g.hw.Load()) }
+
+// Commit returns the index of the last entry known to be committed.
+func (g *group) Commit() id.Index { return id.Index(g.commitIndex.Load()) }
+
+// Applied returns the index of the last entry applied.
+func (g *group) Applied() id.Index { return id.Index(g.appliedIndex.Load()) }
+
+func (g *group) stands(s Standing, cause error) { g.standing.Store(&standing{s, cause}) }
+
+// Standing returns how far the replica takes part, and why no further.
+func (g *group) Standing() (Standing, error) {
+	s := g.standing.Load()
+	return s.Standing, s.cause
 }
 
-// ready takes one Ready.
-func (g *Group) ready() {
-	if g.broken != nil || !g.rn.HasReady() {
-		return
+// Failed tells whether the replica was stopped or refused, or closed: it knows nothing of its group any more.
+func (g *group) Failed() bool { return g.failed.Load() }
+
+// whyBroken is what callers of a broken replica are told.
+func (g *group) whyBroken() error {
+	if s, err := g.Standing(); s == Stopped || s == Refused {
+		return err
 	}
-	rd := g.takeReady()
-	if g.broken != nil {
-		return
-	}
-	g.w.n.readies.Add(1)
-	g.redeem(rd.Entries)
-	g.handleReady(&rd)
+	return &FailedError{Group: g.id, Replica: g.replica, Cause: g.broken} // in this very turn
 }
 
-// tick is called every TickInterval.
-func (g *Group) tick() {
-	if g.broken != nil {
-		return
-	}
-	if g.clockRuns() && !g.accused() {
-		g.raftTick()
-	} else {
-		g.doubtLeader()
-	}
-	if g.role == Leader {
-		g.leaderTick()
-		g.yield()
-		g.standDown()
-	}
-	g.expire()
-	if g.transfer != nil {
-		g.transferTick()
-	}
-	if len(g.reads) > 0 && g.w.ticks%g.h.o.HeartbeatTicks == 0 {
-		g.repeatReads()
-	}
-	if len(g.storage.windows) > 0 {
-		g.storage.expireWindows(g.w.now)
-	}
-	if g.broken != nil || len(g.pending) > 0 || g.change != nil || g.rn.HasReady() {
-		g.touch()
-	}
+// appendJob is one MsgStorageAppend on its way through the store. It belongs to the store from Submit until Done, then to the
+// worker again.
+type appendJob struct {
+	append      wal.Append
+	hardState   wal.HardState
+	group       *group
+	entries     []*raftpb.Entry // the append's, as Raft has them; until it is submitted
+	first, last id.Index        // of the entries; 0: none
+	term        id.Term         // of the last entry
+	lazy        bool            // that it is done can wait for the worker's next turn
+	responses   []*raftpb.Message
 }
 
-// takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
-// every answer.
-func (g *Group) takeCut() {
-	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil {
-		g.log.DeclineCut() // of a halted replica the last one stands, from which a release that can follow goes on
-		return
-	}
-	g.w.n.cuts.Add(1)
-	g.log.TakeCut(wal.State{Applied: g.applied, ConfState: g.confBytes, View: g.machine.View()})
+// post is a MsgApp that waits for the submission of the entries in it.
+type post struct {
+	group   *group
+	message *raftpb.Message
 }

@@ -22,50 +22,30 @@ import (
 // what is committed can be read, and learners of a newer release get what they are behind. It takes no proposals.
 
 // show has the machine apply an entry.
-func (g *Group) show(e *raftpb.Entry, index id.Index, term id.Term, kind wal.EntryKind) {
+func (g *group) show(e *raftpb.Entry, index id.Index, term id.Term, kind wal.EntryKind) {
 	value, err := g.machine.Apply(index, term, kind, e.GetData())
 	if err != nil {
 		g.halt(index, err)
 		return
 	}
 	g.applied = index
-	g.w.n.applied.Add(1)
-	for w, ok := g.onApply.popTo(index); ok; w, ok = g.onApply.popTo(index) {
-		w.p.Result.Value = value
-		g.finish(w, w.index == index && w.term == term)
+	g.turn.n.applied.Add(1)
+	for w, ok := g.onApply.PopTo(index); ok; w, ok = g.onApply.PopTo(index) {
+		w.Who.Result.Value = value
+		g.finish(w, w.Index == index && w.Term == term)
 	}
 }
 
 // halt ends the applying. Who waits for it learns that the outcome is unknown here; who waits for commit goes on waiting.
-func (g *Group) halt(at id.Index, cause error) {
+func (g *group) halt(at id.Index, cause error) {
 	g.halted = &HaltedError{Group: g.id, Replica: g.replica, Index: at, Cause: cause}
 	g.stands(Halted, g.halted)
-	g.w.n.halted.Add(1)
+	g.turn.n.halted.Add(1)
 	g.yieldAt = time.Time{}
-	g.h.o.Logger.Error("replica halted: it follows and votes, and applies nothing further",
+	g.env.o.Logger.Error("replica halted: it follows and votes, and applies nothing further",
 		"group", uint64(g.id), "replica", uint64(g.replica), "index", uint64(at), "error", cause)
-	g.onApply.cut(0, func(w waiter) {
-		w.p.Result.Err = g.halted
-		w.p.Done(w.p)
+	g.onApply.Cut(0, func(w waiter) {
+		w.Who.Result.Err = g.halted
+		w.Who.Done(w.Who)
 	})
-}
-
-// unfit tells whether the replica should lead only if nobody else can.
-func (g *Group) unfit() bool { return g.halted != nil || g.log.Condemned() != 0 }
-
-// standDown has a halted leader hand over, to a voter in sync. One that is halted as well declines. It is called every tick.
-func (g *Group) standDown() {
-	if g.halted == nil || g.transfer != nil || g.w.now.Before(g.yieldAt) {
-		return
-	}
-	g.yieldAt = g.w.now.Add(yieldRetry)
-	g.refreshInSync()
-	m := g.member(g.bestSuccessor(nil))
-	if m == nil || !m.inSync || !g.canElect() {
-		return
-	}
-	g.startTransfer(m.replica, nil, make(chan error, 1))
-	if g.transfer != nil {
-		g.transfer.until = g.w.now.Add(yieldRetry)
-	}
 }

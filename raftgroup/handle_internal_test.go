@@ -17,7 +17,7 @@ func handleEntry(index uint64) *raftpb.Entry {
 
 // TestRedeemGoesByIndex: each entry gets the batch that was proposed at its index, and nothing else is touched.
 func TestRedeemGoesByIndex(t *testing.T) {
-	g := &Group{w: &worker{}}
+	g := &group{turn: &turn{}}
 	for i := range 3 {
 		g.fresh = append(g.fresh, &Proposal{Batch: batch.Batch{byte(i)}, Result: Result{Index: id.Index(11 + i)}})
 	}
@@ -33,11 +33,11 @@ func TestRedeemGoesByIndex(t *testing.T) {
 
 // TestHandlesStopTheReplica: an entry that still has its handle is neither stored nor sent.
 func TestHandlesStopTheReplica(t *testing.T) {
-	g := &Group{w: &worker{}}
+	g := &group{turn: &turn{}}
 	require.False(t, g.noteEntries([]*raftpb.Entry{handleEntry(1)}))
 	require.ErrorContains(t, g.broken, "without its batch")
 
-	g = &Group{w: &worker{}}
+	g = &group{turn: &turn{}}
 	require.True(t, g.sound(&raftpb.Message{Entries: []*raftpb.Entry{{Index: new(uint64(1))}}}), "a leader's empty entry")
 	require.False(t, g.sound(&raftpb.Message{Entries: []*raftpb.Entry{handleEntry(2)}}))
 	require.ErrorContains(t, g.broken, "without its batch")
@@ -45,7 +45,7 @@ func TestHandlesStopTheReplica(t *testing.T) {
 
 // TestLoansAreOfTheTerm: a message of a term that is over is copied, although the log has entries at the same indexes.
 func TestLoansAreOfTheTerm(t *testing.T) {
-	g := &Group{w: &worker{}, term: 6, role: Leader}
+	g := &group{turn: &turn{}, term: 6, role: Leader}
 	lent := wal.NewLoan()
 	defer lent.Release()
 	g.loans = append(g.loans, loan{first: 10, last: 12, data: lent})

@@ -12,55 +12,16 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// CampaignHint says when a replica that is opened campaigns, if it does not hear of a leader.
-type CampaignHint uint8
-
-// Hints.
-const (
-	// CampaignInTurn waits until a leader would have been heard, and for those who come before it. In a group that is new it waits longer.
-	CampaignInTurn CampaignHint = iota
-	// CampaignPreferred has the replica campaign at once, and again until there is a leader: a new group is led in a fraction of a second,
-	// though other members may not be open yet.
-	CampaignPreferred
-)
-
-// Member says where a replica lives.
-type Member struct {
-	Replica id.Replica
-	Node    id.Node
-}
-
-// Spec describes a replica to be opened.
-type Spec struct {
-	Group   id.Group
-	Replica id.Replica
-	// Members says where the other members live, in the same order everywhere: when a leader's node fails, the first that is
-	// left campaigns first. Voters and learners are what the log's State.ConfState says; when that is empty all Members are
-	// voters.
-	Members []Member
-	Log     Log
-	Machine Machine
-	// MinInSync is min.insync.replicas; 0 is 1.
-	MinInSync int
-	Campaign  CampaignHint
-	// Vital says that the group goes on on a disk that is full, so that space can be made: it has little to store.
-	Vital bool
-}
-
 // Host runs the replicas of one node.
 type Host struct {
-	o       Options
+	env
 	workers []*worker
-	readers readers
 	refuser *refuser
 
-	condition      condition
-	draining       atomic.Bool  // takes no leaderships any more
-	answered       answered     // the store's goroutine's
-	pendingBytes   atomic.Int64 // proposed and not applied, all groups
+	hearsay        hearsay
+	round          *round // the store's goroutine's
 	droppedUnknown atomic.Uint64
 	droppedInvalid atomic.Uint64
-	readID         atomic.Uint64 // of the last ReadIndex
 
 	mu     sync.RWMutex        // guards what follows; never held across a call out of the package
 	groups map[id.Group]*Group // nil while it is being opened
@@ -73,19 +34,22 @@ func New(o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{o: o, groups: make(map[id.Group]*Group)}
+	h := &Host{groups: make(map[id.Group]*Group)}
+	h.o = o
+	h.round = &round{env: &h.env, jobs: make([]completed, o.Workers)}
+	h.stored, h.read, h.refuse = h.round.stored, h.readDone, h.refusalOf
 	h.readID.Store(randomUint64())
 	h.readers.run(o.Readers)
 	h.refuser = newRefuser()
-	h.answered.jobs = make([]completed, o.Workers)
-	h.judge(time.Now())
+	h.disk.judge(&h.o, time.Now())
 	for i := range o.Workers {
-		w := newWorker(h, i)
+		w := newWorker(&h.env, i)
 		h.workers = append(h.workers, w)
 		go w.run()
 	}
 	o.Store.SetCutTaker(func(l *wal.Log) { h.cut(l, l.Group(), l.Replica()) })
-	o.Store.SetRoundDone(h.roundDone)
+	h.round.workers = h.workers
+	o.Store.SetRoundDone(h.round.end)
 	return h, nil
 }
 
@@ -129,7 +93,7 @@ func (h *Host) Open(s Spec) (*Group, error) {
 		return nil, fmt.Errorf("raftgroup: replica %d of group %d cannot run on the log of replica %d of group %d",
 			s.Replica, s.Group, s.Log.Replica(), s.Log.Group())
 	}
-	g := newGroup(h, s)
+	g := h.newGroup(s)
 	if err := h.reserve(g.id); err != nil {
 		return nil, err
 	}
@@ -138,7 +102,7 @@ func (h *Host) Open(s Spec) (*Group, error) {
 		return nil, err
 	}
 	started := make(chan struct{})
-	if !g.w.post(event{kind: evCall, call: func(w *worker) { w.add(g, s.Campaign); close(started) }}) {
+	if !g.w.post(event{kind: evCall, call: func() { g.w.add(&g.group, s.Campaign); close(started) }}) {
 		h.publish(g.id, nil)
 		return nil, ErrClosed
 	}
@@ -149,6 +113,28 @@ func (h *Host) Open(s Spec) (*Group, error) {
 	case <-g.w.done:
 		return nil, ErrClosed
 	}
+}
+
+func (h *Host) newGroup(s Spec) *Group {
+	g := &Group{}
+	g.worker = int(mix(uint64(s.Group)) % uint64(len(h.workers)))
+	g.w = h.workers[g.worker]
+	g.report = func(err error) { h.o.OnGroupFailed(g, err) }
+	g.init(&h.env, &g.w.turn, s)
+	return g
+}
+
+// mix spreads group ids, which are given out in sequence, over the workers.
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	return x
+}
+
+// readDone brings a read for lagging followers back.
+func (h *Host) readDone(g *group, w *readWindow) {
+	h.workers[g.worker].post(event{kind: evRead, group: g, read: w})
 }
 
 // reserve keeps the place of a group that is being opened.
@@ -184,7 +170,7 @@ func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
 		delete(h.groups, g.id)
 	}
 	h.mu.Unlock()
-	if !g.w.post(event{kind: evCall, call: func(w *worker) { w.remove(g) }}) {
+	if !g.w.post(event{kind: evCall, call: func() { g.w.remove(&g.group) }}) {
 		return nil
 	}
 	select {
@@ -201,14 +187,14 @@ func (h *Host) CloseGroup(ctx context.Context, g *Group) error {
 // for their timers. A false alarm does no harm.
 func (h *Host) NodeDown(n id.Node) {
 	for _, w := range h.workers {
-		w.post(event{kind: evCall, call: func(w *worker) { w.nodeDown(n) }})
+		w.post(event{kind: evCall, call: func() { w.nodeDown(n) }})
 	}
 }
 
 // NodeUp takes NodeDown back.
 func (h *Host) NodeUp(n id.Node) {
 	for _, w := range h.workers {
-		w.post(event{kind: evCall, call: func(w *worker) { w.nodeUp(n) }})
+		w.post(event{kind: evCall, call: func() { w.nodeUp(n) }})
 	}
 }
 
@@ -222,10 +208,35 @@ func (h *Host) Cut(g id.Group, r id.Replica) { h.cut(nil, g, r) }
 // cut, so that one stands.
 func (h *Host) cut(l Log, gid id.Group, r id.Replica) {
 	g := h.Group(gid)
-	if g != nil && g.replica == r && g.w.post(event{kind: evCut, group: g}) {
+	if g != nil && g.replica == r && g.w.post(event{kind: evCut, group: &g.group}) {
 		return
 	}
 	if l != nil {
 		l.DeclineCut()
 	}
+}
+
+// Metrics returns the counters since New.
+func (h *Host) Metrics() Metrics {
+	m := Metrics{
+		UncommittedBytes: h.pendingBytes.Load(),
+		DiskReads:        h.readers.reads.Load(),
+		DiskReadBytes:    h.readers.bytes.Load(),
+	}
+	h.mu.RLock()
+	m.Groups = len(h.groups)
+	h.mu.RUnlock()
+	for _, w := range h.workers {
+		w.n.addTo(&m)
+	}
+	m.DroppedUnknown += h.droppedUnknown.Load()
+	m.DroppedInvalid += h.droppedInvalid.Load()
+	return m
+}
+
+// refusalOf has a replica's refusal stored, and the replica failed then.
+func (h *Host) refusalOf(g *group, cause error) {
+	h.refuser.add(refusal{group: g, cause: cause, stored: func() {
+		h.workers[g.worker].post(event{kind: evCall, call: func() { g.fail(Refused, cause) }})
+	}})
 }

@@ -6,7 +6,6 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
-	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -23,18 +22,15 @@ const (
 // event is one thing for a worker to do.
 type event struct {
 	kind    eventKind
-	group   *Group
+	group   *group
 	from    id.Node
 	message *raftpb.Message
 	bytes   int64 // of a MsgApp
 	data    Loan  // what keeps the data of message's entries; may be nil. Released when the turn ends
 	job     *appendJob
 	read    *readWindow
-	call    func(*worker)
+	call    func()
 }
-
-// smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
-const smallMessageBytes = 400
 
 // inbox is a worker's queue, filled by anyone and emptied in turns: whoever puts something in sees to it that there is one, but for a
 // follower's completions, which can wait for the next. MsgApps and proposals have queues of their own, so that votes, heartbeats and responses
@@ -46,7 +42,7 @@ type inbox struct {
 	closed        bool
 	urgent        []event
 	bulk          []event // MsgApps
-	proposals     []*Proposal
+	proposals     []brought
 	smallBytes    int64
 	bulkBytes     int64
 	proposalBytes int64
@@ -54,12 +50,25 @@ type inbox struct {
 	maxBytes      int64
 }
 
+// brought is a proposal for a group.
+type brought struct {
+	group    *group
+	proposal *Proposal
+}
+
 // delivery is everything that waited; its slices go back with the next take.
 type delivery struct {
 	urgent    []event
 	bulk      []event
-	proposals []*Proposal
+	proposals []brought
 }
+
+// What a turn may find in the inbox to be done by whoever came with it: the more there is, the longer that one's connection is not read,
+// and the less a wake-up matters.
+const (
+	lightBytes  = 64 << 10
+	lightEvents = 64
+)
 
 // light tells whether there is little in it.
 func (in *inbox) light() bool {
@@ -124,13 +133,13 @@ func (in *inbox) message(ev event, bytes int64) bool {
 }
 
 // propose queues a proposal. False: the worker has ended. Proposals are bounded by their group's and the host's limits.
-func (in *inbox) propose(p *Proposal) bool {
+func (in *inbox) propose(g *group, p *Proposal) bool {
 	in.mu.Lock()
 	if in.closed {
 		in.mu.Unlock()
 		return false
 	}
-	in.proposals = append(in.proposals, p)
+	in.proposals = append(in.proposals, brought{g, p})
 	in.proposalBytes += int64(len(p.Batch))
 	in.mu.Unlock()
 	in.waiting.Store(true)
@@ -181,19 +190,3 @@ func (in *inbox) close() {
 	in.closed = true
 	in.mu.Unlock()
 }
-
-// appendJob is one MsgStorageAppend on its way through the store. It belongs to the store from Submit until Done, then to the
-// worker again.
-type appendJob struct {
-	append      wal.Append
-	hardState   wal.HardState
-	group       *Group
-	entries     []*raftpb.Entry // the append's, as Raft has them; until it is submitted
-	first, last id.Index        // of the entries; 0: none
-	term        id.Term         // of the last entry
-	lazy        bool            // that it is done can wait for the worker's next turn
-	responses   []*raftpb.Message
-}
-
-// TargetOf returns the log that an append is for: what a LogStore that is not wal's asks, whose logs do not fit Append.Log.
-func TargetOf(a *wal.Append) Log { return a.Owner.(*appendJob).group.log }

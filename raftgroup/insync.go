@@ -1,55 +1,23 @@
 package raftgroup
 
 import (
-	"slices"
-
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// commitSamples remembers the commit index at a few moments of the past, so that a replica can be asked whether it has what
-// was committed ReplicaLagMax ago.
-type commitSamples struct {
-	at    [4]int64 // UnixNano; 0: none
-	index [4]id.Index
-	next  int
-}
-
-// add notes a sample unless the last one is younger than spacing.
-func (s *commitSamples) add(now int64, commit id.Index, spacing int64) {
-	last := (s.next + len(s.at) - 1) % len(s.at)
-	if s.at[last] != 0 && now-s.at[last] < spacing {
-		return
-	}
-	s.at[s.next], s.index[s.next] = now, commit
-	s.next = (s.next + 1) % len(s.at)
-}
-
-// before returns the latest sample that is at least as old as then, or 0.
-func (s *commitSamples) before(then int64) id.Index {
-	var best int64
-	var index id.Index
-	for i, at := range s.at {
-		if at != 0 && at <= then && at > best {
-			best, index = at, s.index[i]
-		}
-	}
-	return index
-}
-
 // becameLeader starts judging the members: each has the full time to be heard from.
-func (g *Group) becameLeader() {
-	now := g.w.now.UnixNano()
+func (g *group) becameLeader() {
+	now := g.turn.now.UnixNano()
 	for i := range g.members {
 		m := &g.members[i]
-		if _, down := g.w.down[g.nodeOf(m.replica)]; !down {
+		if _, down := g.turn.down[g.nodeOf(m.replica)]; !down {
 			m.lastAck = now
 		}
 	}
-	g.samples, g.alone = commitSamples{}, 0
+	g.samples, g.alone = insync.Samples{}, 0
 	g.refreshInSync()
 }
 
@@ -57,17 +25,17 @@ func (g *Group) becameLeader() {
 const inSyncTicks = 10
 
 // leaderTick is called every tick while the replica leads.
-func (g *Group) leaderTick() {
+func (g *group) leaderTick() {
 	if g.majority {
 		g.alone = 0
 	}
-	if g.majority && g.inSync >= g.minInSync && (g.w.ticks+g.slot)%inSyncTicks != 0 {
+	if g.majority && g.inSync >= g.minInSync && (g.turn.ticks+g.slot)%inSyncTicks != 0 {
 		return
 	}
-	g.samples.add(g.w.now.UnixNano(), g.commit, int64(g.h.o.ReplicaLagMax)/3)
+	g.samples.Add(g.turn.now.UnixNano(), g.commit, int64(g.env.o.ReplicaLagMax)/3)
 	g.refreshInSync()
 	if !g.majority {
-		if g.alone++; g.alone >= g.h.o.HeartbeatTicks {
+		if g.alone++; g.alone >= g.env.o.HeartbeatTicks {
 			g.resign()
 			return
 		}
@@ -77,9 +45,9 @@ func (g *Group) leaderTick() {
 	}
 	// What is committed has all the replicas that it will get soon.
 	err := ErrNotEnoughReplicasAfterAppend
-	for w, ok := g.onCommit.popTo(g.commit); ok; w, ok = g.onCommit.popTo(g.commit) {
-		w.p.Result.Err = err
-		w.p.Done(w.p)
+	for w, ok := g.onCommit.PopTo(g.commit); ok; w, ok = g.onCommit.PopTo(g.commit) {
+		w.Who.Result.Err = err
+		w.Who.Done(w.Who)
 	}
 }
 
@@ -87,7 +55,7 @@ func (g *Group) leaderTick() {
 // an election. Raft would notice after one or two election timeouts; until then it keeps those loyal that it still reaches, and with more
 // than three voters the others may need one of these for a majority of their own. When it asks for votes itself they forget it: see asked.
 // Raft steps down for a higher term only, so it is shown one.
-func (g *Group) resign() {
+func (g *group) resign() {
 	g.alone = 0
 	_ = g.step(&raftpb.Message{
 		Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(g.replica)), Term: new(uint64(g.term + 1)),
@@ -96,127 +64,48 @@ func (g *Group) resign() {
 }
 
 // refreshInSync judges the members. Only the leader knows.
-func (g *Group) refreshInSync() {
-	now := g.w.now.UnixNano()
-	lag := int64(g.h.o.ReplicaLagMax)
-	must := g.samples.before(now - lag)
+func (g *group) refreshInSync() {
+	now, most := g.turn.now.UnixNano(), int64(g.env.o.ReplicaLagMax)
+	lag := insync.Lag{Now: now, Max: most, Must: g.samples.Before(now - most), Last: g.last}
 	g.eachProgress(func(m *member, pr *tracker.Progress) {
-		match := id.Index(pr.Match)
-		_, down := g.w.down[g.nodeOf(m.replica)]
-		heard := now-m.lastAck < lag && (!down || g.alive(m))
-		m.inSync = m.voter() && (m.replica == g.replica || heard && (match >= must || match >= g.last))
+		_, down := g.turn.down[g.nodeOf(m.replica)]
+		heard := lag.Heard(m.lastAck) && (!down || g.alive(m))
+		m.inSync = m.voter() && (m.replica == g.replica || heard && lag.Reached(id.Index(pr.Match)))
 	})
 	g.inSync = 0
-	var in, inAlive, out, outAlive int
 	for i := range g.members {
-		m := &g.members[i]
-		alive := g.alive(m)
-		if m.inSync {
+		if g.members[i].inSync {
 			g.inSync++
 		}
-		if m.incoming {
-			in++
-			inAlive += one(alive)
-		}
-		if m.outgoing {
-			out++
-			outAlive += one(alive)
-		}
 	}
-	g.majority = inAlive > in/2 && (out == 0 || outAlive > out/2)
+	g.majority = g.most(g.alive)
 }
 
-func one(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// eachProgress visits what Raft knows of the members.
-func (g *Group) eachProgress(visit func(*member, *tracker.Progress)) {
-	if g.rn == nil || g.broken != nil {
-		return
-	}
-	g.rn.WithProgress(func(r uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if m := g.member(id.Replica(r)); m != nil {
-			visit(m, &pr)
+// most tells whether a majority of the voters is as is asks.
+func (g *group) most(is func(*member) bool) bool {
+	var t insync.Tally
+	for i := range g.members {
+		if m := &g.members[i]; is(m) {
+			t.For(m.seat)
+		} else {
+			t.Against(m.seat)
 		}
-	})
+	}
+	return t.Majority()
 }
 
 // acknowledged returns the index up to which producers may be answered: the commit index, or less when min.insync.replicas is
 // more than a majority. Then the entry must be on that many voters, in both halves of a joint configuration; matches are of
 // the leader's own term, since Raft forgets them with each new one.
-func (g *Group) acknowledged() id.Index {
-	var in, out int
+func (g *group) acknowledged() id.Index {
+	var voters insync.Tally
 	for i := range g.members {
-		in += one(g.members[i].incoming)
-		out += one(g.members[i].outgoing)
+		voters.Against(g.members[i].seat)
 	}
-	if g.minInSync <= in/2+1 && (out == 0 || g.minInSync <= out/2+1) {
+	if voters.MajorityHas(g.minInSync) {
 		return g.commit
 	}
-	var buf [2][16]id.Index
-	matches := [2][]id.Index{buf[0][:0], buf[1][:0]}
-	g.eachProgress(func(m *member, pr *tracker.Progress) {
-		if m.incoming {
-			matches[0] = append(matches[0], id.Index(pr.Match))
-		}
-		if m.outgoing {
-			matches[1] = append(matches[1], id.Index(pr.Match))
-		}
-	})
-	to := g.commit
-	for half, list := range matches {
-		if half == 1 && out == 0 {
-			break
-		}
-		to = min(to, kthLargest(list, g.minInSync))
-	}
-	return to
-}
-
-// kthLargest sorts list and returns its k-th largest element, or 0 when it has fewer.
-func kthLargest(list []id.Index, k int) id.Index {
-	if k > len(list) {
-		return 0
-	}
-	slices.Sort(list)
-	return list[len(list)-k]
-}
-
-// status makes a Status on the worker.
-func (g *Group) status() Status {
-	s := Status{
-		Group: g.id, Replica: g.replica, Role: g.role, Term: g.term, Leader: g.leader, Node: g.nodeOf(g.leader),
-		Commit: g.commit, Applied: g.applied, Last: g.last, HW: g.HighWatermark(), LEO: g.leo,
-		Joint: len(g.confState.VotersOutgoing) > 0,
-	}
-	s.Standing, s.Trouble = g.Standing()
-	if g.role == Leader {
-		g.refreshInSync()
-	}
-	for i := range g.members {
-		m := &g.members[i]
-		ms := MemberStatus{Replica: m.replica, Node: g.nodeOf(m.replica), Learner: !m.voter(), LastAck: -1}
-		if g.role == Leader {
-			ms.InSync, ms.Alive = m.inSync, g.alive(m)
-			ms.LastAck = 0
-			if m.replica != g.replica {
-				ms.LastAck = timeSince(g.w.now, m.lastAck)
-			}
-		}
-		s.Members = append(s.Members, ms)
-	}
-	if g.role == Leader {
-		g.eachProgress(func(m *member, pr *tracker.Progress) {
-			for i := range s.Members {
-				if s.Members[i].Replica == m.replica {
-					s.Members[i].Match = id.Index(pr.Match)
-				}
-			}
-		})
-	}
-	return s
+	var matches insync.Matches
+	g.eachProgress(func(m *member, pr *tracker.Progress) { matches.Add(m.seat, id.Index(pr.Match)) })
+	return min(g.commit, matches.On(g.minInSync, voters))
 }

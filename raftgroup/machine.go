@@ -65,37 +65,3 @@ func Refuse(err error) Admission { return Admission{verdict: refuse, err: err} }
 func Duplicate(index id.Index, term id.Term, offset id.Offset) Admission {
 	return Admission{verdict: duplicate, index: index, term: term, offset: offset}
 }
-
-// LeaderChange tells who leads a group.
-type LeaderChange struct {
-	Term   id.Term
-	Leader id.Replica // NoReplica while none is known
-	Node   id.Node    // of Leader, or NoNode
-	Role   Role       // of this replica
-}
-
-// Role is the part a replica plays in the Raft paper's sense. A learner's is Follower.
-type Role uint8
-
-// The roles.
-const (
-	Follower Role = iota
-	PreCandidate
-	Candidate
-	Leader
-)
-
-// String names the role.
-func (r Role) String() string {
-	switch r {
-	case Follower:
-		return "follower"
-	case PreCandidate:
-		return "pre-candidate"
-	case Candidate:
-		return "candidate"
-	case Leader:
-		return "leader"
-	}
-	return "unknown role"
-}

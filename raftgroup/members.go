@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/quorumlog/quorumlog/raftgroup/insync"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -125,70 +126,32 @@ func (p peers) with(members ...Member) peers {
 // member is what a leader knows of a member beyond Raft's progress.
 type member struct {
 	replica  id.Replica
-	learner  bool
-	incoming bool  // voter of the new half, or of the only one
-	outgoing bool  // voter of the old half of a joint configuration
+	seat     insync.Seat
 	lastAck  int64 // UnixNano of its last response; 0: never
 	inSync   bool
 	declined int64 // UnixNano of when it declined to lead; 0: never
 }
 
-func (m *member) voter() bool { return m.incoming || m.outgoing }
+func (m *member) voter() bool { return m.seat != 0 }
 
-// rebuildMembers makes g.members those of the configuration, keeping what is known of those that stay.
-func (g *Group) rebuildMembers() {
-	old := g.members
-	g.members = nil
-	at := func(r uint64) *member {
-		for i := range g.members {
-			if g.members[i].replica == id.Replica(r) {
-				return &g.members[i]
-			}
-		}
-		m := member{replica: id.Replica(r), lastAck: g.w.now.UnixNano()}
-		for i := range old {
-			if old[i].replica == m.replica {
-				m.lastAck, m.inSync, m.declined = old[i].lastAck, old[i].inSync, old[i].declined
-			}
-		}
-		g.members = append(g.members, m)
-		return &g.members[len(g.members)-1]
+// orderOf returns the replicas of a Spec's members in their order, and then those that it does not name.
+func orderOf(members []Member, voters []uint64) []id.Replica {
+	var order []id.Replica
+	for _, m := range members {
+		order = append(order, m.Replica)
 	}
-	for _, v := range g.confState.Voters {
-		at(v).incoming = true
-	}
-	for _, v := range g.confState.VotersOutgoing {
-		at(v).outgoing = true
-	}
-	for _, l := range g.confState.Learners {
-		at(l).learner = true
-	}
-}
-
-func (g *Group) member(r id.Replica) *member {
-	for i := range g.members {
-		if g.members[i].replica == r {
-			return &g.members[i]
+	for _, v := range voters {
+		if !slices.Contains(order, id.Replica(v)) {
+			order = append(order, id.Replica(v))
 		}
 	}
-	return nil
+	return order
 }
 
-// nodeOf returns where a replica lives.
-func (g *Group) nodeOf(r id.Replica) id.Node {
-	if r == id.NoReplica {
-		return id.NoNode
+func membersInOrder(order []id.Replica) []Member {
+	members := make([]Member, len(order))
+	for i, r := range order {
+		members[i].Replica = r
 	}
-	if r == g.replica {
-		return g.h.o.Node
-	}
-	if n, ok := (*g.peers.Load())[r]; ok {
-		return n
-	}
-	return id.NoNode
-}
-
-func (g *Group) learnPeers(members ...Member) {
-	next := g.peers.Load().with(members...)
-	g.peers.Store(&next)
+	return members
 }

@@ -50,24 +50,6 @@ type counters struct {
 	_                                                                   [64]byte // workers' counters share no cache line
 }
 
-// Metrics returns the counters since New.
-func (h *Host) Metrics() Metrics {
-	m := Metrics{
-		UncommittedBytes: h.pendingBytes.Load(),
-		DiskReads:        h.readers.reads.Load(),
-		DiskReadBytes:    h.readers.bytes.Load(),
-	}
-	h.mu.RLock()
-	m.Groups = len(h.groups)
-	h.mu.RUnlock()
-	for _, w := range h.workers {
-		w.n.addTo(&m)
-	}
-	m.DroppedUnknown += h.droppedUnknown.Load()
-	m.DroppedInvalid += h.droppedInvalid.Load()
-	return m
-}
-
 func (c *counters) addTo(m *Metrics) {
 	m.Leading += int(c.leading.Load())
 	m.Halted += int(c.halted.Load())

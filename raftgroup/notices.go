@@ -15,7 +15,7 @@ import (
 const noticeDelay = 20 * time.Millisecond
 
 // postpone has a MsgApp without entries wait.
-func (g *Group) postpone(m *raftpb.Message) {
+func (g *group) postpone(m *raftpb.Message) {
 	for i, n := range g.notices {
 		if n.GetTo() == m.GetTo() {
 			g.notices[i] = m
@@ -23,16 +23,16 @@ func (g *Group) postpone(m *raftpb.Message) {
 		}
 	}
 	if len(g.notices) == 0 {
-		g.w.noticing = append(g.w.noticing, g)
+		g.turn.noticing = append(g.turn.noticing, g)
 	}
 	g.notices = append(g.notices, m)
-	if g.w.noticesDue.IsZero() {
-		g.w.noticesDue = g.w.now.Add(noticeDelay)
+	if g.turn.noticesDue.IsZero() {
+		g.turn.noticesDue = g.turn.now.Add(noticeDelay)
 	}
 }
 
 // overtake drops what waits for the follower that m, a MsgApp with entries, goes to.
-func (g *Group) overtake(m *raftpb.Message) {
+func (g *group) overtake(m *raftpb.Message) {
 	for i, n := range g.notices {
 		if n.GetTo() == m.GetTo() {
 			last := len(g.notices) - 1
@@ -41,23 +41,4 @@ func (g *Group) overtake(m *raftpb.Message) {
 			return
 		}
 	}
-}
-
-// sendNotices sends what has waited long enough.
-func (w *worker) sendNotices() {
-	if w.noticesDue.IsZero() || w.now.Before(w.noticesDue) {
-		return
-	}
-	w.noticesDue = time.Time{}
-	for i, g := range w.noticing {
-		w.noticing[i] = nil
-		for j, m := range g.notices {
-			g.notices[j] = nil
-			if !g.closed && g.broken == nil && g.send(m, nil) {
-				w.sent = true
-			}
-		}
-		g.notices = g.notices[:0]
-	}
-	w.noticing = w.noticing[:0]
 }

@@ -42,7 +42,6 @@ type Proposal struct {
 	Result Result
 	Owner  any // the caller's own
 
-	group   *Group
 	counted int64 // bytes counted against the limits
 }
 

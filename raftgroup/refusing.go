@@ -24,9 +24,10 @@ type refuser struct {
 }
 
 type refusal struct {
-	group *Group
-	cause error
-	said  bool // that it could not be stored
+	group  *group
+	cause  error
+	stored func() // called then
+	said   bool   // that it could not be stored
 }
 
 // refuseRetry is how long after an attempt to store a refusal failed the next one follows.
@@ -44,9 +45,9 @@ func (r *refuser) close() {
 	<-r.done
 }
 
-func (r *refuser) add(g *Group, cause error) {
+func (r *refuser) add(f refusal) {
 	r.mu.Lock()
-	r.queue = append(r.queue, refusal{group: g, cause: cause})
+	r.queue = append(r.queue, f)
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -88,11 +89,11 @@ func (f refusal) store() bool {
 		return true // it does not come back either
 	case err != nil:
 		if !f.said {
-			g.h.o.Logger.Error("a replica lost what it had acknowledged, and that cannot be stored: it stays mute, and it is tried again",
+			g.env.o.Logger.Error("a replica lost what it had acknowledged, and that cannot be stored: it stays mute, and it is tried again",
 				"group", uint64(g.id), "replica", uint64(g.replica), "lost", f.cause, "error", err)
 		}
 		return false
 	}
-	g.post(func() { g.fail(Refused, f.cause) })
+	f.stored()
 	return true
 }

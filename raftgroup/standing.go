@@ -40,11 +40,3 @@ type standing struct {
 	Standing
 	cause error
 }
-
-func (g *Group) stands(s Standing, cause error) { g.standing.Store(&standing{s, cause}) }
-
-// Standing returns how far the replica takes part, and why no further.
-func (g *Group) Standing() (Standing, error) {
-	s := g.standing.Load()
-	return s.Standing, s.cause
-}

@@ -91,18 +91,30 @@ func vote() *raftpb.Message {
 	return m
 }
 
+// believed is how often the leader says that the replica lost entries until that is believed: see accuse.
+const believed = 7
+
+// accuse has the leader say that the replica lost entries: that it has 15, with each of some heartbeats.
+func (n *lone) accuse(times int) {
+	for range times {
+		n.step(heartbeat(1, 2, 15))
+		pause(5*never + never/10) // between two ticks
+	}
+}
+
 // TestAcknowledgementsUnderWay: what a replica that finds out that it lost entries is just storing is not acknowledged either.
 func TestAcknowledgementsUnderWay(t *testing.T) {
-	const write = 100 * never // longer than it takes to believe an accusation
+	const write = 10 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
 		n := follower(t)
 		n.disk.Delay = func() time.Duration { return write }
 		n.disk.Refuse = func(id.Group) error { return errors.New("not yet") }
-		n.step(entries(1, 2, 11, 2, at(0)))
+		n.accuse(believed - 1)
 		sent := n.sends()
-		n.accuse()
-		pause(2 * write)
-		synctest.Wait()
+		n.step(entries(1, 2, 11, 2, at(0)))
+		n.accuse(1)
+		standing, _ := n.group(1).Standing()
+		require.Equal(t, raftgroup.Stopped, standing)
 		require.EqualValues(t, 12, n.group(1).Log().LastIndex())
 		require.False(t, n.grants(sent))
 	})
@@ -120,16 +132,7 @@ func (n *lone) failures() *[]*raftgroup.FailedError {
 	return list
 }
 
-// accuse has the leader say that it has 15, with each tick, until that is believed.
-func (n *lone) accuse() {
-	for range 35 { // an election timeout, and a few
-		n.step(heartbeat(1, 2, 15))
-		pause(never)
-	}
-	synctest.Wait()
-}
-
-// lost starts a follower that has stored 11 and 12, and to which its leader then says that it has 15. Refusals fail as refuse says.
+// lost starts a follower that has stored 11 and 12, and which its leader then accuses. Refusals fail as refuse says.
 func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.FailedError) {
 	n := &lone{groups: 2, voters: []id.Node{self, 2, 3}, o: raftgroup.Options{Workers: 1, TickInterval: never}}
 	failures := n.failures()
@@ -137,7 +140,7 @@ func lost(t *testing.T, refuse func(id.Group) error) (*lone, *[]*raftgroup.Faile
 	n.disk.Refuse = refuse
 	n.step(entries(1, 2, 10, 1, nil))
 	n.step(entries(1, 2, 11, 2, at(0)))
-	n.accuse()
+	n.accuse(believed)
 	return n, failures
 }
 
@@ -186,18 +189,23 @@ func TestReplicaThatLostEntriesIsRefused(t *testing.T) {
 // tries once more.
 func TestRefusalThatWasNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fails := errors.New("no space")
-		n, failures := lost(t, func(id.Group) error { return fails })
+		var space atomic.Bool
+		n, failures := lost(t, func(id.Group) error {
+			if space.Load() {
+				return nil
+			}
+			return errors.New("no space")
+		})
 		n.disk.Halt()
 		require.NoError(t, n.host.Close())
 		n.disk.Crash()
 		require.Empty(t, *failures)
 		n.start()
 		n.openAll()
-		n.accuse()
+		n.accuse(believed)
 		standing, _ := n.group(1).Standing()
 		require.Equal(t, raftgroup.Stopped, standing)
-		fails = nil
+		space.Store(true)
 		n.restart()
 		require.Nil(t, n.group(1))
 		require.NotEmpty(t, n.disk.Refused(1))
@@ -221,7 +229,7 @@ func TestRefusalOutlivesAPowerLoss(t *testing.T) {
 		victim := node%3 + 1
 		g := c.Group(victim, 1)
 		_, _, term := leader.Leader()
-		c.Net.Cut(node, victim) // what the leader itself says would clear it
+		c.Net.Cut(node, victim) // or its own heartbeats would say otherwise
 		accuse(c, leader, victim, term, 5)
 		require.True(t, raftgrouptest.Until(time.Minute, g.Failed))
 		c.Crash(victim)

@@ -7,8 +7,6 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
-	"github.com/quorumlog/quorumlog/raftgroup/command"
-	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -20,17 +18,10 @@ import (
 // then leaves the follower alone, without a change of state, until it hears from it again. When the read is done the worker
 // pretends just that.
 type storage struct {
-	g         *Group
+	g         *group
 	hardState *raftpb.HardState // both as handed to the RawNode when the replica was opened
 	confState *raftpb.ConfState
-	scratch   []wal.Entry
-	lent      bool // the log has lent memory in this turn
-	windows   []*readWindow
-	failing   bool // the last read for a follower failed, which was said
 }
-
-// maxWindowsPerGroup bounds reads and their results; Options.Readers and windowBudget bound them over all groups.
-const maxWindowsPerGroup = 4
 
 // InitialState implements raft.Storage.
 func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
@@ -66,15 +57,15 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	limit := int(min(maxSize, math.MaxInt32))
 	from, to := id.Index(lo), id.Index(hi)
 	if from < s.g.log.FirstIndex() {
-		s.g.w.n.belowStart.Add(1)
+		s.g.turn.n.belowStart.Add(1)
 		return nil, raft.ErrCompacted
 	}
-	entries, ok := s.g.log.Entries(s.scratch[:0], from, to, limit)
-	s.scratch = entries[:0]
+	entries, ok := s.g.log.Entries(s.g.scratch[:0], from, to, limit)
+	s.g.scratch = entries[:0]
 	if ok {
-		if !s.lent && s.g.w != nil {
-			s.lent = true
-			s.g.w.lent = append(s.g.w.lent, s.g)
+		if !s.g.lent {
+			s.g.lent = true
+			s.g.turn.lent = append(s.g.turn.lent, s.g)
 		}
 		converted := toRaft(entries)
 		clear(entries)
@@ -87,52 +78,5 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		}
 		return toRaft(entries), nil
 	}
-	return s.readAhead(from, to, limit)
-}
-
-// raftEntry is an entry and its scalars in one piece of memory: a slice of them costs two allocations, whatever its length.
-type raftEntry struct {
-	entry       raftpb.Entry
-	index, term uint64
-	kind        raftpb.EntryType
-}
-
-// toRaft converts entries; Data is shared.
-func toRaft(entries []wal.Entry) []*raftpb.Entry {
-	slab := make([]raftEntry, len(entries))
-	out := make([]*raftpb.Entry, len(entries))
-	for i := range entries {
-		e, r := &entries[i], &slab[i]
-		r.index, r.term, r.kind = uint64(e.Index), uint64(e.Term), raftKind(e.Kind)
-		r.entry.Index, r.entry.Term, r.entry.Type = &r.index, &r.term, &r.kind
-		r.entry.Data = e.Data
-		out[i] = &r.entry
-	}
-	return out
-}
-
-func raftKind(k wal.EntryKind) raftpb.EntryType {
-	switch k {
-	case wal.KindConfChange:
-		return raftpb.EntryConfChange
-	case wal.KindConfChangeV2:
-		return raftpb.EntryConfChangeV2
-	}
-	return raftpb.EntryNormal
-}
-
-func walKind(e *raftpb.Entry) wal.EntryKind {
-	switch e.GetType() {
-	case raftpb.EntryConfChange:
-		return wal.KindConfChange
-	case raftpb.EntryConfChangeV2:
-		return wal.KindConfChangeV2
-	}
-	switch data := e.GetData(); {
-	case len(data) == 0:
-		return wal.KindEmpty
-	case command.Is(data):
-		return wal.KindCommand
-	}
-	return wal.KindBatch
+	return s.g.readAhead(from, to, limit)
 }

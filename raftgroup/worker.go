@@ -5,19 +5,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
-	"github.com/quorumlog/quorumlog/raftgroup/election"
-	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // worker owns the groups whose id falls to it. What follows turns is touched by nobody but who has claimed the turn.
 type worker struct {
-	h      *Host
-	number int // in Host.workers
+	turn   // under way, or of which the last one left something
+	env    *env
+	number int // of the host's workers
 	in     inbox
-	n      counters
 	wake   chan struct{} // capacity 1: passes a claimed turn on to run
 	stop   chan struct{} // closed by Host.Close
 	done   chan struct{} // closed when the worker has ended
@@ -25,98 +21,27 @@ type worker struct {
 	ticked, rang atomic.Bool // the next turn is told so
 	closing      atomic.Bool // the next turn is run's, and its last
 	turns        turns
-	// draining counts closed groups of which something is in flight. Somebody waits for the end of that, so no completion waits for
-	// another turn then.
-	draining atomic.Int32
 
 	alarm  *time.Timer
 	armed  time.Time // what alarm is set to; zero: nothing
-	now    time.Time // of this turn
 	heavy  time.Time // of the last turn with much to do
-	groups []*Group  // open ones, failed ones included; g.slot is the position
-	dirty  []*Group  // touched in this turn
-	spare  []*Group  // the other half of dirty's double buffer
-	lent   []*Group  // asked their logs for entries: to be released at the end of the turn
-	held   []Loan    // keep the data of messages that were stepped: to be released at the end of the turn
-	after  []*Group  // have a commit index to handle after the submission
-	posts  []post    // leave after the submission
-	// failing are to be stopped after the submission: what was queued of them before they broke refers to buffers that whoever waits has
-	// back once he is answered.
-	failing []*Group
-	got     delivery
-	jobs    []*appendJob // free ones
-	submit  []*wal.Append
-	sent    bool // something went to the transport since the last Flush
-
-	timers timers
-	voters []election.Voter // scratch of Group.view
-	// noticing are groups of which notices wait, until noticesDue; one whose notices were overtaken may still be there.
-	noticing   []*Group
-	noticesDue time.Time
-	down       map[id.Node]int64 // UnixNano of NodeDown
-	condition  Condition         // of the host, as of the last tick
-	conditions map[id.Node]*peerCondition
-	ticks      int
-
-	proposer proposer
-	budget   int      // bytes that may still be proposed in this turn
-	waiting  []*Group // have proposals that the budget left for the next turn
+	groups []*group  // open ones, failed ones included; g.slot is the position
+	spare  []*group  // the other half of dirty's double buffer
+	got    delivery
 }
 
 // turnBudget bounds the bytes that are proposed in one turn, and with it how long heartbeats may wait for the turn's end.
 const turnBudget = 8 * mib
 
-func newWorker(h *Host, number int) *worker {
+func newWorker(e *env, number int) *worker {
 	w := &worker{
-		h: h, number: number, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		down: make(map[id.Node]int64), now: time.Now(), alarm: time.NewTimer(time.Hour),
-		condition: h.Condition(), conditions: make(map[id.Node]*peerCondition),
+		env: e, number: number, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		alarm: time.NewTimer(time.Hour),
 	}
-	w.in.maxBytes = h.o.MaxInboxBytes
+	w.now, w.down = time.Now(), make(map[id.Node]int64)
+	w.condition, w.conditions = e.disk.condition(), make(map[id.Node]*peerCondition)
+	w.in.maxBytes = e.o.MaxInboxBytes
 	return w
-}
-
-// run is the worker's goroutine. Host.Close joins it.
-func (w *worker) run() {
-	defer close(w.done)
-	ticker := time.NewTicker(w.h.o.TickInterval)
-	defer ticker.Stop()
-	defer w.alarm.Stop()
-	for {
-		select {
-		case <-w.wake:
-			w.work()
-		case <-ticker.C:
-			w.ticked.Store(true)
-			w.nudgeSelf()
-		case <-w.alarm.C:
-			w.rang.Store(true)
-			w.nudgeSelf()
-		case <-w.stop:
-			w.closing.Store(true)
-			if !w.turns.claim() {
-				<-w.wake
-			}
-			w.end() // the claim is kept: there are no more turns
-			return
-		}
-	}
-}
-
-// nudgeSelf is nudge, on run's own goroutine.
-func (w *worker) nudgeSelf() {
-	if w.turns.claim() {
-		w.work()
-	}
-}
-
-// work takes the turn that was claimed. The next one, if somebody asked for it, comes by way of the channel: on a busy worker somebody
-// always has, and tick, alarm and stop would never be looked at.
-func (w *worker) work() {
-	w.turn()
-	if w.turns.again() {
-		w.handOver()
-	}
 }
 
 // arm sets the alarm to when the worker wants to be woken, unless it rings earlier anyway.
@@ -129,15 +54,15 @@ func (w *worker) arm() {
 
 // nextAlarm is when the worker wants to be woken; zero: not.
 func (w *worker) nextAlarm() time.Time {
-	next := w.timers.next()
+	next := w.alarms.Next()
 	if due := w.noticesDue; !due.IsZero() && (next.IsZero() || due.Before(next)) {
 		return due
 	}
 	return next
 }
 
-// turn does everything that waits.
-func (w *worker) turn() {
+// takeTurn does everything that waits.
+func (w *worker) takeTurn() {
 	w.now = time.Now()
 	w.n.turns.Add(1)
 	tick, ring := w.ticked.Swap(false), w.rang.Swap(false)
@@ -160,8 +85,8 @@ func (w *worker) turn() {
 	if ring || tick {
 		w.fireTimers() // after the messages: one of them may be the new leader's
 	}
-	for _, p := range w.got.proposals {
-		p.group.enqueue(p)
+	for _, b := range w.got.proposals {
+		b.group.enqueue(b.proposal)
 	}
 	w.budget = turnBudget
 	for _, g := range w.waiting {
@@ -172,20 +97,11 @@ func (w *worker) turn() {
 	w.settle()
 	w.sendNotices()
 	w.flush()
-	w.h.o.TurnDone()
+	w.env.o.TurnDone()
 	w.arm()
 	if len(w.waiting) > 0 || more {
 		w.turns.ask()
 	}
-}
-
-// post queues an event that must not be lost. False: the worker has ended.
-func (w *worker) post(ev event) bool {
-	if !w.in.post(ev) {
-		return false
-	}
-	w.nudge()
-	return true
 }
 
 func (w *worker) handle(ev *event) {
@@ -200,7 +116,7 @@ func (w *worker) handle(ev *event) {
 	case evRead:
 		ev.group.readDone(ev.read)
 	case evCall:
-		ev.call(w)
+		ev.call()
 	case evCut:
 		ev.group.takeCut()
 	}
@@ -235,7 +151,7 @@ func (w *worker) settle() {
 	}
 	w.flush()
 	for _, g := range w.lent { // Raft holds no message and no Ready any more that shares their data
-		g.storage.lent = false
+		g.lent = false
 		g.log.Release()
 	}
 	clear(w.lent)
@@ -250,7 +166,7 @@ func (w *worker) settle() {
 func (w *worker) flush() {
 	if w.sent {
 		w.sent = false
-		w.h.o.Transport.Flush()
+		w.env.o.Transport.Flush()
 	}
 }
 
@@ -260,7 +176,7 @@ func (w *worker) submitAll() {
 	}
 	w.n.submissions.Add(1)
 	w.n.appends.Add(uint64(len(w.submit)))
-	w.h.o.Store.Submit(w.submit)
+	w.env.o.Store.Submit(w.submit)
 	for i, a := range w.submit {
 		j := a.Owner.(*appendJob)
 		j.group.submitted(j)
@@ -278,12 +194,6 @@ func (w *worker) failBroken() {
 	w.failing = w.failing[:0]
 }
 
-// post is a MsgApp that waits for the submission of the entries in it.
-type post struct {
-	group   *Group
-	message *raftpb.Message
-}
-
 // sendPosts sends what waited for the submission, with the loan of the entries where these are the ones just submitted.
 func (w *worker) sendPosts() {
 	for i, p := range w.posts {
@@ -295,42 +205,16 @@ func (w *worker) sendPosts() {
 	w.posts = w.posts[:0]
 }
 
-// job returns a fresh append job.
-func (w *worker) job() *appendJob {
-	n := len(w.jobs)
-	if n == 0 {
-		return new(appendJob)
-	}
-	j := w.jobs[n-1]
-	w.jobs = w.jobs[:n-1]
-	return j
-}
-
-// maxFreeJobs bounds what is kept of a burst.
-const maxFreeJobs = 1024
-
-func (w *worker) recycle(j *appendJob) {
-	if len(w.jobs) >= maxFreeJobs {
-		return
-	}
-	a := &j.append // which keeps what the store planned in, to plan in again
-	clear(a.Entries)
-	a.Entries, a.HardState, a.Log, a.Loan = a.Entries[:0], nil, nil, nil
-	clear(j.responses)
-	j.responses, j.group, j.first, j.last, j.term, j.lazy = j.responses[:0], nil, 0, 0, 0, false
-	w.jobs = append(w.jobs, j)
-}
-
 // add takes over a group that was booted by Host.Open.
-func (w *worker) add(g *Group, hint CampaignHint) {
+func (w *worker) add(g *group, hint CampaignHint) {
 	g.slot = len(w.groups)
 	w.groups = append(w.groups, g)
 	g.start(hint)
 	g.touch()
 }
 
-// remove gives a group up. It stays known to its appends in flight.
-func (w *worker) remove(g *Group) {
+// remove gives a group up.
+func (w *worker) remove(g *group) {
 	if g.closed {
 		return
 	}
@@ -340,7 +224,15 @@ func (w *worker) remove(g *Group) {
 		w.groups[len(w.groups)-1] = nil
 		w.groups = w.groups[:len(w.groups)-1]
 	}
+	w.close(g)
+}
+
+// close ends a group. It stays known to its appends in flight.
+func (w *worker) close(g *group) {
 	g.close(ErrClosed)
+	if g.inFlight > 0 && w.in.waiting.Load() { // perhaps the last completion, by a round that ended before it could know
+		w.turns.ask()
+	}
 }
 
 // tick is called every TickInterval.
@@ -361,13 +253,86 @@ func (w *worker) end() {
 			w.handle(ev)
 		}
 	}
-	for _, p := range w.got.proposals {
-		p.fail(ErrClosed)
+	for _, b := range w.got.proposals {
+		b.group.turnAway(b.proposal, ErrClosed)
 	}
 	for _, g := range slices.Clone(w.groups) {
 		g.takeCut()
-		g.close(ErrClosed)
+		w.close(g)
 	}
 	w.groups = nil
-	w.h.o.TurnDone()
+	w.env.o.TurnDone()
+}
+
+func (w *worker) noteCondition(n id.Node, c Condition) {
+	switch p := w.conditions[n]; {
+	case c == Good:
+		delete(w.conditions, n)
+	case p == nil:
+		w.conditions[n] = &peerCondition{condition: c}
+	default:
+		p.condition = c
+	}
+}
+
+// checkCondition is called with each tick, before the groups'.
+func (w *worker) checkCondition() {
+	if w.number == 0 {
+		w.env.disk.judge(&w.env.o, w.now)
+	}
+	c := w.env.disk.condition()
+	if c == w.condition {
+		return
+	}
+	w.condition = c
+	for _, g := range w.groups {
+		g.yieldAt = time.Time{}
+	}
+}
+
+// sendNotices sends what has waited long enough.
+func (w *worker) sendNotices() {
+	if w.noticesDue.IsZero() || w.now.Before(w.noticesDue) {
+		return
+	}
+	w.noticesDue = time.Time{}
+	for i, g := range w.noticing {
+		w.noticing[i] = nil
+		for j, m := range g.notices {
+			g.notices[j] = nil
+			if !g.closed && g.broken == nil && g.send(m, nil) {
+				w.sent = true
+			}
+		}
+		g.notices = g.notices[:0]
+	}
+	w.noticing = w.noticing[:0]
+}
+
+// nodeDown has every group that may have lost its leader elect another.
+func (w *worker) nodeDown(n id.Node) {
+	if n == w.env.o.Node {
+		return
+	}
+	w.down[n] = w.now.UnixNano()
+	for i := 0; i < len(w.groups); i++ {
+		w.groups[i].nodeDown(n)
+	}
+}
+
+func (w *worker) nodeUp(n id.Node) {
+	delete(w.down, n)
+	for i := 0; i < len(w.groups); i++ {
+		w.groups[i].nodeUp(n)
+	}
+}
+
+func (w *worker) fireTimers() {
+	for next := w.alarms.Next(); !next.IsZero() && !next.After(w.now); next = w.alarms.Next() {
+		t := w.alarms.Pop()
+		if !t.At.Before(t.Who.alarm) {
+			t.Who.alarm = time.Time{}
+		}
+		t.Who.ring()
+	}
 }

@@ -20,6 +20,9 @@ var arrows = map[string][]string{
 	"raftgroup": {"wal"},
 	// Pure decisions.
 	"raftgroup/election": {"wal/id"},
+	"raftgroup/door":     {},
+	"raftgroup/insync":   {"wal/id"},
+	"raftgroup/waiting":  {"wal/id"},
 	"client":             {"rpc", "wal/id", "wal/batch"},
 	"node":               {"rpc", "raftgroup", "placement", "wal"},
 	"bench":              {"client", "rpc", "wal/id", "wal/batch"},

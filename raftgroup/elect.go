@@ -2,35 +2,17 @@ package raftgroup
 
 import (
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/raftgroup/election"
+	"github.com/quorumlog/quorumlog/raftgroup/waiting"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// nodeDown has every group that may have lost its leader elect another.
-func (w *worker) nodeDown(n id.Node) {
-	if n == w.h.o.Node {
-		return
-	}
-	w.down[n] = w.now.UnixNano()
-	for i := 0; i < len(w.groups); i++ {
-		w.groups[i].nodeDown(n)
-	}
-}
-
-func (w *worker) nodeUp(n id.Node) {
-	delete(w.down, n)
-	for i := 0; i < len(w.groups); i++ {
-		w.groups[i].nodeUp(n)
-	}
-}
-
-func (g *Group) nodeDown(n id.Node) {
+func (g *group) nodeDown(n id.Node) {
 	if g.broken != nil {
 		return
 	}
@@ -64,7 +46,7 @@ func (g *Group) nodeDown(n id.Node) {
 	g.setAlarm()
 }
 
-func (g *Group) nodeUp(n id.Node) {
+func (g *group) nodeUp(n id.Node) {
 	if g.broken != nil {
 		return
 	}
@@ -88,42 +70,42 @@ func (g *Group) nodeUp(n id.Node) {
 }
 
 // view is what the race is told when it has to decide.
-func (g *Group) view() election.View {
-	v := election.View{Now: g.w.now, Log: g.position(), Fitness: g.fitness(g.replica), Heard: g.heardAt}
+func (g *group) view() election.View {
+	v := election.View{Now: g.turn.now, Log: g.position(), Fitness: g.fitness(g.replica), Heard: g.heardAt}
 	switch roleOf(g.rn.BasicStatus().RaftState) {
 	case PreCandidate:
 		v.Standing = election.PreCandidate
 	case Candidate:
 		v.Standing = election.Candidate
 	}
-	others := g.w.voters[:0]
+	others := g.turn.voters[:0]
 	for _, r := range g.order {
 		if r == g.replica {
 			v.Place = len(others)
 			continue
 		}
 		if g.isVoter(r) {
-			_, down := g.w.down[g.nodeOf(r)]
+			_, down := g.turn.down[g.nodeOf(r)]
 			others = append(others, election.Voter{Replica: r, Fitness: g.fitness(r), Down: down})
 		}
 	}
-	g.w.voters, v.Others = others, others
+	g.turn.voters, v.Others = others, others
 	return v
 }
 
 // position is where the log ends.
-func (g *Group) position() election.Position {
+func (g *group) position() election.Position {
 	t, _ := g.log.Term(g.last)
 	return election.Position{Term: t, Index: g.last}
 }
 
 // fitness is what a replica could do as the leader. Of its own log alone it knows whether that is condemned.
-func (g *Group) fitness(r id.Replica) election.Fitness {
+func (g *group) fitness(r id.Replica) election.Fitness {
 	c := g.conditionOf(r)
 	switch own := r == g.replica; {
 	case !g.isVoter(r) || c == Stalled:
 		return election.Unfit
-	case own && (g.unfit() || g.h.draining.Load()):
+	case own && (g.unfit() || g.env.draining.Load()):
 		return election.LastResort
 	case c != Good:
 		return election.Burdened
@@ -132,8 +114,8 @@ func (g *Group) fitness(r id.Replica) election.Fitness {
 }
 
 // enterRace is how a replica that was opened begins: it knows no leader.
-func (g *Group) enterRace(hint CampaignHint) {
-	g.race = election.New(time.Duration(g.h.o.HeartbeatTicks)*g.h.o.TickInterval, rand.N[time.Duration])
+func (g *group) enterRace(hint CampaignHint) {
+	g.race = election.New(time.Duration(g.env.o.HeartbeatTicks)*g.env.o.TickInterval, rand.N[time.Duration])
 	why := election.Opened
 	switch {
 	case hint == CampaignPreferred:
@@ -146,15 +128,15 @@ func (g *Group) enterRace(hint CampaignHint) {
 }
 
 // raceSees is called when leader, term or role changed; old is what they were.
-func (g *Group) raceSees(old LeaderChange) {
+func (g *group) raceSees(old LeaderChange) {
 	if g.broken != nil {
 		return
 	}
 	if g.role == Candidate && (old.Role != Candidate || old.Term != g.term) {
-		g.race.Stood(g.w.now)
+		g.race.Stood(g.turn.now)
 	}
 	leader := id.Replica(g.rn.BasicStatus().Lead)
-	switch _, down := g.w.down[g.nodeOf(leader)]; {
+	switch _, down := g.turn.down[g.nodeOf(leader)]; {
 	case leader == id.NoReplica && old.Role == Leader:
 		g.race.Begin(g.view(), election.Deposed)
 	case leader == id.NoReplica:
@@ -170,7 +152,7 @@ func (g *Group) raceSees(old LeaderChange) {
 }
 
 // asked shows Raft a request for a vote or a pre-vote, and the race what became of it.
-func (g *Group) asked(m *raftpb.Message) {
+func (g *group) asked(m *raftpb.Message) {
 	if st := g.rn.BasicStatus(); st.Lead == m.GetFrom() && m.GetTerm() > st.GetTerm() {
 		g.forgetLeader() // who asks to be elected does not lead; but Raft would defend his leadership against himself
 	}
@@ -193,10 +175,10 @@ func (g *Group) asked(m *raftpb.Message) {
 }
 
 // answered shows Raft the answer to such a request of its own, and the race a refusal.
-func (g *Group) answered(m *raftpb.Message) {
+func (g *group) answered(m *raftpb.Message) {
 	pre := m.GetType() == raftpb.MsgPreVoteResp
 	if !m.GetReject() {
-		if pre && g.race.Withdrawn(g.w.now) {
+		if pre && g.race.Withdrawn(g.turn.now) {
 			return
 		}
 		_ = g.step(m)
@@ -221,15 +203,15 @@ func (g *Group) answered(m *raftpb.Message) {
 }
 
 // setAlarm has the group woken when the race is due. A timer that is there already and rings too early does no harm.
-func (g *Group) setAlarm() {
+func (g *group) setAlarm() {
 	if due := g.race.Due(); !due.IsZero() && (g.alarm.IsZero() || due.Before(g.alarm)) {
 		g.alarm = due
-		g.w.timers.add(timer{due, g})
+		g.turn.alarms.Add(waiting.Alarm[*group]{At: due, Who: g})
 	}
 }
 
 // ring is called when a timer of the group rings.
-func (g *Group) ring() {
+func (g *group) ring() {
 	if g.closed || g.broken != nil {
 		return
 	}
@@ -251,116 +233,56 @@ func (g *Group) ring() {
 	g.setAlarm()
 }
 
-func (g *Group) campaign() {
+// slowClock is how many times slower the election clock of a stalled replica runs. It must not campaign as long as somebody else may:
+// it can win with the others' votes, and would only have to hand over again. It must not wait for ever either, or where all disks are
+// slow a leader that dies has no successor.
+const slowClock = 10
+
+// clockRuns tells whether a tick counts for the replica's election clock. It does not for a candidate that still has good reason to wait for
+// votes: when the clock rings Raft gives up those that it has.
+func (g *group) clockRuns() bool {
+	if g.role == Candidate && g.race.Patient(g.turn.now) {
+		return false
+	}
+	return g.turn.condition != Stalled || g.role == Leader || g.turn.ticks%slowClock == 0
+}
+
+// doubtLeader is called with each tick that does not count. By its election clock Raft also measures how long it denies others a vote for
+// the sake of a leader that it does not hear from: that must not take ten times as long.
+func (g *group) doubtLeader() {
+	if g.leader == id.NoReplica {
+		return
+	}
+	if g.silent++; g.silent >= g.env.o.ElectionTicks {
+		g.silent = 0
+		g.forgetLeader()
+		g.touch()
+	}
+}
+
+// heard is called with each message that only a leader sends.
+func (g *group) heard(from id.Replica, term id.Term) {
+	if from == g.leader {
+		g.silent = 0
+	}
+	if term >= g.term {
+		g.heardAt = g.turn.now
+	}
+}
+
+// accused tells whether the replica may have lost what it acknowledged. A leader may not: it goes on until a later one is heard of.
+func (g *group) accused() bool {
+	return g.role != Leader && g.accusation.stands(g.turn.ticks, g.env.o.ElectionTicks)
+}
+
+func (g *group) campaign() {
 	if g.accused() {
 		return
 	}
-	g.w.n.elections.Add(1)
+	g.turn.n.elections.Add(1)
 	g.guard(func() { _ = g.rn.Campaign() })
 	g.touch()
 }
 
-func (g *Group) forgetLeader() { g.guard(func() { _ = g.rn.ForgetLeader() }) }
-
-func (g *Group) unreachable(r id.Replica) { g.guard(func() { g.rn.ReportUnreachable(uint64(r)) }) }
-
-// alive tells whether a member was heard from lately, and since its node was reported down.
-func (g *Group) alive(m *member) bool {
-	if m.replica == g.replica {
-		return true
-	}
-	if at, down := g.w.down[g.nodeOf(m.replica)]; down && m.lastAck <= at {
-		return false
-	}
-	return g.w.now.UnixNano()-m.lastAck < int64(g.h.o.ElectionTicks)*int64(g.h.o.TickInterval)
-}
-
-// timer is an entry of timers.
-type timer struct {
-	at    time.Time
-	group *Group
-}
-
-// timers is a binary heap, earliest first.
-type timers struct{ heap []timer }
-
-func (t *timers) next() time.Time {
-	if len(t.heap) == 0 {
-		return time.Time{}
-	}
-	return t.heap[0].at
-}
-
-func (t *timers) add(x timer) {
-	t.heap = append(t.heap, x)
-	for i := len(t.heap) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !t.heap[i].at.Before(t.heap[up].at) {
-			break
-		}
-		t.heap[i], t.heap[up] = t.heap[up], t.heap[i]
-		i = up
-	}
-}
-
-func (t *timers) pop() timer {
-	first := t.heap[0]
-	n := len(t.heap) - 1
-	t.heap[0], t.heap[n] = t.heap[n], timer{}
-	t.heap = t.heap[:n]
-	for i := 0; ; {
-		least := i
-		for _, child := range [...]int{2*i + 1, 2*i + 2} {
-			if child < n && t.heap[child].at.Before(t.heap[least].at) {
-				least = child
-			}
-		}
-		if least == i {
-			return first
-		}
-		t.heap[i], t.heap[least] = t.heap[least], t.heap[i]
-		i = least
-	}
-}
-
-func (w *worker) fireTimers() {
-	for next := w.timers.next(); !next.IsZero() && !next.After(w.now); next = w.timers.next() {
-		t := w.timers.pop()
-		if !t.at.Before(t.group.alarm) {
-			t.group.alarm = time.Time{}
-		}
-		t.group.ring()
-	}
-}
-
-// orderOf returns the replicas of a Spec's members in their order, and then those that it does not name.
-func orderOf(members []Member, voters []uint64) []id.Replica {
-	var order []id.Replica
-	for _, m := range members {
-		order = append(order, m.Replica)
-	}
-	for _, v := range voters {
-		if !slices.Contains(order, id.Replica(v)) {
-			order = append(order, id.Replica(v))
-		}
-	}
-	return order
-}
-
-// isVoter tells whether r is a voter in either half of the configuration.
-func (g *Group) isVoter(r id.Replica) bool {
-	m := g.member(r)
-	return m != nil && m.voter()
-}
-
-func roleOf(s raft.StateType) Role {
-	switch s {
-	case raft.StateLeader:
-		return Leader
-	case raft.StateCandidate:
-		return Candidate
-	case raft.StatePreCandidate:
-		return PreCandidate
-	}
-	return Follower
-}
+// unfit tells whether the replica should lead only if nobody else can.
+func (g *group) unfit() bool { return g.halted != nil || g.log.Condemned() != 0 }

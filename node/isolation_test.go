@@ -187,3 +187,74 @@ func TestClientsLeaveAnIsolatedNode(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestHalves cuts five nodes in two halves. The larger one has the metadata's majority and is up to date by that; but of a partition it has
+// the old leader alone, and who leads it now is known on the other side only, to nodes of which clients know that they are cut off.
+func TestHalves(t *testing.T) {
+	c := nodetest.Start(t, 5, nodetest.WithNetwork())
+	nodetest.Eventually(t, "five voters of the metadata", func() bool {
+		status, err := c.Admin(0).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
+		return err == nil && len(status.GetMetadata().GetVoters()) == 5
+	})
+	cl, err := client.New(client.Options{Servers: c.Servers()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cl.Close() })
+	if err := cl.Admin().CreateTopic(c.Context(), client.TopicSpec{Name: topic, Partitions: 5, ReplicationFactor: 3}); err != nil {
+		t.Fatal(err)
+	}
+	partition := func(asked, p int) *pb.Partition {
+		m, err := c.Admin(asked).Metadata(c.Context(), &pb.MetadataRequest{Topics: []string{topic}})
+		if err != nil || len(m.GetTopics()) == 0 || len(m.GetTopics()[0].GetPartitions()) <= p {
+			return nil
+		}
+		return m.GetTopics()[0].GetPartitions()[p]
+	}
+	// Of the partition it takes, the old leader is cut off from its two followers, each of which has one half of two.
+	leader := int(partition(0, 0).GetLeader()) - 1
+	var followers []int
+	for _, r := range partition(0, 0).GetReplicas() {
+		if int(r)-1 != leader {
+			followers = append(followers, int(r)-1)
+		}
+	}
+	p, err := cl.NewProducer(client.ProducerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	produce := func() <-chan error {
+		t.Helper()
+		done := make(chan error, 1)
+		record := client.Record{Topic: topic, Partition: 0, Value: []byte("x")}
+		if err := p.Produce(c.Context(), record, func(a client.Ack) { done <- a.Err }); err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	if err := <-produce(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.Nodes {
+		for _, f := range followers {
+			if i != followers[0] && i != followers[1] {
+				c.Cut(i, f)
+				c.Cut(f, i)
+			}
+		}
+	}
+	underWay := produce() // the old leader has it, and cannot commit it
+	nodetest.Eventually(t, "the followers to elect one of them", func() bool {
+		l := int(partition(followers[0], 0).GetLeader()) - 1
+		return l == followers[0] || l == followers[1]
+	})
+	elected := time.Now()
+	if err := <-underWay; err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(elected); took > resumeTime {
+		t.Errorf("the producer took %v to find the new leader", took)
+	} else {
+		t.Logf("the producer went on after %v", took.Round(time.Millisecond))
+	}
+}

@@ -210,7 +210,8 @@ func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, i
 	if topic == nil {
 		return id.NoNode, 0
 	}
-	// The newest word of a majority counts, since one of it has voted for whoever leads: in a cut cluster an old leader may answer, too.
+	// The newest word of a majority counts, if there is one, since one of it has voted for whoever leads: in a cut cluster an old leader may
+	// answer, too.
 	var best leader
 	answers := 0
 	for _, m := range p.Members {
@@ -220,6 +221,9 @@ func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, i
 		address, ok := n.resolve(m.Node)
 		if !ok || m.Node == n.options.NodeID || !n.alive(m.Node) {
 			continue
+		}
+		if _, lost := n.lost.Load(m.Node); lost {
+			continue // gossip may take long to see a cut, and a client waits for this answer to see where else to ask
 		}
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		status, err := n.dialer.Admin(address).PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: topic.Name, Partition: int32(p.ID)})

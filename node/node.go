@@ -50,6 +50,7 @@ type Node struct {
 	registry   *prometheus.Registry // what it shows
 	leaders    leaderCache
 	word       word
+	lost       sync.Map // id.Node: the peers whose lanes broke and have not come back
 	reach      reach
 	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	answers    answers
@@ -318,10 +319,12 @@ func (n *Node) openGroups(ctx context.Context) error {
 		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
 			n.logger.Info("peer lost", "peer", peer)
+			n.lost.Store(peer, nil)
 			in.host.NodeDown(peer)
 		},
 		Up: func(peer id.Node) {
 			n.logger.Info("peer connected", "peer", peer)
+			n.lost.Delete(peer)
 			in.host.NodeUp(peer)
 		},
 	})

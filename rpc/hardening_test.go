@@ -162,6 +162,7 @@ func checkService(t *testing.T, s *Server) {
 // Many strangers at once: memory stays flat, and the log does not fill up.
 func TestManyStrangers(t *testing.T) {
 	var log logBuffer
+	began := time.Now()
 	s := everything(t, &log)
 	runtime.GC()
 	var before, now runtime.MemStats
@@ -190,8 +191,8 @@ func TestManyStrangers(t *testing.T) {
 	}
 	eventually(t, 2*time.Second, "the loud ones are gone", func() bool { return s.Metrics().Connections <= n/3 })
 	checkService(t, s)
-	if l := log.lines(); l > 4*linesPerSecond {
-		t.Errorf("%d lines", l)
+	if l, took := log.lines(), time.Since(began); l > linesPerSecond*(4+int(took/time.Second)) { // a busy machine takes seconds
+		t.Errorf("%d lines in %v", l, took)
 	}
 }
 

@@ -35,7 +35,7 @@ const (
 // stands before the rot, and names the entry that has it.
 
 // rotten tells whether a read that ended with err met stored bytes that are not there or not what was written. Shortage of
-// descriptors or memory, and a log that ended or moved meanwhile, are something else.
+// descriptors or memory, a missing permission, and a log that ended or moved meanwhile, are something else.
 func rotten(err error) bool {
 	return errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || disk.Unreadable(err) || disk.BadPath(err)
 }
@@ -58,9 +58,12 @@ func shortage(err error) error {
 }
 
 // attempt runs a read of the view's segment which collects r.rows, first with maxBytes and then, if stored bytes were bad, once more for a
-// single entry.
+// single entry. A missing permission ends the store, as it does where files are made: others would only read about it, for ever.
 func (v *segView) attempt(r *reader, maxBytes int, read func(maxBytes int) error) error {
 	err := read(maxBytes)
+	if errors.Is(err, fs.ErrPermission) {
+		v.l.s.fail(shortage(err))
+	}
 	if err == nil || !rotten(err) {
 		return err
 	}
@@ -130,16 +133,15 @@ func (s *Store) condemn(l *Log, kind Condemnation, reason string) {
 		s.metrics.condemned.Add(1)
 	}
 	l.wantState() // a start that has to read what rotted, to apply it again, would refuse a replica that may be the only one
+	s.checkpoints.force()
 	s.o.Logger.Error("a log is condemned: it cannot be trusted with what it holds, and its replica has to be replaced", "log", l.String(),
 		"reason", reason)
 	s.condemned.add(verdict{l, kind, Refusal{l.group, l.replica, l.name, reason}})
 }
 
-// condemnPath takes an error of making files for a log. It tells whether it was about their names alone, so that others can go on. A
-// missing permission is not: whoever changed the owner of the data, on all nodes at once perhaps, would have every replica refused for
-// good that needs a file. It ends the store, and the next start says what to do.
+// condemnPath takes an error of making files for a log. It tells whether it was about their names alone, so that others can go on.
 func (s *Store) condemnPath(l *Log, err error) bool {
-	if !disk.BadPath(err) || errors.Is(err, fs.ErrPermission) {
+	if !disk.BadPath(err) {
 		return false
 	}
 	s.condemn(l, CondemnedWrites, fmt.Sprintf("its files cannot be made: %v", err))

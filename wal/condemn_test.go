@@ -169,6 +169,37 @@ func endOf(b []byte) (next id.Offset) {
 	return next
 }
 
+// TestReadWithoutPermission: files that became somebody else's condemn no log. They end the store, with the remedy, as they do for whoever
+// makes files and for a start.
+func TestReadWithoutPermission(t *testing.T) {
+	sim := disksim.New(disksim.Options{Direct: true})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	told := verdictsOf(&o)
+	s, d := flushed(t, o, 100)
+	name := fileOf(d.l, segment.LogSuffix)
+	sim.SetHook(func(op disksim.Op) error {
+		if op.Name == name {
+			return syscall.EACCES
+		}
+		return nil
+	})
+	if _, err := d.l.Read(nil, 0, d.next, 1); !errors.Is(err, syscall.EACCES) {
+		t.Errorf("the read ended with %v", err)
+	}
+	select {
+	case <-s.failure:
+		if !strings.Contains(s.failCause.Error(), "chown") {
+			t.Errorf("the store says %v", s.failCause)
+		}
+	default:
+		t.Error("the store goes on")
+	}
+	_ = s.Close()
+	if len(told) != 0 || s.Metrics().Condemned != 0 {
+		t.Errorf("condemned: %+v", <-told)
+	}
+}
+
 // TestRotServesWhatStandsBefore reads up to a rotten batch in large pieces.
 func TestRotServesWhatStandsBefore(t *testing.T) {
 	sim := disksim.New(disksim.Options{})

@@ -110,7 +110,7 @@ func (r *recovery) checkReferences(f *journal.StoredFrame) error {
 			continue
 		}
 		payload, err := r.s.dereference(p.l, &r.rec)
-		if err != nil && gone(err) {
+		if err != nil && rotten(err) {
 			p.refuse(fmt.Sprintf("what round %d of the journal refers to cannot be read: %v", f.Seq, err))
 			p.lost = true
 			continue
@@ -215,7 +215,7 @@ func (r *recovery) finish() error {
 			continue
 		}
 		reason, err := p.l.openFiles()
-		if err != nil && gone(err) { // it is about these files: the other logs of the node do not suffer for it
+		if err != nil && rotten(err) { // it is about these files: the other logs of the node do not suffer for it
 			reason, err = fmt.Sprintf("its files cannot be read: %v", err), nil
 		}
 		if err != nil {
@@ -251,10 +251,6 @@ func (r *recovery) finish() error {
 	return nil
 }
 
-// gone tells whether an error of the start says that what is stored cannot be had. That it is somebody else's says no such thing: a program
-// that was run as another user made files on all nodes alike, and with a chown they are there again.
-func gone(err error) bool { return rotten(err) && !errors.Is(err, fs.ErrPermission) }
-
 // fewLogs is how many logs may have lost files before a start asks whether it is about files at all.
 const fewLogs = 3
 
@@ -280,7 +276,7 @@ func (r *recovery) oneCause() error {
 		}
 		if has, err := p.l.probe(); has || p.lost { // who has nothing in files cannot lose it
 			all++
-			if p.lost || gone(err) {
+			if p.lost || rotten(err) {
 				lost++
 			}
 		}

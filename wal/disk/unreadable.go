@@ -21,11 +21,12 @@ func Unreadable(err error) bool {
 // unreadable: the last ones are what ext4, XFS, btrfs and ZFS say of a bad checksum.
 var unreadable = append([]error{syscall.EIO, syscall.ENODATA, syscall.EBADMSG}, unreadableHere...)
 
-// BadPath tells whether err says that a name cannot be made or opened, whatever is done about it: it is too long, there is something
-// else in its place, or it is somebody else's. Others on the same disk are not affected.
+// BadPath tells whether err says that a name cannot be made or opened, whatever is done about it: it is too long, or there is something
+// else in its place. Others on the same disk are not affected. A missing permission is neither: a program that was run as another user
+// left files to him, on all nodes alike perhaps, and a chown puts all of them right.
 func BadPath(err error) bool {
 	for _, e := range [...]error{
-		syscall.ENAMETOOLONG, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, fs.ErrExist, fs.ErrPermission,
+		syscall.ENAMETOOLONG, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, fs.ErrExist,
 	} {
 		if errors.Is(err, e) {
 			return true

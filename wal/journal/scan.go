@@ -126,9 +126,6 @@ func (s *scan) open(f *storedFile) error {
 	}
 	s.win = nil
 	file, err := s.fs.OpenRead(path.Join(s.dir, f.info.Name))
-	if errors.Is(err, iofs.ErrPermission) { // which says nothing of what is stored, and is put right by whoever caused it
-		return fmt.Errorf("journal: open for recovery: %w", err)
-	}
 	if errors.Is(err, iofs.ErrNotExist) || disk.Unreadable(err) || disk.BadPath(err) {
 		f.bad = err
 		return nil

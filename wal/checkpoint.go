@@ -344,7 +344,7 @@ func (s *Store) dirtyLogs() []*Log {
 	var dirty []*Log
 	for _, l := range s.Logs() {
 		l.mu.Lock()
-		if (l.dirty != 0 || l.needs&cutChanged != 0) && l.life == alive && !l.refused {
+		if (l.dirty != 0 || l.needs&(cutChanged|cutState) != 0) && l.life == alive && !l.refused {
 			dirty = append(dirty, l)
 		}
 		l.mu.Unlock()

@@ -29,7 +29,10 @@ func (l *Log) cutBytes(longest int64) int64 {
 		return 0
 	}
 	n += 512 + int64(len(l.state.ConfState)+16*len(l.epochs))
-	if l.viewNumber != l.viewStored {
+	switch {
+	case l.given != nil:
+		n += int64(l.given.mark.bytes)
+	case l.viewNumber != l.viewStored || l.wantsState(): // about as much as the one before
 		n += int64(l.mark.bytes)
 	}
 	for _, sg := range l.segs {
@@ -222,10 +225,11 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 	return nil
 }
 
-// wantState makes the next checkpoint cut the log with a new state, although it has no new journal records, or few.
+// wantState makes checkpoints cut the log, although it has no new journal records, or few, until one has a new state: an owner that is slow
+// gives it to the one after.
 func (l *Log) wantState() {
 	l.mu.Lock()
-	l.needs |= cutChanged | cutState
+	l.needs |= cutState
 	l.mu.Unlock()
 }
 

@@ -46,7 +46,7 @@ func (l *Log) setState(st State, mark viewMark) {
 
 // wantsState tells whether the log has grown by enough for a new state, or there is another reason for one. Called with mu.
 func (l *Log) wantsState() bool {
-	return l.s.o.off.viewWaits || l.needs&cutState != 0 || l.since >= int64(len(l.state.View))
+	return l.s.o.off.viewWaits || l.needs&cutState != 0 || l.since >= int64(l.mark.bytes)
 }
 
 // storeView adds the view of a taken cut to the batch that has the cut.

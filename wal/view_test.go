@@ -29,9 +29,15 @@ func checkpointed(t *testing.T, d *driver, bytes int) {
 	d.submit(d.batchEntry(bytes))
 	d.wait(1)
 	d.commitAll()
-	count := d.s.Metrics().Checkpoints
-	d.s.checkpoints.force()
-	eventually(t, "a checkpoint", func() bool { return d.s.Metrics().Checkpoints > count })
+	anotherCheckpoint(t, d.s, d.s.checkpoints.force)
+}
+
+// anotherCheckpoint waits for the checkpoint that cause causes.
+func anotherCheckpoint(t *testing.T, s *Store, cause func()) {
+	t.Helper()
+	count := s.Metrics().Checkpoints
+	cause()
+	eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > count })
 }
 
 // TestViewsCostNoMoreThanTheLog: a large view and little traffic. The view is written once the log has grown by as much, and a start finds
@@ -121,12 +127,57 @@ func TestCondemnedLogIsCutAnew(t *testing.T) {
 	if now := d.l.State().Applied; now != before {
 		t.Fatalf("the state went from %d to %d: the view is not large enough for this test", before, now)
 	}
-	s.condemn(d.l, CondemnedReads, "for a test")
-	count := s.Metrics().Checkpoints
-	s.checkpoints.force()
-	eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > count })
+	anotherCheckpoint(t, s, func() { s.condemn(d.l, CondemnedReads, "for a test") })
 	if now := d.l.State().Applied; now != d.last() {
 		t.Errorf("the state is as of %d, the log ends at %d", now, d.last())
+	}
+	closeStore(t, s)
+}
+
+// TestLateStateIsCut: an owner that does not answer in time gives the state that is wanted to the checkpoint after, although nothing else
+// has changed by then.
+func TestLateStateIsCut(t *testing.T) {
+	const size = 256 * kib
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.OnCondemned = func(*Log, Condemnation, Refusal) {}
+	s := mustOpen(t, o)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	answerCuts(s, d, size)
+	checkpointed(t, d, kib)
+	before := d.l.State().Applied
+	checkpointed(t, d, kib)
+	s.SetCutTaker(func(l *Log) { l.DeclineCut() })
+	anotherCheckpoint(t, s, func() { s.condemn(d.l, CondemnedReads, "for a test") })
+	if now := d.l.State().Applied; now != before {
+		t.Fatalf("the state went from %d to %d, and nobody gave one", before, now)
+	}
+	answerCuts(s, d, size)
+	anotherCheckpoint(t, s, s.checkpoints.force)
+	if now := d.l.State().Applied; now != d.last() {
+		t.Errorf("the state is as of %d, the log ends at %d", now, d.last())
+	}
+	closeStore(t, s)
+}
+
+// TestRoomForViews: a checkpoint on a full disk reckons with the views that it will ask for, and with those that were given.
+func TestRoomForViews(t *testing.T) {
+	const size = 256 * kib
+	sim := disksim.New(disksim.Options{})
+	s := mustOpen(t, testOptions(sim, sim.Pebble(), "/data"))
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	answerCuts(s, d, size)
+	checkpointed(t, d, kib)
+	if n := d.l.cutBytes(longestTail); n >= size {
+		t.Errorf("a cut with a view that is stored takes %d bytes", n)
+	}
+	d.l.wantState()
+	if n := d.l.cutBytes(longestTail); n < size {
+		t.Errorf("a cut for which a new view is asked takes %d bytes", n)
+	}
+	d.l.TakeCut(State{Applied: d.last(), View: viewAt(d.last(), 2*size)})
+	if n := d.l.cutBytes(longestTail); n < 2*size {
+		t.Errorf("a cut with a view that was given takes %d bytes", n)
 	}
 	closeStore(t, s)
 }

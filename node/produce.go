@@ -106,7 +106,8 @@ func (n *Node) produce(stream *rpc.ProduceStream) error {
 
 // receive takes one request off the wire. It must not block: the partition answers through answered, in a turn of its worker.
 func (s *produceStream) receive(r rpc.ProduceRequest) {
-	p, err := s.admit(r)
+	now := time.Now()
+	p, err := s.admit(r, now)
 	if err != nil {
 		s.refuse(r.Correlation, r.Acks, err, nil)
 		return
@@ -117,7 +118,7 @@ func (s *produceStream) receive(r rpc.ProduceRequest) {
 	if timeout == 0 {
 		timeout = defaultProduceTimeout
 	}
-	w.Proposal = raftgroup.Proposal{Batch: w.keep(&r), Acks: raftgroup.AcksAll, Deadline: time.Now().Add(timeout), Done: answered, Owner: w}
+	w.Proposal = raftgroup.Proposal{Batch: w.keep(&r), Acks: raftgroup.AcksAll, Deadline: now.Add(timeout), Done: answered, Owner: w}
 	if r.Acks != rpc.AcksAll {
 		w.Proposal.Acks = raftgroup.AcksLeader
 	}
@@ -126,7 +127,7 @@ func (s *produceStream) receive(r rpc.ProduceRequest) {
 }
 
 // admit makes the checks that need no log and finds the partition.
-func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error) {
+func (s *produceStream) admit(r rpc.ProduceRequest, now time.Time) (*partition.Partition, error) {
 	pressure := s.node.store.Pressure()
 	switch p := s.node.replicas.find(r.Topic, r.Partition); {
 	case p == nil:
@@ -138,7 +139,7 @@ func (s *produceStream) admit(r rpc.ProduceRequest) (*partition.Partition, error
 	case pressure == wal.PressureNoSpace && p.Group().IsLeader():
 		return nil, rpc.Errorf(rpc.CodeStorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
 	default:
-		if err := p.Check(r.Batch, time.Now()); err != nil {
+		if err := p.Check(r.Batch, now); err != nil {
 			return nil, err
 		}
 		if r.Acks != rpc.AcksAll && batch.Batch(r.Batch).Producer() != id.NoProducer {

@@ -127,9 +127,6 @@ func TestUnknownEntryStops(t *testing.T) {
 // TestUnknownCommandStops: a command that this release does not know stops the metadata where it is. Nothing behind it is carried out, and
 // however the node ends, it does not come back with a table that leaves the command out.
 func TestUnknownCommandStops(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
 	ends := map[string]func(*testing.T, *Node, *disksim.Disk) *disksim.Disk{
 		"orderly stop": func(_ *testing.T, n *Node, d *disksim.Disk) *disksim.Disk {
 			ctx, cancel := context.WithTimeout(context.Background(), alonePatience)

@@ -51,14 +51,6 @@ func (c *Cluster) Young(n id.Node) {
 	c.node(n).view.since = time.Now().Add(time.Hour)
 }
 
-// Rejoin ends the isolation of a node.
-func (c *Cluster) Rejoin(n id.Node) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.node(n).view = nil
-	c.announceLocked()
-}
-
 // leaderLocked is who leads a partition as the node says.
 func (n *node) leaderLocked(p *partition) (id.Node, id.Epoch) {
 	switch l, ok := n.viewOf(p); {

@@ -4,18 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"text/tabwriter"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
-	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -171,20 +166,13 @@ func diskScenarios() []diskScenario {
 // fail as told (those scenarios are left out otherwise),
 // QUORUMLOG_DISKS_LOGS a directory for what the nodes print, QUORUMLOG_SEED repeats the choices.
 func TestDisks(t *testing.T) {
-	text := os.Getenv(disksVariable)
-	if text == "" {
+	if os.Getenv(disksVariable) == "" {
 		t.Skipf("needs root and minutes: set %s to 1, or to the length of each fault", disksVariable)
 	}
 	if os.Geteuid() != 0 {
 		t.Fatalf("%s is set: mounting file systems needs root", disksVariable)
 	}
-	length := 2 * disksRound
-	if text != "1" {
-		var err error
-		if length, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("%s: %v", disksVariable, err)
-		}
-	}
+	length := faultLength(t, disksVariable, 2*disksRound)
 	sweep()
 	seed := chaosSeed(t)
 	var rows []diskRow
@@ -202,33 +190,23 @@ func TestDisks(t *testing.T) {
 	}
 	t.Logf("\n%s", diskTable(rows...))
 	for _, row := range rows {
-		for _, p := range row.problems {
-			t.Logf("%s: %s", row.name, p)
-		}
+		row.logProblems(t)
 	}
 }
 
 // playDisks runs one scenario on one kind of disk. The line is complete as far as it came.
 func playDisks(t *testing.T, s diskScenario, kind diskKind, length time.Duration, seed uint64, rows *[]diskRow) {
 	length = max(length, s.length)
-	ctx, cancel := context.WithTimeout(context.Background(), length+5*time.Minute)
+	limit := length + 5*time.Minute
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	p := new(pauses)
-	r := &diskRun{
-		scenario: s, kind: kind, ctx: ctx, length: length, random: rand.New(rand.NewPCG(seed, xxhash.Sum64String(s.name))), pauses: p,
-		chaosRun: &chaosRun{
-			t: t, ledger: bench.NewLedger(600 * int((length + 5*time.Minute).Seconds())),
-			partitions: disksPartitions, pace: 10 * time.Millisecond, heard: p.heard,
-			options: client.ProducerOptions{BufferBytes: 256 << 20, DeliveryTimeout: length + 4*time.Minute},
-		},
-	}
+	r := &diskRun{faultRun: newFaultRun(ctx, t, s.name+"/"+string(kind), length, limit, seed), scenario: s, kind: kind}
 	if s.bulk {
 		r.bulk = 20
 	}
-	r.row.name = s.name + "/" + string(kind)
 	defer func() {
 		r.probes.Wait()
-		r.row.problems = r.problems
+		r.row.faultOutcome = r.finished()
 		*rows = append(*rows, r.row)
 		t.Logf("\n%s", diskTable(r.row))
 	}()
@@ -237,23 +215,11 @@ func playDisks(t *testing.T, s diskScenario, kind diskKind, length time.Duration
 
 // diskTable shows what came out.
 func diskTable(rows ...diskRow) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SCENARIO\tBAD\tACKED\tLOST\tDOUBLED\tREORDERED\tPAUSE\tWITH KILLS\tGOES ON AFTER\tUP DURING\tUP AFTER\tMOST RSS\tGOALS")
-	for _, r := range rows {
-		goals := "met"
-		if len(r.problems) > 0 {
-			goals = fmt.Sprintf("%d missed", len(r.problems))
-		}
-		lost := fmt.Sprint(r.report.Lost)
-		if !r.complete {
-			lost += " unread"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%d\t%.2f s\t%.2f s\t%.1f s\t%s\t%s\t%d MB\t%s\n", r.name, r.victims, r.report.Acked, lost, r.report.Duplicated,
-			r.report.Reordered, r.steady.Seconds(), r.kills.Seconds(), r.recovery.Seconds(), r.upDuring, r.upAfter, r.memory>>20, goals)
-	}
-	_ = w.Flush()
-	return b.String()
+	header := "SCENARIO\tBAD\t" + faultColumns + "\tPAUSE\tWITH KILLS\tGOES ON AFTER\tUP DURING\tUP AFTER\tMOST RSS\tGOALS"
+	return faultTable(header, func(r diskRow) string {
+		return fmt.Sprintf("%s\t%s\t%s\t%.2f s\t%.2f s\t%.1f s\t%s\t%s\t%d MB\t%s", r.name, r.victims, r.columns(),
+			r.steady.Seconds(), r.kills.Seconds(), r.recovery.Seconds(), r.upDuring, r.upAfter, r.memory>>20, r.goals())
+	}, rows...)
 }
 
 func nothing(*diskRun) {}
@@ -277,12 +243,12 @@ func killVictims(r *diskRun, _ int) {
 // killEach kills and starts all nodes, one after the other, twice, and once all of them together.
 func killEach(r *diskRun, _ int) {
 	for range 2 {
-		for v := range disksNodes {
+		for v := range faultNodes {
 			r.restart(v, "one by one", nil)
 			r.restarts.Wait()
 		}
 	}
-	for v := range disksNodes {
+	for v := range faultNodes {
 		r.restart(v, "all together", nil)
 	}
 }
@@ -445,7 +411,7 @@ func longNames(r *diskRun) {
 		r.miss("%d directories of deleted replicas are left", left())
 	}
 	r.say("long names are through; nodes: %s", r.states())
-	for v := range disksNodes {
+	for v := range faultNodes {
 		r.restart(v, "one by one", nil)
 		r.restarts.Wait()
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -12,13 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,148 +26,47 @@ import (
 )
 
 const (
-	disksPartitions = 6
-	disksNodes      = 3
-
 	// disksRound is how long a fault lasts before the middle of it comes, and after it: the middle is a kill, or worse.
 	disksRound = 12 * time.Second
 	// disksGoal is how long a partition may go without acknowledgements when one disk is bad.
 	disksGoal = 2 * time.Second
 )
 
-// pauses notes for each partition the longest time without an acknowledgement within a window.
-type pauses struct {
-	mu          sync.Mutex
-	last, worst [disksPartitions]time.Time // worst: when the longest pause began
-	longest     [disksPartitions]time.Duration
-	failed      error // of a record, the last one
-}
-
-func (p *pauses) heard(a client.Ack) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if a.Err != nil {
-		p.failed = a.Err
-		return
-	}
-	p.noteLocked(a.Partition, time.Now())
-}
-
-func (p *pauses) noteLocked(n id.Partition, now time.Time) {
-	if pause := now.Sub(p.last[n]); pause > p.longest[n] {
-		p.longest[n], p.worst[n] = pause, p.last[n]
-	}
-	p.last[n] = now
-}
-
-// window ends a window and begins the next one. A pause counts from the beginning of its window.
-func (p *pauses) window() (longest [disksPartitions]time.Duration, began [disksPartitions]time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	for n := range p.last {
-		p.noteLocked(id.Partition(n), now)
-	}
-	longest, began = p.longest, p.worst
-	p.longest = [disksPartitions]time.Duration{}
-	return longest, began
-}
-
-// silentSince lists the partitions that nothing was heard of after t.
-func (p *pauses) silentSince(t time.Time) (silent []int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for n, last := range p.last {
-		if !last.After(t) {
-			silent = append(silent, n)
-		}
-	}
-	return silent
-}
-
 // diskRun is one scenario on one kind of disk.
 type diskRun struct {
-	*chaosRun
+	*faultRun
 	scenario diskScenario
 	kind     diskKind
-	ctx      context.Context
-	length   time.Duration
-	random   *rand.Rand
-	dir      string
-	binary   string
 	disks    []*testDisk
 	metrics  []string // addresses, by node
-	pauses   *pauses
-	victims  []int // whose disks are bad, counted from 0
+	victims  []int    // whose disks are bad, counted from 0
 
-	injected time.Time
-	busy     [disksNodes]atomic.Bool // it is being killed and started
-	ended    [disksNodes]atomic.Bool // it was seen to have ended by itself
+	busy     [faultNodes]atomic.Bool // it is being killed and started
+	ended    [faultNodes]atomic.Bool // it was seen to have ended by itself
 	restarts sync.WaitGroup
 	probes   sync.WaitGroup
-
-	mu       sync.Mutex
-	problems []string // goals that were missed
 	row      diskRow
 }
 
 // diskRow is a line of the table at the end.
 type diskRow struct {
-	name     string
+	faultOutcome
 	victims  string
-	report   bench.Report
-	complete bool          // everything was read back
 	steady   time.Duration // longest pause before the first middle
 	kills    time.Duration // and after it
-	recovery time.Duration // until all partitions went on after the fault
 	upDuring string
 	upAfter  string
 	memory   int64 // the most that a process had
-	problems []string
-}
-
-// binaryUnderTest is QUORUMLOG_BINARY, or the program as it stands here.
-func binaryUnderTest(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("QUORUMLOG_BINARY"); path != "" {
-		return path
-	}
-	return buildBinary(t)
-}
-
-// say logs, with the time since the fault.
-func (r *diskRun) say(format string, args ...any) {
-	at := "     "
-	if !r.injected.IsZero() {
-		at = fmt.Sprintf("%+5.1fs", time.Since(r.injected).Seconds())
-	}
-	r.t.Logf("%s %s", at, fmt.Sprintf(format, args...))
-}
-
-// miss notes a goal that was missed. The scenario goes on.
-func (r *diskRun) miss(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	r.mu.Lock()
-	r.problems = append(r.problems, text)
-	r.mu.Unlock()
-	r.say("MISSED: %s", text)
-	r.t.Fail()
 }
 
 // play runs the scenario and fills its line of the table.
 func (r *diskRun) play() {
 	r.setUp()
-	stop, produced := make(chan struct{}), make(chan error, 1)
-	producing, giveUp := context.WithCancel(r.ctx)
-	defer giveUp()
-	go func() { produced <- r.produce(producing, stop) }()
 	before := int64(1000)
 	if r.scenario.bulk {
 		before = 8000
 	}
-	if !r.awaitAcks(r.ctx, before) {
-		r.t.Fatalf("too few acknowledgements before the fault, the last failure: %v; does %s speak the protocol of this client?", r.pauses.failed, r.binary)
-	}
+	_, endProducing := r.startProducing(before)
 	r.chooseVictims()
 
 	r.pauses.window()
@@ -199,37 +95,20 @@ func (r *diskRun) play() {
 	r.probes.Wait()
 	r.heal()
 
-	close(stop)
-	late := time.AfterFunc(patience/2, giveUp)
-	if err := <-produced; err != nil {
-		r.miss("producing: %v", err)
-	}
-	late.Stop()
-	r.compare()
+	endProducing()
+	r.compareOrKill()
 }
 
-// compare reads everything back. If that does not come to an end, the bad nodes are killed: then it shows whether the others have it.
-func (r *diskRun) compare() {
-	ctx, cancel := context.WithTimeout(r.ctx, 2*patience)
-	defer cancel()
-	begin := time.Now()
+// compareOrKill reads everything back. If that does not come to an end, the bad nodes are killed: then it shows whether the others have it.
+func (r *diskRun) compareOrKill() {
 	help := time.AfterFunc(patience/2, func() {
 		r.miss("what was acknowledged could not be read within %v; the bad nodes are killed", patience/2)
 		for _, v := range r.victims {
 			_ = r.node(v).Kill()
 		}
 	})
-	report, err := r.readBack(ctx)
-	help.Stop()
-	r.row.report = report
-	if r.row.complete = err == nil; !r.row.complete { // what was not read counts as lost
-		r.miss("reading what was acknowledged: %v", err)
-	}
-	if !report.OK() || report.Acked == 0 {
-		r.miss("%+v", report)
-	}
-	r.say("acknowledged %d, read %d, lost %d, doubled %d, reordered %d, in %.1f s", report.Acked, report.Read, report.Lost, report.Duplicated,
-		report.Reordered, time.Since(begin).Seconds())
+	defer help.Stop()
+	r.compare(2 * patience)
 }
 
 // heal ends the fault, starts what is down, and waits until all partitions go on.
@@ -239,10 +118,7 @@ func (r *diskRun) heal() {
 	r.scenario.heal(r)
 	r.restarts.Wait()
 	r.startAll("after the fault")
-	if !inTime(patience, func() bool { return len(r.pauses.silentSince(healed)) == 0 }) {
-		r.miss("partitions %v do not go on after the fault; the last failure of a record: %v", r.pauses.silentSince(healed), r.pauses.failed)
-	}
-	r.row.recovery = time.Since(healed)
+	r.awaitRecovery(healed)
 	before := r.states()
 	r.hold(time.Second)
 	if after := r.states(); after != before {
@@ -251,7 +127,7 @@ func (r *diskRun) heal() {
 	}
 	r.row.upAfter = r.states()
 	allReady := func() bool {
-		for i := range disksNodes {
+		for i := range faultNodes {
 			if r.state(i) == "up" && !strings.HasPrefix(r.readyz(i), "200 ") {
 				return false
 			}
@@ -266,7 +142,7 @@ func (r *diskRun) heal() {
 			r.miss("not all nodes are ready after the fault: %s", answers)
 		}
 	}
-	for i := range disksNodes {
+	for i := range faultNodes {
 		switch {
 		case r.state(i) == "up":
 		case r.scenario.refuses && slices.Contains(r.victims, i):
@@ -275,12 +151,12 @@ func (r *diskRun) heal() {
 			r.miss("node %d does not run after the fault: %s", i+1, r.words(i))
 		}
 	}
-	r.say("all partitions went on %.1f s after the fault; nodes: %s", r.row.recovery.Seconds(), r.row.upAfter)
+	r.say("all partitions went on %.1f s after the fault; nodes: %s", r.outcome.recovery.Seconds(), r.row.upAfter)
 }
 
 // startAll starts the nodes that are down.
 func (r *diskRun) startAll(why string) {
-	for i := range disksNodes {
+	for i := range faultNodes {
 		if r.state(i) == "down" {
 			r.restart(i, why, nil)
 		}
@@ -298,12 +174,12 @@ func (r *diskRun) setUp() {
 	if size == 0 {
 		size = 1<<30 + int64(r.length.Seconds())*(2<<20)
 	}
-	for i := range disksNodes {
+	for i := range faultNodes {
 		r.disks = append(r.disks, newDisk(r.t, r.kind, dir, i+1, size))
 	}
 	prefix := r.freePorts()
 	args := append([]string{"--data-dir", filepath.Join(dir, "disk-{node}", "data"), "--metrics", "127.0.0.1:" + prefix + "{node}"}, r.scenario.args...)
-	for i := range disksNodes {
+	for i := range faultNodes {
 		r.metrics = append(r.metrics, fmt.Sprintf("127.0.0.1:%s%d", prefix, i+1))
 	}
 	r.binary = binaryUnderTest(r.t)
@@ -312,7 +188,7 @@ func (r *diskRun) setUp() {
 		node = filepath.Join(dir, "wrapper")
 		must(r.t, os.WriteFile(node, []byte("#!/bin/sh\n"+r.scenario.wrapper+"\nexec "+r.binary+" \"$@\"\n"), 0o755))
 	}
-	cluster, err := bench.StartCluster(r.ctx, bench.ClusterOptions{Binary: node, Dir: dir, Nodes: disksNodes, Args: args})
+	cluster, err := bench.StartCluster(r.ctx, bench.ClusterOptions{Binary: node, Dir: dir, Nodes: faultNodes, Args: args})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -322,7 +198,7 @@ func (r *diskRun) setUp() {
 		r.restarts.Wait()
 		_ = cluster.Close() // what a restart under way has started
 		r.probes.Wait()
-		r.keepLogs()
+		r.keepLogs("QUORUMLOG_DISKS_LOGS")
 	})
 	r.client = newClient(r.t, cluster.Servers()...)
 	r.createTopic(r.ctx)
@@ -339,7 +215,7 @@ func (r *diskRun) freePorts() string {
 	for {
 		prefix := strconv.Itoa(1100 + rand.IntN(2000))
 		free := true
-		for i := range disksNodes {
+		for i := range faultNodes {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%s%d", prefix, i+1))
 			if free = free && err == nil; err == nil {
 				l.Close()
@@ -361,7 +237,7 @@ func (r *diskRun) chooseVictims() {
 	case r.scenario.victims != nil:
 		r.victims = r.scenario.victims
 	default:
-		r.victims = r.random.Perm(disksNodes)[:r.scenario.bad]
+		r.victims = r.random.Perm(faultNodes)[:r.scenario.bad]
 	}
 	leads := make(map[id.Node][]id.Partition)
 	for _, p := range m.Topics[0].Partitions {
@@ -399,7 +275,7 @@ func (r *diskRun) hold(d time.Duration) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		for i := range disksNodes {
+		for i := range faultNodes {
 			if !r.ended[i].Load() && r.state(i) == "down" {
 				r.ended[i].Store(true)
 				r.say("node %d has ENDED by itself: %s", i+1, r.words(i))
@@ -419,7 +295,7 @@ func (r *diskRun) hold(d time.Duration) {
 // noteMemory looks at how much memory the processes have.
 func (r *diskRun) noteMemory() {
 	var texts []string
-	for i := range disksNodes {
+	for i := range faultNodes {
 		if r.state(i) != "up" {
 			continue
 		}
@@ -432,6 +308,11 @@ func (r *diskRun) noteMemory() {
 		}
 	}
 	r.say("memory: %s", strings.Join(texts, ", "))
+}
+
+// words returns the last telling line that a node has printed.
+func (r *diskRun) words(i int) string {
+	return lastWords(filepath.Join(r.dir, fmt.Sprintf("node-%d.log", i+1)))
 }
 
 // restart kills a node with SIGKILL, does what there is to do between, and starts it. It does not wait: on a hung disk it takes as long
@@ -460,59 +341,18 @@ func (r *diskRun) restart(i int, why string, between func()) {
 	})
 }
 
-var telling = regexp.MustCompile(`^panic: |^fatal|^Error|^error|level=ERROR|stopped: |cannot `)
-
-// words returns the last telling line that a node has printed.
-func (r *diskRun) words(i int) string {
-	data, err := os.ReadFile(r.logFile(i))
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	for _, line := range slices.Backward(lines) {
-		if telling.MatchString(line) {
-			return strings.ToValidUTF8(line, "?")
-		}
-	}
-	return strings.ToValidUTF8(lines[len(lines)-1], "?")
-}
-
-func (r *diskRun) logFile(i int) string { return filepath.Join(r.dir, fmt.Sprintf("node-%d.log", i+1)) }
-
-// keepLogs copies what the nodes printed to QUORUMLOG_DISKS_LOGS, if that is set.
-func (r *diskRun) keepLogs() {
-	to := os.Getenv("QUORUMLOG_DISKS_LOGS")
-	if to == "" {
-		return
-	}
-	to = filepath.Join(to, strings.ReplaceAll(r.t.Name(), "/", "-"))
-	_ = os.MkdirAll(to, 0o755)
-	for i := range disksNodes {
-		if data, err := os.ReadFile(r.logFile(i)); err == nil {
-			_ = os.WriteFile(filepath.Join(to, filepath.Base(r.logFile(i))), data, 0o644)
-		}
-	}
-}
-
 // endWindow reports the pauses of the window that ends.
 func (r *diskRun) endWindow(worst *time.Duration, counts bool, name string) {
-	longest, began := r.pauses.window()
-	var texts []string
-	most := 0
-	for n, d := range longest {
-		texts = append(texts, fmt.Sprintf("%.2f", d.Seconds()))
-		if d > longest[most] {
-			most = n
-		}
-	}
+	w := r.pauses.window()
+	most := w.most()
 	if !counts {
 		worst = &r.row.kills // kills of earlier rounds may still be felt
 	}
-	*worst = max(*worst, longest[most])
+	*worst = max(*worst, w.longest[most])
 	r.say("longest pauses in seconds, %s: %s; the longest, of partition %d, began %+.1f s after the fault; nodes: %s",
-		name, strings.Join(texts, " "), most, began[most].Sub(r.injected).Seconds(), r.states())
-	if r.scenario.goes && longest[most] > disksGoal {
-		r.miss("partition %d went %.1f s without acknowledgements, %s", most, longest[most].Seconds(), name)
+		name, &w, most, w.began[most].Sub(r.injected).Seconds(), r.states())
+	if r.scenario.goes && w.longest[most] > disksGoal {
+		r.miss("partition %d went %.1f s without acknowledgements, %s", most, w.longest[most].Seconds(), name)
 	}
 }
 
@@ -530,7 +370,7 @@ func (r *diskRun) probe(n int) {
 	asked.Go(func() { r.say("status: %s", r.status()) })
 	asked.Go(func() {
 		var answers []string
-		for i := range disksNodes {
+		for i := range faultNodes {
 			answers = append(answers, fmt.Sprintf("node %d: %s", i+1, r.readyz(i)))
 		}
 		r.say("/readyz: %s", strings.Join(answers, "; "))
@@ -566,7 +406,7 @@ func (r *diskRun) readSome(ctx context.Context) error {
 	}
 	defer consumer.Close()
 	open := make(map[id.Partition]int)
-	for n := range id.Partition(disksPartitions) {
+	for n := range id.Partition(faultPartitions) {
 		open[n] = 0
 		if err := consumer.Assign(id.TopicPartition{Topic: chaosTopic, Partition: n}, client.Beginning); err != nil {
 			return err
@@ -625,15 +465,6 @@ func (r *diskRun) status() string {
 func (r *diskRun) readyz(i int) string {
 	ctx, cancel := context.WithTimeout(r.ctx, 3*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.metrics[i]+"/readyz", nil)
-	if err != nil {
-		return err.Error()
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err.Error()
-	}
-	defer response.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(response.Body, 500))
-	return fmt.Sprintf("%d %s", response.StatusCode, strings.TrimSpace(string(text)))
+	code, text := readyz(ctx, http.DefaultClient, r.metrics[i])
+	return fmt.Sprintf("%d %s", code, text)
 }

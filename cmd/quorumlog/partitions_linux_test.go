@@ -8,13 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
-	"text/tabwriter"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
@@ -127,20 +123,13 @@ func partitionScenarios() []partitionScenario {
 // QUORUMLOG_KILLS=100 kills so many times in the scenarios that kill; QUORUMLOG_PARTITIONS_LOGS is a directory for what the nodes print;
 // QUORUMLOG_SEED repeats the choices.
 func TestPartitions(t *testing.T) {
-	text := os.Getenv(partitionsVariable)
-	if text == "" {
+	if os.Getenv(partitionsVariable) == "" {
 		t.Skipf("needs root and minutes: set %s to 1, or to the length of each fault", partitionsVariable)
 	}
 	if err := networks(); err != nil {
 		t.Skipf("this machine cannot have networks of its own: %v", err)
 	}
-	length := partitionsLength
-	if text != "1" {
-		var err error
-		if length, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("%s: %v", partitionsVariable, err)
-		}
-	}
+	length := faultLength(t, partitionsVariable, partitionsLength)
 	sweepNets()
 	seed := chaosSeed(t)
 	var rows []partitionRow
@@ -149,9 +138,7 @@ func TestPartitions(t *testing.T) {
 	}
 	t.Logf("\n%s", partitionTable(rows...))
 	for _, row := range rows {
-		for _, p := range row.problems {
-			t.Logf("%s: %s", row.name, p)
-		}
+		row.logProblems(t)
 	}
 }
 
@@ -160,22 +147,10 @@ func playPartition(t *testing.T, s partitionScenario, length time.Duration, seed
 	limit := length + 5*time.Minute + time.Duration(killCount())*20*time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	p, lag := new(pauses), new(readLag)
-	r := &partitionRun{
-		scenario: s, ctx: ctx, length: length, random: rand.New(rand.NewPCG(seed, xxhash.Sum64String(s.name))), pauses: p, lag: lag,
-		chaosRun: &chaosRun{
-			t: t, ledger: bench.NewLedger(600 * int(limit.Seconds())), partitions: disksPartitions, pace: 10 * time.Millisecond,
-			options: client.ProducerOptions{BufferBytes: 256 << 20, DeliveryTimeout: limit},
-			heard:   func(a client.Ack) { p.heard(a); lag.acked(a) },
-		},
-	}
-	r.row.name = s.name
+	r := &partitionRun{faultRun: newFaultRun(ctx, t, s.name, length, limit, seed), scenario: s, lag: new(readLag)}
+	r.heard = func(a client.Ack) { r.pauses.heard(a); r.lag.acked(a) }
 	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.row.problems = r.problems; r.row.report.Acked == 0 {
-			r.row.problems = append(r.row.problems, "it did not come to its end")
-		}
+		r.row.faultOutcome = r.finished()
 		*rows = append(*rows, r.row)
 		t.Logf("\n%s", partitionTable(r.row))
 	}()
@@ -184,23 +159,11 @@ func playPartition(t *testing.T, s partitionScenario, length time.Duration, seed
 
 // partitionTable shows what came out.
 func partitionTable(rows ...partitionRow) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SCENARIO\tVICTIM\tACKED\tLOST\tDOUBLED\tREORDERED\tPAUSE\tREAD LAG\tGOES ON AFTER\tPAUSE AFTER\tUP\tREADY\tGOALS\t")
-	for _, r := range rows {
-		goals := "met"
-		if len(r.problems) > 0 {
-			goals = fmt.Sprintf("%d missed", len(r.problems))
-		}
-		lost := fmt.Sprint(r.report.Lost)
-		if !r.complete {
-			lost += " unread"
-		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%d\t%d\t%.2f s\t%.2f s\t%.2f s\t%.2f s\t%d\t%d\t%s\t%s\n", r.name, r.victim, r.report.Acked, lost, r.report.Duplicated,
-			r.report.Reordered, r.during.Seconds(), r.lag.Seconds(), r.recovery.Seconds(), r.after.Seconds(), r.up, r.ready, goals, r.note)
-	}
-	_ = w.Flush()
-	return b.String()
+	header := "SCENARIO\tVICTIM\t" + faultColumns + "\tPAUSE\tREAD LAG\tGOES ON AFTER\tPAUSE AFTER\tUP\tREADY\tGOALS\t"
+	return faultTable(header, func(r partitionRow) string {
+		return fmt.Sprintf("%s\t%d\t%s\t%.2f s\t%.2f s\t%.2f s\t%.2f s\t%d\t%d\t%s\t%s", r.name, r.victim, r.columns(),
+			r.during.Seconds(), r.lag.Seconds(), r.recovery.Seconds(), r.after.Seconds(), r.up, r.ready, r.goals(), r.note)
+	}, rows...)
 }
 
 // freeze stops a process for ten seconds: its peers hear nothing of it, and its kernel goes on to take what they send.
@@ -233,9 +196,9 @@ func killOneByOne(r *partitionRun) {
 			return
 		}
 		r.hold(settle)
-		longest := r.endWindow(fmt.Sprintf("kill %d, of node %d", n, r.victim))
-		worst = append(worst, slices.Max(longest[:]))
-		for _, d := range longest {
+		w := r.endWindow(fmt.Sprintf("kill %d, of node %d", n, r.victim))
+		worst = append(worst, w.longest[w.most()])
+		for _, d := range w.longest {
 			if d > 300*time.Millisecond { // others had the same leader as ever
 				each = append(each, d)
 			}

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -78,26 +76,13 @@ func (m *member) signal(s os.Signal) error {
 	return m.end(func(c *bench.Child) error { return c.Signal(s) })
 }
 
-// words returns the last telling line that the node has printed.
-func (m *member) words() string {
-	data, err := os.ReadFile(m.log)
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	for _, line := range slices.Backward(lines) {
-		if telling.MatchString(line) {
-			return line
-		}
-	}
-	return lines[len(lines)-1]
-}
+func (m *member) words() string { return lastWords(m.log) }
 
 // readLag measures how long after its acknowledgement a record is read by who follows the end of the log.
 type readLag struct {
 	mu      sync.Mutex
-	pending [disksPartitions][]ackedAt
-	next    [disksPartitions]id.Offset // read up to here
+	pending [faultPartitions][]ackedAt
+	next    [faultPartitions]id.Offset // read up to here
 	begun   time.Time                  // of the window
 	worst   time.Duration
 }
@@ -153,71 +138,33 @@ func (l *readLag) window() time.Duration {
 
 // partitionRun is a run of one scenario.
 type partitionRun struct {
-	*chaosRun
+	*faultRun
 	scenario partitionScenario
-	ctx      context.Context
-	length   time.Duration
-	random   *rand.Rand
-	dir      string
-	binary   string
 	net      *testNet
 	members  []*member
-	pauses   *pauses
 	lag      *readLag
 	prober   *http.Client
 	victim   int // the node that the fault is about
 
 	background sync.WaitGroup
 	stop       context.CancelFunc // of the background
-	injected   time.Time
-
-	mu       sync.Mutex
-	problems []string
-	row      partitionRow
+	row        partitionRow
 }
 
 // partitionRow is a line of the table at the end.
 type partitionRow struct {
-	name          string
+	faultOutcome
 	victim        int
-	report        bench.Report
-	complete      bool
 	during, after time.Duration // the longest pauses of a partition
-	recovery      time.Duration // until all partitions went on after the fault
 	lag           time.Duration
 	up, ready     int
 	note          string
-	problems      []string
-}
-
-func (r *partitionRun) say(format string, args ...any) {
-	at := "     "
-	if !r.injected.IsZero() {
-		at = fmt.Sprintf("%+5.1fs", time.Since(r.injected).Seconds())
-	}
-	r.t.Logf("%s %s", at, fmt.Sprintf(format, args...))
-}
-
-// miss notes a goal that was missed. The scenario goes on.
-func (r *partitionRun) miss(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	r.mu.Lock()
-	r.problems = append(r.problems, text)
-	r.mu.Unlock()
-	r.say("MISSED: %s", text)
-	r.t.Fail()
 }
 
 // play runs the scenario and fills its line of the table.
 func (r *partitionRun) play() {
 	r.setUp()
-	stop, produced := make(chan struct{}), make(chan error, 1)
-	producing, giveUp := context.WithCancel(r.ctx)
-	defer giveUp()
-	go func() { produced <- r.produce(producing, stop) }()
-	if !r.awaitAcks(r.ctx, 1000) {
-		r.t.Fatalf("too few acknowledgements before the fault, the last failure: %v; does %s speak the protocol of this client?", r.pauses.failed, r.binary)
-	}
+	producing, endProducing := r.startProducing(1000)
 	r.background.Go(func() { r.follow(producing) })
 	r.hold(2 * time.Second)
 
@@ -237,13 +184,8 @@ func (r *partitionRun) play() {
 	}
 	r.heal()
 
-	close(stop)
-	late := time.AfterFunc(patience/2, giveUp)
-	if err := <-produced; err != nil {
-		r.miss("producing: %v; the last failure: %v", err, r.pauses.failed)
-	}
-	late.Stop()
-	r.compare()
+	endProducing()
+	r.compare(patience)
 }
 
 // beginWindow begins a window: pauses count from now on.
@@ -253,31 +195,18 @@ func (r *partitionRun) beginWindow() {
 }
 
 // endWindow reports the pauses of the window that ends, as those during the fault.
-func (r *partitionRun) endWindow(name string) [disksPartitions]time.Duration {
-	longest, began := r.pauses.window()
+func (r *partitionRun) endWindow(name string) windowPauses {
+	w := r.pauses.window()
 	lag := r.lag.window()
 	r.row.lag = max(r.row.lag, lag)
-	most := 0
-	for n, d := range longest {
-		if d > longest[most] {
-			most = n
-		}
-	}
-	r.row.during = max(r.row.during, longest[most])
+	most := w.most()
+	r.row.during = max(r.row.during, w.longest[most])
 	r.say("%s: longest pauses %s, the longest, of partition %d, began %+.1f s after the fault; a record was read %.2f s late",
-		name, seconds(longest[:]), most, began[most].Sub(r.injected).Seconds(), lag.Seconds())
-	if goal := r.scenario.goal; goal > 0 && longest[most] > goal {
-		r.miss("partition %d went %.1f s without acknowledgements, %s", most, longest[most].Seconds(), name)
+		name, &w, most, w.began[most].Sub(r.injected).Seconds(), lag.Seconds())
+	if goal := r.scenario.goal; goal > 0 && w.longest[most] > goal {
+		r.miss("partition %d went %.1f s without acknowledgements, %s", most, w.longest[most].Seconds(), name)
 	}
-	return longest
-}
-
-func seconds(list []time.Duration) string {
-	var texts []string
-	for _, d := range list {
-		texts = append(texts, fmt.Sprintf("%.2f", d.Seconds()))
-	}
-	return strings.Join(texts, " ")
+	return w
 }
 
 // heal ends the fault, starts what is down, and waits until everything is as it was.
@@ -290,13 +219,10 @@ func (r *partitionRun) heal() {
 			r.start(m)
 		}
 	}
-	if !inTime(patience, func() bool { return len(r.pauses.silentSince(healed)) == 0 }) {
-		r.miss("partitions %v do not go on after the fault; the last failure of a record: %v", r.pauses.silentSince(healed), r.pauses.failed)
-	}
-	r.row.recovery = time.Since(healed)
+	r.awaitRecovery(healed)
 	r.hold(settle)
-	longest, _ := r.pauses.window()
-	r.row.after = slices.Max(longest[:])
+	w := r.pauses.window()
+	r.row.after = w.longest[w.most()]
 	r.lag.window()
 	ready := func() (n int) {
 		for _, m := range r.members {
@@ -321,29 +247,14 @@ func (r *partitionRun) heal() {
 			r.miss("node %d does not run after the fault: %s", m.number, m.words())
 		}
 	}
-	r.say("all partitions went on %.2f s after the fault; longest pauses from then on %s", r.row.recovery.Seconds(), seconds(longest[:]))
-}
-
-// compare reads everything back.
-func (r *partitionRun) compare() {
-	ctx, cancel := context.WithTimeout(r.ctx, patience)
-	defer cancel()
-	report, err := r.readBack(ctx)
-	r.row.report = report
-	if r.row.complete = err == nil; !r.row.complete { // what was not read counts as lost
-		r.miss("reading what was acknowledged: %v", err)
-	}
-	if !report.OK() || report.Acked == 0 {
-		r.miss("%+v", report)
-	}
-	r.say("acknowledged %d, read %d, lost %d, doubled %d, reordered %d", report.Acked, report.Read, report.Lost, report.Duplicated, report.Reordered)
+	r.say("all partitions went on %.2f s after the fault; longest pauses from then on %s", r.outcome.recovery.Seconds(), &w)
 }
 
 func (r *partitionRun) setUp() {
 	r.t.Helper()
 	r.dir = r.t.TempDir()
 	r.binary = binaryUnderTest(r.t)
-	nodes := max(r.scenario.nodes, disksNodes)
+	nodes := max(r.scenario.nodes, faultNodes)
 	r.net = newNet(r.t, nodes+1) // one host more, for a node too many
 	from := &net.TCPAddr{IP: net.ParseIP(r.net.address(prober))}
 	r.prober = &http.Client{Timeout: time.Second, Transport: &http.Transport{
@@ -360,7 +271,7 @@ func (r *partitionRun) setUp() {
 			m.kill()
 		}
 		r.background.Wait()
-		r.keepLogs()
+		r.keepLogs("QUORUMLOG_PARTITIONS_LOGS")
 	})
 	r.load()
 	var starting sync.WaitGroup
@@ -495,11 +406,6 @@ func (r *partitionRun) hold(d time.Duration) {
 	}
 }
 
-// await waits until every partition has been heard of since t.
-func (r *partitionRun) await(t time.Time) bool {
-	return inTime(patience, func() bool { return len(r.pauses.silentSince(t)) == 0 })
-}
-
 // watch asks a node for its readiness all the time, past all cuts.
 func (r *partitionRun) watch(ctx context.Context, m *member) {
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -521,19 +427,8 @@ func (r *partitionRun) watch(ctx context.Context, m *member) {
 	}
 }
 
-// readyz returns 0 for no answer.
 func (r *partitionRun) readyz(ctx context.Context, m *member) (code int, text string) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s:%d/readyz", r.net.address(m.at()), metricsPort), nil)
-	if err != nil {
-		return 0, err.Error()
-	}
-	response, err := r.prober.Do(request)
-	if err != nil {
-		return 0, "no answer"
-	}
-	defer response.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(response.Body, 500))
-	return response.StatusCode, strings.TrimSpace(string(body))
+	return readyz(ctx, r.prober, fmt.Sprintf("%s:%d", r.net.address(m.at()), metricsPort))
 }
 
 // follow reads what is appended, as soon as it is.
@@ -544,7 +439,7 @@ func (r *partitionRun) follow(ctx context.Context) {
 		return
 	}
 	defer consumer.Close()
-	for p := range id.Partition(disksPartitions) {
+	for p := range id.Partition(faultPartitions) {
 		if err := consumer.Assign(id.TopicPartition{Topic: chaosTopic, Partition: p}, client.Beginning); err != nil {
 			r.miss("a consumer cannot be assigned partition %d: %v", p, err)
 		}
@@ -566,21 +461,5 @@ func (r *partitionRun) follow(ctx context.Context) {
 			next = m.Offset + 1
 		}
 		r.lag.read(fetch.Partition, next)
-	}
-}
-
-// keepLogs copies what the nodes printed to QUORUMLOG_PARTITIONS_LOGS, if that is set.
-func (r *partitionRun) keepLogs() {
-	to := os.Getenv("QUORUMLOG_PARTITIONS_LOGS")
-	if to == "" {
-		return
-	}
-	to = filepath.Join(to, strings.ReplaceAll(r.t.Name(), "/", "-"))
-	_ = os.MkdirAll(to, 0o755)
-	logs, _ := filepath.Glob(filepath.Join(r.dir, "*.log"))
-	for _, name := range logs {
-		if data, err := os.ReadFile(name); err == nil {
-			_ = os.WriteFile(filepath.Join(to, filepath.Base(name)), data, 0o644)
-		}
 	}
 }

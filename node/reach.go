@@ -236,7 +236,7 @@ func (n *Node) keepReached(ctx context.Context) {
 			pause = min(2*pause, reachInterval)
 		default:
 			if n.unreached.Swap(nil) != nil {
-				n.logger.Info("the others reach this node now", "at", n.advertised())
+				n.logger.Info("the others reach this node now", "at", n.advertised(), "dialled_by", response.GetBy())
 			}
 			pause = reachInterval
 			said.over()
@@ -285,9 +285,7 @@ func askAnyController[T any](
 }
 
 // isRemoved tells whether the controller has said that this node was unregistered.
-func isRemoved(err error) bool {
-	return errors.Is(err, placement.ErrRemovedNode) || rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered
-}
+func isRemoved(err error) bool { return rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered }
 
 // unreachedError says that the others do not reach this node, and why; nil: they do, as far as it knows. It is no reason not to be ready:
 // where only nodes that are ready get a name, nobody would ever reach it.

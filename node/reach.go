@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -182,8 +181,8 @@ func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.Ch
 
 func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
 	n := a.node
-	if !n.controller.Group().IsLeader() {
-		return nil, &controller.NotControllerError{Leader: n.controller.Leader()}
+	if err := n.controller.CheckLeads(); err != nil {
+		return nil, err
 	}
 	if r.GetClusterId() != n.identity.ClusterID {
 		return nil, rpc.Errorf(rpc.CodeInconsistentClusterID, "node %d belongs to cluster %s, this is cluster %s",

@@ -130,10 +130,11 @@ func (a *admin) CreateTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 
 func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.CreateTopicResponse, error) {
 	c := a.node.controller
-	// A cluster that has just been founded registers its first node in a moment.
-	if c.Group().IsLeader() {
-		_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
+	if err := c.CheckLeads(); err != nil { // before anybody is dialled: what the controller has found out counts
+		return nil, err
 	}
+	// A cluster that has just been founded registers its first node in a moment.
+	_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
 	reached := a.node.reachable(ctx)
 	spec := placement.TopicSpec{
 		Name: r.GetName(), Partitions: int(r.GetPartitions()), ReplicationFactor: int(r.GetReplicationFactor()), Configs: r.GetConfigs(),
@@ -286,8 +287,8 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 // again changes nothing: the first word of it was vouched for.
 func (a *admin) enterNode(ctx context.Context, command placement.RegisterNode, vouched func() error) (placement.Registered, error) {
 	c := a.node.controller
-	if !c.Group().IsLeader() {
-		return placement.Registered{}, &controller.NotControllerError{Leader: c.Leader()}
+	if err := c.CheckLeads(); err != nil {
+		return placement.Registered{}, err
 	}
 	view := c.View()
 	if err := view.Check(command); err != nil && !errors.Is(err, placement.ErrNotFounded) {

@@ -19,7 +19,7 @@ import (
 )
 
 // Version is this release's.
-const Version = "0.1.0"
+const Version = rpc.Release
 
 const (
 	// askTimeout bounds a question to another node for an answer that is incomplete without it.

@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -26,29 +25,12 @@ import (
 type host struct {
 	t       *testing.T
 	options node.Options
-	log     lockedLog
+	log     rpctest.Log
 
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the start has returned
 	node   *node.Node
 	err    error
-}
-
-type lockedLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // hosts are n nodes that name each other in --join, none of which runs.

@@ -133,7 +133,8 @@ func (n *Node) answersAs(ctx context.Context, node id.Node, boot uint64, address
 // duplicated takes gossip's word that another process says it is this node.
 //
 // A node that is starting gives way: two that act as the same replicas would break every promise of both. But not to a word alone, which
-// anybody can send: the other one has to answer. If it is starting, too, it does not; then the registration decides.
+// anybody can send: the other one has to answer. One that does not serve yet, because it is starting, too, does not; then the registration
+// decides.
 func (n *Node) duplicated(e membership.Event) {
 	other := e.Member
 	if n.State() == Starting && other.RPCAddress != n.advertised() && n.answersAs(context.Background(), other.Node, other.Boot, other.RPCAddress) {

@@ -238,7 +238,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, placement.ErrDuplicateNode) || rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration || isRemoved(err) || isOldRelease(err) {
+		if rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration || isRemoved(err) || isOldRelease(err) {
 			n.fail(err)
 			return
 		}
@@ -270,10 +270,8 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		return true
 	}
 	for !current(n.controller.View()) {
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, joinInterval) {
 			return
-		case <-time.After(joinInterval):
 		}
 	}
 	if n.state.CompareAndSwap(int32(Starting), int32(Ready)) {

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -182,8 +181,8 @@ func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.Ch
 
 func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
 	n := a.node
-	if !n.controller.Group().IsLeader() {
-		return nil, &controller.NotControllerError{Leader: n.controller.Leader()}
+	if err := n.controller.CheckLeads(); err != nil {
+		return nil, err
 	}
 	if r.GetClusterId() != n.identity.ClusterID {
 		return nil, rpc.Errorf(rpc.CodeInconsistentClusterID, "node %d belongs to cluster %s, this is cluster %s",
@@ -236,7 +235,7 @@ func (n *Node) keepReached(ctx context.Context) {
 			pause = min(2*pause, reachInterval)
 		default:
 			if n.unreached.Swap(nil) != nil {
-				n.logger.Info("the others reach this node now", "at", n.advertised())
+				n.logger.Info("the others reach this node now", "at", n.advertised(), "dialled_by", response.GetBy())
 			}
 			pause = reachInterval
 			said.over()
@@ -285,9 +284,7 @@ func askAnyController[T any](
 }
 
 // isRemoved tells whether the controller has said that this node was unregistered.
-func isRemoved(err error) bool {
-	return errors.Is(err, placement.ErrRemovedNode) || rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered
-}
+func isRemoved(err error) bool { return rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered }
 
 // unreachedError says that the others do not reach this node, and why; nil: they do, as far as it knows. It is no reason not to be ready:
 // where only nodes that are ready get a name, nobody would ever reach it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -25,8 +24,8 @@ func (a *admin) UnregisterNode(ctx context.Context, r *pb.UnregisterNodeRequest)
 
 func (a *admin) unregisterNode(ctx context.Context, node id.Node) (*pb.UnregisterNodeResponse, error) {
 	n := a.node
-	if !n.controller.Group().IsLeader() {
-		return nil, &controller.NotControllerError{Leader: n.controller.Leader()}
+	if err := n.controller.CheckLeads(); err != nil {
+		return nil, err
 	}
 	command := placement.UnregisterNode{Node: node}
 	err := n.controller.View().Check(command)

@@ -52,6 +52,34 @@ func TestDefaultReplicationFactor(t *testing.T) {
 	}
 }
 
+// TestOnlyTheControllerDials: a node that is asked for a topic and does not lead the metadata passes the call on, and dials nobody before.
+// It would take seconds for each node that is frozen, and find out what does not count.
+func TestOnlyTheControllerDials(t *testing.T) {
+	c := nodetest.Start(t, 3)
+	asked := -1
+	nodetest.Eventually(t, "a controller", func() bool {
+		m, err := c.Admin(0).Metadata(c.Context(), &pb.MetadataRequest{NodesOnly: true})
+		if err == nil && m.GetController() > 0 {
+			asked = int(m.GetController()) % 3 // the node after it
+		}
+		return asked >= 0
+	})
+	before := c.Nodes[asked].Dialled()
+	for _, validateOnly := range []bool{true, false} {
+		request := &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: 3, ValidateOnly: validateOnly}
+		if _, err := c.Admin(asked).CreateTopic(c.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := c.Admin(asked).Metadata(c.Context(), &pb.MetadataRequest{NodesOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := c.Nodes[asked].Dialled(); after != before && int(m.GetController()) != asked+1 {
+		t.Errorf("node %d dialled %d nodes for a topic, and node %d is the controller", asked+1, after-before, m.GetController())
+	}
+}
+
 // TestVoterGraceSurvivesTheLeader: when the leader of the metadata dies, the next one gives it the whole grace to come back. It knows nothing of
 // when it was last heard of.
 func TestVoterGraceSurvivesTheLeader(t *testing.T) {

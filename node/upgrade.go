@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -31,6 +30,4 @@ func (a *admin) UpgradeCluster(ctx context.Context, r *pb.UpgradeClusterRequest)
 }
 
 // isOldRelease tells whether a registration was refused because of what this release knows: it will be refused as long as it runs.
-func isOldRelease(err error) bool {
-	return errors.Is(err, placement.ErrFeatureLevel) || rpc.CodeOf(err) == rpc.CodeUnsupportedVersion
-}
+func isOldRelease(err error) bool { return rpc.CodeOf(err) == rpc.CodeUnsupportedVersion }

@@ -275,7 +275,7 @@ func TestPanicInStream(t *testing.T) {
 		}),
 	}})
 	defer closeServer(t, s)
-	c, err := new(Dialer).DialProduce(t.Context(), s.Addr().String())
+	c, err := (&Dialer{ClientID: "billing\n5"}).DialProduce(t.Context(), s.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestPanicInStream(t *testing.T) {
 	if n := within(t, time.Second, "the other stream works", answers); n != 5 {
 		t.Error(n)
 	}
-	if log.lines() != 1 || !strings.Contains(log.String(), "bad batch") || !strings.Contains(log.String(), "TestPanicInStream") {
+	if log.lines() != 1 || !strings.Contains(log.String(), "bad batch") || !strings.Contains(log.String(), "client=billing?5 ") || !strings.Contains(log.String(), "TestPanicInStream") {
 		t.Errorf("log:\n%s", log.String())
 	}
 	_ = other.Close()

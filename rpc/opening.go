@@ -132,7 +132,7 @@ func (v Versions) accept(answer opening, self, server string) (uint16, error) {
 	return answer.picked, nil
 }
 
-// printable keeps a name that came from outside from writing anything but a name into logs.
+// printable keeps a name that came from outside, a release's or a client's, from writing anything but a name into logs.
 func printable(name []byte) string {
 	return strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {

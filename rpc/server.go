@@ -280,7 +280,7 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 	if isMalformed(err) {
 		s.drop(c, err)
 	} else {
-		s.log.Debug("call ended", "call", shorten(name), "remote", c.RemoteAddr().String(), "reason", err.Error())
+		s.log.Debug("call ended", "call", shorten(name), "remote", c.RemoteAddr().String(), "client", c.client, "reason", err.Error())
 	}
 	if !unary {
 		c.hurry()
@@ -300,7 +300,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 			s.counts.panics.Add(1)
 			value, stack := panicDetails(p)
 			s.log.Error("panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
-				"panic", value, "stack", stack)
+				"client", c.client, "panic", value, "stack", stack)
 			err = Errorf(CodeUnknown, "internal error: see the log of node %d", s.o.Node)
 		}
 	}()

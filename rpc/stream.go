@@ -100,10 +100,11 @@ func frameOf(kind byte) []byte {
 func (s *Server) acceptHello(c *conn, st rawStream, l Limits) error {
 	var answer opening
 	err := receiveOne(st, func(message []byte) error {
-		hello, _, err := decodeClientHello(message)
+		hello, client, err := decodeClientHello(message)
 		if err != nil {
 			return err
 		}
+		c.client = printable([]byte(client))
 		answer, err = s.versions.answerTo(hello, nodeName(s.o.Node), "the client")
 		return err
 	})

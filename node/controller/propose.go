@@ -32,8 +32,8 @@ func (c *Controller) Propose(ctx context.Context, command placement.Command) (an
 
 // ProposeFrom is Propose for a command that is made from the leader's view. Nothing is made elsewhere.
 func (c *Controller) ProposeFrom(ctx context.Context, plan func(*placement.View) (placement.Command, error)) (any, error) {
-	if !c.group.IsLeader() {
-		return nil, c.notController()
+	if err := c.CheckLeads(); err != nil {
+		return nil, err
 	}
 	view := c.metadata.Current()
 	command, err := plan(view)
@@ -81,6 +81,14 @@ func (c *Controller) outcome(r raftgroup.Result) (any, error) {
 		return nil, fmt.Errorf("the metadata command at index %d was applied without an outcome", r.Index)
 	}
 	return out.Result, out.Err
+}
+
+// CheckLeads returns nil on the node that leads the group, elsewhere a *NotControllerError.
+func (c *Controller) CheckLeads() error {
+	if c.group.IsLeader() {
+		return nil
+	}
+	return c.notController()
 }
 
 func (c *Controller) notController() error {

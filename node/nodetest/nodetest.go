@@ -2,13 +2,11 @@
 package nodetest
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,7 +28,7 @@ type Cluster struct {
 	dir    string
 	Nodes  []*Node // in the order of their ids, which begin with 1
 	dialer *rpc.Dialer
-	log    *lockedBuffer
+	log    *rpctest.Log
 
 	network *network // nil: the operating system's alone
 }
@@ -84,7 +82,7 @@ func StartSimulated(t testing.TB, n int, seed uint64, settings ...Setting) *Clus
 
 func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Setting) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &lockedBuffer{}}
+	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &rpctest.Log{}}
 	for _, set := range settings {
 		set(c)
 	}
@@ -246,22 +244,4 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 		case <-tick.C:
 		}
 	}
-}
-
-// lockedBuffer takes the logs of all nodes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -86,7 +86,7 @@ func (v *View) apply(c Command) (any, error) {
 		return nil, err
 	}
 	if v.clusterID == "" {
-		return nil, refuse(ErrNotFounded, "the cluster is not founded yet: start one node with --bootstrap")
+		return nil, refuse(ErrNotFounded, "the cluster is being founded: try again in a moment")
 	}
 	switch c := c.(type) {
 	case RegisterNode:

@@ -199,8 +199,7 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 	for _, n := range nodes {
 		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
 			if r := c.Group(n, g); r != nil && standingOf(r) == raftgroup.Halted {
-				require.NoError(t, c.Stop(n))
-				require.NoError(t, c.Start(n))
+				restarted(t, c, n)
 			}
 		}
 	}

@@ -318,8 +318,7 @@ func TestFullLeaderHandsOver(t *testing.T) {
 
 		// It starts again, full: its preferred groups have a leader, and keep him.
 		require.NoError(t, c.Start(gone))
-		require.NoError(t, c.Stop(bad))
-		require.NoError(t, c.Start(bad))
+		restarted(t, c, bad)
 		begin = time.Now()
 		told(t, c, 10*time.Second, "time passes", func() bool { return time.Since(begin) > 5*time.Second })
 		for g := id.Group(1); g < 9; g++ {

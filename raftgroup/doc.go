@@ -79,8 +79,8 @@
 //   - halted: the machine does not know an entry ([Machine].Apply). The replica follows and votes, applies nothing further, and leads only
 //     where nobody else can: halt.go.
 //   - stopped: Raft panicked, or something does not fit. It takes part in nothing until the node is started again: ending.go.
-//   - refused: it was told, again and again, what only a replica that lost data can be told (accusation.go). It is mute at once, and reported when the store has
-//     its refusal, durably: refusing.go. It never comes back.
+//   - refused: it was told, again and again, what only a replica that lost data can be told (accusation.go). It is mute at once, and
+//     reported when the store has its refusal, durably: refusing.go. It never comes back.
 //
 // Of the last two [Options].OnGroupFailed is told.
 //

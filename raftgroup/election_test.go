@@ -112,6 +112,14 @@ func kill(c *raftgrouptest.Cluster, rng *rand.Rand, n id.Node, apart time.Durati
 	}
 }
 
+// inject has a message of group 1 arrive that says nothing but its kind and its term.
+func inject(c *raftgrouptest.Cluster, kind raftpb.MessageType, from, to id.Node, term id.Term) {
+	c.Net.Inject(from, to, 1, &raftpb.Message{
+		Type: kind.Enum(), From: new(uint64(raftgrouptest.ReplicaOf(1, from))), To: new(uint64(raftgrouptest.ReplicaOf(1, to))),
+		Term: new(uint64(term)),
+	})
+}
+
 func allLed(t *testing.T, c *raftgrouptest.Cluster) {
 	t.Helper()
 	for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
@@ -290,10 +298,7 @@ func TestOldWordOfADeadLeader(t *testing.T) {
 			}
 			c.Nodes[n].Host.NodeDown(dead)
 			pause(5 * time.Millisecond)
-			c.Net.Inject(dead, n, 1, &raftpb.Message{
-				Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leader.Replica())), To: new(uint64(raftgrouptest.ReplicaOf(1, n))),
-				Term: new(uint64(term)), Commit: new(uint64),
-			})
+			inject(c, raftpb.MsgHeartbeat, dead, n, term)
 		}
 		d := watch(c).resumed(t, 20*time.Second)
 		t.Logf("records are taken after %v", d)
@@ -310,10 +315,7 @@ func TestDeposedByAStaleTerm(t *testing.T) {
 		caughtUp(t, c)
 		_, node, term := leader.Leader()
 		stale := node%3 + 1
-		c.Net.Inject(stale, node, 1, &raftpb.Message{
-			Type: raftpb.MsgAppResp.Enum(), From: new(uint64(raftgrouptest.ReplicaOf(1, stale))), To: new(uint64(leader.Replica())),
-			Term: new(uint64(term + 3)), Index: new(uint64),
-		})
+		inject(c, raftpb.MsgAppResp, stale, node, term+3)
 		within(t, time.Second, "it is deposed", func() bool { _, _, now := leader.Leader(); return now > term })
 		d := watch(c).resumed(t, 20*time.Second)
 		t.Logf("records are taken after %v", d)
@@ -386,10 +388,7 @@ func TestThawedSuccessor(t *testing.T) {
 		c.Net.Cut(node, to)
 		o := watch(c)
 		o.run(500 * time.Millisecond)
-		c.Net.Inject(node, to, 1, &raftpb.Message{
-			Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(leader.Replica())),
-			To: new(uint64(raftgrouptest.ReplicaOf(1, to))), Term: new(uint64(term)),
-		})
+		inject(c, raftpb.MsgTimeoutNow, node, to, term)
 		o.run(10 * time.Second)
 		_, _, now := c.AwaitLeader(1, time.Second).Leader()
 		require.Greater(t, now, term, "nobody was deposed")

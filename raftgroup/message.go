@@ -15,7 +15,8 @@ const maxTerm = math.MaxInt32
 // checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of
 // a MsgApp. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
 func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
-	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || max(m.GetIndex(), m.GetCommit()) > math.MaxUint64/2 || m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
+	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || max(m.GetIndex(), m.GetCommit()) > math.MaxUint64/2 ||
+		m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
 		return 0, false
 	}
 	switch m.GetType() {

@@ -47,6 +47,9 @@ func (g *group) receive(from id.Node, m *raftpb.Message) {
 		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
 			mb.lastAck = g.turn.now.UnixNano()
 		}
+		if g.onlyTellsTerm(m) {
+			return
+		}
 	}
 	switch m.GetType() {
 	case raftpb.MsgVote, raftpb.MsgPreVote:
@@ -60,6 +63,17 @@ func (g *group) receive(from id.Node, m *raftpb.Message) {
 		g.answer() // the last of min.insync.replicas may be later than the majority, when Raft has nothing to say any more
 	}
 	g.touch()
+}
+
+// onlyTellsTerm tells a MsgAppResp with which Raft answers a MsgApp or heartbeat of an earlier term, of the present term, from the
+// acknowledgement that it looks like: that of entry 0, from before the log's start. For a leader who knows nothing of the follower yet Raft
+// would take it, and go on with entry 1, which the log does not have: the follower gets nothing until somebody else leads.
+//
+// It reaches one who leads again: his MsgApp of term 1 was under way when he was deposed, his request for a vote in term 2 overtook it, and
+// by the time the answer comes he leads in term 2.
+func (g *group) onlyTellsTerm(m *raftpb.Message) bool {
+	return m.GetType() == raftpb.MsgAppResp && !m.GetReject() && id.Term(m.GetTerm()) <= g.term &&
+		m.GetIndex() == 0 && g.log.FirstIndex() > 1
 }
 
 // acceptable is the part of the check that needs the replica's state.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,4 +174,35 @@ func TestHostLeavesNothingBehind(t *testing.T) {
 	require.ErrorIs(t, err, raftgroup.ErrClosed)
 	c.Close()
 	require.Empty(t, c.Witness.Problems)
+}
+
+// TestAnswerToAnEarlierTerm: a follower answers what the leader of term 3 sent in an earlier term, of whose end that follower knows. The
+// leader does not take it for an acknowledgement, whether it comes after the vote that decides or along with it: the follower has nothing
+// yet, and is sent all.
+func TestAnswerToAnEarlierTerm(t *testing.T) {
+	for name, together := range map[string]bool{"later": false, "in the same turn": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := follower(t)
+				n.step(message(raftpb.MsgTimeoutNow, 1, 2, 2))
+				answer := stored(3, 0)
+				v := n.host.Visit()
+				v.Step(3, 1, message(raftpb.MsgVoteResp, 1, 3, 3), nil)
+				if together {
+					v.Step(3, 1, answer, nil)
+				}
+				v.End()
+				synctest.Wait()
+				require.True(t, n.group(1).IsLeader())
+				if !together {
+					n.step(answer)
+				}
+				sent := n.sends()
+				n.step(message(raftpb.MsgHeartbeatResp, 1, 3, 3))
+				require.True(t, slices.ContainsFunc(n.sent[sent:], func(m *raftpb.Message) bool {
+					return m.GetType() == raftpb.MsgApp && raftgrouptest.NodeOf(id.Replica(m.GetTo())) == 3 && len(m.GetEntries()) > 0
+				}), "the follower is sent nothing any more")
+			})
+		})
+	}
 }

@@ -327,6 +327,15 @@ func awaitHalted(t *testing.T, g *raftgroup.Group, commit id.Index) {
 		"it is %v, with commit index %d", standingOf(g), g.Commit())
 }
 
+// restarted stops nodes in good order, one after the other, and starts each again.
+func restarted(t *testing.T, c *raftgrouptest.Cluster, nodes ...id.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		require.NoError(t, c.Stop(n))
+		require.NoError(t, c.Start(n))
+	}
+}
+
 // TestOldFollowersHalt: two of three replicas do not know a command. They acknowledge it and all that comes after, and apply nothing from
 // there on, in this life and the next; a newer release applies everything. Membership goes on meanwhile.
 func TestOldFollowersHalt(t *testing.T) {
@@ -369,8 +378,7 @@ func TestOldFollowersHalt(t *testing.T) {
 		for _, n := range followers {
 			state := c.Group(n, 1).Log().State()
 			c.Nodes[n].Host.Cut(1, raftgrouptest.ReplicaOf(1, n))
-			require.NoError(t, c.Stop(n)) // which would take a last cut
-			require.NoError(t, c.Start(n))
+			restarted(t, c, n) // which would take a last cut
 			require.Less(t, state.Applied, hole-1)
 			require.Equal(t, state, c.Group(n, 1).Log().State(), "a cut of a halted replica")
 		}
@@ -393,10 +401,7 @@ func TestOldFollowersHalt(t *testing.T) {
 		require.Equal(t, 2, voters, "a halted replica counts by the members of some time ago")
 
 		o.set(false, 2, 3)
-		for _, n := range followers {
-			require.NoError(t, c.Stop(n))
-			require.NoError(t, c.Start(n))
-		}
+		restarted(t, c, followers...)
 		caughtUp(t, c)
 		for _, n := range followers {
 			require.Equal(t, raftgroup.Working, standingOf(c.Group(n, 1)))
@@ -425,8 +430,7 @@ func TestHaltedLeaderHandsOver(t *testing.T) {
 		propose(t, c, c.Leader(1), 5, 10)
 		require.Equal(t, halted.Index-1, leader.Applied())
 		o.set(false, 1)
-		require.NoError(t, c.Stop(1))
-		require.NoError(t, c.Start(1))
+		restarted(t, c, 1)
 		caughtUp(t, c)
 	})
 }
@@ -468,10 +472,7 @@ func TestAllHalted(t *testing.T) {
 		require.True(t, raftgrouptest.Until(time.Minute, func() bool { return c.Group(1, 1).IsLeader() }), "who can follow does not lead")
 		propose(t, c, c.Group(1, 1), 5, 10)
 		o.set(false, 2, 3)
-		for _, n := range []id.Node{2, 3} {
-			require.NoError(t, c.Stop(n))
-			require.NoError(t, c.Start(n))
-		}
+		restarted(t, c, 2, 3)
 		caughtUp(t, c)
 	})
 }
@@ -499,10 +500,7 @@ func TestHaltedLeaderServesFromDisk(t *testing.T) {
 		c.Net.Heal()
 		within(t, 10*time.Second, "node 3 has what it missed", func() bool { return c.Group(3, 1).Applied() >= r.Index })
 		o.set(false, 1, 2)
-		for _, n := range []id.Node{1, 2} {
-			require.NoError(t, c.Stop(n))
-			require.NoError(t, c.Start(n))
-		}
+		restarted(t, c, 1, 2)
 		caughtUp(t, c)
 	})
 }

@@ -103,6 +103,7 @@ type group struct {
 	reads      map[uint64]*readRequest
 	transfer   *transferRequest
 	yieldAt    time.Time // not to hand over by itself before
+	alone      int       // ticks for which it has led without a majority
 	silent     int       // ticks that Raft was not told of since the leader was heard from
 	change     *changeRequest
 }

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/quorumlog/quorumlog/raftgroup/insync"
@@ -16,7 +17,7 @@ func (g *group) becameLeader() {
 			m.lastAck = now
 		}
 	}
-	g.samples = insync.Samples{}
+	g.samples, g.alone = insync.Samples{}, 0
 	g.refreshInSync()
 }
 
@@ -25,11 +26,20 @@ const inSyncTicks = 10
 
 // leaderTick is called every tick while the replica leads.
 func (g *group) leaderTick() {
+	if g.majority {
+		g.alone = 0
+	}
 	if g.majority && g.inSync >= g.minInSync && (g.turn.ticks+g.slot)%inSyncTicks != 0 {
 		return
 	}
 	g.samples.Add(g.turn.now.UnixNano(), g.commit, int64(g.env.o.ReplicaLagMax)/3)
 	g.refreshInSync()
+	if !g.majority {
+		if g.alone++; g.alone >= g.env.o.HeartbeatTicks {
+			g.resign()
+			return
+		}
+	}
 	if g.inSync >= g.minInSync {
 		return
 	}
@@ -39,6 +49,18 @@ func (g *group) leaderTick() {
 		w.Who.Result.Err = err
 		w.Who.Done(w.Who)
 	}
+}
+
+// resign has a leader step down that has no majority any more, since its lanes have failed: not at once, or lanes that come back would cost
+// an election. Raft would notice after one or two election timeouts; until then it keeps those loyal that it still reaches, and with more
+// than three voters the others may need one of these for a majority of their own. When it asks for votes itself they forget it: see asked.
+// Raft steps down for a higher term only, so it is shown one.
+func (g *group) resign() {
+	g.alone = 0
+	_ = g.step(&raftpb.Message{
+		Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(g.replica)), Term: new(uint64(g.term + 1)),
+	})
+	g.touch()
 }
 
 // refreshInSync judges the members. Only the leader knows.

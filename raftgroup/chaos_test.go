@@ -328,7 +328,11 @@ func runChaos(t *testing.T, config raftgrouptest.Config, w *ward, seed uint64, s
 				if leader == nil {
 					return false
 				}
-				got = <-c.Propose(leader, raftgrouptest.Batch([]byte("the last one")), raftgroup.AcksAll)
+				select { // without a bound virtual time would run on for ever where nothing commits
+				case got = <-c.Propose(leader, raftgrouptest.Batch([]byte("the last one")), raftgroup.AcksAll):
+				case <-time.After(time.Minute):
+					got.Err = context.DeadlineExceeded
+				}
 				return got.Err == nil
 			}), "group %d takes no proposals: %v", g, got.Err)
 		}

@@ -46,7 +46,8 @@ func TestFsyncNoneSyncsNothingButAtTheEnd(t *testing.T) {
 	if err := s.Delete(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
-	if m := s.Metrics(); m.DirectBytes == 0 || m.JournalBytes == 0 || m.Checkpoints == 0 {
+	eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > 0 }) // it may be under way still
+	if m := s.Metrics(); m.DirectBytes == 0 || m.JournalBytes == 0 {
 		t.Errorf("the test does not do enough: %+v", m)
 	}
 	if f, p := files.Load()-before, pebble.Load(); f != 0 || p != 0 {

@@ -130,14 +130,15 @@ func (n *Node) answersAs(ctx context.Context, node id.Node, boot uint64, address
 	return id.Node(status.GetAnsweredBy()) == node && status.GetNodes()[0].GetBootEpoch() == boot
 }
 
-// duplicated takes gossip's word that another process says it is this node.
+// duplicated takes gossip's word that two processes say that they are one node. If it is another node, that is no more than news: who starts a
+// clone somewhere must not keep all others from starting.
 //
 // A node that is starting gives way: two that act as the same replicas would break every promise of both. But not to a word alone, which
 // anybody can send: the other one has to answer. One that does not serve yet, because it is starting, too, does not; then the registration
 // decides.
 func (n *Node) duplicated(e membership.Event) {
 	other := e.Member
-	if n.State() == Starting && other.RPCAddress != n.advertised() && n.answersAs(context.Background(), other.Node, other.Boot, other.RPCAddress) {
+	if e.Node == n.options.NodeID && n.State() == Starting && other.RPCAddress != n.advertised() && n.answersAs(context.Background(), other.Node, other.Boot, other.RPCAddress) {
 		n.fail(e.Err)
 		return
 	}

@@ -13,8 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/client"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -156,7 +157,7 @@ func (s *ownSystem) Create(ctx context.Context, l Layout) error {
 			if err == nil {
 				break
 			}
-			if rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor || sleepFor(ctx, 50*time.Millisecond) != nil {
+			if kerr.CodeOf(err) != kerr.InvalidReplicationFactor || sleepFor(ctx, 50*time.Millisecond) != nil {
 				return err
 			}
 		}

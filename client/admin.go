@@ -9,7 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -85,7 +86,7 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 	}
 	err := a.call(ctx, fmt.Sprintf("create topic %q", t.Name), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.CreateTopic(ctx, req)
-		if past.maybeDone && rpc.CodeOf(err) == rpc.CodeTopicAlreadyExists {
+		if past.maybeDone && kerr.CodeOf(err) == kerr.TopicAlreadyExists {
 			return nil // by an earlier attempt of this call, whose answer got lost
 		}
 		return err
@@ -123,7 +124,7 @@ func (a *Admin) DeleteTopic(ctx context.Context, name string) error {
 	req := &pb.DeleteTopicRequest{Name: name, TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
 	return a.call(ctx, fmt.Sprintf("delete topic %q", name), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.DeleteTopic(ctx, req)
-		if past.maybeDone && rpc.CodeOf(err) == rpc.CodeUnknownTopicOrPartition {
+		if past.maybeDone && kerr.CodeOf(err) == kerr.UnknownTopicOrPartition {
 			return nil
 		}
 		return err
@@ -205,7 +206,7 @@ func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error
 		if len(open) == 0 {
 			return out, nil
 		}
-		var refused *rpc.Error
+		var refused *kerr.Error
 		if errors.As(cause, &refused) && !refused.Code.Retriable() {
 			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], cause)
 		}
@@ -225,7 +226,7 @@ func (c *Client) listOffsets(ctx context.Context, tps []id.TopicPartition) (foun
 	for _, tp := range tps {
 		l, ok := known.leader(tp)
 		if !ok {
-			err = &rpc.Error{Code: rpc.CodeLeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: id.NoNode}
+			err = &kerr.Error{Code: kerr.LeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: id.NoNode}
 			continue
 		}
 		req := requests[l.addr]
@@ -259,9 +260,9 @@ func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOff
 	for i := 0; i+1 < len(resp.Partitions); i += 2 {
 		start, end := resp.Partitions[i], resp.Partitions[i+1]
 		tp := id.TopicPartition{Topic: req.Partitions[i].Topic, Partition: id.Partition(req.Partitions[i].Partition)}
-		if code := rpc.Code(max(start.ErrorCode, end.ErrorCode)); code != rpc.CodeNone {
+		if code := kerr.Code(max(start.ErrorCode, end.ErrorCode)); code != kerr.None {
 			// The leader that it names is not taken over: it may be that of an older topic of this name, with an epoch that the new one never has.
-			err = &rpc.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
+			err = &kerr.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
 			continue
 		}
 		found[tp] = OffsetRange{TopicPartition: tp, Start: id.Offset(start.Offset), End: id.Offset(end.Offset)}
@@ -287,7 +288,7 @@ func (a *Admin) UnregisterNode(ctx context.Context, node id.Node) error {
 	req := &pb.UnregisterNodeRequest{NodeId: int32(node), TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
 	return a.call(ctx, fmt.Sprintf("remove node %d", node), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.UnregisterNode(ctx, req)
-		if past.maybeDone && rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered {
+		if past.maybeDone && kerr.CodeOf(err) == kerr.BrokerIDNotRegistered {
 			return nil // by an earlier attempt of this call, whose answer got lost
 		}
 		return err
@@ -359,9 +360,9 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 		if err == nil {
 			return nil
 		}
-		var refused *rpc.Error
+		var refused *kerr.Error
 		isRefusal := errors.As(err, &refused)
-		wrong := rpc.CodeOf(err) == rpc.CodeInconsistentClusterID || errors.Is(err, ErrWrongCluster)
+		wrong := kerr.CodeOf(err) == kerr.InconsistentClusterID || errors.Is(err, ErrWrongCluster)
 		if past.foreign++; !wrong {
 			past.foreign = 0
 		}
@@ -377,16 +378,16 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 			}
 			isRefusal = false
 		case errors.Is(err, errNoMajority): // an answer all the same
-		case isRefusal && refused.Code == rpc.CodeNotController:
+		case isRefusal && refused.Code == kerr.NotController:
 			if addr, ok := a.client.cache.current.Load().nodes[refused.Leader]; ok && servers.prefer(addr) {
 				continue
 			}
 			a.client.cache.request()
-		case isRefusal && (refused.Code == rpc.CodeUnknownTopicOrPartition || !refused.Code.Retriable()):
+		case isRefusal && (refused.Code == kerr.UnknownTopicOrPartition || !refused.Code.Retriable()):
 			return fmt.Errorf("client: %s: %w", what, err)
-		case isRefusal && refused.Code == rpc.CodeBrokerNotAvailable:
+		case isRefusal && refused.Code == kerr.BrokerNotAvailable:
 			isRefusal = false // nobody there: the next one may answer at once
-		case !isRefusal || refused.Code == rpc.CodeRequestTimedOut || refused.Code == rpc.CodeNetworkException:
+		case !isRefusal || refused.Code == kerr.RequestTimedOut || refused.Code == kerr.NetworkException:
 			past.maybeDone, isRefusal = true, false
 		}
 		if isRefusal || servers.exhausted() {
@@ -421,12 +422,12 @@ func (a *Admin) callLeader(ctx context.Context, tp id.TopicPartition, what strin
 		if l, ok := cache.current.Load().leader(tp); ok {
 			err = a.try(ctx, l.addr, f)
 		} else {
-			err = rpc.Errorf(rpc.CodeLeaderNotAvailable, "%s has no leader", tp)
+			err = kerr.Errorf(kerr.LeaderNotAvailable, "%s has no leader", tp)
 		}
 		if err == nil {
 			return nil
 		}
-		var refused *rpc.Error
+		var refused *kerr.Error
 		if errors.As(err, &refused) && !refused.Code.Retriable() {
 			return fmt.Errorf("client: %s %s: %w", what, tp, err)
 		}

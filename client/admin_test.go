@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/client"
-	"github.com/quorumlog/quorumlog/rpc"
 )
 
 func TestTopics(t *testing.T) {
@@ -28,10 +29,10 @@ func TestTopics(t *testing.T) {
 	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "orders", Partitions: 4, Configs: map[string]string{"max.message.bytes": "9000"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "orders"}); !errors.Is(err, &rpc.Error{Code: rpc.CodeTopicAlreadyExists}) {
+	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "orders"}); !errors.Is(err, &kerr.Error{Code: kerr.TopicAlreadyExists}) {
 		t.Errorf("created twice: %v", err)
 	}
-	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "wide", ReplicationFactor: 4}); !errors.Is(err, &rpc.Error{Code: rpc.CodeInvalidReplicationFactor}) {
+	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "wide", ReplicationFactor: 4}); !errors.Is(err, &kerr.Error{Code: kerr.InvalidReplicationFactor}) {
 		t.Errorf("four replicas on three nodes: %v", err)
 	}
 	// What is left of these in 32 bits would be fine, and raising the level cannot be undone.
@@ -69,7 +70,7 @@ func TestTopics(t *testing.T) {
 	if _, err := a.DescribeTopics(ctx, "orders"); !errors.Is(err, client.ErrUnknownTopic) {
 		t.Errorf("after its deletion: %v", err)
 	}
-	if err := a.DeleteTopic(ctx, "orders"); !errors.Is(err, &rpc.Error{Code: rpc.CodeUnknownTopicOrPartition}) {
+	if err := a.DeleteTopic(ctx, "orders"); !errors.Is(err, &kerr.Error{Code: kerr.UnknownTopicOrPartition}) {
 		t.Errorf("deleted twice: %v", err)
 	}
 }

@@ -5,7 +5,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -16,7 +17,7 @@ func metadataFromWire(r *pb.MetadataResponse) Metadata {
 		m.Nodes = append(m.Nodes, nodeFromWire(n))
 	}
 	for _, t := range r.Topics {
-		if rpc.Code(t.ErrorCode) == rpc.CodeNone && len(t.Id) == len(id.Topic{}) {
+		if kerr.Code(t.ErrorCode) == kerr.None && len(t.Id) == len(id.Topic{}) {
 			m.Topics = append(m.Topics, topicFromWire(t))
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -291,7 +292,7 @@ func (m *metadataCache) judge(server string, req *pb.MetadataRequest, resp *pb.M
 // mistake, and the wrong one answers first: so the first one that knows a topic which is asked for is the right one. From then on all
 // others are refused.
 func (m *metadataCache) judgeLocked(server string, req *pb.MetadataRequest, resp *pb.MetadataResponse) (enough bool, err error) {
-	knows := len(req.Topics) == 0 || slices.ContainsFunc(resp.Topics, func(t *pb.Topic) bool { return rpc.Code(t.ErrorCode) == rpc.CodeNone })
+	knows := len(req.Topics) == 0 || slices.ContainsFunc(resp.Topics, func(t *pb.Topic) bool { return kerr.Code(t.ErrorCode) == kerr.None })
 	ours := m.current.Load().clusterID
 	if ours != resp.ClusterId {
 		if ours != "" && (m.mu.settled || !knows) {
@@ -327,7 +328,7 @@ func (m *metadataCache) settled() bool {
 func (m *metadataCache) refused(server string, err error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if rpc.CodeOf(err) == rpc.CodeInconsistentClusterID {
+	if kerr.CodeOf(err) == kerr.InconsistentClusterID {
 		wrong := &WrongClusterError{Server: server, Ours: m.current.Load().clusterID, Err: err}
 		m.mu.sources.wrongCluster(wrong)
 		return wrong
@@ -344,7 +345,7 @@ func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataRespon
 			delete(m.mu.missing, t.Name)
 			continue
 		}
-		if rpc.Code(t.ErrorCode) != rpc.CodeUnknownTopicOrPartition || stale(ageOf(resp)) || resp.MetadataIndex < m.current.Load().index {
+		if kerr.Code(t.ErrorCode) != kerr.UnknownTopicOrPartition || stale(ageOf(resp)) || resp.MetadataIndex < m.current.Load().index {
 			continue
 		}
 		a := m.mu.missing[t.Name]

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -25,15 +27,15 @@ const (
 const maxOutOfOrder = 4
 
 // judgeLocked says what an answer to batch b, which is in flight, means.
-func (q *queue) judgeLocked(b *pending, code rpc.Code) verdict {
+func (q *queue) judgeLocked(b *pending, code kerr.Code) verdict {
 	first := q.flight.head == b
 	switch code {
-	case rpc.CodeNone:
+	case kerr.None:
 		return written
-	case rpc.CodeDuplicateSequence:
+	case kerr.DuplicateSequence:
 		// Written by an earlier attempt, so long ago that the node does not know the offset any more.
 		return written
-	case rpc.CodeOutOfOrderSequence:
+	case kerr.OutOfOrderSequence:
 		if q.draining {
 			return again
 		}
@@ -42,14 +44,14 @@ func (q *queue) judgeLocked(b *pending, code rpc.Code) verdict {
 			return again
 		}
 		return lostTrack
-	case rpc.CodeUnknownProducerID:
+	case kerr.UnknownProducerID:
 		if q.draining || first && !b.doubt {
 			return restart
 		}
 		return lostTrack
-	case rpc.CodeInvalidProducerEpoch:
+	case kerr.InvalidProducerEpoch:
 		return fenced
-	case rpc.CodeUnknown:
+	case kerr.Unknown:
 		return again // it says nothing about the batch, which may be in the log: "refused" would be a promise
 	}
 	if code.Retriable() {
@@ -67,8 +69,8 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	}
 	now := time.Now()
 	b.correlation = 0
-	if r.Code != rpc.CodeNone {
-		b.cause = &rpc.Error{Code: r.Code, Message: r.Message, Leader: r.Leader}
+	if r.Code != kerr.None {
+		b.cause = &kerr.Error{Code: r.Code, Message: r.Message, Leader: r.Leader}
 	}
 	v := q.judgeLocked(b, r.Code)
 	if !q.producer.idempotent() && v != written && v != again {
@@ -78,7 +80,7 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	case written:
 		q.delay, q.established = 0, true
 		offset := r.BaseOffset
-		if r.Code != rpc.CodeNone {
+		if r.Code != kerr.None {
 			offset = id.NoOffset
 		}
 		b.endLocked(offset, nil)
@@ -108,10 +110,10 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 }
 
 // certain tells of a code after which the batch may come again that this attempt has not written it.
-func certain(code rpc.Code) bool {
+func certain(code kerr.Code) bool {
 	switch code {
-	case rpc.CodeOutOfOrderSequence, rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeUnknownTopicOrPartition,
-		rpc.CodeCoordinatorLoadInProgress:
+	case kerr.OutOfOrderSequence, kerr.ThrottlingQuotaExceeded, kerr.NotEnoughReplicas, kerr.UnknownTopicOrPartition,
+		kerr.CoordinatorLoadInProgress:
 		return true
 	}
 	return false
@@ -127,10 +129,10 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 	firstFailure := q.delay == 0
 	pause := q.nextDelayLocked()
 	switch r.Code {
-	case rpc.CodeThrottlingQuotaExceeded, rpc.CodeNotEnoughReplicas, rpc.CodeNotEnoughReplicasAfter, rpc.CodeOutOfOrderSequence,
-		rpc.CodeCoordinatorLoadInProgress: // it has not heard of the producer id yet
+	case kerr.ThrottlingQuotaExceeded, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfter, kerr.OutOfOrderSequence,
+		kerr.CoordinatorLoadInProgress: // it has not heard of the producer id yet
 		// The node that leads said so: nobody else to ask.
-	case rpc.CodeNotLeaderOrFollower:
+	case kerr.NotLeaderOrFollower:
 		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once.
 		if r.Leader != q.nodeLocked() && cache.hint(q.tp, q.topicID, r.Leader, r.Epoch) && firstFailure {
 			pause = 0

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -168,7 +170,7 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 	want := cur.next
 	c.mu.Unlock()
 
-	if e.Code != rpc.CodeNone {
+	if e.Code != kerr.None {
 		s.ended(cur, e)
 		return
 	}
@@ -225,15 +227,15 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 	delete(s.subscriptions, e.Subscription) // the node has forgotten it: nothing to unsubscribe
 	cur.stream = nil
 	switch {
-	case e.Code == rpc.CodeOffsetOutOfRange:
+	case e.Code == kerr.OffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
-	case e.Code == rpc.CodeNotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
+	case e.Code == kerr.NotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
 		c.unsubscribedLocked(cur, 0)
 	case e.Code.Retriable():
 		c.client.cache.request()
 		c.unsubscribedLocked(cur, cur.nextDelay())
 	default:
-		c.failLocked(cur, &PartitionError{cur.tp, &rpc.Error{Code: e.Code, Message: e.Message, Leader: e.Leader}})
+		c.failLocked(cur, &PartitionError{cur.tp, &kerr.Error{Code: e.Code, Message: e.Message, Leader: e.Leader}})
 	}
 }
 

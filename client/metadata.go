@@ -6,7 +6,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -105,7 +106,7 @@ func (m *metadata) merge(resp *pb.MetadataResponse) *metadata {
 	for _, t := range resp.Topics {
 		old := m.topics[t.Name]
 		switch {
-		case rpc.Code(t.ErrorCode) != rpc.CodeNone || len(t.Id) != len(id.Topic{}):
+		case kerr.Code(t.ErrorCode) != kerr.None || len(t.Id) != len(id.Topic{}):
 			if behind && old != nil {
 				next.topics[t.Name] = old
 			}

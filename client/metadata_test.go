@@ -6,7 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -61,7 +62,7 @@ func testTopic(leader, epoch int32) *pb.Topic {
 }
 
 func unknownTopic() *pb.Topic {
-	return &pb.Topic{Name: "t", ErrorCode: int32(rpc.CodeUnknownTopicOrPartition)}
+	return &pb.Topic{Name: "t", ErrorCode: int32(kerr.UnknownTopicOrPartition)}
 }
 
 // TestHintsNeedAnEpoch: a node that refuses a request names the leader that it knows. It may know less than the client.
@@ -216,8 +217,8 @@ func TestUnknownTopicIsNotBelievedAtOnce(t *testing.T) {
 			_, _ = m.take([]string{"a:1", "b:1", "c:1"}[n%3], req, testAnswer("c", time.Minute, unknownTopic()))
 		}, false},
 		{"the others do not answer", func(m *metadataCache, _ int) {
-			_ = m.refused("b:1", rpc.Errorf(rpc.CodeBrokerNotAvailable, "gone"))
-			_ = m.refused("c:1", rpc.Errorf(rpc.CodeBrokerNotAvailable, "gone"))
+			_ = m.refused("b:1", kerr.Errorf(kerr.BrokerNotAvailable, "gone"))
+			_ = m.refused("c:1", kerr.Errorf(kerr.BrokerNotAvailable, "gone"))
 			_, _ = m.take("a:1", req, testAnswer("c", 0, unknownTopic()))
 		}, true},
 	} {

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/client/clienttest"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -224,7 +225,7 @@ func TestFencedProducer(t *testing.T) {
 	produceAll(t, p, "test", 0, 1)
 	cluster.FenceProducers(tp("test", 0))
 	a := produceAll(t, p, "test", 0, 1)
-	if err := a.firstFailure(); !errors.Is(err, &rpc.Error{Code: rpc.CodeInvalidProducerEpoch}) {
+	if err := a.firstFailure(); !errors.Is(err, &kerr.Error{Code: kerr.InvalidProducerEpoch}) {
 		t.Errorf("fenced: %v", err)
 	}
 	// With another producer id it goes on.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -103,7 +105,7 @@ func TestOldAnswersAreIgnored(t *testing.T) {
 	old := b.correlation
 	q.putBackLocked()
 	q.sendForTest()
-	q.answered(b, old, &rpc.ProduceResponse{Code: rpc.CodeInvalidRecord})
+	q.answered(b, old, &rpc.ProduceResponse{Code: kerr.InvalidRecord})
 	if b.done {
 		t.Error("the answer to an attempt that was given up ended the batch")
 	}

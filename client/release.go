@@ -1,6 +1,6 @@
 package client
 
-import "github.com/quorumlog/quorumlog/rpc"
+import "github.com/quorumlog/quorumlog/rpc/kerr"
 
 // otherRelease returns what the nodes said when the last refresh failed because none of them speaks a version of the protocol that this
 // client speaks: waiting does not help, and what they say does.
@@ -12,7 +12,7 @@ func (m *metadataCache) otherRelease() error {
 		return nil
 	}
 	for _, err := range all.Unwrap() {
-		if rpc.CodeOf(err) != rpc.CodeUnsupportedVersion {
+		if kerr.CodeOf(err) != kerr.UnsupportedVersion {
 			return nil
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/quorumlog/quorumlog/client"
@@ -18,7 +20,7 @@ type otherRelease struct {
 }
 
 func (*otherRelease) Metadata(context.Context, *pb.MetadataRequest) (*pb.MetadataResponse, error) {
-	return nil, rpc.Errorf(rpc.CodeUnsupportedVersion, "the caller speaks protocol 1-2, node 1 speaks 3: upgrade the caller")
+	return nil, kerr.Errorf(kerr.UnsupportedVersion, "the caller speaks protocol 1-2, node 1 speaks 3: upgrade the caller")
 }
 
 // A client of another release than the cluster's is told so, and at once: waiting for metadata does not help.

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -53,7 +55,7 @@ func atController[T any](ctx context.Context, n *Node, local func(context.Contex
 			return result, metadataError(err)
 		}
 		if isForwarded(ctx) {
-			return result, &rpc.Error{Code: rpc.CodeNotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
+			return result, &kerr.Error{Code: kerr.NotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
 		}
 		if address, ok := n.resolve(elsewhere.Leader); ok && elsewhere.Leader != id.NoNode {
 			result, err = forward(forwarded(ctx), n.dialer.Admin(address))
@@ -63,7 +65,7 @@ func atController[T any](ctx context.Context, n *Node, local func(context.Contex
 		}
 		select {
 		case <-ctx.Done():
-			return result, &rpc.Error{Code: rpc.CodeNotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
+			return result, &kerr.Error{Code: kerr.NotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
 		case <-time.After(controllerRetry):
 		}
 	}
@@ -75,11 +77,11 @@ func worthAnotherController(err error) bool {
 	if err == nil {
 		return false
 	}
-	switch rpc.CodeOf(err) {
-	case rpc.CodeNotController, rpc.CodeNetworkException, rpc.CodeBrokerNotAvailable:
+	switch kerr.CodeOf(err) {
+	case kerr.NotController, kerr.NetworkException, kerr.BrokerNotAvailable:
 		return true
-	case rpc.CodeUnknown:
-		var e *rpc.Error
+	case kerr.Unknown:
+		var e *kerr.Error
 		return !errors.As(err, &e)
 	}
 	return false
@@ -92,7 +94,7 @@ func metadataError(err error) error {
 	}
 	for _, m := range refusalCodes {
 		if errors.Is(err, m.err) {
-			return rpc.Errorf(m.code, "%v", err)
+			return kerr.Errorf(m.code, "%v", err)
 		}
 	}
 	return toRPC(err)
@@ -100,21 +102,21 @@ func metadataError(err error) error {
 
 var refusalCodes = []struct {
 	err  error
-	code rpc.Code
+	code kerr.Code
 }{
-	{placement.ErrTopicExists, rpc.CodeTopicAlreadyExists},
-	{placement.ErrUnknownTopic, rpc.CodeUnknownTopicOrPartition},
-	{placement.ErrInvalidTopic, rpc.CodeInvalidTopic},
-	{placement.ErrInvalidPartitions, rpc.CodeInvalidPartitions},
-	{placement.ErrInvalidReplicationFactor, rpc.CodeInvalidReplicationFactor},
-	{placement.ErrInvalidConfig, rpc.CodeInvalidConfig},
-	{placement.ErrDuplicateNode, rpc.CodeDuplicateBrokerRegistration},
-	{placement.ErrStaleNode, rpc.CodeDuplicateBrokerRegistration},
-	{placement.ErrRemovedNode, rpc.CodeBrokerIDNotRegistered},
-	{placement.ErrNodeInUse, rpc.CodePolicyViolation},
-	{placement.ErrNotFounded, rpc.CodeCoordinatorLoadInProgress},
-	{placement.ErrFeatureLevel, rpc.CodeUnsupportedVersion},
-	{placement.ErrInvalidRequest, rpc.CodeInvalidRequest},
+	{placement.ErrTopicExists, kerr.TopicAlreadyExists},
+	{placement.ErrUnknownTopic, kerr.UnknownTopicOrPartition},
+	{placement.ErrInvalidTopic, kerr.InvalidTopic},
+	{placement.ErrInvalidPartitions, kerr.InvalidPartitions},
+	{placement.ErrInvalidReplicationFactor, kerr.InvalidReplicationFactor},
+	{placement.ErrInvalidConfig, kerr.InvalidConfig},
+	{placement.ErrDuplicateNode, kerr.DuplicateBrokerRegistration},
+	{placement.ErrStaleNode, kerr.DuplicateBrokerRegistration},
+	{placement.ErrRemovedNode, kerr.BrokerIDNotRegistered},
+	{placement.ErrNodeInUse, kerr.PolicyViolation},
+	{placement.ErrNotFounded, kerr.CoordinatorLoadInProgress},
+	{placement.ErrFeatureLevel, kerr.UnsupportedVersion},
+	{placement.ErrInvalidRequest, kerr.InvalidRequest},
 }
 
 // CreateTopic makes a topic and returns when its partitions have leaders, or when the time is over: the topic exists then too.
@@ -250,15 +252,15 @@ func (a *admin) registerNode(ctx context.Context, r *pb.RegisterNodeRequest) (*p
 	n := a.node
 	switch {
 	case r.GetProtocol() < uint32(rpc.Spoken.Oldest): // a node that is too new for this one refuses it itself
-		return nil, rpc.Errorf(rpc.CodeUnsupportedVersion, "node %d (release %s) speaks protocol %d, the cluster speaks %s: upgrade node %d",
+		return nil, kerr.Errorf(kerr.UnsupportedVersion, "node %d (release %s) speaks protocol %d, the cluster speaks %s: upgrade node %d",
 			r.GetNodeId(), r.GetVersion(), r.GetProtocol(), rpc.Spoken, r.GetNodeId())
 	case r.GetClusterId() != "" && r.GetClusterId() != n.identity.ClusterID:
-		return nil, rpc.Errorf(rpc.CodeInconsistentClusterID,
+		return nil, kerr.Errorf(kerr.InconsistentClusterID,
 			"node %d belongs to cluster %s, this is cluster %s: check --join and --cluster-name, or start the node with an empty data directory",
 			r.GetNodeId(), r.GetClusterId(), n.identity.ClusterID)
 	}
 	if err := checkDialable(r.GetRpcAddress()); err != nil {
-		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d advertises an address that is none: %v", r.GetNodeId(), err)
+		return nil, kerr.Errorf(kerr.InvalidRequest, "node %d advertises an address that is none: %v", r.GetNodeId(), err)
 	}
 	registered, err := a.enterNode(ctx, placement.RegisterNode{
 		Node: id.Node(r.GetNodeId()), StoreID: r.GetStoreId(), BootEpoch: r.GetBootEpoch(), RPCAddress: r.GetRpcAddress(),
@@ -345,7 +347,7 @@ func (a *admin) TransferLeader(ctx context.Context, r *pb.TransferLeaderRequest)
 	if r.GetTo() >= 0 {
 		m, ok := p.On(id.Node(r.GetTo()))
 		if !ok {
-			return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d has no replica of %s-%d: choose one of its replicas", r.GetTo(), t.Name, p.ID)
+			return nil, kerr.Errorf(kerr.InvalidRequest, "node %d has no replica of %s-%d: choose one of its replicas", r.GetTo(), t.Name, p.ID)
 		}
 		to = m
 	}
@@ -354,7 +356,7 @@ func (a *admin) TransferLeader(ctx context.Context, r *pb.TransferLeaderRequest)
 		leader, _ := a.node.leaderOf(ctx, p)
 		address, ok := a.node.resolve(leader)
 		if !ok || isForwarded(ctx) || leader == a.node.options.NodeID {
-			return nil, &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: leader}
+			return nil, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
 		}
 		return a.node.dialer.Admin(address).TransferLeader(forwarded(ctx), r)
 	}
@@ -369,10 +371,10 @@ func (a *admin) TransferLeader(ctx context.Context, r *pb.TransferLeaderRequest)
 func (a *admin) partition(topic string, number int32) (*placement.Topic, *placement.Partition, error) {
 	t := a.node.controller.View().Topic(topic)
 	if t == nil {
-		return nil, nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "topic %q does not exist", topic)
+		return nil, nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "topic %q does not exist", topic)
 	}
 	if number < 0 || int(number) >= len(t.Partitions) {
-		return nil, nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "topic %q has partitions 0 to %d, there is no %d", topic, len(t.Partitions)-1, number)
+		return nil, nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "topic %q has partitions 0 to %d, there is no %d", topic, len(t.Partitions)-1, number)
 	}
 	return t, &t.Partitions[number], nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/nodetest"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -55,7 +57,7 @@ func TestRefusals(t *testing.T) {
 	t.Run("replication factor", func(t *testing.T) {
 		_, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: 2})
 		want := "Replication factor: 2 larger than available brokers: 1."
-		if rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor || !strings.Contains(err.Error(), want) {
+		if kerr.CodeOf(err) != kerr.InvalidReplicationFactor || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	})

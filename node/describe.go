@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/node/controller"
@@ -66,7 +68,7 @@ func named(view *placement.View, names []string, response *pb.MetadataResponse) 
 			continue
 		}
 		response.Topics = append(response.Topics, &pb.Topic{
-			Name: name, ErrorCode: int32(rpc.CodeUnknownTopicOrPartition), ErrorMessage: "topic " + name + " does not exist",
+			Name: name, ErrorCode: int32(kerr.UnknownTopicOrPartition), ErrorMessage: "topic " + name + " does not exist",
 		})
 	}
 	return topics
@@ -95,7 +97,7 @@ func (a *admin) topic(ctx context.Context, t *placement.Topic) *pb.Topic {
 			described.Isr = a.isr(ctx, open)
 		}
 		if described.Leader == int32(id.NoNode) {
-			described.ErrorCode = int32(rpc.CodeLeaderNotAvailable)
+			described.ErrorCode = int32(kerr.LeaderNotAvailable)
 		}
 		topic.Partitions = append(topic.Partitions, described)
 	}
@@ -163,7 +165,7 @@ func (a *admin) addISR(ctx context.Context, response *pb.MetadataResponse) {
 func (a *admin) askMetadata(ctx context.Context, node id.Node, topics []string) (*pb.MetadataResponse, error) {
 	address, ok := a.node.resolve(node)
 	if !ok {
-		return nil, rpc.Errorf(rpc.CodeBrokerNotAvailable, "no address of node %d is known", node)
+		return nil, kerr.Errorf(kerr.BrokerNotAvailable, "no address of node %d is known", node)
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -307,7 +309,7 @@ func (a *admin) offset(ctx context.Context, q *pb.ListOffsetsRequest_Partition, 
 	if open == nil || !open.Group().IsLeader() {
 		leader, epoch := a.node.leaderOf(ctx, p)
 		answer.Epoch = int32(epoch)
-		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: leader}
+		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
 	}
 	hw, err := open.ConfirmedHighWatermark(ctx)
 	if err != nil {
@@ -376,15 +378,15 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 		return nil, nil, err
 	}
 	if refusal, ok := a.node.replicas.refusal(p.Group); ok {
-		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d is refused, for good, and has to be replaced: %s",
+		return nil, nil, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d's replica of %s-%d is refused, for good, and has to be replaced: %s",
 			a.node.options.NodeID, t.Name, p.ID, refusal.Reason)
 	}
 	open := a.node.replicas.group(p.Group)
 	if open == nil {
-		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
+		return nil, nil, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
 	}
 	if _, cause := open.Group().Standing(); open.Group().Failed() {
-		return nil, nil, rpc.Errorf(rpc.CodeReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v",
+		return nil, nil, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v",
 			a.node.options.NodeID, t.Name, p.ID, cause)
 	}
 	return open.Group(), &pb.PartitionStatusResponse{LogStartOffset: int64(open.Log().StartOffset())}, nil

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/node/nodetest"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -105,7 +107,7 @@ func TestRetryAfterSilence(t *testing.T) {
 	p.answer()
 	p.send(now, mine, 0)
 	first := p.answer()
-	if first.Code != rpc.CodeNone {
+	if first.Code != kerr.None {
 		t.Fatal(first)
 	}
 	for range 1500 {
@@ -115,7 +117,7 @@ func TestRetryAfterSilence(t *testing.T) {
 		p.answer()
 	}
 	p.send(now, mine, 0)
-	if r := p.answer(); r.Code != rpc.CodeNone || r.BaseOffset != first.BaseOffset {
+	if r := p.answer(); r.Code != kerr.None || r.BaseOffset != first.BaseOffset {
 		t.Errorf("the batch is at offset %d; sent again it is at %d, too (%v)", first.BaseOffset, r.BaseOffset, r.Code)
 	}
 }
@@ -136,10 +138,10 @@ func TestProducersExpire(t *testing.T) {
 	try := func() (rpc.ProduceResponse, bool) {
 		p.send(sent, mine, 0)
 		r := p.answer()
-		if r.Code != rpc.CodeNone {
+		if r.Code != kerr.None {
 			p.connect(c, 0) // the leadership may have moved
 		}
-		return r, r.Code == rpc.CodeNone
+		return r, r.Code == kerr.None
 	}
 	nodetest.Eventually(t, "the batch to be taken", func() (taken bool) {
 		first, taken = try()
@@ -157,7 +159,7 @@ func TestProducersExpire(t *testing.T) {
 	nodetest.Eventually(t, "another leader to go on behind the entry that says so", func() bool {
 		p.connect(c, others)
 		p.send(sent, batch.Plain(batch.None), 0)
-		return p.answer().Code == rpc.CodeNone
+		return p.answer().Code == kerr.None
 	})
 }
 
@@ -168,12 +170,12 @@ func TestMadeUpProducers(t *testing.T) {
 	for _, madeUp := range []id.Producer{mine.Producer + 1_000_000, 1<<63 - 1} {
 		p.send(time.Now(), batch.Trailer{Producer: madeUp}, 0)
 		r := p.answer()
-		if r.Code != rpc.CodeCoordinatorLoadInProgress || !r.Code.Retriable() || !strings.Contains(r.Message, "was not given out") {
+		if r.Code != kerr.CoordinatorLoadInProgress || !r.Code.Retriable() || !strings.Contains(r.Message, "was not given out") {
 			t.Errorf("producer %d: %v %s", madeUp, r.Code, r.Message)
 		}
 	}
 	p.send(time.Now(), mine, 0)
-	if r := p.answer(); r.Code != rpc.CodeNone || r.BaseOffset != 0 {
+	if r := p.answer(); r.Code != kerr.None || r.BaseOffset != 0 {
 		t.Errorf("the first batch of producer %d: %+v", mine.Producer, r)
 	}
 }
@@ -188,12 +190,12 @@ func TestProduceTimeout(t *testing.T) {
 	release := c.hang(0)
 	mine.BaseSequence = 1
 	p.send(time.Now(), mine, 300*time.Millisecond)
-	if r := p.answer(); r.Code != rpc.CodeRequestTimedOut || !strings.Contains(r.Message, "appended at offset 1") {
+	if r := p.answer(); r.Code != kerr.RequestTimedOut || !strings.Contains(r.Message, "appended at offset 1") {
 		t.Errorf("%v: %s", r.Code, r.Message)
 	}
 	p.send(time.Now(), mine, 0)
 	release()
-	if r := p.answer(); r.Code != rpc.CodeNone || r.BaseOffset != 1 {
+	if r := p.answer(); r.Code != kerr.None || r.BaseOffset != 1 {
 		t.Errorf("sent again: %+v", r)
 	}
 	p.send(time.Now(), batch.Plain(batch.None), 0)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -89,7 +91,7 @@ func (s *fetchSession) receive(c rpc.FetchCommand) error {
 // subscribeLocked adds a subscription. An unknown partition gets one as well, so that push, the only one who sends, says so.
 func (s *fetchSession) subscribeLocked(c rpc.FetchCommand) error {
 	if len(s.subscriptions) >= maxSubscriptions {
-		return rpc.Errorf(rpc.CodePolicyViolation, "more than %d subscriptions on one connection: open another one", maxSubscriptions)
+		return kerr.Errorf(kerr.PolicyViolation, "more than %d subscriptions on one connection: open another one", maxSubscriptions)
 	}
 	sub := &subscription{
 		number: c.Subscription, partition: s.node.replicas.find(c.Topic, c.Partition),
@@ -204,11 +206,11 @@ func (s *fetchSession) pushOne(ctx context.Context, sub *subscription) (again bo
 func (s *fetchSession) ended(ctx context.Context, sub *subscription) error {
 	p := sub.partition
 	if p == nil || p.Closed() {
-		return rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "node %d has no replica of the partition", s.node.options.NodeID)
+		return kerr.Errorf(kerr.UnknownTopicOrPartition, "node %d has no replica of the partition", s.node.options.NodeID)
 	}
 	if !p.Group().IsLeader() {
 		_, leader, _ := p.Group().Leader()
-		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: leader}
+		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
 	}
 	if sub.checked {
 		return nil
@@ -218,7 +220,7 @@ func (s *fetchSession) ended(ctx context.Context, sub *subscription) error {
 		defer cancel()
 		if err := p.Confirm(confirm, sub.next); err != nil {
 			if ctx.Err() == nil && confirm.Err() != nil {
-				return rpc.Errorf(rpc.CodeOffsetNotAvailable, "the leader could not confirm its high watermark within %v", confirmTimeout)
+				return kerr.Errorf(kerr.OffsetNotAvailable, "the leader could not confirm its high watermark within %v", confirmTimeout)
 			}
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/nodetest"
@@ -405,7 +407,7 @@ func TestUnreachedNode(t *testing.T) {
 		_, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 1, ReplicationFactor: 2, TimeoutMs: 5000})
 		return err
 	}
-	if err := create(); rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor {
+	if err := create(); kerr.CodeOf(err) != kerr.InvalidReplicationFactor {
 		t.Errorf("a replica for a node that is not reached: %v", err)
 	}
 	port.open()
@@ -428,7 +430,7 @@ func TestStrangersAddressIsNoAddress(t *testing.T) {
 		_, err := c.Admin(0).RegisterNode(c.Context(), &pb.RegisterNodeRequest{
 			NodeId: 2, StoreId: "s", BootEpoch: 1, RpcAddress: address, GossipAddress: "127.0.0.1:1", Protocol: uint32(rpc.Protocol),
 		})
-		if rpc.CodeOf(err) != rpc.CodeInvalidRequest {
+		if kerr.CodeOf(err) != kerr.InvalidRequest {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
@@ -437,7 +439,7 @@ func TestStrangersAddressIsNoAddress(t *testing.T) {
 		NodeId: 2, StoreId: "s", BootEpoch: 1, RpcAddress: c.Nodes[0].RPCAddress(), GossipAddress: "127.0.0.1:1", Protocol: uint32(rpc.Protocol),
 		MinFeatureLevel: 1, MaxFeatureLevel: 1,
 	})
-	if rpc.CodeOf(err) != rpc.CodePolicyViolation || !strings.Contains(err.Error(), "finds node 1") {
+	if kerr.CodeOf(err) != kerr.PolicyViolation || !strings.Contains(err.Error(), "finds node 1") {
 		t.Errorf("the address of node 1: %v", err)
 	}
 }
@@ -487,17 +489,17 @@ func TestRemoveNode(t *testing.T) {
 		return err
 	}
 	voters(3)
-	if err := remove(1, 3); rpc.CodeOf(err) != rpc.CodePolicyViolation || !strings.Contains(err.Error(), "alive") {
+	if err := remove(1, 3); kerr.CodeOf(err) != kerr.PolicyViolation || !strings.Contains(err.Error(), "alive") {
 		t.Errorf("alive: %v", err)
 	}
-	if err := remove(1, 9); rpc.CodeOf(err) != rpc.CodeBrokerIDNotRegistered {
+	if err := remove(1, 9); kerr.CodeOf(err) != kerr.BrokerIDNotRegistered {
 		t.Errorf("unknown: %v", err)
 	}
 	if _, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 2, ReplicationFactor: 3}); err != nil {
 		t.Fatal(err)
 	}
 	c.StopNode(2)
-	if err := remove(1, 3); rpc.CodeOf(err) != rpc.CodePolicyViolation || !strings.Contains(err.Error(), "holds 2 replicas") {
+	if err := remove(1, 3); kerr.CodeOf(err) != kerr.PolicyViolation || !strings.Contains(err.Error(), "holds 2 replicas") {
 		t.Errorf("with replicas: %v", err)
 	}
 	if _, err := c.Admin(1).DeleteTopic(c.Context(), &pb.DeleteTopicRequest{Name: "t"}); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -83,7 +85,7 @@ func (n *Node) plausible(s membership.Self) bool {
 func (n *Node) checkIncarnation(ctx context.Context, r *pb.RegisterNodeRequest) error {
 	node, boot, old := id.Node(r.GetNodeId()), r.GetBootEpoch(), n.tableNode(id.Node(r.GetNodeId()))
 	if !rpc.PlausibleBoot(boot, n.registered(node)) {
-		return rpc.Errorf(rpc.CodeInvalidRequest, "node %d says that this is its start number %d, which cannot be: start number %d is registered",
+		return kerr.Errorf(kerr.InvalidRequest, "node %d says that this is its start number %d, which cannot be: start number %d is registered",
 			node, boot, n.registered(node))
 	}
 	if node == n.options.NodeID {
@@ -96,7 +98,7 @@ func (n *Node) checkIncarnation(ctx context.Context, r *pb.RegisterNodeRequest) 
 	switch {
 	case err != nil:
 		n.reach.forget(node)
-		return rpc.Errorf(rpc.CodePolicyViolation, "%v", err)
+		return kerr.Errorf(kerr.PolicyViolation, "%v", err)
 	case who.GetBootEpoch() != boot:
 		return stillRuns(r, who.GetBootEpoch(), r.GetRpcAddress())
 	case old != nil && old.BootEpoch < boot && old.RPCAddress != r.GetRpcAddress() && n.isThere(ctx, old):
@@ -106,7 +108,7 @@ func (n *Node) checkIncarnation(ctx context.Context, r *pb.RegisterNodeRequest) 
 }
 
 func stillRuns(r *pb.RegisterNodeRequest, boot uint64, address string) error {
-	return rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
+	return kerr.Errorf(kerr.DuplicateBrokerRegistration,
 		"node %d at %s, start number %d, is refused: start number %d of it answers at %s; one runs on a copy of the other's data directory: "+
 			"stop this one and start it with an empty directory and an unused node id", r.GetNodeId(), r.GetRpcAddress(), r.GetBootEpoch(), boot, address)
 }
@@ -164,7 +166,7 @@ func (n *Node) watchIdentity(ctx context.Context) {
 			return
 		case <-tick.C:
 			if self := n.tableNode(n.options.NodeID); self != nil && self.BootEpoch > n.identity.Boot {
-				n.fail(rpc.Errorf(rpc.CodeDuplicateBrokerRegistration,
+				n.fail(kerr.Errorf(kerr.DuplicateBrokerRegistration,
 					"start number %d of node %d is registered, at %s, and this is number %d: it is over, or one of the two runs on a copy of the other's data directory",
 					self.BootEpoch, n.options.NodeID, self.RPCAddress, n.identity.Boot))
 				return
@@ -172,7 +174,7 @@ func (n *Node) watchIdentity(ctx context.Context) {
 		case peer := <-n.doubts:
 			if address, ok := n.resolve(peer); ok && time.Since(asked) > doubtInterval {
 				asked = time.Now()
-				if _, err := n.register(ctx, address); rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration {
+				if _, err := n.register(ctx, address); kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration {
 					n.fail(err)
 					return
 				}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
@@ -138,7 +140,7 @@ func (n *Node) askForPlace(ctx context.Context) error {
 				n.identity.ClusterID = response.GetClusterId()
 				return n.store.Set(metadataReplicaKey, fmt.Appendf(nil, "%d", response.GetMetadataReplica()))
 			}
-			if code := rpc.CodeOf(err); code == rpc.CodeDuplicateBrokerRegistration || code == rpc.CodeInconsistentClusterID || code == rpc.CodeInvalidRequest ||
+			if code := kerr.CodeOf(err); code == kerr.DuplicateBrokerRegistration || code == kerr.InconsistentClusterID || code == kerr.InvalidRequest ||
 				isOldRelease(err) {
 				return err
 			}
@@ -238,12 +240,12 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if rpc.CodeOf(err) == rpc.CodeDuplicateBrokerRegistration || isRemoved(err) || isOldRelease(err) {
+		if kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration || isRemoved(err) || isOldRelease(err) {
 			n.fail(err)
 			return
 		}
 		pause := registerRetry
-		if rpc.CodeOf(err) == rpc.CodePolicyViolation { // it was dialled
+		if kerr.CodeOf(err) == kerr.PolicyViolation { // it was dialled
 			n.unreached.Store(&err)
 			said.warn("the others do not reach this node: this start is not registered until they do", "reason", err)
 			pause = reachRetry

@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/rpc"
@@ -55,7 +57,7 @@ func (n *Node) openLobby() (leave func() error, err error) {
 }
 
 func (l *lobby) refuse() error {
-	return rpc.Errorf(rpc.CodeBrokerNotAvailable, "node %d waits for a place in cluster %q: ask another node",
+	return kerr.Errorf(kerr.BrokerNotAvailable, "node %d waits for a place in cluster %q: ask another node",
 		l.node.options.NodeID, l.node.options.ClusterName)
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -131,19 +133,19 @@ func (s *produceStream) admit(r rpc.ProduceRequest, now time.Time) (*partition.P
 	pressure := s.node.store.Pressure()
 	switch p := s.node.replicas.find(r.Topic, r.Partition); {
 	case p == nil:
-		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "node %d has no replica of partition %d of topic %v", s.node.options.NodeID, r.Partition, r.Topic)
+		return nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "node %d has no replica of partition %d of topic %v", s.node.options.NodeID, r.Partition, r.Topic)
 	case s.inFlight.Load()+int64(len(r.Batch)) > maxProduceInFlight:
-		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "more than %d bytes of batches of this connection wait for an answer", maxProduceInFlight)
+		return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "more than %d bytes of batches of this connection wait for an answer", maxProduceInFlight)
 	case pressure == wal.PressureThrottle && p.Group().IsLeader(): // who does not lead says who does
-		return nil, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", s.node.options.NodeID)
+		return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", s.node.options.NodeID)
 	case pressure == wal.PressureNoSpace && p.Group().IsLeader():
-		return nil, rpc.Errorf(rpc.CodeStorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
+		return nil, kerr.Errorf(kerr.StorageError, "node %d is below its reserve of free disk space: free some or add a node", s.node.options.NodeID)
 	default:
 		if err := p.Check(r.Batch, now); err != nil {
 			return nil, err
 		}
 		if r.Acks != rpc.AcksAll && batch.Batch(r.Batch).Producer() != id.NoProducer {
-			return nil, rpc.Errorf(rpc.CodeInvalidRequiredAcks, "an idempotent producer needs acks=all, not %d", r.Acks)
+			return nil, kerr.Errorf(kerr.InvalidRequiredAcks, "an idempotent producer needs acks=all, not %d", r.Acks)
 		}
 		return p, nil
 	}
@@ -159,7 +161,7 @@ func answered(p *raftgroup.Proposal) {
 		s.refuse(w.correlation, w.acks, p.Result.Err, w.group)
 	case w.acks != rpc.AcksNone:
 		s.stream.Send(rpc.ProduceResponse{
-			Correlation: w.correlation, Code: rpc.CodeNone, BaseOffset: p.Result.Offset,
+			Correlation: w.correlation, Code: kerr.None, BaseOffset: p.Result.Offset,
 			Leader: s.node.options.NodeID, Epoch: id.EpochOf(p.Result.Term),
 		})
 	}
@@ -186,8 +188,8 @@ func (s *produceStream) refuse(correlation uint64, acks rpc.Acks, err error, gro
 
 // leaderOfRefusal returns whom to name as the leader when a client is refused, and in which epoch. Both come from one look at the group: a
 // client believes the newer epoch, so an old leader must not be named with a new one. The refusal may be older than the look.
-func leaderOfRefusal(e *rpc.Error, group *raftgroup.Group) (id.Node, id.Epoch) {
-	if e.Code != rpc.CodeNotLeaderOrFollower || group == nil || group.Failed() {
+func leaderOfRefusal(e *kerr.Error, group *raftgroup.Group) (id.Node, id.Epoch) {
+	if e.Code != kerr.NotLeaderOrFollower || group == nil || group.Failed() {
 		return e.Leader, 0
 	}
 	_, leader, term := group.Leader()
@@ -195,9 +197,9 @@ func leaderOfRefusal(e *rpc.Error, group *raftgroup.Group) (id.Node, id.Epoch) {
 }
 
 // toRPC gives an error of the layers below its code on the wire.
-func toRPC(err error) *rpc.Error {
+func toRPC(err error) *kerr.Error {
 	var (
-		e         *rpc.Error
+		e         *kerr.Error
 		notLeader *raftgroup.NotLeaderError
 		tooLarge  *batch.TooLargeError
 		outside   *partition.ErrOutOfRange
@@ -210,48 +212,48 @@ func toRPC(err error) *rpc.Error {
 		return e
 	case errors.As(err, &failed):
 		// Whatever stopped the replica: what it had in flight may be committed by the others. Only they can say.
-		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "the replica stopped: another one leads in a moment", Leader: id.NoNode}
+		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Message: "the replica stopped: another one leads in a moment", Leader: id.NoNode}
 	case errors.As(err, &halted):
 		const message = "the replica is halted: another one leads in a moment, if one can"
-		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: message, Leader: id.NoNode}
+		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Message: message, Leader: id.NoNode}
 	case errors.As(err, &notLeader):
-		return &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: notLeader.Leader}
+		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: notLeader.Leader}
 	case errors.As(err, &late):
-		return rpc.Errorf(rpc.CodeRequestTimedOut, "%v", err)
+		return kerr.Errorf(kerr.RequestTimedOut, "%v", err)
 	case errors.As(err, &tooLarge):
-		return rpc.Errorf(rpc.CodeMessageTooLarge, "%v", err)
+		return kerr.Errorf(kerr.MessageTooLarge, "%v", err)
 	case errors.As(err, &outside):
-		return rpc.Errorf(rpc.CodeOffsetOutOfRange, "%v", err)
+		return kerr.Errorf(kerr.OffsetOutOfRange, "%v", err)
 	}
 	for _, m := range errorCodes {
 		if errors.Is(err, m.err) {
-			return rpc.Errorf(m.code, "%v", err)
+			return kerr.Errorf(m.code, "%v", err)
 		}
 	}
-	return rpc.Errorf(rpc.CodeUnknown, "%v", err)
+	return kerr.Errorf(kerr.Unknown, "%v", err)
 }
 
 // errorCodes maps the sentinels of the layers below to what clients know; the first that matches counts.
 var errorCodes = []struct {
 	err  error
-	code rpc.Code
+	code kerr.Code
 }{
-	{raftgroup.ErrOverloaded, rpc.CodeThrottlingQuotaExceeded},
-	{raftgroup.ErrNotEnoughReplicasAfterAppend, rpc.CodeNotEnoughReplicasAfter},
-	{raftgroup.ErrNotEnoughReplicas, rpc.CodeNotEnoughReplicas},
-	{raftgroup.ErrProposalDropped, rpc.CodeNotLeaderOrFollower},
-	{raftgroup.ErrClosed, rpc.CodeNotLeaderOrFollower},
-	{partition.ErrOutOfOrderSequence, rpc.CodeOutOfOrderSequence},
-	{partition.ErrDuplicateSequence, rpc.CodeDuplicateSequence},
-	{partition.ErrInvalidProducerEpoch, rpc.CodeInvalidProducerEpoch},
-	{partition.ErrUnknownProducer, rpc.CodeCoordinatorLoadInProgress},
-	{partition.ErrTooManyProducers, rpc.CodeThrottlingQuotaExceeded},
-	{batch.ErrCorrupt, rpc.CodeCorruptMessage},
-	{batch.ErrInvalidTimestamp, rpc.CodeInvalidTimestamp},
-	{batch.ErrInvalid, rpc.CodeInvalidRecord},
-	{partition.ErrTransactional, rpc.CodeInvalidRequest},
-	{wal.ErrCorrupt, rpc.CodeStorageError},
-	{wal.ErrUnavailable, rpc.CodeOffsetNotAvailable},
-	{wal.ErrClosed, rpc.CodeBrokerNotAvailable},
-	{wal.ErrDeleted, rpc.CodeUnknownTopicOrPartition},
+	{raftgroup.ErrOverloaded, kerr.ThrottlingQuotaExceeded},
+	{raftgroup.ErrNotEnoughReplicasAfterAppend, kerr.NotEnoughReplicasAfter},
+	{raftgroup.ErrNotEnoughReplicas, kerr.NotEnoughReplicas},
+	{raftgroup.ErrProposalDropped, kerr.NotLeaderOrFollower},
+	{raftgroup.ErrClosed, kerr.NotLeaderOrFollower},
+	{partition.ErrOutOfOrderSequence, kerr.OutOfOrderSequence},
+	{partition.ErrDuplicateSequence, kerr.DuplicateSequence},
+	{partition.ErrInvalidProducerEpoch, kerr.InvalidProducerEpoch},
+	{partition.ErrUnknownProducer, kerr.CoordinatorLoadInProgress},
+	{partition.ErrTooManyProducers, kerr.ThrottlingQuotaExceeded},
+	{batch.ErrCorrupt, kerr.CorruptMessage},
+	{batch.ErrInvalidTimestamp, kerr.InvalidTimestamp},
+	{batch.ErrInvalid, kerr.InvalidRecord},
+	{partition.ErrTransactional, kerr.InvalidRequest},
+	{wal.ErrCorrupt, kerr.StorageError},
+	{wal.ErrUnavailable, kerr.OffsetNotAvailable},
+	{wal.ErrClosed, kerr.BrokerNotAvailable},
+	{wal.ErrDeleted, kerr.UnknownTopicOrPartition},
 }

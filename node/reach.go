@@ -8,11 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/quorumlog/quorumlog/placement"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -185,18 +186,18 @@ func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.Ch
 		return nil, err
 	}
 	if r.GetClusterId() != n.identity.ClusterID {
-		return nil, rpc.Errorf(rpc.CodeInconsistentClusterID, "node %d belongs to cluster %s, this is cluster %s",
+		return nil, kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %s, this is cluster %s",
 			r.GetNodeId(), r.GetClusterId(), n.identity.ClusterID)
 	}
 	view := n.controller.View()
 	node := view.Node(id.Node(r.GetNodeId()))
 	switch {
 	case view.Removed(id.Replica(r.GetMetadataReplica())):
-		return nil, rpc.Errorf(rpc.CodeBrokerIDNotRegistered,
+		return nil, kerr.Errorf(kerr.BrokerIDNotRegistered,
 			"node %d was removed from this cluster: start it with an empty data directory and an unused node id to make it a new node", r.GetNodeId())
 	case node == nil || node.StoreID != r.GetStoreId() || node.RPCAddress != r.GetRpcAddress():
 		// Whoever asks is behind, or nobody that is known: no reason to dial an address that he names.
-		return nil, rpc.Errorf(rpc.CodeInvalidRequest, "node %d at %s is not registered", r.GetNodeId(), r.GetRpcAddress())
+		return nil, kerr.Errorf(kerr.InvalidRequest, "node %d at %s is not registered", r.GetNodeId(), r.GetRpcAddress())
 	}
 	response := &pb.CheckReachResponse{By: int32(n.options.NodeID)}
 	if node.ID == n.options.NodeID {
@@ -266,7 +267,7 @@ func askAnyController[T any](
 	limited, cancel := context.WithTimeout(ctx, ownController)
 	result, err := own(limited)
 	cancel()
-	if rpc.CodeOf(err) != rpc.CodeNotController {
+	if kerr.CodeOf(err) != kerr.NotController {
 		return result, err
 	}
 	for _, m := range n.membership.Members() {
@@ -284,7 +285,7 @@ func askAnyController[T any](
 }
 
 // isRemoved tells whether the controller has said that this node was unregistered.
-func isRemoved(err error) bool { return rpc.CodeOf(err) == rpc.CodeBrokerIDNotRegistered }
+func isRemoved(err error) bool { return kerr.CodeOf(err) == kerr.BrokerIDNotRegistered }
 
 // unreachedError says that the others do not reach this node, and why; nil: they do, as far as it knows. It is no reason not to be ready:
 // where only nodes that are ready get a name, nobody would ever reach it.

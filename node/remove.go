@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/placement"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -30,7 +31,7 @@ func (a *admin) unregisterNode(ctx context.Context, node id.Node) (*pb.Unregiste
 	command := placement.UnregisterNode{Node: node}
 	err := n.controller.View().Check(command)
 	if errors.Is(err, placement.ErrUnknownNode) {
-		return nil, rpc.Errorf(rpc.CodeBrokerIDNotRegistered, "%v: it may have been removed already", err)
+		return nil, kerr.Errorf(kerr.BrokerIDNotRegistered, "%v: it may have been removed already", err)
 	}
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func (a *admin) unregisterNode(ctx context.Context, node id.Node) (*pb.Unregiste
 	// replicas has nothing to lose, and its vote on metadata ends with the change of the group.
 	registered := n.controller.View().Node(node)
 	if registered != nil && n.isUp(ctx, registered) {
-		return nil, rpc.Errorf(rpc.CodePolicyViolation, "node %d is alive at %s: stop it first", node, registered.RPCAddress)
+		return nil, kerr.Errorf(kerr.PolicyViolation, "node %d is alive at %s: stop it first", node, registered.RPCAddress)
 	}
 	if _, err := n.controller.Propose(ctx, command); err != nil {
 		return nil, err

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/node/nodetest"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 )
 
@@ -33,7 +34,7 @@ func TestDefaultReplicationFactor(t *testing.T) {
 	c.StopNode(2)
 	nodetest.Eventually(t, "node 3 to be missed", func() bool { return alive() == 2 })
 	_, err := create("t", -1)
-	if rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor || !strings.Contains(err.Error(), "3 is the default in a cluster of 3 nodes: start those that do not run") {
+	if kerr.CodeOf(err) != kerr.InvalidReplicationFactor || !strings.Contains(err.Error(), "3 is the default in a cluster of 3 nodes: start those that do not run") {
 		t.Errorf("by default: %v", err)
 	}
 	if created, err := create("two", 2); err != nil || created.GetTopic().GetReplicationFactor() != 2 {
@@ -46,7 +47,7 @@ func TestDefaultReplicationFactor(t *testing.T) {
 		t.Errorf("with all nodes: %v, %v", created, err)
 	}
 	for _, rf := range []int32{-2, -1 << 31, 16, 1<<31 - 1} {
-		if _, err := create("wrong", rf); rpc.CodeOf(err) != rpc.CodeInvalidReplicationFactor {
+		if _, err := create("wrong", rf); kerr.CodeOf(err) != kerr.InvalidReplicationFactor {
 			t.Errorf("with %d replicas: %v", rf, err)
 		}
 	}

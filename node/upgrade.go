@@ -3,8 +3,9 @@ package node
 import (
 	"context"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/placement"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 )
 
@@ -30,4 +31,4 @@ func (a *admin) UpgradeCluster(ctx context.Context, r *pb.UpgradeClusterRequest)
 }
 
 // isOldRelease tells whether a registration was refused because of what this release knows: it will be refused as long as it runs.
-func isOldRelease(err error) bool { return rpc.CodeOf(err) == rpc.CodeUnsupportedVersion }
+func isOldRelease(err error) bool { return kerr.CodeOf(err) == kerr.UnsupportedVersion }

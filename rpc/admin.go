@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"storj.io/drpc"
 	"storj.io/drpc/drpcconn"
 	"storj.io/drpc/drpcerr"
@@ -46,7 +48,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	timeout := unaryTimeout
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
 		if meant := meta[clusterKey]; meant != "" && s.o.ClusterID != "" && meant != s.o.ClusterID {
-			return Errorf(CodeInconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
+			return kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
 				s.o.Node, shorten(s.o.ClusterID), shorten(meant))
 		}
 		if err := s.versions.checkCaller(meta[versionsKey], nodeName(s.o.Node)); err != nil {
@@ -63,12 +65,12 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	if err == nil {
 		return nil
 	}
-	var known *Error
+	var known *kerr.Error
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return Errorf(CodeRequestTimedOut, "%s took longer than the %s it was given: %v", shorten(name), timeout, err)
+		return kerr.Errorf(kerr.RequestTimedOut, "%s took longer than the %s it was given: %v", shorten(name), timeout, err)
 	case drpc.ProtocolError.Has(err), drpcerr.Code(err) == drpcerr.Unimplemented:
 		return s.unknownCall
 	}
@@ -76,7 +78,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 }
 
 // Admin returns a client for the administrative calls of the node at addr. It dials when it is called, keeps a few
-// connections, sends the context's deadline along and returns refusals as *Error.
+// connections, sends the context's deadline along and returns refusals as *kerr.Error.
 func (d *Dialer) Admin(addr string) pb.DRPCAdminClient {
 	d.mu.Lock()
 	if d.pool == nil {
@@ -101,7 +103,7 @@ func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, er
 	defer cancel()
 	c, err := d.dial(ctx, addr)
 	if err != nil {
-		return nil, Errorf(CodeBrokerNotAvailable, "cannot reach %s: %v", addr, err)
+		return nil, kerr.Errorf(kerr.BrokerNotAvailable, "cannot reach %s: %v", addr, err)
 	}
 	c.established(maxAdminResponse, 0) // the calls have their own deadlines
 	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: managerOptions()}), nil
@@ -145,12 +147,12 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	if err == nil || answer.complete {
 		return nil
 	}
-	var known *Error
+	var known *kerr.Error
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return &Error{Code: CodeRequestTimedOut, Message: fmt.Sprintf("no answer from %s within %s", c.addr, timeout.Round(time.Millisecond)), Leader: id.NoNode}
+		return &kerr.Error{Code: kerr.RequestTimedOut, Message: fmt.Sprintf("no answer from %s within %s", c.addr, timeout.Round(time.Millisecond)), Leader: id.NoNode}
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/lni/goutils/leaktest"
 
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -78,15 +80,15 @@ func TestCallsForAnotherClusterAreRefused(t *testing.T) {
 	s := startServer(t, ServerOptions{Node: 5, ClusterID: "ours", Services: Services{Admin: admin}})
 	for _, tt := range []struct {
 		means string
-		want  Code
-	}{{"", CodeNone}, {"ours", CodeNone}, {"theirs", CodeInconsistentClusterID}} {
+		want  kerr.Code
+	}{{"", kerr.None}, {"ours", kerr.None}, {"theirs", kerr.InconsistentClusterID}} {
 		d := new(Dialer)
 		if tt.means != "" {
 			d.MeansCluster(tt.means)
 		}
 		before := admin.calls.Load()
 		_, err := d.Admin(s.Addr().String()).Metadata(t.Context(), &pb.MetadataRequest{})
-		if CodeOf(err) != tt.want || admin.calls.Load()-before != map[bool]int32{true: 1, false: 0}[tt.want == CodeNone] {
+		if kerr.CodeOf(err) != tt.want || admin.calls.Load()-before != map[bool]int32{true: 1, false: 0}[tt.want == kerr.None] {
 			t.Errorf("meant for %q: %v", tt.means, err)
 		}
 		if err != nil && (!strings.Contains(err.Error(), "ours") || !strings.Contains(err.Error(), "theirs")) {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/lni/goutils/leaktest"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -253,14 +255,14 @@ func TestSmallDoesNotOvertake(t *testing.T) {
 // TestFailCompletesWhatIsHalfWritten fails a stream in the middle of a message: the client gets all that was sent before, whole, and then
 // the reason.
 func TestFailCompletesWhatIsHalfWritten(t *testing.T) {
-	reason := &Error{Code: CodePolicyViolation, Message: "enough", Leader: 2}
+	reason := &kerr.Error{Code: kerr.PolicyViolation, Message: "enough", Leader: 2}
 	fails := func(t *testing.T, p *ProduceStream, c *ProduceConn, sent uint64) {
 		t.Helper()
 		p.Fail(reason)
 		r := &reader{t: t, c: c}
 		done := make(chan error, 1)
 		go func() { done <- r.run() }()
-		var e *Error
+		var e *kerr.Error
 		if err := within(t, 3*time.Second, "the stream ended", done); !errors.As(err, &e) || *e != *reason {
 			t.Errorf("the stream ended with %v", err)
 		}
@@ -302,12 +304,12 @@ func TestFailOfAClientThatDoesNotRead(t *testing.T) {
 	s, p, c := producing(t)
 	defer closeServer(t, s)
 	sent := fill(p)
-	p.Fail(Errorf(CodePolicyViolation, "enough"))
+	p.Fail(kerr.Errorf(kerr.PolicyViolation, "enough"))
 	eventually(t, 3*time.Second, "the server gave up", func() bool { return s.Metrics().Connections == 0 })
 	r := &reader{t: t, c: c}
 	done := make(chan error, 1)
 	go func() { done <- r.run() }()
-	if err := within(t, 3*time.Second, "the stream ended", done); CodeOf(err) != CodeNetworkException {
+	if err := within(t, 3*time.Second, "the stream ended", done); kerr.CodeOf(err) != kerr.NetworkException {
 		t.Errorf("the stream ended with %v", err)
 	}
 	if r.next == 0 || r.next == sent {
@@ -324,7 +326,7 @@ func TestClosingServerCompletesWhatIsHalfWritten(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- r.run() }()
 	closeServer(t, s)
-	if err := within(t, 3*time.Second, "the stream ended", done); CodeOf(err) != CodeBrokerNotAvailable {
+	if err := within(t, 3*time.Second, "the stream ended", done); kerr.CodeOf(err) != kerr.BrokerNotAvailable {
 		t.Errorf("the stream ended with %v", err)
 	}
 	if r.next != 1 {

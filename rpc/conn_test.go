@@ -9,6 +9,7 @@ import (
 
 	"github.com/lni/goutils/leaktest"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -128,7 +129,7 @@ func TestStreamPings(t *testing.T) {
 	_, _ = p.Close(), f.Close()
 	within(t, time.Second, "the produce stream ended", ended)
 	within(t, time.Second, "the fetch stream ended", ended)
-	if err := p.Recv(func(ProduceResponse) {}); CodeOf(err) != CodeNetworkException {
+	if err := p.Recv(func(ProduceResponse) {}); kerr.CodeOf(err) != kerr.NetworkException {
 		t.Errorf("Recv after Close: %v", err)
 	}
 }

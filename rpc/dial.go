@@ -24,7 +24,7 @@ type Dialer struct {
 	pool *drpcpool.Pool[string, *drpcconn.Conn]
 }
 
-// MeansCluster has nodes of other clusters refuse all administrative calls that begin from now on, with CodeInconsistentClusterID.
+// MeansCluster has nodes of other clusters refuse all administrative calls that begin from now on, with kerr.InconsistentClusterID.
 func (d *Dialer) MeansCluster(clusterID string) { d.cluster.Store(&clusterID) }
 
 func (d *Dialer) spoken() Versions {

@@ -7,6 +7,7 @@ import (
 
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -31,14 +32,14 @@ type FetchCommand struct {
 	Credit       int64 // bytes of batches; a batch larger than the credit left is sent whole and makes it negative
 }
 
-// FetchEvent goes from the node to the consumer. Batches empty and CodeNone: the consumer has caught up at HighWatermark.
+// FetchEvent goes from the node to the consumer. Batches empty and kerr.None: the consumer has caught up at HighWatermark.
 // Another code ends the subscription.
 type FetchEvent struct {
 	Subscription  uint32
-	Code          Code
+	Code          kerr.Code
 	HighWatermark id.Offset
 	LogStart      id.Offset
-	Leader        id.Node  // with CodeNotLeaderOrFollower: who leads instead, or id.NoNode
+	Leader        id.Node  // with kerr.NotLeaderOrFollower: who leads instead, or id.NoNode
 	Epoch         id.Epoch // of Leader
 	Message       string
 	Batches       []byte // whole batches as stored; received: aliases the receive buffer until the callback returns
@@ -81,7 +82,7 @@ func appendCommand(dst []byte, f FetchCommand) []byte {
 func decodeCommand(frame []byte) (FetchCommand, error) {
 	kind := FetchKind(frame[4])
 	if len(frame) != commandSize || kind < Subscribe || kind > Credit {
-		return FetchCommand{}, Errorf(CodeInvalidRequest, "frame of kind %d with %d bytes on a fetch stream", kind, len(frame))
+		return FetchCommand{}, kerr.Errorf(kerr.InvalidRequest, "frame of kind %d with %d bytes on a fetch stream", kind, len(frame))
 	}
 	return FetchCommand{
 		Kind:         kind,
@@ -111,15 +112,15 @@ func appendEventHead(dst []byte, e FetchEvent) []byte {
 // decodeEvent reads an event frame; the batches alias it.
 func decodeEvent(frame []byte) (FetchEvent, error) {
 	if len(frame) < eventHead {
-		return FetchEvent{}, Errorf(CodeInvalidRequest, "fetch event of %d bytes: too short for its header", len(frame))
+		return FetchEvent{}, kerr.Errorf(kerr.InvalidRequest, "fetch event of %d bytes: too short for its header", len(frame))
 	}
 	rest := frame[eventHead:]
 	text := uint64(binary.LittleEndian.Uint32(frame[32:]))
 	if text > uint64(len(rest)) {
-		return FetchEvent{}, Errorf(CodeInvalidRequest, "fetch event with a message of %d bytes in %d", text, len(rest))
+		return FetchEvent{}, kerr.Errorf(kerr.InvalidRequest, "fetch event with a message of %d bytes in %d", text, len(rest))
 	}
 	return FetchEvent{
-		Code:          Code(binary.LittleEndian.Uint16(frame[6:])),
+		Code:          kerr.Code(binary.LittleEndian.Uint16(frame[6:])),
 		Subscription:  binary.LittleEndian.Uint32(frame[8:]),
 		Leader:        id.Node(binary.LittleEndian.Uint32(frame[12:])),
 		Epoch:         id.Epoch(binary.LittleEndian.Uint32(frame[36:])),
@@ -240,7 +241,7 @@ func (s *FetchStream) AppendRead(e FetchEvent, read func(dst []byte) ([]byte, er
 func (s *FetchStream) endLocked(at int) error {
 	if n := len(s.queued) - at; n > maxMessage {
 		s.queued = s.queued[:at]
-		return Errorf(CodeMessageTooLarge, "fetch event of %d bytes, the limit is %d", n, maxMessage)
+		return kerr.Errorf(kerr.MessageTooLarge, "fetch event of %d bytes, the limit is %d", n, maxMessage)
 	}
 	endFrame(s.queued, at)
 	if len(s.queued) < trainBytes {
@@ -304,7 +305,7 @@ func (c *FetchConn) Send(commands ...FetchCommand) error {
 	return nil
 }
 
-// Recv calls f for each event until the stream ends, and returns why: an *Error. Call it once, on a goroutine of its own. f
+// Recv calls f for each event until the stream ends, and returns why: an *kerr.Error. Call it once, on a goroutine of its own. f
 // must not send, nor block for more than a moment: the credit is what holds the server back, and a connection that is not read
 // for seconds is closed by the server's kernel.
 func (c *FetchConn) Recv(f func(FetchEvent)) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/lni/goutils/leaktest"
 	"storj.io/drpc/drpcwire"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -287,7 +288,7 @@ func TestPanicInStream(t *testing.T) {
 	go func() { done <- c.Recv(func(ProduceResponse) {}) }()
 	go func() { done <- other.Recv(func(r ProduceResponse) { answers <- r.Correlation }) }()
 	_ = errors.Join(c.Send(ProduceRequest{Correlation: 13}), c.Flush()) // the stream may end before Flush returns
-	if err := within(t, 3*time.Second, "Recv returned", done); CodeOf(err) != CodeUnknown || err.Error() != "internal error: see the log of node 4" {
+	if err := within(t, 3*time.Second, "Recv returned", done); kerr.CodeOf(err) != kerr.Unknown || err.Error() != "internal error: see the log of node 4" {
 		t.Errorf("the client sees %v", err)
 	}
 	if err := errors.Join(other.Send(ProduceRequest{Correlation: 5}), other.Flush()); err != nil {
@@ -372,7 +373,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		close(closed)
 	}()
 	for range 4 {
-		if err := within(t, 2*time.Second, "a stream ended", ends); CodeOf(err) != CodeBrokerNotAvailable {
+		if err := within(t, 2*time.Second, "a stream ended", ends); kerr.CodeOf(err) != kerr.BrokerNotAvailable {
 			t.Errorf("a stream ended with %v", err)
 		}
 	}
@@ -438,21 +439,21 @@ func TestProducerThatDoesNotRead(t *testing.T) {
 }
 
 func TestErrorsOnTheWire(t *testing.T) {
-	for _, e := range []*Error{
-		{CodeUnknown, "text", id.NoNode}, {CodeNotLeaderOrFollower, "", 0}, {CodeInconsistentClusterID, "a\nb", 1<<31 - 1},
+	for _, e := range []*kerr.Error{
+		{Code: kerr.Unknown, Message: "text", Leader: id.NoNode}, {Code: kerr.NotLeaderOrFollower, Message: "", Leader: 0}, {Code: kerr.InconsistentClusterID, Message: "a\nb", Leader: 1<<31 - 1},
 	} {
 		got, ok := fromWire(drpcwire.UnmarshalError(drpcwire.MarshalError(toWire(e))))
 		if !ok || got.Code != e.Code || got.Leader != e.Leader || got.Message != e.Error() {
 			t.Errorf("%+v became %+v", e, got)
 		}
 	}
-	if got, _ := fromWire(drpcwire.UnmarshalError(drpcwire.MarshalError(toWire(io.ErrShortWrite)))); got.Code != CodeUnknown || got.Message != "short write" {
+	if got, _ := fromWire(drpcwire.UnmarshalError(drpcwire.MarshalError(toWire(io.ErrShortWrite)))); got.Code != kerr.Unknown || got.Message != "short write" {
 		t.Errorf("%+v", got)
 	}
-	if CodeOf(nil) != CodeNone || !errors.Is(Errorf(CodeNotController, "x"), &Error{Code: CodeNotController}) {
-		t.Error("CodeOf, Is")
+	if kerr.CodeOf(nil) != kerr.None || !errors.Is(kerr.Errorf(kerr.NotController, "x"), &kerr.Error{Code: kerr.NotController}) {
+		t.Error("kerr.CodeOf, Is")
 	}
-	if s := CodeNotEnoughReplicasAfter.String(); s != "NOT_ENOUGH_REPLICAS_AFTER_APPEND" || Code(999).String() != "ERROR_CODE_999" {
+	if s := kerr.NotEnoughReplicasAfter.String(); s != "NOT_ENOUGH_REPLICAS_AFTER_APPEND" || kerr.Code(999).String() != "ERROR_CODE_999" {
 		t.Error(s)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -65,7 +66,7 @@ func decodeHello(message []byte) (PeerHello, error) {
 	}
 	h.ClusterID = string(c.bytes(int(c.u16())))
 	if c.bad {
-		return PeerHello{}, Errorf(CodeInvalidRequest, "hello of %d bytes is cut short", len(message))
+		return PeerHello{}, kerr.Errorf(kerr.InvalidRequest, "hello of %d bytes is cut short", len(message))
 	}
 	return h, nil
 }
@@ -79,20 +80,20 @@ func CheckHello(self, peer PeerHello, registered uint64) error {
 	}
 	switch {
 	case peer.ClusterID != self.ClusterID:
-		return Errorf(CodeInconsistentClusterID, "node %d belongs to cluster %.80q, node %d to cluster %q: check the addresses it joins, or give it an empty data directory",
+		return kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %.80q, node %d to cluster %q: check the addresses it joins, or give it an empty data directory",
 			peer.Node, peer.ClusterID, self.Node, self.ClusterID)
 	case peer.Target != self.Node: // before the next one: a node at the address that another one had dials itself there
-		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", self.Node, peer.Target)
+		return kerr.Errorf(kerr.InvalidRequest, "node %d answers at the address of node %d", self.Node, peer.Target)
 	case peer.Node == self.Node:
-		return Errorf(CodeDuplicateBrokerRegistration, "node id %d is used by two nodes, with boot epochs %d and %d: give one of them another id and an empty data directory",
+		return kerr.Errorf(kerr.DuplicateBrokerRegistration, "node id %d is used by two nodes, with boot epochs %d and %d: give one of them another id and an empty data directory",
 			self.Node, peer.Boot, self.Boot)
 	case peer.Node < 0:
-		return Errorf(CodeInvalidRequest, "a peer says that it is node %d: node ids are 0 or larger", peer.Node)
+		return kerr.Errorf(kerr.InvalidRequest, "a peer says that it is node %d: node ids are 0 or larger", peer.Node)
 	case peer.Boot < registered:
-		return Errorf(CodeDuplicateBrokerRegistration, "node %d says boot epoch %d, but boot epoch %d of it is registered: an old process of it still runs, or its data directory was copied",
+		return kerr.Errorf(kerr.DuplicateBrokerRegistration, "node %d says boot epoch %d, but boot epoch %d of it is registered: an old process of it still runs, or its data directory was copied",
 			peer.Node, peer.Boot, registered)
 	case !PlausibleBoot(peer.Boot, registered):
-		return Errorf(CodeInvalidRequest, "node %d says boot epoch %d, while boot epoch %d of it is registered: no node has started so often since",
+		return kerr.Errorf(kerr.InvalidRequest, "node %d says boot epoch %d, while boot epoch %d of it is registered: no node has started so often since",
 			peer.Node, peer.Boot, registered)
 	}
 	return nil
@@ -121,15 +122,15 @@ func displace(node id.Node, held, comes incarnation, registered uint64) error {
 	case held == comes:
 		return nil // the same process again: its connection broke, and we have not noticed
 	case comes.boot == held.boot:
-		return Errorf(CodeDuplicateBrokerRegistration,
+		return kerr.Errorf(kerr.DuplicateBrokerRegistration,
 			"two processes say that they are start %d of node %d: one runs on a copy of the other's data directory. This one came second", comes.boot, node)
 	case comes.boot == registered:
 		return nil
 	case held.boot == registered:
-		return Errorf(CodeDuplicateBrokerRegistration,
+		return kerr.Errorf(kerr.DuplicateBrokerRegistration,
 			"start %d of node %d is registered and connected; start %d is let in once that has ended, or once it is registered itself", held.boot, node, comes.boot)
 	case comes.boot < held.boot:
-		return Errorf(CodeDuplicateBrokerRegistration, "start %d of node %d is connected: start %d must be over", held.boot, node, comes.boot)
+		return kerr.Errorf(kerr.DuplicateBrokerRegistration, "start %d of node %d is connected: start %d must be over", held.boot, node, comes.boot)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/lni/goutils/leaktest"
 	"storj.io/drpc/drpcwire"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -176,7 +177,7 @@ func TestClientOfAnotherRelease(t *testing.T) {
 			switch {
 			case c.want == "" && err != nil:
 				t.Errorf("%s with %v: %v", what, c.versions, err)
-			case c.want != "" && (CodeOf(err) != CodeUnsupportedVersion || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), c.versions.String())):
+			case c.want != "" && (kerr.CodeOf(err) != kerr.UnsupportedVersion || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), c.versions.String())):
 				t.Errorf("%s with %v: %v, want %q", what, c.versions, err, want)
 			}
 		}
@@ -282,8 +283,8 @@ func TestDisplace(t *testing.T) {
 	} {
 		if err := displace(2, c.held, c.comes, registered); (err == nil) != c.ok {
 			t.Errorf("%v holds, %v comes: %v", c.held, c.comes, err)
-		} else if err != nil && CodeOf(err) != CodeDuplicateBrokerRegistration {
-			t.Errorf("%v holds, %v comes: code %v", c.held, c.comes, CodeOf(err))
+		} else if err != nil && kerr.CodeOf(err) != kerr.DuplicateBrokerRegistration {
+			t.Errorf("%v holds, %v comes: code %v", c.held, c.comes, kerr.CodeOf(err))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -90,7 +91,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	if hello.Lane == LaneCtl && errors.Is(err, os.ErrDeadlineExceeded) {
 		s.log.Warn("closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*self.ping)
 	}
-	if code := CodeOf(err); code == CodeCorruptMessage || code == CodeInvalidRequest {
+	if code := kerr.CodeOf(err); code == kerr.CorruptMessage || code == kerr.InvalidRequest {
 		s.log.Warn("closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
 	}
 	if hungUp(err) {

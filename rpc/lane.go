@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -159,7 +160,7 @@ func (l *lane) welcome(message []byte) error {
 		return err
 	}
 	if h.Node != peer {
-		return Errorf(CodeInvalidRequest, "node %d answers at the address of node %d", h.Node, peer)
+		return kerr.Errorf(kerr.InvalidRequest, "node %d answers at the address of node %d", h.Node, peer)
 	}
 	l.version.Store(uint32(trainVersionOf(picked)))
 	l.out.agreed(trainVersionOf(picked))
@@ -324,7 +325,7 @@ func (l *lane) down() {
 // report logs a failure, once as long as it stays the same.
 func (l *lane) report(err error) {
 	l.failures++
-	if refused := l.peer.peers.o.Refused; refused != nil && l.number == LaneCtl && CodeOf(err) == CodeDuplicateBrokerRegistration {
+	if refused := l.peer.peers.o.Refused; refused != nil && l.number == LaneCtl && kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration {
 		refused(l.peer.node, err)
 	}
 	if l.number != LaneCtl && (l.failures < 3 || l.peer.ctl.link.Load() == nil) {

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"strings"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -35,7 +36,7 @@ func (v Versions) agree(o Versions) (uint16, bool) {
 }
 
 // refusal says who of two that have no version in common has to be upgraded.
-func (v Versions) refusal(self string, peer Versions, them, release string) *Error {
+func (v Versions) refusal(self string, peer Versions, them, release string) *kerr.Error {
 	remedy := "upgrade " + them
 	if peer.Oldest > v.Newest {
 		remedy = "upgrade " + self
@@ -43,7 +44,7 @@ func (v Versions) refusal(self string, peer Versions, them, release string) *Err
 	if release != "" {
 		them = fmt.Sprintf("%s (release %s)", them, release)
 	}
-	return Errorf(CodeUnsupportedVersion, "%s speaks protocol %s, %s speaks %s: %s", them, peer, self, v, remedy)
+	return kerr.Errorf(kerr.UnsupportedVersion, "%s speaks protocol %s, %s speaks %s: %s", them, peer, self, v, remedy)
 }
 
 // The opening is how every stream begins, in both directions, in every release, for ever. Little-endian:
@@ -99,18 +100,18 @@ func sumOpening(message []byte) uint32 {
 // readOpening checks an opening and returns the rest of the message, aliasing it.
 func readOpening(message []byte) (opening, []byte, error) {
 	if len(message) <= openingHead || string(message[:len(openingMagic)]) != openingMagic {
-		return opening{}, nil, Errorf(CodeUnsupportedVersion,
+		return opening{}, nil, kerr.Errorf(kerr.UnsupportedVersion,
 			"the stream begins with %d bytes that are no hello of quorumlog: who sent them is older than all that this release knows, or something else", len(message))
 	}
 	if stated, actual := binary.LittleEndian.Uint32(message[openingSum:]), sumOpening(message); stated != actual {
-		return opening{}, nil, Errorf(CodeCorruptMessage, "hello of %d bytes arrived with CRC %08x, sent with %08x", len(message), actual, stated)
+		return opening{}, nil, kerr.Errorf(kerr.CorruptMessage, "hello of %d bytes arrived with CRC %08x, sent with %08x", len(message), actual, stated)
 	}
 	c := cursor{b: message[len(openingMagic):]}
 	o := opening{versions: Versions{Oldest: c.u16(), Newest: c.u16()}, picked: c.u16()}
 	c.bytes(6) // a later release's, and the sum
 	o.release = printable(c.bytes(int(c.u8())))
 	if c.bad || o.versions.Oldest > o.versions.Newest {
-		return opening{}, nil, Errorf(CodeInvalidRequest, "hello of %d bytes makes no sense", len(message))
+		return opening{}, nil, kerr.Errorf(kerr.InvalidRequest, "hello of %d bytes makes no sense", len(message))
 	}
 	return o, c.b, nil
 }

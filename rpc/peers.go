@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -98,7 +99,7 @@ type Peers struct {
 // NewPeers returns Peers without any lane: lanes are opened by the first Send or Reset of a node.
 func NewPeers(o PeerOptions) (*Peers, error) {
 	if o.Resolve == nil {
-		return nil, Errorf(CodeInvalidRequest, "rpc: PeerOptions.Resolve is missing")
+		return nil, kerr.Errorf(kerr.InvalidRequest, "rpc: PeerOptions.Resolve is missing")
 	}
 	p := &Peers{o: o.withDefaults()}
 	p.byNode.Store(&map[id.Node]*peer{})

@@ -8,6 +8,7 @@ import (
 
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -38,9 +39,9 @@ type ProduceRequest struct {
 // ProduceResponse answers one ProduceRequest. Answers of different partitions come in any order.
 type ProduceResponse struct {
 	Correlation uint64
-	Code        Code
-	BaseOffset  id.Offset // id.NoOffset unless Code is CodeNone
-	Leader      id.Node   // with CodeNotLeaderOrFollower: who leads instead, or id.NoNode
+	Code        kerr.Code
+	BaseOffset  id.Offset // id.NoOffset unless Code is kerr.None
+	Leader      id.Node   // with kerr.NotLeaderOrFollower: who leads instead, or id.NoNode
 	Epoch       id.Epoch
 	Message     string // empty on success
 }
@@ -48,8 +49,8 @@ type ProduceResponse struct {
 // Limits is what a server tells a client when a stream opens.
 type Limits struct {
 	Node          id.Node // who answers at this address
-	MaxBatchBytes int     // a larger batch is refused with CodeMessageTooLarge
-	InFlightBytes int     // bytes of unanswered batches; beyond it requests may be refused with CodeThrottlingQuotaExceeded
+	MaxBatchBytes int     // a larger batch is refused with kerr.MessageTooLarge
+	InFlightBytes int     // bytes of unanswered batches; beyond it requests may be refused with kerr.ThrottlingQuotaExceeded
 }
 
 // Kinds of frames on a produce stream, little-endian:
@@ -89,7 +90,7 @@ func appendRequestHead(dst []byte, r ProduceRequest) []byte {
 // decodeRequest reads a request frame; the batch aliases it.
 func decodeRequest(frame []byte) (ProduceRequest, error) {
 	if len(frame) < requestHead {
-		return ProduceRequest{}, Errorf(CodeInvalidRequest, "produce request of %d bytes: too short for its header", len(frame))
+		return ProduceRequest{}, kerr.Errorf(kerr.InvalidRequest, "produce request of %d bytes: too short for its header", len(frame))
 	}
 	return ProduceRequest{
 		Acks:        Acks(frame[5]),
@@ -117,10 +118,10 @@ func appendAnswer(dst []byte, r ProduceResponse) []byte {
 
 func decodeAnswer(frame []byte) (ProduceResponse, error) {
 	if len(frame) < answerHead {
-		return ProduceResponse{}, Errorf(CodeInvalidRequest, "produce answer of %d bytes: too short for its header", len(frame))
+		return ProduceResponse{}, kerr.Errorf(kerr.InvalidRequest, "produce answer of %d bytes: too short for its header", len(frame))
 	}
 	return ProduceResponse{
-		Code:        Code(binary.LittleEndian.Uint16(frame[6:])),
+		Code:        kerr.Code(binary.LittleEndian.Uint16(frame[6:])),
 		Correlation: binary.LittleEndian.Uint64(frame[8:]),
 		BaseOffset:  id.Offset(binary.LittleEndian.Uint64(frame[16:])),
 		Leader:      id.Node(binary.LittleEndian.Uint32(frame[24:])),
@@ -298,14 +299,14 @@ func (p *ProduceStream) frame(kind byte, frame []byte, message *buffer, f func(P
 		return nil
 	case frameRequest:
 	default:
-		return Errorf(CodeInvalidRequest, "frame of kind %d on a produce stream", kind)
+		return kerr.Errorf(kerr.InvalidRequest, "frame of kind %d on a produce stream", kind)
 	}
 	r, err := decodeRequest(frame)
 	if err != nil {
 		return err
 	}
 	if len(r.Batch) > MaxBatchBytes {
-		p.Send(ProduceResponse{Correlation: r.Correlation, Code: CodeMessageTooLarge, BaseOffset: id.NoOffset, Leader: id.NoNode,
+		p.Send(ProduceResponse{Correlation: r.Correlation, Code: kerr.MessageTooLarge, BaseOffset: id.NoOffset, Leader: id.NoNode,
 			Message: tooLarge(len(r.Batch)).Message})
 		return nil
 	}
@@ -314,8 +315,8 @@ func (p *ProduceStream) frame(kind byte, frame []byte, message *buffer, f func(P
 	return nil
 }
 
-func tooLarge(n int) *Error {
-	return Errorf(CodeMessageTooLarge, "batch of %d bytes, the limit is %d: send smaller batches", n, MaxBatchBytes)
+func tooLarge(n int) *kerr.Error {
+	return kerr.Errorf(kerr.MessageTooLarge, "batch of %d bytes, the limit is %d: send smaller batches", n, MaxBatchBytes)
 }
 
 // Send queues an answer. It never blocks; any goroutine may call it, also after the stream has ended. Flush must follow, but one for
@@ -325,7 +326,7 @@ func (p *ProduceStream) Send(r ProduceResponse) {
 	if p.out.begin(answerHead + len(r.Message)) {
 		p.out.end(appendAnswer(p.out.train(), r))
 	} else if p.out.overflows() {
-		p.Fail(Errorf(CodePolicyViolation, "%d bytes of answers were not read: the stream is closed", answersBound))
+		p.Fail(kerr.Errorf(kerr.PolicyViolation, "%d bytes of answers were not read: the stream is closed", answersBound))
 	}
 }
 
@@ -411,7 +412,7 @@ func (c *ProduceConn) writeLocked(batch []byte) error {
 	return nil
 }
 
-// Recv calls f for each answer until the stream ends, and returns why: an *Error. Call it once, on a goroutine of its own
+// Recv calls f for each answer until the stream ends, and returns why: an *kerr.Error. Call it once, on a goroutine of its own
 // that does not send. Message is the only part of the answer that is allocated.
 func (c *ProduceConn) Recv(f func(ProduceResponse)) error {
 	return c.recv(func(message []byte) error {

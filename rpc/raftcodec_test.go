@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -348,7 +349,7 @@ func TestFrameRoundTrips(t *testing.T) {
 		got.Acks != AcksAll || got.Timeout != r.Timeout || !bytes.Equal(got.Batch, r.Batch) {
 		t.Errorf("%+v %v", got, err)
 	}
-	a := ProduceResponse{Correlation: 2, Code: CodeUnknown, BaseOffset: id.NoOffset, Leader: id.NoNode, Epoch: 4, Message: "m"}
+	a := ProduceResponse{Correlation: 2, Code: kerr.Unknown, BaseOffset: id.NoOffset, Leader: id.NoNode, Epoch: 4, Message: "m"}
 	if got, err := decodeAnswer(appendAnswer(nil, a)); err != nil || got != a {
 		t.Errorf("%+v %v", got, err)
 	}

@@ -16,11 +16,12 @@ import (
 	"storj.io/drpc/drpcmux"
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// Services is what a server serves. A nil one is refused to clients with CodeUnsupportedVersion.
+// Services is what a server serves. A nil one is refused to clients with kerr.UnsupportedVersion.
 type Services struct {
 	Admin pb.DRPCAdminServer
 	Peer  PeerHandler
@@ -74,7 +75,7 @@ type ServerOptions struct {
 type Server struct {
 	o           ServerOptions
 	versions    Versions // what it speaks with clients; with peers it is in its hello
-	unknownCall *Error
+	unknownCall *kerr.Error
 	log         *slog.Logger
 	mux         *drpcmux.Mux
 
@@ -108,7 +109,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		o.versions = Spoken
 	}
 	s := &Server{o: o, versions: o.versions, log: o.Logger, mux: drpcmux.New()}
-	s.unknownCall = Errorf(CodeUnsupportedVersion, "%s does not know the call: it is of release %s and speaks protocol %s; upgrade it, or use the tools of its release",
+	s.unknownCall = kerr.Errorf(kerr.UnsupportedVersion, "%s does not know the call: it is of release %s and speaks protocol %s; upgrade it, or use the tools of its release",
 		nodeName(o.Node), Release, s.versions)
 	if o.Services.Admin != nil {
 		if err := pb.DRPCRegisterAdmin(s.mux, o.Services.Admin); err != nil {
@@ -291,7 +292,7 @@ func (s *Server) call(c *conn, st *drpcstream.Stream, name string) (again bool) 
 	return st.SendError(toWire(err)) == nil && unary
 }
 
-var errShutdown = Errorf(CodeBrokerNotAvailable, "the node is shutting down: another one leads its partitions in a moment")
+var errShutdown = kerr.Errorf(kerr.BrokerNotAvailable, "the node is shutting down: another one leads its partitions in a moment")
 
 // dispatch runs the handler of a call. A panic ends this call only: logged here, with a bare code for the client.
 func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err error) {
@@ -301,7 +302,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 			value, stack := panicDetails(p)
 			s.log.Error("panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
 				"client", c.client, "panic", value, "stack", stack)
-			err = Errorf(CodeUnknown, "internal error: see the log of node %d", s.o.Node)
+			err = kerr.Errorf(kerr.Unknown, "internal error: see the log of node %d", s.o.Node)
 		}
 	}()
 	v := &s.o.Services
@@ -331,7 +332,7 @@ func linger(c *conn, m *drpcmanager.Manager) {
 	}
 }
 
-// Close stops accepting, ends the streams with CodeBrokerNotAvailable, lets administrative calls finish until ctx ends, and
+// Close stops accepting, ends the streams with kerr.BrokerNotAvailable, lets administrative calls finish until ctx ends, and
 // waits for every goroutine. An error means that a handler did not return even then.
 func (s *Server) Close(ctx context.Context) error {
 	s.close()

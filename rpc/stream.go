@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -34,7 +35,7 @@ func decodeClientHello(message []byte) (o opening, clientID string, err error) {
 	c := cursor{b: rest}
 	clientID = string(c.bytes(int(c.u8())))
 	if c.bad {
-		return o, "", Errorf(CodeInvalidRequest, "hello of %d bytes is cut short", len(message))
+		return o, "", kerr.Errorf(kerr.InvalidRequest, "hello of %d bytes is cut short", len(message))
 	}
 	return o, clientID, nil
 }
@@ -57,7 +58,7 @@ func decodeLimits(message []byte) (opening, Limits, error) {
 	c := cursor{b: rest}
 	l := Limits{Node: id.Node(c.u32()), MaxBatchBytes: int(c.u32()), InFlightBytes: int(c.u64())}
 	if c.bad {
-		return o, Limits{}, Errorf(CodeInvalidRequest, "the server's answer to the hello is cut short: %d bytes", len(message))
+		return o, Limits{}, kerr.Errorf(kerr.InvalidRequest, "the server's answer to the hello is cut short: %d bytes", len(message))
 	}
 	return o, l, nil
 }
@@ -221,7 +222,7 @@ func (c *client) recv(f onMessage) error {
 	c.mu.receiving = true
 	c.mu.Unlock()
 	if started {
-		return Errorf(CodeNetworkException, "connection to %s is closed", c.addr)
+		return kerr.Errorf(kerr.NetworkException, "connection to %s is closed", c.addr)
 	}
 	err := receive(c.conn, c.st, borrowed(func(message []byte) error {
 		c.heard.Store(int64(time.Since(c.opened)))

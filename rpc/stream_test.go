@@ -13,6 +13,7 @@ import (
 
 	"github.com/lni/goutils/leaktest"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -68,17 +69,17 @@ func TestProduceStream(t *testing.T) {
 		if i%100 < len(sizes) {
 			size = sizes[i%100]
 		}
-		if seen[i] || int(r.BaseOffset) != size || int(r.Epoch) != i || r.Leader != 3 || r.Code != CodeNone || len(r.Message) != min(3, size) {
+		if seen[i] || int(r.BaseOffset) != size || int(r.Epoch) != i || r.Leader != 3 || r.Code != kerr.None || len(r.Message) != min(3, size) {
 			t.Fatalf("answer %+v to a batch of %d bytes", r, size)
 		}
 		seen[i] = true
 	}
-	var tooLarge *Error
-	if err := c.Send(ProduceRequest{Batch: make([]byte, MaxBatchBytes+1)}); !errors.As(err, &tooLarge) || tooLarge.Code != CodeMessageTooLarge {
+	var tooLarge *kerr.Error
+	if err := c.Send(ProduceRequest{Batch: make([]byte, MaxBatchBytes+1)}); !errors.As(err, &tooLarge) || tooLarge.Code != kerr.MessageTooLarge {
 		t.Errorf("oversized batch: %v", err)
 	}
 	_ = c.Close()
-	if err := within(t, time.Second, "Recv returned", done); CodeOf(err) != CodeNetworkException {
+	if err := within(t, time.Second, "Recv returned", done); kerr.CodeOf(err) != kerr.NetworkException {
 		t.Errorf("Recv returned %v", err)
 	}
 }
@@ -87,7 +88,7 @@ func TestProduceStreamFail(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	s := startServer(t, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
 		return serve(p, func(ProduceRequest) {
-			p.Fail(&Error{Code: CodeNotLeaderOrFollower, Message: "node 2 leads it", Leader: 2})
+			p.Fail(&kerr.Error{Code: kerr.NotLeaderOrFollower, Message: "node 2 leads it", Leader: 2})
 		})
 	}}})
 	defer closeServer(t, s)
@@ -101,8 +102,8 @@ func TestProduceStreamFail(t *testing.T) {
 		_ = c.Send(ProduceRequest{Batch: make([]byte, 50_000)})
 		_ = c.Flush()
 	}
-	var e *Error
-	if err := within(t, 3*time.Second, "Recv returned", done); !errors.As(err, &e) || e.Code != CodeNotLeaderOrFollower || e.Leader != 2 || e.Message != "node 2 leads it" {
+	var e *kerr.Error
+	if err := within(t, 3*time.Second, "Recv returned", done); !errors.As(err, &e) || e.Code != kerr.NotLeaderOrFollower || e.Leader != 2 || e.Message != "node 2 leads it" {
 		t.Errorf("Recv returned %#v", err)
 	}
 }
@@ -129,7 +130,7 @@ func TestFetchStream(t *testing.T) {
 					}
 					err = errors.Join(err, f.Flush())
 				case Unsubscribe:
-					err = f.Send(FetchEvent{Subscription: c.Subscription, Code: CodeNotLeaderOrFollower, Leader: 2, Epoch: 8, Message: "moved"})
+					err = f.Send(FetchEvent{Subscription: c.Subscription, Code: kerr.NotLeaderOrFollower, Leader: 2, Epoch: 8, Message: "moved"})
 				}
 				if err != nil {
 					t.Error(err)
@@ -163,7 +164,7 @@ func TestFetchStream(t *testing.T) {
 			t.Fatalf("event %d: %+v, %d bytes", n, FetchEvent{e.Subscription, e.Code, e.HighWatermark, e.LogStart, e.Leader, e.Epoch, e.Message, nil}, len(e.Batches))
 		}
 	}
-	if e := within(t, time.Second, "the last event", events); e.Code != CodeNotLeaderOrFollower || e.Leader != 2 || e.Epoch != 8 || e.Message != "moved" {
+	if e := within(t, time.Second, "the last event", events); e.Code != kerr.NotLeaderOrFollower || e.Leader != 2 || e.Epoch != 8 || e.Message != "moved" {
 		t.Errorf("%+v", e)
 	}
 	_ = c.Close()
@@ -186,7 +187,7 @@ func (a *adminServer) Metadata(ctx context.Context, r *pb.MetadataRequest) (*pb.
 }
 
 func (a *adminServer) CreateTopic(context.Context, *pb.CreateTopicRequest) (*pb.CreateTopicResponse, error) {
-	return nil, fmt.Errorf("create: %w", &Error{Code: CodeNotController, Message: "node 4 is the controller", Leader: 4})
+	return nil, fmt.Errorf("create: %w", &kerr.Error{Code: kerr.NotController, Message: "node 4 is the controller", Leader: 4})
 }
 
 func (a *adminServer) DeleteTopic(ctx context.Context, _ *pb.DeleteTopicRequest) (*pb.DeleteTopicResponse, error) {
@@ -239,14 +240,14 @@ func TestAdmin(t *testing.T) {
 	if left := time.Duration(a.timeout.Load()); left <= 0 || left > 2*time.Second {
 		t.Errorf("the deadline did not arrive: %s left", left)
 	}
-	var e *Error
-	if _, err := client.CreateTopic(ctx, &pb.CreateTopicRequest{}); !errors.As(err, &e) || e.Code != CodeNotController || e.Leader != 4 || e.Message != "create: node 4 is the controller" {
+	var e *kerr.Error
+	if _, err := client.CreateTopic(ctx, &pb.CreateTopicRequest{}); !errors.As(err, &e) || e.Code != kerr.NotController || e.Leader != 4 || e.Message != "create: node 4 is the controller" {
 		t.Errorf("%#v", err)
 	}
-	if _, err := client.ClusterStatus(ctx, &pb.ClusterStatusRequest{}); CodeOf(err) != CodeUnsupportedVersion {
+	if _, err := client.ClusterStatus(ctx, &pb.ClusterStatusRequest{}); kerr.CodeOf(err) != kerr.UnsupportedVersion {
 		t.Errorf("unimplemented: %#v", err)
 	}
-	if _, err := client.ListOffsets(ctx, &pb.ListOffsetsRequest{}); CodeOf(err) != CodeUnknown || err.Error() != "internal error: see the log of node 1" {
+	if _, err := client.ListOffsets(ctx, &pb.ListOffsetsRequest{}); kerr.CodeOf(err) != kerr.Unknown || err.Error() != "internal error: see the log of node 1" {
 		t.Errorf("panic: %v", err)
 	}
 	if log.lines() != 1 || !bytes.Contains([]byte(log.String()), []byte("a secret of the server")) {
@@ -254,7 +255,7 @@ func TestAdmin(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := client.DeleteTopic(short, &pb.DeleteTopicRequest{}); CodeOf(err) != CodeRequestTimedOut {
+	if _, err := client.DeleteTopic(short, &pb.DeleteTopicRequest{}); kerr.CodeOf(err) != kerr.RequestTimedOut {
 		t.Errorf("timeout: %v", err)
 	}
 	eventually(t, time.Second, "the server gave up with the client", func() bool { return a.ended.Load() == 1 })
@@ -267,7 +268,7 @@ func TestAdmin(t *testing.T) {
 		})
 	}
 	calls.Wait()
-	if _, err := d.Admin("127.0.0.1:1").Metadata(ctx, &pb.MetadataRequest{}); CodeOf(err) != CodeBrokerNotAvailable {
+	if _, err := d.Admin("127.0.0.1:1").Metadata(ctx, &pb.MetadataRequest{}); kerr.CodeOf(err) != kerr.BrokerNotAvailable {
 		t.Errorf("nobody there: %v", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"storj.io/drpc/drpcwire"
+
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 )
 
 // tap takes the messages of an established stream off the connection before drpc sees them. drpc's reader would copy each message
@@ -56,7 +58,7 @@ const (
 	directRead = 4 << 10 // at least so much of a frame is read to where it belongs
 )
 
-var errEarly = Errorf(CodeInvalidRequest, "the peer went on before it was answered")
+var errEarly = kerr.Errorf(kerr.InvalidRequest, "the peer went on before it was answered")
 
 // tapStream diverts the messages of a stream of which messages have come so far. It is called while the peer has nothing to say: by the
 // dialer before it says hello, by the other side before it answers that.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 )
 
 // TestFailEndsRecv: a stream that the server fails is over for its handler, though the client neither reads why nor hangs up, and goes
@@ -14,7 +16,7 @@ func TestFailEndsRecv(t *testing.T) {
 	s := startServer(t, ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
 		err := serve(p, func(ProduceRequest) {
 			requests++
-			p.Fail(Errorf(CodePolicyViolation, "enough"))
+			p.Fail(kerr.Errorf(kerr.PolicyViolation, "enough"))
 		})
 		done <- err
 		return err

@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -47,22 +48,22 @@ func (v trainVersion) seal(heads []byte, kind trainKind) []byte {
 // open checks a train and returns what it carries, aliasing it.
 func (v trainVersion) open(train []byte) (kind trainKind, heads, bodies []byte, err error) {
 	if len(train) < trainHead {
-		return 0, nil, nil, Errorf(CodeCorruptMessage, "train of %d bytes, its header has %d", len(train), trainHead)
+		return 0, nil, nil, kerr.Errorf(kerr.CorruptMessage, "train of %d bytes, its header has %d", len(train), trainHead)
 	}
 	if train[0] != byte(v) {
-		return 0, nil, nil, Errorf(CodeUnsupportedVersion, "train of version %d on a lane that has agreed on %d", train[0], v)
+		return 0, nil, nil, kerr.Errorf(kerr.UnsupportedVersion, "train of version %d on a lane that has agreed on %d", train[0], v)
 	}
 	n := uint64(binary.LittleEndian.Uint32(train[8:]))
 	if train[2]|train[3] != 0 {
-		return 0, nil, nil, Errorf(CodeCorruptMessage, "train with %#x%02x where nothing belongs", train[3], train[2])
+		return 0, nil, nil, kerr.Errorf(kerr.CorruptMessage, "train with %#x%02x where nothing belongs", train[3], train[2])
 	}
 	if n > uint64(len(train)-trainHead) {
-		return 0, nil, nil, Errorf(CodeCorruptMessage, "train of %d bytes with %d bytes of heads", len(train), n)
+		return 0, nil, nil, kerr.Errorf(kerr.CorruptMessage, "train of %d bytes with %d bytes of heads", len(train), n)
 	}
 	heads, bodies = train[trainHead:trainHead+n], train[trainHead+n:]
 	stated, actual := binary.LittleEndian.Uint32(train[4:]), crc32.Checksum(train[8:trainHead+n], castagnoli)
 	if stated != actual {
-		return 0, nil, nil, Errorf(CodeCorruptMessage, "train of %d bytes arrived with CRC %08x, sent with %08x", len(train), actual, stated)
+		return 0, nil, nil, kerr.Errorf(kerr.CorruptMessage, "train of %d bytes arrived with CRC %08x, sent with %08x", len(train), actual, stated)
 	}
 	return trainKind(train[1]), heads, bodies, nil
 }
@@ -71,7 +72,7 @@ func (v trainVersion) open(train []byte) (kind trainKind, heads, bodies []byte, 
 func (v trainVersion) openBare(train []byte) (trainKind, []byte, error) {
 	kind, heads, bodies, err := v.open(train)
 	if err == nil && len(bodies) > 0 {
-		err = Errorf(CodeCorruptMessage, "train of kind %d with %d bytes of bodies", kind, len(bodies))
+		err = kerr.Errorf(kerr.CorruptMessage, "train of kind %d with %d bytes of bodies", kind, len(bodies))
 	}
 	return kind, heads, err
 }
@@ -84,14 +85,14 @@ func (v trainVersion) ping(h Health) []byte {
 // decodePing returns what a ping says.
 func decodePing(heads []byte) (Health, error) {
 	if len(heads) != 1 {
-		return 0, Errorf(CodeInvalidRequest, "ping of %d bytes, it has one", len(heads))
+		return 0, kerr.Errorf(kerr.InvalidRequest, "ping of %d bytes, it has one", len(heads))
 	}
 	return Health(heads[0]), nil
 }
 
 // errUnexpected is a train that has no place where it came.
 func errUnexpected(kind trainKind) error {
-	return Errorf(CodeInvalidRequest, "train of kind %d is not expected here", kind)
+	return kerr.Errorf(kerr.InvalidRequest, "train of kind %d is not expected here", kind)
 }
 
 // decodeTrain hands on the messages of a train. Their batches stay where they are: data keeps that, and the visitor takes over one
@@ -101,12 +102,12 @@ func decodeTrain(heads, bodies []byte, data Loan, visit func(g id.Group, m *raft
 	for len(r.heads.b) > 0 {
 		g, m, data, err := r.next()
 		if err != nil {
-			return Errorf(CodeCorruptMessage, "train with a good CRC does not decode: %v", err)
+			return kerr.Errorf(kerr.CorruptMessage, "train with a good CRC does not decode: %v", err)
 		}
 		visit(g, m, data)
 	}
 	if n := len(r.bodies.b); n > 0 {
-		return Errorf(CodeCorruptMessage, "train with a good CRC has %d bytes that belong to no message", n)
+		return kerr.Errorf(kerr.CorruptMessage, "train with a good CRC has %d bytes that belong to no message", n)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"storj.io/drpc/drpcstream"
 	"storj.io/drpc/drpcwire"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -97,7 +98,7 @@ func receive(c *conn, st drpc.Stream, f onBuffer) error {
 	}
 }
 
-var errLate = Errorf(CodeInvalidRequest, "a message came after the end of the messages")
+var errLate = kerr.Errorf(kerr.InvalidRequest, "a message came after the end of the messages")
 
 // borrowed makes a receiver of f, which does not keep what it gets.
 func borrowed(f onMessage) onBuffer {
@@ -120,15 +121,15 @@ func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) || drpc.ClosedError.Has(err)
 }
 
-// lost turns the end of a client's stream into an *Error: what the server said, or that the connection is gone.
+// lost turns the end of a client's stream into an *kerr.Error: what the server said, or that the connection is gone.
 func lost(addr string, err error) error {
 	if e, ok := fromWire(err); ok {
 		return e
 	}
 	if hungUp(err) {
-		return &Error{Code: CodeNetworkException, Message: "connection to " + addr + " was closed", Leader: id.NoNode}
+		return &kerr.Error{Code: kerr.NetworkException, Message: "connection to " + addr + " was closed", Leader: id.NoNode}
 	}
-	return &Error{Code: CodeNetworkException, Message: fmt.Sprintf("connection to %s broke: %v", addr, err), Leader: id.NoNode}
+	return &kerr.Error{Code: kerr.NetworkException, Message: fmt.Sprintf("connection to %s broke: %v", addr, err), Leader: id.NoNode}
 }
 
 // The messages of produce and fetch streams are sequences of frames, little-endian:
@@ -143,11 +144,11 @@ const frameHead = 5
 func frames(message []byte, f func(kind byte, frame []byte) error) error {
 	for len(message) > 0 {
 		if len(message) < frameHead {
-			return Errorf(CodeInvalidRequest, "frame of %d bytes: too short for its header", len(message))
+			return kerr.Errorf(kerr.InvalidRequest, "frame of %d bytes: too short for its header", len(message))
 		}
 		n := uint64(binary.LittleEndian.Uint32(message)) + 4
 		if n < frameHead || n > uint64(len(message)) {
-			return Errorf(CodeInvalidRequest, "frame of %d bytes in a message that has %d left", n, len(message))
+			return kerr.Errorf(kerr.InvalidRequest, "frame of %d bytes in a message that has %d left", n, len(message))
 		}
 		if err := f(message[4], message[:n:n]); err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/rpctest"
 	"github.com/quorumlog/quorumlog/wal/batch"
@@ -306,13 +308,13 @@ func (t *topic) maxMessageBytes() int {
 }
 
 // appendLocked does what a leader does with a batch: duplicates are recognized, others are appended in order or refused.
-func (c *Cluster) appendLocked(p *partition, b batch.Batch) (id.Offset, *rpc.Error) {
+func (c *Cluster) appendLocked(p *partition, b batch.Batch) (id.Offset, *kerr.Error) {
 	if err := batch.CheckProduce(b, c.topics[p.tp.Topic].maxMessageBytes()); err != nil {
-		code := rpc.CodeInvalidRecord
+		code := kerr.InvalidRecord
 		if _, large := err.(*batch.TooLargeError); large {
-			code = rpc.CodeMessageTooLarge
+			code = kerr.MessageTooLarge
 		}
-		return id.NoOffset, rpc.Errorf(code, "%v", err)
+		return id.NoOffset, kerr.Errorf(code, "%v", err)
 	}
 	if base, done, err := p.sequence(b); done || err != nil {
 		return base, err
@@ -328,7 +330,7 @@ func (c *Cluster) appendLocked(p *partition, b batch.Batch) (id.Offset, *rpc.Err
 }
 
 // sequence applies Kafka's rules: a producer that is not known may begin anywhere.
-func (p *partition) sequence(b batch.Batch) (base id.Offset, duplicate bool, err *rpc.Error) {
+func (p *partition) sequence(b batch.Batch) (base id.Offset, duplicate bool, err *kerr.Error) {
 	if b.Producer() == id.NoProducer {
 		return id.NoOffset, false, nil
 	}
@@ -339,10 +341,10 @@ func (p *partition) sequence(b batch.Batch) (base id.Offset, duplicate bool, err
 	}
 	switch {
 	case b.ProducerEpoch() < s.epoch:
-		return id.NoOffset, false, rpc.Errorf(rpc.CodeInvalidProducerEpoch, "epoch %d, current is %d", b.ProducerEpoch(), s.epoch)
+		return id.NoOffset, false, kerr.Errorf(kerr.InvalidProducerEpoch, "epoch %d, current is %d", b.ProducerEpoch(), s.epoch)
 	case b.ProducerEpoch() > s.epoch:
 		if b.BaseSequence() != 0 {
-			return id.NoOffset, false, rpc.Errorf(rpc.CodeOutOfOrderSequence, "new epoch begins at %d", b.BaseSequence())
+			return id.NoOffset, false, kerr.Errorf(kerr.OutOfOrderSequence, "new epoch begins at %d", b.BaseSequence())
 		}
 		s.epoch, s.last = b.ProducerEpoch(), nil
 	}
@@ -352,7 +354,7 @@ func (p *partition) sequence(b batch.Batch) (base id.Offset, duplicate bool, err
 		}
 	}
 	if n := len(s.last); n > 0 && b.BaseSequence() != s.last[n-1].last.Add(1) {
-		return id.NoOffset, false, rpc.Errorf(rpc.CodeOutOfOrderSequence, "sequence %d, %d is next", b.BaseSequence(), s.last[n-1].last.Add(1))
+		return id.NoOffset, false, kerr.Errorf(kerr.OutOfOrderSequence, "sequence %d, %d is next", b.BaseSequence(), s.last[n-1].last.Add(1))
 	}
 	s.last = append(s.last, sent{b.BaseSequence(), b.LastSequence(), p.next})
 	if len(s.last) > 5 {

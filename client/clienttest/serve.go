@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/batch"
@@ -20,7 +22,7 @@ func (n *node) produce(s *rpc.ProduceStream) error {
 func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	answer := func(base id.Offset, err *rpc.Error) {
+	answer := func(base id.Offset, err *kerr.Error) {
 		if r.Acks == rpc.AcksNone {
 			if err != nil {
 				s.Fail(err)
@@ -38,12 +40,12 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 	}
 	t := c.byID[r.Topic]
 	if t == nil || int(r.Partition) >= len(t.partitions) {
-		answer(id.NoOffset, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "no such partition"))
+		answer(id.NoOffset, kerr.Errorf(kerr.UnknownTopicOrPartition, "no such partition"))
 		return
 	}
 	p := t.partitions[r.Partition]
 	leader, _ := n.leaderLocked(p)
-	notLeader := &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Message: "not the leader", Leader: leader}
+	notLeader := &kerr.Error{Code: kerr.NotLeaderOrFollower, Message: "not the leader", Leader: leader}
 	if n.view != nil && leader == n.id {
 		return // it will never be committed here
 	}
@@ -64,12 +66,12 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		notLeader.Leader = id.NoNode
 		answer(id.NoOffset, notLeader)
 	case Throttle:
-		answer(id.NoOffset, rpc.Errorf(rpc.CodeThrottlingQuotaExceeded, "too fast"))
+		answer(id.NoOffset, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "too fast"))
 	case Drop, DropAfter:
 		if fault == DropAfter {
 			_, _ = c.appendLocked(p, r.Batch)
 		}
-		s.Fail(rpc.Errorf(rpc.CodeNetworkException, "injected"))
+		s.Fail(kerr.Errorf(kerr.NetworkException, "injected"))
 	case LoseAck:
 		_, _ = c.appendLocked(p, r.Batch)
 	case Swallow:
@@ -80,14 +82,14 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		_, _ = c.appendLocked(p, r.Batch)
 		answer(c.appendLocked(p, r.Batch))
 	case Reject:
-		answer(id.NoOffset, rpc.Errorf(rpc.CodeInvalidRecord, "rejected by the test"))
+		answer(id.NoOffset, kerr.Errorf(kerr.InvalidRecord, "rejected by the test"))
 	case MoveLeader, MoveAfter:
 		if fault == MoveAfter {
 			_, _ = c.appendLocked(p, r.Batch)
 		}
 		c.moveLocked(p, c.nextLeaderLocked(p))
 		if fault == MoveAfter {
-			s.Fail(rpc.Errorf(rpc.CodeNetworkException, "injected"))
+			s.Fail(kerr.Errorf(kerr.NetworkException, "injected"))
 			return
 		}
 		notLeader.Leader = p.leader
@@ -189,7 +191,7 @@ func (s *session) events() []rpc.FetchEvent {
 		e := rpc.FetchEvent{Subscription: sub.number, Leader: id.NoNode}
 		t := c.byID[sub.topic]
 		if t == nil || int(sub.partition) >= len(t.partitions) {
-			e.Code = rpc.CodeUnknownTopicOrPartition
+			e.Code = kerr.UnknownTopicOrPartition
 			delete(s.subscriptions, sub.number)
 			out = append(out, e)
 			continue
@@ -199,12 +201,12 @@ func (s *session) events() []rpc.FetchEvent {
 		leader, epoch := s.node.leaderLocked(p)
 		switch {
 		case leader != s.node.id:
-			e.Code, e.Leader, e.Epoch = rpc.CodeNotLeaderOrFollower, leader, epoch
+			e.Code, e.Leader, e.Epoch = kerr.NotLeaderOrFollower, leader, epoch
 			delete(s.subscriptions, sub.number)
 		case s.node.view != nil:
 			continue // nothing is committed here
 		case sub.next < p.start || sub.next > p.next:
-			e.Code = rpc.CodeOffsetOutOfRange
+			e.Code = kerr.OffsetOutOfRange
 			delete(s.subscriptions, sub.number)
 		case sub.credit <= 0:
 			continue
@@ -250,7 +252,7 @@ func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.Metadata
 		if t := c.topics[name]; a.node.knowsLocked(t) {
 			out.Topics = append(out.Topics, a.node.describeTopicLocked(t))
 		} else {
-			out.Topics = append(out.Topics, &pb.Topic{Name: name, ErrorCode: int32(rpc.CodeUnknownTopicOrPartition)})
+			out.Topics = append(out.Topics, &pb.Topic{Name: name, ErrorCode: int32(kerr.UnknownTopicOrPartition)})
 		}
 	}
 	return out, nil
@@ -281,7 +283,7 @@ func (n *node) describeTopicLocked(t *topic) *pb.Topic {
 // notController refuses what only the controller does.
 func (a *admin) notController() error {
 	if c := a.node.cluster; c.controller != a.node.id {
-		return &rpc.Error{Code: rpc.CodeNotController, Message: "not the controller", Leader: c.controller}
+		return &kerr.Error{Code: kerr.NotController, Message: "not the controller", Leader: c.controller}
 	}
 	return nil
 }
@@ -297,9 +299,9 @@ func (a *admin) CreateTopic(_ context.Context, r *pb.CreateTopicRequest) (*pb.Cr
 	replicas := int(r.ReplicationFactor)
 	switch {
 	case c.topics[r.Name] != nil:
-		return nil, rpc.Errorf(rpc.CodeTopicAlreadyExists, "Topic '%s' already exists.", r.Name)
+		return nil, kerr.Errorf(kerr.TopicAlreadyExists, "Topic '%s' already exists.", r.Name)
 	case replicas > live:
-		return nil, rpc.Errorf(rpc.CodeInvalidReplicationFactor, "Replication factor: %d larger than available brokers: %d.", replicas, live)
+		return nil, kerr.Errorf(kerr.InvalidReplicationFactor, "Replication factor: %d larger than available brokers: %d.", replicas, live)
 	case replicas <= 0:
 		replicas = min(3, live)
 	}
@@ -316,7 +318,7 @@ func (a *admin) DeleteTopic(_ context.Context, r *pb.DeleteTopicRequest) (*pb.De
 	}
 	t := c.topics[r.Name]
 	if t == nil {
-		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "topic '%s' does not exist", r.Name)
+		return nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "topic '%s' does not exist", r.Name)
 	}
 	delete(c.topics, t.name)
 	delete(c.byID, t.id)
@@ -334,7 +336,7 @@ func (a *admin) AlterTopicConfig(_ context.Context, r *pb.AlterTopicConfigReques
 	}
 	t := c.topics[r.Name]
 	if t == nil {
-		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "topic '%s' does not exist", r.Name)
+		return nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "topic '%s' does not exist", r.Name)
 	}
 	next := make(map[string]string)
 	for k, v := range t.configs {
@@ -343,7 +345,7 @@ func (a *admin) AlterTopicConfig(_ context.Context, r *pb.AlterTopicConfigReques
 	for k, v := range r.Set {
 		if k == "max.message.bytes" {
 			if _, err := strconv.Atoi(v); err != nil {
-				return nil, rpc.Errorf(rpc.CodeInvalidConfig, "max.message.bytes=%s is not a number", v)
+				return nil, kerr.Errorf(kerr.InvalidConfig, "max.message.bytes=%s is not a number", v)
 			}
 		}
 		next[k] = v
@@ -366,7 +368,7 @@ func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.Li
 		out.Partitions = append(out.Partitions, part)
 		t := c.topics[q.Topic]
 		if t == nil || int(q.Partition) >= len(t.partitions) {
-			part.ErrorCode, part.Offset = int32(rpc.CodeUnknownTopicOrPartition), -1
+			part.ErrorCode, part.Offset = int32(kerr.UnknownTopicOrPartition), -1
 			continue
 		}
 		p := t.partitions[q.Partition]
@@ -374,7 +376,7 @@ func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.Li
 		part.Leader, part.Epoch = int32(leader), int32(epoch)
 		switch {
 		case leader != a.node.id || a.node.view != nil:
-			part.ErrorCode, part.Offset = int32(rpc.CodeNotLeaderOrFollower), -1
+			part.ErrorCode, part.Offset = int32(kerr.NotLeaderOrFollower), -1
 		case q.Timestamp == -2:
 			part.Offset = int64(p.start)
 		default:
@@ -432,7 +434,7 @@ func (a *admin) PartitionStatus(_ context.Context, r *pb.PartitionStatusRequest)
 	defer c.mu.Unlock()
 	t := c.topics[r.Topic]
 	if t == nil || int(r.Partition) >= len(t.partitions) {
-		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "no partition %d of %q", r.Partition, r.Topic)
+		return nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "no partition %d of %q", r.Partition, r.Topic)
 	}
 	p := t.partitions[r.Partition]
 	return &pb.PartitionStatusResponse{
@@ -447,11 +449,11 @@ func (a *admin) TransferLeader(_ context.Context, r *pb.TransferLeaderRequest) (
 	defer c.mu.Unlock()
 	t := c.topics[r.Topic]
 	if t == nil || int(r.Partition) >= len(t.partitions) {
-		return nil, rpc.Errorf(rpc.CodeUnknownTopicOrPartition, "no partition %d of %q", r.Partition, r.Topic)
+		return nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "no partition %d of %q", r.Partition, r.Topic)
 	}
 	p := t.partitions[r.Partition]
 	if p.leader != a.node.id {
-		return nil, &rpc.Error{Code: rpc.CodeNotLeaderOrFollower, Leader: p.leader}
+		return nil, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: p.leader}
 	}
 	c.moveLocked(p, id.Node(r.To))
 	return &pb.TransferLeaderResponse{Leader: r.To, Epoch: int32(p.epoch)}, nil

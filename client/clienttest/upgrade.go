@@ -4,7 +4,8 @@ import (
 	"cmp"
 	"context"
 
-	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/rpc/pb"
 )
 
@@ -17,7 +18,7 @@ func (a *admin) UpgradeCluster(_ context.Context, r *pb.UpgradeClusterRequest) (
 	defer c.mu.Unlock()
 	out := &pb.UpgradeClusterResponse{Was: c.level, FeatureLevel: cmp.Or(r.GetFeatureLevel(), knownLevel)}
 	if out.GetFeatureLevel() > knownLevel {
-		return nil, rpc.Errorf(rpc.CodeUnsupportedVersion, "feature level %d is not known to node 1", out.GetFeatureLevel())
+		return nil, kerr.Errorf(kerr.UnsupportedVersion, "feature level %d is not known to node 1", out.GetFeatureLevel())
 	}
 	c.level = out.GetFeatureLevel()
 	return out, nil

@@ -17,7 +17,11 @@ var arrows = map[string][]string{
 	"wal":       {"wal"},
 	"placement": {"wal/id", "wal/batch"},
 	"rpc":       {"wal/id", "wal/batch"},
-	"raftgroup": {"wal"},
+	// What a client may ask of a node, whatever the protocol: the leaves of package rpc.
+	"rpc/kerr":   {"wal/id"},
+	"rpc/broker": {"rpc/kerr", "wal/id", "wal/batch"},
+	"rpc/native": {"rpc", "wal/id", "wal/batch"},
+	"raftgroup":  {"wal"},
 	// Pure decisions.
 	"raftgroup/election": {"wal/id"},
 	"raftgroup/door":     {},

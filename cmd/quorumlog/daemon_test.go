@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -576,7 +578,7 @@ func TestReserve(t *testing.T) {
 		t.Errorf("the record failed with %v", a.Err)
 	}
 	_ = p.Close(ctx)
-	if code := produceRaw(t, port, c, "t"); code != rpc.CodeStorageError || !code.Retriable() {
+	if code := produceRaw(t, port, c, "t"); code != kerr.StorageError || !code.Retriable() {
 		t.Errorf("the node answers %v", code)
 	}
 	if _, err := c.Admin().AlterConfig(ctx, "t", map[string]string{"max.message.bytes": "2000"}, nil); err != nil {
@@ -598,7 +600,7 @@ func TestReserve(t *testing.T) {
 }
 
 // produceRaw sends one batch and returns the code of the answer.
-func produceRaw(t *testing.T, port string, c *client.Client, topic string) rpc.Code {
+func produceRaw(t *testing.T, port string, c *client.Client, topic string) kerr.Code {
 	t.Helper()
 	m, err := c.Admin().Metadata(testContext(t), topic)
 	if err != nil || len(m.Topics) != 1 {
@@ -609,7 +611,7 @@ func produceRaw(t *testing.T, port string, c *client.Client, topic string) rpc.C
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	codes := make(chan rpc.Code, 1)
+	codes := make(chan kerr.Code, 1)
 	go func() { _ = stream.Recv(func(r rpc.ProduceResponse) { codes <- r.Code }) }()
 	request := rpc.ProduceRequest{Correlation: 1, Topic: m.Topics[0].ID, Acks: rpc.AcksAll, Timeout: time.Second, Batch: oneRecord(t)}
 	if err := errors.Join(stream.Send(request), stream.Flush()); err != nil {

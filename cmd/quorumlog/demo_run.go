@@ -10,11 +10,12 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -320,4 +321,4 @@ func (r demoResult) print(w io.Writer) {
 }
 
 // notEnoughBrokers tells whether a topic was refused because too few nodes are up.
-func notEnoughBrokers(err error) bool { return rpc.CodeOf(err) == rpc.CodeInvalidReplicationFactor }
+func notEnoughBrokers(err error) bool { return kerr.CodeOf(err) == kerr.InvalidReplicationFactor }

@@ -10,10 +10,11 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+
 	"github.com/spf13/cobra"
 
 	"github.com/quorumlog/quorumlog/client"
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -71,7 +72,7 @@ func (t *topicCommand) create() *cobra.Command {
 
 func (t *topicCommand) runCreate(ctx context.Context, w io.Writer, a *client.Admin, spec client.TopicSpec, existsIsFine bool) error {
 	err := a.CreateTopic(ctx, spec)
-	if existsIsFine && errors.Is(err, &rpc.Error{Code: rpc.CodeTopicAlreadyExists}) {
+	if existsIsFine && errors.Is(err, &kerr.Error{Code: kerr.TopicAlreadyExists}) {
 		return nil
 	}
 	if err != nil {
@@ -288,12 +289,12 @@ func parseConfigs(pairs []string) (map[string]string, error) {
 
 // isUnknownTopic tells both ways in which a call can say that a topic does not exist.
 func isUnknownTopic(err error) bool {
-	return errors.Is(err, client.ErrUnknownTopic) || errors.Is(err, &rpc.Error{Code: rpc.CodeUnknownTopicOrPartition})
+	return errors.Is(err, client.ErrUnknownTopic) || errors.Is(err, &kerr.Error{Code: kerr.UnknownTopicOrPartition})
 }
 
 // refusal is what the cluster said, without the words around it, if it was the cluster that refused.
 func refusal(err error) error {
-	var refused *rpc.Error
+	var refused *kerr.Error
 	if errors.As(err, &refused) && !refused.Code.Retriable() && refused.Message != "" {
 		return refused
 	}

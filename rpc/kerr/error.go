@@ -1,0 +1,47 @@
+package kerr
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Error is a refusal as it travels: a Kafka code, one sentence that says why and what to do, and who leads the partition
+// if that is the point (id.NoNode otherwise).
+type Error struct {
+	Code    Code
+	Message string
+	Leader  id.Node
+}
+
+// Errorf makes an Error that names no leader.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Leader: id.NoNode}
+}
+
+// Error returns the message, or the name of the code when there is none.
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return e.Code.String()
+	}
+	return e.Message
+}
+
+// Is reports whether target is an *Error of the same code: errors.Is(err, &kerr.Error{Code: kerr.NotController}).
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// CodeOf returns the code of an error: None for nil, Unknown for one that carries none.
+func CodeOf(err error) Code {
+	if err == nil {
+		return None
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return Unknown
+}

@@ -26,6 +26,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/wal"
@@ -347,15 +348,30 @@ func (n *Node) openGroups(ctx context.Context) error {
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
-	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure})
+	n.openBroker()
 	return n.openServer(in)
 }
 
+// openBroker wires what clients ask to the parts that know.
+func (n *Node) openBroker() {
+	n.broker = serving.New(serving.Options{
+		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Leaders: leaders{n}, Controller: n.controller,
+		Nodes: serving.Nodes{
+			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
+			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },
+		},
+		Age: n.word.age, Self: n.selfStatus,
+	})
+}
+
 func (n *Node) openServer(in *inbound) error {
+	services := native.Services(n.broker, &peerCalls{node: n})
+	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(n.broker), Fetch: native.Fetch(n.broker)},
+		Services: services,
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -45,6 +46,7 @@ type Node struct {
 	host       *raftgroup.Host
 	replicas   *replicas
 	controller *controller.Controller
+	fetching   *fetching.Hub
 	server     *rpc.Server
 	console    *console.Server      // nil without a metrics address
 	registry   *prometheus.Registry // what it shows
@@ -353,6 +355,8 @@ func (n *Node) openGroups(ctx context.Context) error {
 }
 
 func (n *Node) openServer(in *inbound) error {
+	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
+	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/node/replicas"
@@ -49,6 +50,7 @@ type Node struct {
 	host       *raftgroup.Host
 	replicas   *replicas.Set
 	controller *controller.Controller
+	fetching   *fetching.Hub
 	server     *rpc.Server
 	console    *console.Server      // nil without a metrics address
 	registry   *prometheus.Registry // what it shows
@@ -354,9 +356,11 @@ func (n *Node) openGroups(ctx context.Context) error {
 
 // openBroker wires what clients ask to the parts that know.
 func (n *Node) openBroker() {
+	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
+	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
-		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Leaders: leaders{n}, Controller: n.controller,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: leaders{n}, Controller: n.controller,
 		Nodes: serving.Nodes{
 			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
 			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },

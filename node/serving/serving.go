@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -65,6 +66,7 @@ type Options struct {
 	Turns      *Turns          // told of the end of each of Host's turns
 	Pressure   func() wal.Pressure
 	Replicas   Replicas
+	Fetching   *fetching.Hub
 	Leaders    Leaders
 	Controller *controller.Controller
 	Nodes      Nodes

@@ -78,8 +78,11 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 		Configs:           t.Configs,
 		TimeoutMs:         int32(a.client.opts.RequestTimeout.Milliseconds()),
 	}
-	if int(req.Partitions) != t.Partitions || int(req.ReplicationFactor) != t.ReplicationFactor || t.ReplicationFactor < 0 {
-		return fmt.Errorf("client: create topic %q: %d partitions with %d replicas each: no topic has that", t.Name, t.Partitions, t.ReplicationFactor)
+	switch { // what is left of these in 32 bits might do
+	case int(req.Partitions) != t.Partitions:
+		return fmt.Errorf("client: create topic %q: %w: %d", t.Name, ErrInvalidPartitions, t.Partitions)
+	case int(req.ReplicationFactor) != t.ReplicationFactor || t.ReplicationFactor < 0:
+		return fmt.Errorf("client: create topic %q: %w: %d", t.Name, ErrInvalidReplicationFactor, t.ReplicationFactor)
 	}
 	if t.ReplicationFactor == 0 {
 		req.ReplicationFactor = -1
@@ -107,7 +110,7 @@ func (a *Admin) waitForLeaders(ctx context.Context, topic string) error {
 		for _, t := range resp.Topics {
 			ready := t.Name == topic && len(t.Partitions) > 0
 			for _, p := range t.Partitions {
-				ready = ready && id.Node(p.Leader) != id.NoNode
+				ready = ready && NodeID(p.Leader) != NoNode
 			}
 			if ready {
 				return nil
@@ -186,9 +189,9 @@ func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error
 	if err != nil {
 		return nil, err
 	}
-	tps := make([]id.TopicPartition, len(topics[0].Partitions))
+	tps := make([]TopicPartition, len(topics[0].Partitions))
 	for i := range tps {
-		tps[i] = id.TopicPartition{Topic: topic, Partition: topics[0].Partitions[i].Partition}
+		tps[i] = TopicPartition{Topic: topic, Partition: topics[0].Partitions[i].Partition}
 	}
 	out := make([]OffsetRange, len(tps))
 	if _, err := a.client.cache.topic(ctx, topic); err != nil {
@@ -202,7 +205,7 @@ func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error
 				out[i] = r
 			}
 		}
-		open = slices.DeleteFunc(slices.Clone(open), func(tp id.TopicPartition) bool { _, ok := found[tp]; return ok })
+		open = slices.DeleteFunc(slices.Clone(open), func(tp TopicPartition) bool { _, ok := found[tp]; return ok })
 		if len(open) == 0 {
 			return out, nil
 		}
@@ -219,14 +222,14 @@ func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error
 
 // listOffsets asks the leaders for the ranges of the partitions, each leader once. Those missing in the result were not
 // answered; err is one reason.
-func (c *Client) listOffsets(ctx context.Context, tps []id.TopicPartition) (found map[id.TopicPartition]OffsetRange, err error) {
+func (c *Client) listOffsets(ctx context.Context, tps []TopicPartition) (found map[TopicPartition]OffsetRange, err error) {
 	const latest, earliest = -1, -2
 	requests := make(map[string]*pb.ListOffsetsRequest)
 	known := c.cache.current.Load()
 	for _, tp := range tps {
 		l, ok := known.leader(tp)
 		if !ok {
-			err = &kerr.Error{Code: kerr.LeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: id.NoNode}
+			err = &kerr.Error{Code: kerr.LeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: NoNode}
 			continue
 		}
 		req := requests[l.addr]
@@ -238,7 +241,7 @@ func (c *Client) listOffsets(ctx context.Context, tps []id.TopicPartition) (foun
 			req.Partitions = append(req.Partitions, &pb.ListOffsetsRequest_Partition{Topic: tp.Topic, Partition: int32(tp.Partition), Timestamp: at})
 		}
 	}
-	found = make(map[id.TopicPartition]OffsetRange, len(tps))
+	found = make(map[TopicPartition]OffsetRange, len(tps))
 	for addr, req := range requests {
 		if e := c.listOffsetsAt(ctx, addr, req, found); e != nil {
 			err = e
@@ -247,7 +250,7 @@ func (c *Client) listOffsets(ctx context.Context, tps []id.TopicPartition) (foun
 	return found, err
 }
 
-func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOffsetsRequest, found map[id.TopicPartition]OffsetRange) error {
+func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOffsetsRequest, found map[TopicPartition]OffsetRange) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	resp, err := c.dialer.Admin(addr).ListOffsets(ctx, req)
@@ -259,13 +262,13 @@ func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOff
 	}
 	for i := 0; i+1 < len(resp.Partitions); i += 2 {
 		start, end := resp.Partitions[i], resp.Partitions[i+1]
-		tp := id.TopicPartition{Topic: req.Partitions[i].Topic, Partition: id.Partition(req.Partitions[i].Partition)}
+		tp := TopicPartition{Topic: req.Partitions[i].Topic, Partition: PartitionID(req.Partitions[i].Partition)}
 		if code := kerr.Code(max(start.ErrorCode, end.ErrorCode)); code != kerr.None {
 			// The leader that it names is not taken over: it may be that of an older topic of this name, with an epoch that the new one never has.
-			err = &kerr.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
+			err = &kerr.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: NodeID(start.Leader)}
 			continue
 		}
-		found[tp] = OffsetRange{TopicPartition: tp, Start: id.Offset(start.Offset), End: id.Offset(end.Offset)}
+		found[tp] = OffsetRange{TopicPartition: tp, Start: Offset(start.Offset), End: Offset(end.Offset)}
 	}
 	return err
 }
@@ -284,7 +287,7 @@ func (a *Admin) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 }
 
 // UnregisterNode takes a dead node that holds no replicas out of the cluster.
-func (a *Admin) UnregisterNode(ctx context.Context, node id.Node) error {
+func (a *Admin) UnregisterNode(ctx context.Context, node NodeID) error {
 	req := &pb.UnregisterNodeRequest{NodeId: int32(node), TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
 	return a.call(ctx, fmt.Sprintf("remove node %d", node), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.UnregisterNode(ctx, req)
@@ -296,7 +299,7 @@ func (a *Admin) UnregisterNode(ctx context.Context, node id.Node) error {
 }
 
 // PartitionStatus returns what the leader of a partition knows.
-func (a *Admin) PartitionStatus(ctx context.Context, tp id.TopicPartition) (PartitionStatus, error) {
+func (a *Admin) PartitionStatus(ctx context.Context, tp TopicPartition) (PartitionStatus, error) {
 	var resp *pb.PartitionStatusResponse
 	err := a.callLeader(ctx, tp, "status of", func(ctx context.Context, c pb.DRPCAdminClient) (err error) {
 		resp, err = c.PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: tp.Topic, Partition: int32(tp.Partition)})
@@ -309,7 +312,7 @@ func (a *Admin) PartitionStatus(ctx context.Context, tp id.TopicPartition) (Part
 }
 
 // TransferLeader asks the leader of a partition to hand over to the replica on node to.
-func (a *Admin) TransferLeader(ctx context.Context, tp id.TopicPartition, to id.Node) error {
+func (a *Admin) TransferLeader(ctx context.Context, tp TopicPartition, to NodeID) error {
 	return a.callLeader(ctx, tp, "transfer leadership of", func(ctx context.Context, c pb.DRPCAdminClient) error {
 		_, err := c.TransferLeader(ctx, &pb.TransferLeaderRequest{Topic: tp.Topic, Partition: int32(tp.Partition), To: int32(to)})
 		return err
@@ -410,7 +413,7 @@ func at(server string, err error) error {
 }
 
 // callLeader runs f against the leader of a partition until it answers, or refuses for good, or ctx ends.
-func (a *Admin) callLeader(ctx context.Context, tp id.TopicPartition, what string, f func(context.Context, pb.DRPCAdminClient) error) error {
+func (a *Admin) callLeader(ctx context.Context, tp TopicPartition, what string, f func(context.Context, pb.DRPCAdminClient) error) error {
 	cache := &a.client.cache
 	if t, err := cache.topic(ctx, tp.Topic); err != nil {
 		return fmt.Errorf("client: %s %s: %w", what, tp, err)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Consumer reads assigned partitions. Within one consumer no record comes twice and none is left out. It belongs to one
@@ -27,9 +26,9 @@ type Consumer struct {
 
 	mu struct {
 		sync.Mutex
-		cursors       map[id.TopicPartition]*cursor
-		streams       map[id.Node]*fetchStream
-		backoff       map[id.Node]nodeBackoff
+		cursors       map[TopicPartition]*cursor
+		streams       map[NodeID]*fetchStream
+		backoff       map[NodeID]nodeBackoff
 		deliveries    []*delivery // in the order of their arrival
 		handedOut     *delivery   // by the last Poll
 		subscriptions uint32      // given out so far
@@ -47,16 +46,16 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	}
 	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
-	k.mu.cursors = make(map[id.TopicPartition]*cursor)
-	k.mu.streams = make(map[id.Node]*fetchStream)
-	k.mu.backoff = make(map[id.Node]nodeBackoff)
+	k.mu.cursors = make(map[TopicPartition]*cursor)
+	k.mu.streams = make(map[NodeID]*fetchStream)
+	k.mu.backoff = make(map[NodeID]nodeBackoff)
 	k.wg.Go(k.keepHouse)
 	return k, nil
 }
 
 // Assign adds a partition, to be read from offset, Beginning or End on; if it is assigned already, it moves there. It does
 // not wait: a partition that does not exist shows in Poll.
-func (c *Consumer) Assign(tp id.TopicPartition, offset id.Offset) error {
+func (c *Consumer) Assign(tp TopicPartition, offset Offset) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
 	}
@@ -78,7 +77,7 @@ func (c *Consumer) Assign(tp id.TopicPartition, offset id.Offset) error {
 }
 
 // Unassign removes a partition.
-func (c *Consumer) Unassign(tp id.TopicPartition) {
+func (c *Consumer) Unassign(tp TopicPartition) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if cur := c.mu.cursors[tp]; cur != nil {
@@ -87,10 +86,10 @@ func (c *Consumer) Unassign(tp id.TopicPartition) {
 }
 
 // Assignment lists the partitions, and the offset at which Poll goes on; Beginning and End until that is known.
-func (c *Consumer) Assignment() map[id.TopicPartition]id.Offset {
+func (c *Consumer) Assignment() map[TopicPartition]Offset {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make(map[id.TopicPartition]id.Offset, len(c.mu.cursors))
+	out := make(map[TopicPartition]Offset, len(c.mu.cursors))
 	for tp, cur := range c.mu.cursors {
 		out[tp] = cur.next
 	}
@@ -160,7 +159,7 @@ func (c *Consumer) Close() error {
 	c.cancel()
 	c.mu.Lock()
 	streams := c.mu.streams
-	c.mu.streams = make(map[id.Node]*fetchStream)
+	c.mu.streams = make(map[NodeID]*fetchStream)
 	c.mu.Unlock()
 	for _, s := range streams {
 		s.fail(ErrClosed)
@@ -171,18 +170,23 @@ func (c *Consumer) Close() error {
 
 // Fetch is a run of records of one partition.
 type Fetch struct {
-	id.TopicPartition
+	TopicPartition
 	// HighWatermark is the offset after the last committed record, as of this fetch.
-	HighWatermark id.Offset
+	HighWatermark Offset
 	// LogStart is the offset of the first record that the partition holds.
-	LogStart id.Offset
+	LogStart Offset
 	// Next is the offset at which the next fetch of the partition goes on.
-	Next id.Offset
+	Next Offset
 	// CaughtUp says that Next has reached HighWatermark.
 	CaughtUp bool
 
-	batches []byte    // checked, whole batches
-	from    id.Offset // records below are not the caller's
+	batches []byte // checked, whole batches
+	from    Offset // records below are not the caller's
+}
+
+// String returns where the fetch is, and what the partition holds: orders-3 up to 42 (17000 bytes, high watermark 50).
+func (f Fetch) String() string {
+	return fmt.Sprintf("%s up to %d (%d bytes, high watermark %d)", f.TopicPartition, f.Next, len(f.batches), f.HighWatermark)
 }
 
 // Bytes is the size of the batches.

@@ -257,7 +257,7 @@ func TestConsumeUnderFaults(t *testing.T) {
 	produced := make(chan error, 1)
 	go func() {
 		for i := range records {
-			r := client.Record{Topic: "test", Partition: id.Partition(i % partitions), Value: []byte(fmt.Sprintf("%06d", i))}
+			r := client.Record{Topic: "test", Partition: client.At(id.Partition(i % partitions)), Value: []byte(fmt.Sprintf("%06d", i))}
 			if err := p.Produce(ctx, r, nil); err != nil {
 				produced <- err
 				return

@@ -6,7 +6,7 @@
 //
 //	c, err := client.New(client.Options{Servers: []string{"127.0.0.1:9092"}})
 //	p, err := c.NewProducer(client.ProducerOptions{})
-//	err = p.Produce(ctx, client.Record{Topic: "orders", Partition: client.AnyPartition, Value: value}, nil)
+//	err = p.Produce(ctx, client.Record{Topic: "orders", Value: value}, nil)
 //	err = p.Close(ctx) // waits for everything that was produced
 //
 // # How it is built

@@ -46,7 +46,7 @@ func startGoing(t *testing.T, c *client.Client, p id.TopicPartition) *going {
 func (g *going) produce(value string) <-chan error {
 	g.t.Helper()
 	done := make(chan error, 1)
-	r := client.Record{Topic: g.tp.Topic, Partition: g.tp.Partition, Value: []byte(value)}
+	r := client.Record{Topic: g.tp.Topic, Partition: client.At(g.tp.Partition), Value: []byte(value)}
 	if err := g.producer.Produce(testContext(g.t), r, func(a client.Ack) { done <- a.Err }); err != nil {
 		g.t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestNodeOutOfReach(t *testing.T) {
 	cluster.Freeze(1)                    // to which nothing else leads: its partition stays where it is
 	p := newProducer(t, c, client.ProducerOptions{DeliveryTimeout: 2 * time.Second})
 	lost := make(chan error, 1)
-	r := client.Record{Topic: "test", Partition: 0, Value: []byte("v")}
+	r := client.Record{Topic: "test", Partition: client.At(0), Value: []byte("v")}
 	if err := p.Produce(testContext(t), r, func(a client.Ack) { lost <- a.Err }); err != nil {
 		t.Fatal(err)
 	}

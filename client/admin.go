@@ -167,6 +167,11 @@ func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, e
 		if err != nil {
 			return nil, err
 		}
+		for _, t := range resp.Topics {
+			if err := denialOf(t); err != nil {
+				return nil, fmt.Errorf("client: topic %q: %w", t.Name, err)
+			}
+		}
 		m := metadataFromWire(resp)
 		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 			return slices.ContainsFunc(m.Topics, func(t Topic) bool { return t.Name == name })
@@ -181,96 +186,6 @@ func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, e
 			return nil, fmt.Errorf("%w %q: %w", ErrUnknownTopic, missing[0], err)
 		}
 	}
-}
-
-// Offsets returns what the partitions of a topic hold, in the order of the partitions.
-func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error) {
-	topics, err := a.DescribeTopics(ctx, topic)
-	if err != nil {
-		return nil, err
-	}
-	tps := make([]TopicPartition, len(topics[0].Partitions))
-	for i := range tps {
-		tps[i] = TopicPartition{Topic: topic, Partition: topics[0].Partitions[i].Partition}
-	}
-	out := make([]OffsetRange, len(tps))
-	if _, err := a.client.cache.topic(ctx, topic); err != nil {
-		return nil, err
-	}
-	open := tps
-	for backoff := adminBackoff; ; backoff = min(2*backoff, adminBackoffMax) {
-		found, cause := a.client.listOffsets(ctx, open)
-		for i, tp := range tps {
-			if r, ok := found[tp]; ok {
-				out[i] = r
-			}
-		}
-		open = slices.DeleteFunc(slices.Clone(open), func(tp TopicPartition) bool { _, ok := found[tp]; return ok })
-		if len(open) == 0 {
-			return out, nil
-		}
-		var refused *kerr.Error
-		if errors.As(cause, &refused) && !refused.Code.Retriable() {
-			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], cause)
-		}
-		a.client.cache.request()
-		if err := pause(ctx, backoff); err != nil {
-			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], errors.Join(err, cause))
-		}
-	}
-}
-
-// listOffsets asks the leaders for the ranges of the partitions, each leader once. Those missing in the result were not
-// answered; err is one reason.
-func (c *Client) listOffsets(ctx context.Context, tps []TopicPartition) (found map[TopicPartition]OffsetRange, err error) {
-	const latest, earliest = -1, -2
-	requests := make(map[string]*pb.ListOffsetsRequest)
-	known := c.cache.current.Load()
-	for _, tp := range tps {
-		l, ok := known.leader(tp)
-		if !ok {
-			err = &kerr.Error{Code: kerr.LeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: NoNode}
-			continue
-		}
-		req := requests[l.addr]
-		if req == nil {
-			req = new(pb.ListOffsetsRequest)
-			requests[l.addr] = req
-		}
-		for _, at := range []int64{earliest, latest} {
-			req.Partitions = append(req.Partitions, &pb.ListOffsetsRequest_Partition{Topic: tp.Topic, Partition: int32(tp.Partition), Timestamp: at})
-		}
-	}
-	found = make(map[TopicPartition]OffsetRange, len(tps))
-	for addr, req := range requests {
-		if e := c.listOffsetsAt(ctx, addr, req, found); e != nil {
-			err = e
-		}
-	}
-	return found, err
-}
-
-func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOffsetsRequest, found map[TopicPartition]OffsetRange) error {
-	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
-	defer cancel()
-	resp, err := c.dialer.Admin(addr).ListOffsets(ctx, req)
-	if err != nil {
-		return fmt.Errorf("%s: %w", addr, err)
-	}
-	if len(resp.Partitions) != len(req.Partitions) {
-		return fmt.Errorf("client: %s answered %d of %d offsets", addr, len(resp.Partitions), len(req.Partitions))
-	}
-	for i := 0; i+1 < len(resp.Partitions); i += 2 {
-		start, end := resp.Partitions[i], resp.Partitions[i+1]
-		tp := TopicPartition{Topic: req.Partitions[i].Topic, Partition: PartitionID(req.Partitions[i].Partition)}
-		if code := kerr.Code(max(start.ErrorCode, end.ErrorCode)); code != kerr.None {
-			// The leader that it names is not taken over: it may be that of an older topic of this name, with an epoch that the new one never has.
-			err = &kerr.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: NodeID(start.Leader)}
-			continue
-		}
-		found[tp] = OffsetRange{TopicPartition: tp, Start: Offset(start.Offset), End: Offset(end.Offset)}
-	}
-	return err
 }
 
 // ClusterStatus returns the state of the cluster.
@@ -339,6 +254,7 @@ func (a *Admin) initProducerID(ctx context.Context) (id.Producer, id.ProducerEpo
 type attempt struct {
 	server    string
 	maybeDone bool // an earlier one got no answer: it may have been carried out
+	answered  bool // one of them got an answer, with whatever
 	foreign   int  // how many nodes in a row were of another cluster
 }
 
@@ -363,6 +279,7 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 		if err == nil {
 			return nil
 		}
+		past.answered = past.answered || isAnswer(err) || errors.Is(err, errNoMajority)
 		var refused *kerr.Error
 		isRefusal := errors.As(err, &refused)
 		wrong := kerr.CodeOf(err) == kerr.InconsistentClusterID || errors.Is(err, ErrWrongCluster)
@@ -395,13 +312,21 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 		}
 		if isRefusal || servers.exhausted() {
 			if e := pause(ctx, backoff); e != nil {
-				return fmt.Errorf("client: %s: %w (last error: %w)", what, e, at(server, err))
+				return past.gaveUp(what, e, err)
 			}
 			backoff = min(2*backoff, adminBackoffMax)
 		} else if ctx.Err() != nil {
-			return fmt.Errorf("client: %s: %w (last error: %w)", what, ctx.Err(), at(server, err))
+			return past.gaveUp(what, ctx.Err(), err)
 		}
 	}
+}
+
+// gaveUp is the error of a call whose context ended after an attempt that failed with last.
+func (past attempt) gaveUp(what string, ended, last error) error {
+	if !past.answered {
+		ended = fmt.Errorf("%w: %w", ended, ErrNoNodeReachable)
+	}
+	return fmt.Errorf("client: %s: %w (last error: %w)", what, ended, at(past.server, last))
 }
 
 // at says where an error comes from, unless it says so itself.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
 )
@@ -19,6 +20,8 @@ type Client struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	unreachableAfter time.Duration // less in tests
 }
 
 // New returns a client. It does not wait for any node.
@@ -26,7 +29,7 @@ func New(o Options) (*Client, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{opts: o.withDefaults()}
+	c := &Client{opts: o.withDefaults(), unreachableAfter: unreachableAfter}
 	c.dialer = rpc.Dialer{Timeout: c.opts.DialTimeout, ClientID: c.opts.ClientID}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.cache.init(c)

@@ -22,7 +22,9 @@ type Consumer struct {
 	wg     sync.WaitGroup
 	wake   chan struct{} // capacity 1: the housekeeper has something to do
 	news   chan struct{} // capacity 1: Poll has
-	spare  bufferPool
+	// patience is Poll's: when it looks next whether anybody is there.
+	patience *time.Timer
+	spare    bufferPool
 
 	mu struct {
 		sync.Mutex
@@ -44,7 +46,7 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	if c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
+	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1), patience: time.NewTimer(time.Hour)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
 	k.mu.cursors = make(map[TopicPartition]*cursor)
 	k.mu.streams = make(map[NodeID]*fetchStream)
@@ -56,11 +58,22 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 // Assign adds a partition, to be read from offset, Beginning or End on; if it is assigned already, it moves there. It does
 // not wait: a partition that does not exist shows in Poll.
 func (c *Consumer) Assign(tp TopicPartition, offset Offset) error {
-	if c.ctx.Err() != nil {
-		return ErrClosed
-	}
 	if offset < Beginning {
 		return fmt.Errorf("client: offset %d of %s: use an offset, Beginning or End", offset, tp)
+	}
+	return c.assign(&cursor{tp: tp, next: offset})
+}
+
+// AssignAtTime is Assign from the first record on whose timestamp is t or later, to the millisecond; from End on, if there is none. Older
+// records may be among those that follow: timestamps are the producers' to set.
+func (c *Consumer) AssignAtTime(tp TopicPartition, t time.Time) error {
+	return c.assign(&cursor{tp: tp, next: AtTime, time: millis(t)})
+}
+
+func (c *Consumer) assign(cur *cursor) error {
+	tp := cur.tp
+	if c.ctx.Err() != nil {
+		return ErrClosed
 	}
 	if tp.Partition < 0 {
 		return fmt.Errorf("%w %s", ErrUnknownPartition, tp)
@@ -71,7 +84,7 @@ func (c *Consumer) Assign(tp TopicPartition, offset Offset) error {
 	if old := c.mu.cursors[tp]; old != nil {
 		c.dropLocked(old)
 	}
-	c.mu.cursors[tp] = &cursor{tp: tp, next: offset}
+	c.mu.cursors[tp] = cur
 	poke(c.wake)
 	return nil
 }
@@ -85,7 +98,7 @@ func (c *Consumer) Unassign(tp TopicPartition) {
 	}
 }
 
-// Assignment lists the partitions, and the offset at which Poll goes on; Beginning and End until that is known.
+// Assignment lists the partitions, and the offset at which Poll goes on; Beginning, End and AtTime until that is known.
 func (c *Consumer) Assignment() map[TopicPartition]Offset {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +117,11 @@ func (c *Consumer) Assignment() map[TopicPartition]Offset {
 // Poll waits for records of any partition, or for the news that a partition has no more for now (Fetch.CaughtUp). What it
 // returns is valid until the next call. Errors about one partition are a *PartitionError or an *OutOfRangeError: that
 // partition is no longer assigned, the others go on.
+//
+// When no node has answered for 5 s, that is an ErrNoNodeReachable. Nothing is lost by it: the consumer keeps trying, and Poll may be called
+// again.
 func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
+	var began time.Time // of the wait; zero: there was none yet
 	for {
 		if c.ctx.Err() != nil {
 			return Fetch{}, ErrClosed
@@ -118,12 +135,20 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 		case !assigned:
 			return Fetch{}, ErrNotAssigned
 		}
+		if began.IsZero() {
+			began = time.Now()
+		}
+		c.patience.Reset(c.client.unreachableAfter / 5)
 		select {
 		case <-c.news:
+		case <-c.patience.C:
+			if err := c.unreachable(began); err != nil {
+				return Fetch{}, err
+			}
 		case <-c.ctx.Done():
 			return Fetch{}, ErrClosed
 		case <-ctx.Done():
-			return Fetch{}, ctx.Err()
+			return Fetch{}, c.because(ctx)
 		}
 	}
 }

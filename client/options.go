@@ -183,6 +183,8 @@ const (
 	End Offset = -1
 	// Beginning is the offset of the first record that is still there.
 	Beginning Offset = -2
+	// AtTime is what Consumer.Assignment shows of a partition that AssignAtTime added, until the offset is known. Assign does not take it.
+	AtTime Offset = -3
 )
 
 func setDefault[T comparable](v *T, def T) {

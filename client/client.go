@@ -17,11 +17,11 @@ type Client struct {
 	cache  metadataCache
 	admin  Admin
 
+	unreachableAfter time.Duration // less in tests
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-
-	unreachableAfter time.Duration // less in tests
 }
 
 // New returns a client. It does not wait for any node.

@@ -22,7 +22,7 @@ type Consumer struct {
 	wg     sync.WaitGroup
 	wake   chan struct{} // capacity 1: the housekeeper has something to do
 	news   chan struct{} // capacity 1: Poll has
-	// patience is Poll's: when it looks next whether anybody is there.
+	// patience is Poll's: when it looks next whether anybody is there. nil: it has not waited yet.
 	patience *time.Timer
 	spare    bufferPool
 
@@ -46,7 +46,7 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	if c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1), patience: time.NewTimer(time.Hour)}
+	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
 	k.mu.cursors = make(map[TopicPartition]*cursor)
 	k.mu.streams = make(map[NodeID]*fetchStream)
@@ -138,7 +138,11 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 		if began.IsZero() {
 			began = time.Now()
 		}
-		c.patience.Reset(c.client.unreachableAfter / 5)
+		if look := c.client.unreachableAfter / 5; c.patience == nil {
+			c.patience = time.NewTimer(look)
+		} else {
+			c.patience.Reset(look)
+		}
 		select {
 		case <-c.news:
 		case <-c.patience.C:

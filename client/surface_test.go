@@ -2,18 +2,13 @@ package client_test
 
 import (
 	"fmt"
-	"go/ast"
-	"go/importer"
-	"go/parser"
 	"go/token"
 	"go/types"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/quorumlog/quorumlog/cmd/floors"
 )
 
 const module = "github.com/quorumlog/quorumlog/"
@@ -25,7 +20,7 @@ func TestSurface(t *testing.T) {
 		t.Skip("type-checks the package")
 	}
 	t.Parallel()
-	pkg := checkedPackage(t)
+	pkg := floors.Read(t).Package
 	s := surface{pkg: pkg, names: make(map[*types.TypeName]string), seen: make(map[types.Type]bool)}
 	exported := 0
 	for _, name := range pkg.Scope().Names() {
@@ -152,40 +147,4 @@ func isAlias(pkg *types.Package, place string) bool {
 	name, _, _ := strings.Cut(place, ".")
 	t, ok := pkg.Scope().Lookup(name).(*types.TypeName)
 	return ok && t.IsAlias()
-}
-
-// checkedPackage is package client, type-checked from its source, so that the aliases in it are seen.
-func checkedPackage(t *testing.T) *types.Package {
-	t.Helper()
-	fset := token.NewFileSet()
-	names, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []*ast.File
-	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, f)
-	}
-	out, err := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
-	if err != nil {
-		t.Fatalf("go list: %v", err)
-	}
-	compiled := make(map[string]string)
-	for line := range strings.Lines(string(out)) {
-		path, export, _ := strings.Cut(strings.TrimSpace(line), " ")
-		compiled[path] = export
-	}
-	lookup := func(path string) (io.ReadCloser, error) { return os.Open(compiled[path]) }
-	pkg, err := (&types.Config{Importer: importer.ForCompiler(fset, "gc", lookup)}).Check(module+"client", fset, files, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pkg
 }

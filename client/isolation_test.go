@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -224,23 +225,25 @@ func TestNodeOutOfReach(t *testing.T) {
 // TestTopicThatAnIsolatedNodeDoesNotKnow was created behind its back.
 func TestTopicThatAnIsolatedNodeDoesNotKnow(t *testing.T) {
 	for _, young := range []bool{false, true} {
-		cluster, _ := newCluster(t, 3)
-		cluster.CreateTopic("old", 1, nil)
-		c := onlyFrom(t, cluster, 1)
-		startGoing(t, c, tp("old", 0))
-		cluster.Isolate(1)
-		if young {
-			cluster.Young(1)
-		}
-		cluster.CreateTopic("new", 1, nil)
-		cluster.MoveLeader(tp("new", 0), 2)
-		p := newProducer(t, c, client.ProducerOptions{})
-		if a := produceAll(t, p, "new", 0, 1); a.firstFailure() != nil {
-			t.Error(a.firstFailure())
-		}
-		if _, err := c.Admin().DescribeTopics(testContext(t), "new"); err != nil {
-			t.Error(err)
-		}
+		t.Run(fmt.Sprintf("young=%v", young), func(t *testing.T) {
+			cluster, _ := newCluster(t, 3)
+			cluster.CreateTopic("old", 1, nil)
+			c := onlyFrom(t, cluster, 1)
+			startGoing(t, c, tp("old", 0))
+			cluster.Isolate(1)
+			if young {
+				cluster.Young(1)
+			}
+			cluster.CreateTopic("new", 1, nil)
+			cluster.MoveLeader(tp("new", 0), 2)
+			p := newProducer(t, c, client.ProducerOptions{})
+			if a := produceAll(t, p, "new", 0, 1); a.firstFailure() != nil {
+				t.Error(a.firstFailure())
+			}
+			if _, err := c.Admin().DescribeTopics(testContext(t), "new"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

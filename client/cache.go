@@ -53,7 +53,7 @@ type metadataCache struct {
 		trouble   time.Time // since when refreshes have brought nothing new; zero: the last one did
 		ended     time.Time // the last refresh
 		reach     reach
-		denied    map[string]denial // by topic
+		denied    denials
 	}
 }
 
@@ -118,7 +118,7 @@ func (m *metadataCache) absent(topic string) error {
 	if wrong, ok := m.mu.err.(*WrongClusterError); ok { //nolint:errorlint // that of all servers; others are joined
 		return wrong
 	}
-	if err := m.deniedLocked(topic); err != nil {
+	if err := m.mu.denied.of(topic); err != nil {
 		return fmt.Errorf("client: topic %q: %w", topic, err)
 	}
 	a := m.mu.missing[topic]
@@ -184,6 +184,13 @@ func (m *metadataCache) because(err error) error {
 		err = fmt.Errorf("%w: %w", err, ErrNoNodeReachable)
 	}
 	return fmt.Errorf("%w (last error: %w)", err, m.mu.err)
+}
+
+// unreachable returns since when no node has answered, and why; zero: one has.
+func (m *metadataCache) unreachable() (since time.Time, cause error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.reach.since, m.mu.reach.err
 }
 
 // run is the refreshing goroutine.
@@ -356,7 +363,7 @@ func (m *metadataCache) refused(server string, err error) error {
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()
 	for _, t := range resp.Topics {
-		m.noteDenialLocked(t)
+		m.mu.denied.note(t)
 		if m.current.Load().topics[t.Name] != nil {
 			delete(m.mu.missing, t.Name)
 			continue

@@ -157,6 +157,42 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 	}
 }
 
+// unreachable returns an error when no node has answered for a while, nor since began.
+func (c *Consumer) unreachable(began time.Time) error {
+	since, cause := c.client.cache.unreachable()
+	if since.IsZero() {
+		return nil
+	}
+	if since.Before(began) {
+		since = began
+	}
+	silent := time.Since(since)
+	if silent < c.client.unreachableAfter || c.connected() {
+		return nil
+	}
+	return fmt.Errorf("%w for %v: %w", ErrNoNodeReachable, silent.Round(100*time.Millisecond), cause)
+}
+
+// connected tells whether a node from which the consumer reads is there.
+func (c *Consumer) connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.mu.streams {
+		if conn := s.conn.Load(); conn != nil && conn.Silent() <= frozenAfter {
+			return true
+		}
+	}
+	return false
+}
+
+// because is the error of a Poll whose context has ended: with the reason, if that is that nobody is there.
+func (c *Consumer) because(ctx context.Context) error {
+	if since, _ := c.client.cache.unreachable(); since.IsZero() || c.connected() {
+		return ctx.Err()
+	}
+	return fmt.Errorf("client: poll: %w", c.client.cache.because(ctx.Err()))
+}
+
 // take gives the delivery of the last Poll back and removes the next one from the list; nil: there is none.
 func (c *Consumer) take() (d *delivery, assigned bool) {
 	c.mu.Lock()

@@ -42,15 +42,16 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if c.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
 	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
 	k.mu.cursors = make(map[id.TopicPartition]*cursor)
 	k.mu.streams = make(map[id.Node]*fetchStream)
 	k.mu.backoff = make(map[id.Node]nodeBackoff)
 	k.wg.Go(k.keepHouse)
+	if !c.opened(k) {
+		_ = k.Close()
+		return nil, ErrClosed
+	}
 	return k, nil
 }
 
@@ -155,8 +156,9 @@ func (c *Consumer) take() (d *delivery, assigned bool) {
 	return nil, len(c.mu.cursors) > 0
 }
 
-// Close stops the consumer.
+// Close stops the consumer. Poll returns ErrClosed from then on. It may be called more than once, and before or after that of the Client.
 func (c *Consumer) Close() error {
+	defer c.client.ended(c)
 	c.cancel()
 	c.mu.Lock()
 	streams := c.mu.streams
@@ -168,6 +170,8 @@ func (c *Consumer) Close() error {
 	c.wg.Wait()
 	return nil
 }
+
+func (c *Consumer) closeNow() error { return c.Close() }
 
 // Fetch is a run of records of one partition.
 type Fetch struct {

@@ -105,8 +105,8 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	q.advanceLocked()
 	q.drainedLocked(now)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // certain tells of a code after which the batch may come again that this attempt has not written it.
@@ -190,8 +190,8 @@ func (q *queue) lost(s *stream, cause error) {
 	now := time.Now()
 	q.interruptLocked(now, cause)
 	q.detachLocked(now, 0)
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // interruptLocked takes the batches in flight back from a stream that is not waited for any longer.
@@ -228,8 +228,8 @@ func (q *queue) expire(now time.Time) {
 	q.advanceLocked()
 	q.drainedLocked(now)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // oldestSentLocked is the oldest batch without outcome that has a sequence; nil: none.

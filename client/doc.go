@@ -8,13 +8,15 @@
 //	p, err := c.NewProducer(client.ProducerOptions{})
 //	err = p.Produce(ctx, client.Record{Topic: "orders", Partition: client.AnyPartition, Value: value}, nil)
 //	err = p.Close(ctx) // waits for everything that was produced
+//	err = c.Close()    // ends what is still open; any order, and as often as you like
 //
 // # How it is built
 //
 // The producer keeps one queue per partition (queue.go) and one stream per node (stream.go). A queue owns its batches
 // (pending.go) until they have their outcome: when a leader moves, those in flight go back to the head of their queue, in order
 // and with the sequences they had (deliver.go), and the housekeeper (housekeeper.go) gives the queue to the stream of the new
-// leader. A stream is one connection, from the dial to the first error.
+// leader. A stream is one connection, from the dial to the first error. Callbacks have a goroutine of their own (callbacks.go): a stream goes on
+// reading whatever the user does in them.
 //
 // The consumer is the mirror image: one cursor per partition (cursor.go), one stream per node (fetch.go), which pushes what the
 // consumer has granted credit for.
@@ -54,6 +56,6 @@
 //
 // # Locks
 //
-// queue.mu comes before stream.mu, housekeeper.mu, Producer.mu and metadataCache.mu; Consumer.mu before fetchStream.mu and
+// queue.mu comes before stream.mu, housekeeper.mu, caller.mu, Producer.mu and metadataCache.mu; Consumer.mu before fetchStream.mu and
 // metadataCache.mu. No lock is held across a callback of the user, a dial or a write to a socket.
 package client

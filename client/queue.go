@@ -30,8 +30,8 @@ type queue struct {
 	sending *pending    // being encoded by the sender of stream, outside mu: nothing else is sent meanwhile
 	flight  pendingList // sent; the head is the oldest without outcome
 	ended   pendingList // have their outcome; callbacks are to be called
-	calling *pending    // its callbacks are being called
-	ending  bool        // some goroutine calls callbacks: only one does, so that they keep their order
+	calling pendingList // taken from ended by the caller: the head's callbacks are being called
+	calls   bool        // in the list of the caller, or in its hands
 	err     error       // closed, why
 
 	stream    *stream // who sends; nil: the housekeeper looks for one when there is something to send
@@ -168,8 +168,8 @@ func (q *queue) takeLocked() *pending {
 func (q *queue) attach(s *stream, l leader) bool {
 	q.mu.Lock()
 	ok := q.attachLocked(s, l)
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 	return ok
 }
 
@@ -318,12 +318,12 @@ func (q *queue) renounceLocked() {
 func (q *queue) flush(f *flush) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range []pendingList{q.ended, q.flight, q.waiting} {
+	for _, l := range []pendingList{q.calling, q.ended, q.flight, q.waiting} {
 		for b := l.head; b != nil; b = b.next {
 			f.add(b)
 		}
 	}
-	for _, b := range []*pending{q.calling, q.sending, q.open} {
+	for _, b := range []*pending{q.sending, q.open} {
 		if b != nil && !(b == q.sending && q.recalled) {
 			f.add(b)
 		}
@@ -361,34 +361,7 @@ func (q *queue) close(err error) {
 		}
 		q.ended.pushBack(b)
 	}
-	q.mu.Unlock()
-	q.callBack()
-}
-
-// callBack calls the callbacks of the batches that have their outcome. Called after every change, without mu.
-func (q *queue) callBack() {
-	q.mu.Lock()
-	if q.ending {
-		q.mu.Unlock()
-		return
-	}
-	q.ending = true
-	for {
-		b := q.ended.popFront()
-		if b == nil {
-			break
-		}
-		q.calling = b
-		q.mu.Unlock()
-		q.callBackOne(b)
-		q.mu.Lock()
-		q.calling = nil
-		for _, f := range b.flushes {
-			f.finish()
-		}
-		b.release()
-	}
-	q.ending = false
+	q.calledLocked()
 	q.mu.Unlock()
 }
 

@@ -24,6 +24,7 @@ func newTestQueue(t *testing.T) *queue {
 	p.budget.init(1 << 20)
 	p.topics.Store(&map[string]*producerTopic{})
 	p.house.init(p)
+	p.caller.init()
 	p.ctx, p.cancel = c.ctx, c.cancel
 	topic := &producerTopic{name: "test"}
 	topic.maxMessageBytes.Store(DefaultMaxMessageBytes)

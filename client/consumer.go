@@ -73,7 +73,7 @@ func (c *Consumer) Assign(tp id.TopicPartition, offset id.Offset) error {
 	if old := c.mu.cursors[tp]; old != nil {
 		c.dropLocked(old)
 	}
-	c.mu.cursors[tp] = &cursor{tp: tp, next: offset}
+	c.mu.cursors[tp] = &cursor{tp: tp, next: offset, assigned: min(offset, 0)}
 	poke(c.wake)
 	return nil
 }

@@ -16,7 +16,8 @@ type cursor struct {
 	tp   id.TopicPartition
 	next id.Offset // of the next record to arrive; Beginning or End: to be resolved
 
-	resolving    bool // a goroutine asks what Beginning or End is
+	assigned     id.Offset // Beginning or End, if that was assigned and nothing has been delivered since
+	resolving    bool      // a goroutine asks what Beginning or End is
 	stream       *fetchStream
 	subscription uint32
 	epoch        id.Epoch  // of the leader that stream goes to

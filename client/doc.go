@@ -54,8 +54,15 @@
 // that certainly were not go on. Until the first batch of an epoch is acknowledged it is alone in flight, because a partition
 // that does not know a producer takes any sequence for its first.
 //
+// # Topics that are deleted and created again
+//
+// A position belongs to a topic's id, not to its name. A consumer that was in a topic which is gone goes on in the one that has the name now as
+// OnOutOfRange says, or gets ErrTopicRecreated. What a producer holds goes to the new topic, as long as it was not sent to the old one: what may
+// have been written there ends with ErrUnacknowledged. If the new topic has fewer partitions, records for which the producer had chosen one are
+// given another; those whose partition was named fail (ErrUnknownPartition, ErrTopicRecreated).
+//
 // # Locks
 //
-// queue.mu comes before stream.mu, housekeeper.mu, caller.mu, Producer.mu and metadataCache.mu; Consumer.mu before fetchStream.mu and
-// metadataCache.mu. No lock is held across a callback of the user, a dial or a write to a socket.
+// Producer.moving comes before queue.mu; queue.mu before stream.mu, housekeeper.mu, caller.mu, Producer.mu and metadataCache.mu;
+// Consumer.mu before fetchStream.mu and metadataCache.mu. No lock is held across a callback of the user, a dial or a write to a socket.
 package client

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ type Producer struct {
 	wg     sync.WaitGroup // streams and housekeeper
 	ending sync.Once
 
+	moving      sync.RWMutex    // held while batches move between queues: Flush would not find them
 	takes       context.Context // ends when Close begins: no more records
 	refuse      context.CancelFunc
 	caller      caller
@@ -46,7 +48,8 @@ type Producer struct {
 type producerTopic struct {
 	name            string
 	maxMessageBytes atomic.Int64
-	queues          atomic.Pointer[[]*queue] // by partition; only grows
+	id              id.Topic                 // whose partitions queues are; guarded by Producer.mu
+	queues          atomic.Pointer[[]*queue] // by partition; shrinks only when the topic is created again
 	sticky          atomic.Int32             // partition of records without a key, until its batch is full
 }
 
@@ -114,9 +117,11 @@ func (p *Producer) Produce(ctx context.Context, r Record, done func(Ack)) error 
 			return fmt.Errorf("client: %d bytes wait for their acknowledgement (BufferBytes %d): %w", p.budget.used.Load(), p.opts.BufferBytes, err)
 		}
 	}
-	if err := q.add(now, record, charge, done); err != nil {
-		p.budget.release(charge)
-		return err
+	for err := q.add(now, record, charge, r.Partition >= 0, done); err != nil; err = q.add(now, record, charge, r.Partition >= 0, done) {
+		if q, err = t.chooseAgain(ctx, p, &r, err); err != nil {
+			p.budget.release(charge)
+			return err
+		}
 	}
 	return nil
 }
@@ -174,12 +179,16 @@ func (p *Producer) addTopic(ctx context.Context, name string) (*producerTopic, e
 	return t, nil
 }
 
-// updateTopicLocked takes over partitions that were added and the limit of the size.
-func (p *Producer) updateTopicLocked(t *producerTopic, meta *topicMeta) {
+// updateTopicLocked takes over partitions that were added and the limit of the size. It returns whether the topic is another one, with fewer.
+func (p *Producer) updateTopicLocked(t *producerTopic, meta *topicMeta) (fewer bool) {
 	t.maxMessageBytes.Store(int64(meta.maxMessageBytes))
 	queues := *t.queues.Load()
+	if t.id != meta.id && len(meta.partitions) < len(queues) {
+		return len(meta.partitions) > 0
+	}
+	t.id = meta.id
 	if len(meta.partitions) <= len(queues) {
-		return
+		return false
 	}
 	for i := len(queues); i < len(meta.partitions); i++ {
 		q := newQueue(p, t, id.Partition(i))
@@ -187,26 +196,28 @@ func (p *Producer) updateTopicLocked(t *producerTopic, meta *topicMeta) {
 		p.mu.queues = append(p.mu.queues, q)
 	}
 	t.queues.Store(&queues)
+	return false
 }
 
-// forgetTopic makes the next Produce ask for the topic anew. Its queues are closed by the caller.
-func (p *Producer) forgetTopic(t *producerTopic) {
+// forgetTopic makes the next Produce ask for the topic anew, and ends what is on its way to this one with err.
+func (p *Producer) forgetTopic(t *producerTopic, err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	known := *p.topics.Load()
-	if known[t.name] != t {
-		return
+	if known[t.name] == t {
+		next := maps.Clone(known)
+		delete(next, t.name)
+		p.topics.Store(&next)
+		p.removeLocked(func(q *queue) bool { return q.topic == t })
 	}
-	next := maps.Clone(known)
-	delete(next, t.name)
-	p.topics.Store(&next)
-	kept := p.mu.queues[:0:0]
-	for _, q := range p.mu.queues {
-		if q.topic != t {
-			kept = append(kept, q)
-		}
+	p.mu.Unlock()
+	for _, q := range *t.queues.Load() {
+		q.close(err)
 	}
-	p.mu.queues = kept
+}
+
+// removeLocked takes queues out of the list of all. They are closed, or about to be. The list is replaced, since others go through the old one.
+func (p *Producer) removeLocked(gone func(*queue) bool) {
+	p.mu.queues = slices.DeleteFunc(slices.Clone(p.mu.queues), gone)
 }
 
 // choose returns the queue of the partition that a record goes to.
@@ -257,9 +268,11 @@ func (p *Producer) allQueues() []*queue {
 func (p *Producer) Flush(ctx context.Context) error {
 	f := &flush{done: make(chan struct{})}
 	f.open.Store(1)
+	p.moving.RLock()
 	for _, q := range p.allQueues() {
 		q.flush(f)
 	}
+	p.moving.RUnlock()
 	f.finish()
 	select {
 	case <-f.done:

@@ -63,8 +63,8 @@ func newQueue(p *Producer, t *producerTopic, partition id.Partition) *queue {
 	}
 }
 
-// add appends a record to the open batch.
-func (q *queue) add(now time.Time, r batch.Record, charge int64, done func(Ack)) error {
+// add appends a record to the open batch. pinned: the user has named the partition, it may go nowhere else.
+func (q *queue) add(now time.Time, r batch.Record, charge int64, pinned bool, done func(Ack)) error {
 	q.mu.Lock()
 	if q.err != nil {
 		q.mu.Unlock()
@@ -80,11 +80,8 @@ func (q *queue) add(now time.Time, r batch.Record, charge int64, done func(Ack))
 		b = newPending(now)
 		q.open = b
 	}
-	if done != nil {
-		b.callbacks = append(b.callbacks, recordCallback{int32(b.builder.Count()), done})
-	}
-	b.builder.Append(r)
-	b.charge += charge
+	b.append(r, charge, done)
+	b.pinned = b.pinned || pinned
 	lingers := opened && q.producer.opts.Linger > 0
 	serial := b.serial
 	q.signalLocked()

@@ -88,6 +88,10 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 		b.doubt = b.doubt || !certain(r.Code)
 		q.againLocked(now, r)
 	case refused:
+		if splits(r.Code) {
+			q.splitLocked(b)
+			break
+		}
 		b.endLocked(id.NoOffset, q.refusal(b))
 		if q.producer.idempotent() {
 			q.draining, q.restart = true, true

@@ -223,10 +223,6 @@ func (q *queue) putBackLocked() {
 	flight := q.flight.take()
 	var back pendingList
 	for b := flight.popFront(); b != nil; b = flight.popFront() {
-		if b.done && !q.producer.idempotent() {
-			q.ended.pushBack(b)
-			continue
-		}
 		b.interrupt(nil)
 		back.pushBack(b)
 	}
@@ -277,13 +273,12 @@ func (q *queue) restartLocked(reason func(*pending) error) {
 		if b.doubt && !b.done {
 			b.endLocked(id.NoOffset, reason(b))
 		}
-		if b.done {
-			q.ended.pushBack(b)
-			continue
+		if !b.done {
+			b.forget()
 		}
-		b.forget()
-		q.waiting.pushBack(b)
+		q.waiting.pushBack(b) // also with an outcome: callbacks keep their order
 	}
+	q.advanceLocked()
 	q.draining, q.restart = false, false
 	q.nextSequence, q.established = 0, false
 	switch {

@@ -43,15 +43,16 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if c.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
 	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
 	k.mu.cursors = make(map[TopicPartition]*cursor)
 	k.mu.streams = make(map[NodeID]*fetchStream)
 	k.mu.backoff = make(map[NodeID]nodeBackoff)
 	k.wg.Go(k.keepHouse)
+	if !c.opened(k) {
+		_ = k.Close()
+		return nil, ErrClosed
+	}
 	return k, nil
 }
 
@@ -84,6 +85,7 @@ func (c *Consumer) assign(cur *cursor) error {
 	if old := c.mu.cursors[tp]; old != nil {
 		c.dropLocked(old)
 	}
+	cur.assigned = min(cur.next, 0)
 	c.mu.cursors[tp] = cur
 	poke(c.wake)
 	return nil
@@ -219,8 +221,9 @@ func (c *Consumer) take() (d *delivery, assigned bool) {
 	return nil, len(c.mu.cursors) > 0
 }
 
-// Close stops the consumer.
+// Close stops the consumer. Poll returns ErrClosed from then on. It may be called more than once, and before or after that of the Client.
 func (c *Consumer) Close() error {
+	defer c.client.ended(c)
 	c.cancel()
 	c.mu.Lock()
 	streams := c.mu.streams
@@ -232,6 +235,8 @@ func (c *Consumer) Close() error {
 	c.wg.Wait()
 	return nil
 }
+
+func (c *Consumer) closeNow() error { return c.Close() }
 
 // Fetch is a run of records of one partition.
 type Fetch struct {

@@ -17,7 +17,8 @@ type cursor struct {
 	next id.Offset // of the next record to arrive; Beginning, End or AtTime: to be resolved
 	time int64     // with AtTime: which
 
-	resolving    bool // a goroutine asks what Beginning or End is
+	assigned     id.Offset // Beginning, End or AtTime, if that was assigned and nothing has been delivered since
+	resolving    bool      // a goroutine asks what Beginning or End is
 	stream       *fetchStream
 	subscription uint32
 	epoch        id.Epoch  // of the leader that stream goes to

@@ -88,6 +88,10 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 		b.doubt = b.doubt || !certain(r.Code)
 		q.againLocked(now, r)
 	case refused:
+		if splits(r.Code) {
+			q.splitLocked(b)
+			break
+		}
 		b.endLocked(id.NoOffset, q.refusal(b))
 		if q.producer.idempotent() {
 			q.draining, q.restart = true, true
@@ -105,8 +109,8 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	q.advanceLocked()
 	q.drainedLocked(now)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // certain tells of a code after which the batch may come again that this attempt has not written it.
@@ -190,8 +194,8 @@ func (q *queue) lost(s *stream, cause error) {
 	now := time.Now()
 	q.interruptLocked(now, cause)
 	q.detachLocked(now, 0)
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // interruptLocked takes the batches in flight back from a stream that is not waited for any longer.
@@ -228,8 +232,8 @@ func (q *queue) expire(now time.Time) {
 	q.advanceLocked()
 	q.drainedLocked(now)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // oldestSentLocked is the oldest batch without outcome that has a sequence; nil: none.

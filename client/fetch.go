@@ -201,7 +201,7 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 			return
 		}
 	}
-	cur.next, cur.caughtUp = next, caughtUp
+	cur.next, cur.caughtUp, cur.assigned = next, caughtUp, 0
 	c.deliverLocked(&delivery{
 		cursor: cur, subscription: cur.subscription, batches: batches, from: want, next: next, hw: e.HighWatermark, start: e.LogStart,
 	})
@@ -339,29 +339,16 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 	return watchInterval
 }
 
-// recreatedLocked handles a topic that was deleted and created again: the offset is one of a log that is gone. It may exist in the new one as
-// well, and everything below it would be left out without a word.
-func (c *Consumer) recreatedLocked(cur *cursor) {
-	old := cur.next
-	switch c.opts.OnOutOfRange {
-	case ResetEarliest:
-		cur.next = Beginning
-	case ResetLatest:
-		cur.next = End
-	default:
-		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w %q: it was deleted, and offset %d is not one of the topic that has its name now", ErrUnknownTopic, cur.tp.Topic, old)})
-		return
-	}
-	cur.topicID, cur.caughtUp = id.Topic{}, false
-	c.client.opts.Logger.Info("the topic was deleted and created again, reset", "partition", cur.tp.String(), "offset", old, "policy", c.opts.OnOutOfRange)
-}
-
 // noLeaderLocked asks for the leader, or reports that there will not be one.
 func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 	cache := &c.client.cache
 	switch t := known.topics[cur.tp.Topic]; {
 	case t != nil && int(cur.tp.Partition) >= len(t.partitions):
-		c.failLocked(cur, fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1))
+		err := fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1)
+		if cur.topicID != t.id && !cur.topicID.IsZero() {
+			err = fmt.Errorf("%w (%w)", err, ErrTopicRecreated)
+		}
+		c.failLocked(cur, err)
 	default:
 		if err := cache.absent(cur.tp.Topic); t == nil && err != nil {
 			c.failLocked(cur, &PartitionError{cur.tp, err})
@@ -399,13 +386,15 @@ func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Ti
 	var tps []id.TopicPartition
 	for _, cur := range cursors {
 		pause := cur.notBefore.Sub(now)
-		if _, ok := known.leader(cur.tp); !ok {
+		if l, ok := known.leader(cur.tp); !ok {
 			c.noLeaderLocked(cur, known)
 			next = refreshInterval
 		} else if pause > 0 {
 			next = min(next, pause)
 		} else {
-			cur.resolving = true
+			// The answer is taken for one about this topic. If it is about the next one of the name already, the offset is dropped with the
+			// topic's id.
+			cur.resolving, cur.topicID = true, l.topic
 			ask, tps = append(ask, cur), append(tps, cur.tp)
 		}
 	}

@@ -212,11 +212,13 @@ func (h *housekeeper) findHomes(now time.Time) (again time.Time) {
 // findHome is findHomes for one queue.
 func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again time.Time, homed bool) {
 	p := h.producer
+	if q.gone() {
+		return time.Time{}, true
+	}
 	l, ok := known.leader(q.tp)
 	if !ok {
 		if err := p.client.cache.absent(q.tp.Topic); err != nil {
-			p.forgetTopic(q.topic)
-			q.close(err)
+			p.forgetTopic(q.topic, err)
 			return time.Time{}, true
 		}
 		p.client.cache.want(q.tp.Topic) // it may have been given up
@@ -245,16 +247,30 @@ func (q *queue) pauseBefore(l leader, now time.Time) time.Duration {
 	return q.notBefore.Sub(now)
 }
 
-// updateTopics takes over partitions that were added.
+// updateTopics takes over partitions that were added, or are gone.
 func (h *housekeeper) updateTopics(known *metadata) {
 	p := h.producer
+	var shrunk []*producerTopic
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for name, t := range *p.topics.Load() {
-		if meta := known.topics[name]; meta != nil {
-			p.updateTopicLocked(t, meta)
+		if meta := known.topics[name]; meta != nil && p.updateTopicLocked(t, meta) {
+			shrunk = append(shrunk, t)
 		}
 	}
+	p.mu.Unlock()
+	for _, t := range shrunk {
+		p.recreated(t, known.topics[t.name])
+	}
+}
+
+// gone tells whether the queue is closed, and takes it out of the list then.
+func (q *queue) gone() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err != nil {
+		q.homeless = false
+	}
+	return q.err != nil
 }
 
 // scan watches the timeouts of everything in flight.

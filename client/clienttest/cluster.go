@@ -39,6 +39,8 @@ const (
 
 	// Discard is no fault: the batch is acknowledged and not kept, for benchmarks.
 	Discard
+	// RejectTime refuses the batch with INVALID_TIMESTAMP, and nothing is written.
+	RejectTime
 )
 
 // Cluster is some nodes that share all partitions.

@@ -87,6 +87,8 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		answer(c.appendLocked(p, r.Batch))
 	case Reject:
 		answer(id.NoOffset, kerr.Errorf(kerr.InvalidRecord, "rejected by the test"))
+	case RejectTime:
+		answer(id.NoOffset, kerr.Errorf(kerr.InvalidTimestamp, "rejected by the test"))
 	case MoveLeader, MoveAfter:
 		if fault == MoveAfter {
 			_, _ = c.appendLocked(p, r.Batch)

@@ -1,12 +1,10 @@
 package client
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
-	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -43,6 +41,7 @@ type delivery struct {
 	from, next   id.Offset
 	hw, start    id.Offset
 	err          error
+	goesOn       bool // with err: the partition stays assigned
 }
 
 func (d *delivery) fetch() Fetch {
@@ -120,29 +119,6 @@ func (c *Consumer) unsubscribedLocked(cur *cursor, pause time.Duration) {
 func (cur *cursor) nextDelay() time.Duration {
 	cur.delay = min(max(2*cur.delay, retryDelay), retryDelayMax)
 	return cur.delay
-}
-
-// checkBatches makes sure that b is whole batches with good checksums which go on at offset want. It returns the offset after
-// the last; batches that end below want are no error.
-func checkBatches(b []byte, want id.Offset) (next id.Offset, err error) {
-	next = want
-	for first := true; len(b) > 0; {
-		var one batch.Batch
-		if one, b, err = batch.Next(b); err != nil {
-			return next, err
-		}
-		if err := batch.Check(one); err != nil {
-			return next, err
-		}
-		if one.NextOffset() <= want && first {
-			continue
-		}
-		if base := one.BaseOffset(); base > next || base < next && !first {
-			return next, fmt.Errorf("client: a batch of offsets %d to %d came where offset %d was due", base, one.LastOffset(), next)
-		}
-		next, first = one.NextOffset(), false
-	}
-	return next, nil
 }
 
 // bufferPool keeps the buffers of fetches: a handful of sizes, as many as were in use at a time.

@@ -174,10 +174,10 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		s.ended(cur, e)
 		return
 	}
-	next, err := checkBatches(e.Batches, want)
+	next, good, err := checkBatches(e.Batches, want)
 	var batches []byte
-	if err == nil && next > want {
-		batches = c.spare.copyOf(e.Batches)
+	if next > want {
+		batches = c.spare.copyOf(e.Batches[:good])
 	}
 
 	c.mu.Lock()
@@ -186,11 +186,15 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		c.spare.put(batches)
 		return
 	}
-	if err != nil {
-		c.damagedLocked(cur, err)
-		return
+	if err == nil || next > want {
+		cur.damaged, cur.delay = 0, 0
 	}
-	cur.damaged, cur.delay = 0, 0
+	if err != nil { // what comes before it is delivered
+		defer c.damagedLocked(cur, e.HighWatermark, err)
+		if batches == nil {
+			return
+		}
+	}
 	caughtUp := next >= e.HighWatermark
 	if batches == nil {
 		if n := int64(len(e.Batches)); n > 0 {
@@ -204,16 +208,6 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 	c.deliverLocked(&delivery{
 		cursor: cur, subscription: cur.subscription, batches: batches, from: want, next: next, hw: e.HighWatermark, start: e.LogStart,
 	})
-}
-
-// damagedLocked handles an answer with a bad checksum or a gap: asked again, it may come out right.
-func (c *Consumer) damagedLocked(cur *cursor, err error) {
-	c.client.opts.Logger.Warn("an answer cannot be used", "partition", cur.tp.String(), "error", err)
-	if cur.damaged++; cur.damaged >= maxDamaged {
-		c.failLocked(cur, &PartitionError{cur.tp, err})
-		return
-	}
-	c.unsubscribedLocked(cur, cur.nextDelay())
 }
 
 // ended handles an event that ends its subscription.

@@ -32,6 +32,9 @@ type Consumer struct {
 		backoff       map[id.Node]nodeBackoff
 		deliveries    []*delivery // in the order of their arrival
 		handedOut     *delivery   // by the last Poll
+		held          int64       // bytes of those
+		reserved      int64       // bytes that may be on their way
+		thirsty       []*cursor   // wait for room, the longest first; each has queued set
 		subscriptions uint32      // given out so far
 		asked         time.Time   // for metadata, because of silence
 	}
@@ -144,7 +147,7 @@ func (c *Consumer) take() (d *delivery, assigned bool) {
 		c.mu.deliveries = c.mu.deliveries[1:]
 		switch {
 		case c.mu.cursors[d.cursor.tp] != d.cursor:
-			c.spare.put(d.batches) // of an assignment that has ended
+			c.returnLocked(d) // of an assignment that has ended
 		case d.err != nil:
 			if !d.goesOn {
 				delete(c.mu.cursors, d.cursor.tp)

@@ -22,8 +22,7 @@ type cursor struct {
 	topicID      id.Topic  // as subscribed
 	heard        time.Time // last event
 
-	credit int64 // given with the subscription
-	owed   int64 // taken from it by what Poll has given back since
+	allotment
 
 	notBefore time.Time // no new subscription before, unless a newer leader is known
 	delay     time.Duration
@@ -54,6 +53,7 @@ func (d *delivery) fetch() Fetch {
 // deliverLocked puts something into the list of Poll.
 func (c *Consumer) deliverLocked(d *delivery) {
 	c.mu.deliveries = append(c.mu.deliveries, d)
+	c.mu.held += int64(len(d.batches))
 	poke(c.news)
 }
 
@@ -64,25 +64,18 @@ func (c *Consumer) failLocked(cur *cursor, err error) {
 	c.deliverLocked(&delivery{cursor: cur, err: err})
 }
 
-// finishLocked takes back what Poll had given out, and lets the node send as much again.
+// finishLocked takes back what Poll had given out: there is room for more.
 func (c *Consumer) finishLocked(d *delivery) {
-	n := int64(len(d.batches))
-	c.spare.put(d.batches)
-	d.batches = nil
-	cur := d.cursor
-	if cur.stream == nil || cur.subscription != d.subscription || n == 0 {
-		return
-	}
-	if cur.owed += n; cur.owed >= cur.credit/4 {
-		cur.stream.command(rpc.FetchCommand{Kind: rpc.Credit, Subscription: cur.subscription, Credit: cur.owed})
-		cur.owed = 0
-	}
+	c.returnLocked(d)
+	c.allotLocked()
 }
 
 // dropLocked ends an assignment.
 func (c *Consumer) dropLocked(cur *cursor) {
 	c.leaveLocked(cur)
 	delete(c.mu.cursors, cur.tp)
+	c.discardLocked(cur)
+	c.allotLocked()
 }
 
 // leaveLocked ends a subscription, if there is one.
@@ -90,22 +83,20 @@ func (c *Consumer) leaveLocked(cur *cursor) {
 	if s := cur.stream; s != nil {
 		delete(s.subscriptions, cur.subscription)
 		s.command(rpc.FetchCommand{Kind: rpc.Unsubscribe, Subscription: cur.subscription})
-		cur.stream = nil
 	}
+	c.detachLocked(cur)
 }
 
-// minCredit is the least credit of a subscription, however many there are: less would cost more messages than it saves memory.
-const minCredit = 256 << 10
-
-// subscribeLocked asks the leader for everything from the cursor on.
+// subscribeLocked asks the leader for everything from the cursor on. The cursor was admitted.
 func (c *Consumer) subscribeLocked(cur *cursor, s *fetchStream, l leader, now time.Time) {
 	c.mu.subscriptions++
 	cur.stream, cur.subscription, cur.epoch, cur.topicID, cur.heard = s, c.mu.subscriptions, l.epoch, l.topic, now
-	cur.credit, cur.owed, cur.caughtUp = max(c.opts.MaxBytes/int64(len(c.mu.cursors)), minCredit), 0, false
+	cur.granted, cur.caughtUp = c.targetLocked(cur), false
+	c.expectLocked(cur, false)
 	s.subscriptions[cur.subscription] = cur
 	s.command(rpc.FetchCommand{
 		Kind: rpc.Subscribe, Subscription: cur.subscription, Topic: l.topic, Partition: cur.tp.Partition,
-		Offset: cur.next, Credit: cur.credit,
+		Offset: cur.next, Credit: cur.granted,
 	})
 }
 

@@ -147,7 +147,7 @@ func (s *fetchStream) fail(err error) {
 	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
 	c.mu.backoff[s.node] = b
 	for _, cur := range s.subscriptions {
-		cur.stream = nil
+		c.detachLocked(cur)
 	}
 	clear(s.subscriptions)
 	poke(c.wake)
@@ -186,6 +186,10 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		c.spare.put(batches)
 		return
 	}
+	if !c.receivedLocked(cur, int64(len(e.Batches)), err == nil && next >= e.HighWatermark) {
+		c.spare.put(batches)
+		return
+	}
 	if err == nil || next > want {
 		cur.damaged, cur.delay = 0, 0
 	}
@@ -195,14 +199,12 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 			return
 		}
 	}
-	caughtUp := next >= e.HighWatermark
-	if batches == nil {
-		if n := int64(len(e.Batches)); n > 0 {
-			s.command(rpc.FetchCommand{Kind: rpc.Credit, Subscription: cur.subscription, Credit: n})
-		}
-		if !caughtUp || cur.caughtUp {
-			return
-		}
+	caughtUp, news := next >= e.HighWatermark, !cur.caughtUp
+	cur.caughtUp = caughtUp
+	defer c.allotLocked()
+	defer c.refillLocked(cur)
+	if batches == nil && (!caughtUp || !news) {
+		return
 	}
 	cur.next, cur.caughtUp, cur.assigned = next, caughtUp, 0
 	c.deliverLocked(&delivery{
@@ -219,7 +221,7 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 		return
 	}
 	delete(s.subscriptions, e.Subscription) // the node has forgotten it: nothing to unsubscribe
-	cur.stream = nil
+	c.detachLocked(cur)
 	switch {
 	case e.Code == kerr.OffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
@@ -286,11 +288,15 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 			resolve = append(resolve, cur)
 		default:
 			next = min(next, c.findStreamLocked(cur, known, now))
+			if cur.stream == nil && cur.admitted { // others may have the room meanwhile
+				c.detachLocked(cur)
+			}
 		}
 	}
 	if len(resolve) > 0 {
 		next = min(next, c.resolveLocked(resolve, known, now))
 	}
+	c.allotLocked()
 	return next
 }
 
@@ -303,6 +309,8 @@ func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 	switch silent := now.Sub(cur.heard); {
 	case recreated, moved:
 		c.unsubscribedLocked(cur, 0)
+	case silent > silentCredit && cur.reserved > 0:
+		c.reserveLocked(cur, 0)
 	case silent > silentAfter && now.Sub(c.mu.asked) > silentAfter:
 		c.mu.asked = now
 		c.client.cache.request()
@@ -328,7 +336,9 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 		c.client.cache.request()
 		return min(wait, refreshInterval)
 	}
-	c.subscribeLocked(cur, s, l, now)
+	if c.admitLocked(cur) {
+		c.subscribeLocked(cur, s, l, now)
+	}
 	return watchInterval
 }
 

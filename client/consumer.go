@@ -33,6 +33,9 @@ type Consumer struct {
 		backoff       map[NodeID]nodeBackoff
 		deliveries    []*delivery // in the order of their arrival
 		handedOut     *delivery   // by the last Poll
+		held          int64       // bytes of those
+		reserved      int64       // bytes that may be on their way
+		thirsty       []*cursor   // wait for room, the longest first; each has queued set
 		subscriptions uint32      // given out so far
 		asked         time.Time   // for metadata, because of silence
 	}
@@ -109,7 +112,7 @@ func (c *Consumer) Assignment() map[TopicPartition]Offset {
 		out[tp] = cur.next
 	}
 	for _, d := range slices.Backward(c.mu.deliveries) {
-		if c.mu.cursors[d.cursor.tp] == d.cursor && d.err == nil {
+		if c.mu.cursors[d.cursor.tp] == d.cursor && (d.err == nil || d.goesOn) {
 			out[d.cursor.tp] = d.from
 		}
 	}
@@ -118,7 +121,7 @@ func (c *Consumer) Assignment() map[TopicPartition]Offset {
 
 // Poll waits for records of any partition, or for the news that a partition has no more for now (Fetch.CaughtUp). What it
 // returns is valid until the next call. Errors about one partition are a *PartitionError or an *OutOfRangeError: that
-// partition is no longer assigned, the others go on.
+// partition is no longer assigned, the others go on. A *BatchError is about one batch: its partition goes on behind it.
 //
 // When no node has answered for 5 s, that is an ErrNoNodeReachable. Nothing is lost by it: the consumer keeps trying, and Poll may be called
 // again.
@@ -209,9 +212,11 @@ func (c *Consumer) take() (d *delivery, assigned bool) {
 		c.mu.deliveries = c.mu.deliveries[1:]
 		switch {
 		case c.mu.cursors[d.cursor.tp] != d.cursor:
-			c.spare.put(d.batches) // of an assignment that has ended
+			c.returnLocked(d) // of an assignment that has ended
 		case d.err != nil:
-			delete(c.mu.cursors, d.cursor.tp)
+			if !d.goesOn {
+				delete(c.mu.cursors, d.cursor.tp)
+			}
 			return d, true
 		default:
 			c.mu.handedOut = d
@@ -262,8 +267,8 @@ func (f Fetch) String() string {
 // Bytes is the size of the batches.
 func (f Fetch) Bytes() int { return len(f.batches) }
 
-// Records yields the records in order; an error (a batch that cannot be decompressed) is the last thing it yields. Key,
-// Value and Headers are valid until the next Poll.
+// Records yields the records in order. A *BatchError stands for those of a batch that cannot be decompressed or read to its end; whoever goes
+// on gets what follows it. Key, Value and Headers are valid until the next Poll.
 func (f Fetch) Records() iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		m := Message{TopicPartition: f.TopicPartition}
@@ -290,8 +295,9 @@ func (f Fetch) Records() iter.Seq2[Message, error] {
 				}
 			}
 			if err := r.Err(); err != nil {
-				yield(Message{}, &PartitionError{f.TopicPartition, fmt.Errorf("batch at offset %d: %w", b.BaseOffset(), err)})
-				return
+				if !yield(Message{}, &BatchError{f.TopicPartition, max(r.Offset()+1, f.from), b.NextOffset(), err}) {
+					return
+				}
 			}
 		}
 	}

@@ -148,7 +148,7 @@ func (s *fetchStream) fail(err error) {
 	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
 	c.mu.backoff[s.node] = b
 	for _, cur := range s.subscriptions {
-		cur.stream = nil
+		c.detachLocked(cur)
 	}
 	clear(s.subscriptions)
 	poke(c.wake)
@@ -175,10 +175,10 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		s.ended(cur, e)
 		return
 	}
-	next, err := checkBatches(e.Batches, want)
+	next, good, err := checkBatches(e.Batches, want)
 	var batches []byte
-	if err == nil && next > want {
-		batches = c.spare.copyOf(e.Batches)
+	if next > want {
+		batches = c.spare.copyOf(e.Batches[:good])
 	}
 
 	c.mu.Lock()
@@ -187,34 +187,30 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		c.spare.put(batches)
 		return
 	}
-	if err != nil {
-		c.damagedLocked(cur, err)
+	if !c.receivedLocked(cur, int64(len(e.Batches)), err == nil && next >= e.HighWatermark) {
+		c.spare.put(batches)
 		return
 	}
-	cur.damaged, cur.delay = 0, 0
-	caughtUp := next >= e.HighWatermark
-	if batches == nil {
-		if n := int64(len(e.Batches)); n > 0 {
-			s.command(rpc.FetchCommand{Kind: rpc.Credit, Subscription: cur.subscription, Credit: n})
-		}
-		if !caughtUp || cur.caughtUp {
+	if err == nil || next > want {
+		cur.damaged, cur.delay = 0, 0
+	}
+	if err != nil { // what comes before it is delivered
+		defer c.damagedLocked(cur, e.HighWatermark, err)
+		if batches == nil {
 			return
 		}
+	}
+	caughtUp, news := next >= e.HighWatermark, !cur.caughtUp
+	cur.caughtUp = caughtUp
+	defer c.allotLocked()
+	defer c.refillLocked(cur)
+	if batches == nil && (!caughtUp || !news) {
+		return
 	}
 	cur.next, cur.caughtUp, cur.assigned = next, caughtUp, 0
 	c.deliverLocked(&delivery{
 		cursor: cur, subscription: cur.subscription, batches: batches, from: want, next: next, hw: e.HighWatermark, start: e.LogStart,
 	})
-}
-
-// damagedLocked handles an answer with a bad checksum or a gap: asked again, it may come out right.
-func (c *Consumer) damagedLocked(cur *cursor, err error) {
-	c.client.opts.Logger.Warn("an answer cannot be used", "partition", cur.tp.String(), "error", err)
-	if cur.damaged++; cur.damaged >= maxDamaged {
-		c.failLocked(cur, &PartitionError{cur.tp, err})
-		return
-	}
-	c.unsubscribedLocked(cur, cur.nextDelay())
 }
 
 // ended handles an event that ends its subscription.
@@ -226,7 +222,7 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 		return
 	}
 	delete(s.subscriptions, e.Subscription) // the node has forgotten it: nothing to unsubscribe
-	cur.stream = nil
+	c.detachLocked(cur)
 	switch {
 	case e.Code == kerr.OffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
@@ -293,11 +289,15 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 			resolve = append(resolve, cur)
 		default:
 			next = min(next, c.findStreamLocked(cur, known, now))
+			if cur.stream == nil && cur.admitted { // others may have the room meanwhile
+				c.detachLocked(cur)
+			}
 		}
 	}
 	if len(resolve) > 0 {
 		next = min(next, c.resolveLocked(resolve, known, now))
 	}
+	c.allotLocked()
 	return next
 }
 
@@ -310,6 +310,8 @@ func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 	switch silent := now.Sub(cur.heard); {
 	case recreated, moved:
 		c.unsubscribedLocked(cur, 0)
+	case silent > silentCredit && cur.reserved > 0:
+		c.reserveLocked(cur, 0)
 	case silent > silentAfter && now.Sub(c.mu.asked) > silentAfter:
 		c.mu.asked = now
 		c.client.cache.request()
@@ -335,7 +337,9 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 		c.client.cache.request()
 		return min(wait, refreshInterval)
 	}
-	c.subscribeLocked(cur, s, l, now)
+	if c.admitLocked(cur) {
+		c.subscribeLocked(cur, s, l, now)
+	}
 	return watchInterval
 }
 

@@ -278,6 +278,27 @@ func (c *Cluster) Corrupt(tp id.TopicPartition) (repair func()) {
 	}
 }
 
+// CorruptBatch flips a bit in the last byte of the nth batch of a partition.
+func (c *Cluster) CorruptBatch(tp id.TopicPartition, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.topics[tp.Topic].partitions[tp.Partition]
+	end := len(p.log)
+	if n+1 < len(p.index) {
+		end = p.index[n+1].at
+	}
+	p.log[end-1] ^= 1
+}
+
+// Append writes a batch as a producer's that is not idempotent.
+func (c *Cluster) Append(tp id.TopicPartition, b batch.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := c.appendLocked(c.topics[tp.Topic].partitions[tp.Partition], b); err != nil {
+		c.t.Errorf("append to %s: %v", tp, err)
+	}
+}
+
 // Log returns a copy of the batches of a partition.
 func (c *Cluster) Log(tp id.TopicPartition) []byte {
 	c.mu.Lock()

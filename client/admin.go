@@ -210,7 +210,7 @@ func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error
 		if errors.As(cause, &refused) && !refused.Code.Retriable() {
 			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], cause)
 		}
-		a.client.cache.request()
+		a.client.cache.requestFor(topic)
 		if err := pause(ctx, backoff); err != nil {
 			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], errors.Join(err, cause))
 		}
@@ -382,7 +382,7 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 			if addr, ok := a.client.cache.current.Load().nodes[refused.Leader]; ok && servers.prefer(addr) {
 				continue
 			}
-			a.client.cache.request()
+			a.client.cache.requestNodes()
 		case isRefusal && (refused.Code == kerr.UnknownTopicOrPartition || !refused.Code.Retriable()):
 			return fmt.Errorf("client: %s: %w", what, err)
 		case isRefusal && refused.Code == kerr.BrokerNotAvailable:
@@ -431,7 +431,7 @@ func (a *Admin) callLeader(ctx context.Context, tp id.TopicPartition, what strin
 		if errors.As(err, &refused) && !refused.Code.Retriable() {
 			return fmt.Errorf("client: %s %s: %w", what, tp, err)
 		}
-		cache.request()
+		cache.requestFor(tp.Topic)
 		if e := pause(ctx, backoff); e != nil {
 			return fmt.Errorf("client: %s %s: %w (last error: %w)", what, tp, e, err)
 		}

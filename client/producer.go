@@ -226,7 +226,7 @@ func (t *producerTopic) choose(p *Producer, r *Record) (*queue, error) {
 	switch {
 	case r.Partition >= 0:
 		if int(r.Partition) >= len(queues) {
-			p.client.cache.request()
+			p.client.cache.requestFor(t.name)
 			return nil, fmt.Errorf("%w %d: topic %q has partitions 0 to %d", ErrUnknownPartition, r.Partition, t.name, len(queues)-1)
 		}
 		return queues[r.Partition], nil

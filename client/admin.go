@@ -168,7 +168,7 @@ func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, e
 			return nil, err
 		}
 		for _, t := range resp.Topics {
-			if err := denialOf(t); err != nil {
+			if err := denialOf(t); err != nil && len(names) > 0 {
 				return nil, fmt.Errorf("client: topic %q: %w", t.Name, err)
 			}
 		}
@@ -302,7 +302,7 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 			if addr, ok := a.client.cache.current.Load().nodes[refused.Leader]; ok && servers.prefer(addr) {
 				continue
 			}
-			a.client.cache.request()
+			a.client.cache.requestNodes()
 		case isRefusal && (refused.Code == kerr.UnknownTopicOrPartition || !refused.Code.Retriable()):
 			return fmt.Errorf("client: %s: %w", what, err)
 		case isRefusal && refused.Code == kerr.BrokerNotAvailable:
@@ -359,7 +359,7 @@ func (a *Admin) callLeader(ctx context.Context, tp TopicPartition, what string, 
 		if errors.As(err, &refused) && !refused.Code.Retriable() {
 			return fmt.Errorf("client: %s %s: %w", what, tp, err)
 		}
-		cache.request()
+		cache.requestFor(tp.Topic)
 		if e := pause(ctx, backoff); e != nil {
 			return fmt.Errorf("client: %s %s: %w (last error: %w)", what, tp, e, err)
 		}

@@ -141,10 +141,10 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 		if r.Leader != q.nodeLocked() && cache.hint(q.tp, q.topicID, r.Leader, r.Epoch) && firstFailure {
 			pause = 0
 		} else {
-			cache.request()
+			cache.requestFor(q.tp.Topic)
 		}
 	default:
-		cache.request()
+		cache.requestFor(q.tp.Topic)
 	}
 	if !q.producer.idempotent() || q.draining {
 		q.draining = true

@@ -130,9 +130,9 @@ func (s *fetchStream) fail(err error) {
 	if c.ctx.Err() == nil {
 		c.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", err)
 		if s.conn.Load() != nil {
-			c.client.cache.urgent()
+			c.client.cache.urgent(s.node)
 		} else {
-			c.client.cache.request()
+			c.client.cache.doubt(s.node)
 		}
 	}
 	c.mu.Lock()
@@ -229,7 +229,7 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 	case e.Code == kerr.NotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
 		c.unsubscribedLocked(cur, 0)
 	case e.Code.Retriable():
-		c.client.cache.request()
+		c.client.cache.requestFor(cur.tp.Topic)
 		c.unsubscribedLocked(cur, cur.nextDelay())
 	default:
 		c.failLocked(cur, &PartitionError{cur.tp, &kerr.Error{Code: e.Code, Message: e.Message, Leader: e.Leader}})
@@ -276,7 +276,7 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 	next := watchInterval
 	for _, s := range c.mu.streams {
 		if len(s.subscriptions) > 0 && s.doubtful(now) {
-			c.client.cache.request()
+			c.client.cache.doubt(s.node)
 		}
 	}
 	var resolve []*cursor
@@ -314,7 +314,7 @@ func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 		c.reserveLocked(cur, 0)
 	case silent > silentAfter && now.Sub(c.mu.asked) > silentAfter:
 		c.mu.asked = now
-		c.client.cache.request()
+		c.client.cache.requestFor(cur.tp.Topic)
 	}
 }
 
@@ -323,7 +323,7 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 	l, ok := known.leader(cur.tp)
 	if !ok {
 		c.noLeaderLocked(cur, known)
-		return refreshInterval
+		return watchInterval // or when the cache has news
 	}
 	if cur.topicID != l.topic && !cur.topicID.IsZero() && cur.next > 0 {
 		c.recreatedLocked(cur)
@@ -334,7 +334,7 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 	}
 	s, wait := c.streamToLocked(l, now)
 	if s == nil {
-		c.client.cache.request()
+		c.client.cache.requestFor(cur.tp.Topic)
 		return min(wait, refreshInterval)
 	}
 	if c.admitLocked(cur) {
@@ -359,7 +359,7 @@ func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 			return
 		}
 		cache.want(cur.tp.Topic) // it may have been given up
-		cache.request()
+		cache.requestFor(cur.tp.Topic)
 	}
 }
 
@@ -392,7 +392,6 @@ func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Ti
 		pause := cur.notBefore.Sub(now)
 		if l, ok := known.leader(cur.tp); !ok {
 			c.noLeaderLocked(cur, known)
-			next = refreshInterval
 		} else if pause > 0 {
 			next = min(next, pause)
 		} else {
@@ -411,8 +410,8 @@ func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Ti
 func (c *Consumer) resolve(ask []*cursor, tps []id.TopicPartition) {
 	found, failed := c.client.listOffsets(c.ctx, tps)
 	timed := c.resolveTimes(ask, failed)
-	if len(failed) > 0 {
-		c.client.cache.request()
+	for tp := range failed {
+		c.client.cache.requestFor(tp.Topic)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -222,7 +222,7 @@ func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again 
 			return time.Time{}, true
 		}
 		p.client.cache.want(q.tp.Topic) // it may have been given up
-		p.client.cache.request()
+		p.client.cache.requestFor(q.tp.Topic)
 		return now.Add(refreshInterval), false
 	}
 	if pause := q.pauseBefore(l, now); pause > 0 {
@@ -231,7 +231,7 @@ func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again 
 	s, wait := p.streamTo(l, now)
 	if s == nil {
 		// Perhaps it is dead and somebody else leads by now.
-		p.client.cache.request()
+		p.client.cache.requestFor(q.tp.Topic)
 		return now.Add(min(wait, refreshInterval)), false
 	}
 	return now.Add(refreshInterval), q.attach(s, l)
@@ -292,14 +292,14 @@ func (h *housekeeper) scan(now time.Time) {
 			q.lost(s, fmt.Errorf("node %d at %s leads no more, but node %d at %s", s.node, s.addr, l.node, l.addr))
 		case since.IsZero():
 			if !s.connected() && now.Sub(s.began) > dialDoubt {
-				p.client.cache.request()
+				p.client.cache.requestFor(q.tp.Topic)
 			}
 		case now.Sub(since) > patience:
 			s.fail(fmt.Errorf("node %d at %s: no answer within %v", s.node, s.addr, patience))
 		case now.Sub(since) > stallAfter && moved:
 			q.lost(s, fmt.Errorf("node %d at %s does not answer, and node %d at %s leads now", s.node, s.addr, l.node, l.addr))
 		case now.Sub(since) > stallAfter:
-			p.client.cache.request()
+			p.client.cache.requestFor(q.tp.Topic)
 		}
 	}
 }
@@ -383,9 +383,9 @@ func (p *Producer) streamFailed(s *stream, cause error) {
 	if !closing {
 		p.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", cause)
 		if s.connected() {
-			p.client.cache.urgent()
+			p.client.cache.urgent(s.node)
 		} else {
-			p.client.cache.request()
+			p.client.cache.doubt(s.node)
 		}
 	}
 	for _, q := range queues {

@@ -228,7 +228,7 @@ func (t *producerTopic) choose(p *Producer, r *Record) (*queue, error) {
 	case r.Partition.named:
 		n := r.Partition.partition
 		if int(n) >= len(queues) {
-			p.client.cache.request()
+			p.client.cache.requestFor(t.name)
 		}
 		if n < 0 || int(n) >= len(queues) {
 			return nil, fmt.Errorf("%w %d: topic %q has partitions 0 to %d", ErrUnknownPartition, n, t.name, len(queues)-1)

@@ -59,6 +59,7 @@ type Cluster struct {
 	level      int32 // the feature level
 	index      uint64
 	metadata   int // requests for it
+	described  int // topics that were asked for with those
 	changed    chan struct{}
 }
 
@@ -331,6 +332,13 @@ func (c *Cluster) MetadataRequests() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.metadata
+}
+
+// TopicsAskedFor is how many topics all requests for metadata together have named.
+func (c *Cluster) TopicsAskedFor() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.described
 }
 
 // announceLocked wakes the fetch streams.

@@ -244,6 +244,7 @@ func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.Metadata
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.metadata++
+	c.described += len(r.Topics)
 	out := &pb.MetadataResponse{ClusterId: c.id, Controller: int32(c.controller), MetadataIndex: c.index, AgeMs: a.node.ageLocked().Milliseconds()}
 	if v := a.node.view; v != nil {
 		out.MetadataIndex = v.index

@@ -464,6 +464,13 @@ func (m *metadataCache) refused(server string, err error) error {
 	return at(server, err)
 }
 
+// doubtful has an address asked after others.
+func (m *metadataCache) doubtful(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.sources.shun(addr, time.Now())
+}
+
 // noteMissingLocked keeps since when nodes that should know say that a wanted topic does not exist, and stops wanting it at the end.
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()

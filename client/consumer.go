@@ -128,7 +128,7 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 		case <-c.ctx.Done():
 			return Fetch{}, ErrClosed
 		case <-ctx.Done():
-			return Fetch{}, ctx.Err()
+			return Fetch{}, c.because(ctx.Err())
 		}
 	}
 }

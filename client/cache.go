@@ -533,6 +533,18 @@ func (m *metadataCache) addresses() []string {
 	return m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, time.Now())
 }
 
+// ranked is addresses, and how many of them are to be asked before the others.
+func (m *metadataCache) ranked() (servers []string, first int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	servers = m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, now)
+	for first < len(servers) && m.mu.sources.rank(servers[first], now) == 0 {
+		first++
+	}
+	return servers, first
+}
+
 // errNoMajority says that nodes answer, and none of them knows more than it did when it lost its peers.
 var errNoMajority = errors.New("client: no node that answers has had word from a majority of the cluster lately")
 

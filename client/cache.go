@@ -488,6 +488,13 @@ func (m *metadataCache) refused(server string, err error) error {
 	return at(server, err)
 }
 
+// doubtful has an address asked after others.
+func (m *metadataCache) doubtful(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.sources.shun(addr, time.Now())
+}
+
 // noteMissingLocked keeps since when nodes that should know say that a wanted topic does not exist, and stops wanting it at the end.
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()
@@ -549,6 +556,18 @@ func (m *metadataCache) addresses() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, time.Now())
+}
+
+// ranked is addresses, and how many of them are to be asked before the others.
+func (m *metadataCache) ranked() (servers []string, first int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	servers = m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, now)
+	for first < len(servers) && m.mu.sources.rank(servers[first], now) == 0 {
+		first++
+	}
+	return servers, first
 }
 
 // errNoMajority says that nodes answer, and none of them knows more than it did when it lost its peers.

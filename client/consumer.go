@@ -157,7 +157,7 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 		case <-c.ctx.Done():
 			return Fetch{}, ErrClosed
 		case <-ctx.Done():
-			return Fetch{}, c.because(ctx)
+			return Fetch{}, c.ended(ctx.Err())
 		}
 	}
 }
@@ -190,12 +190,12 @@ func (c *Consumer) connected() bool {
 	return false
 }
 
-// because is the error of a Poll whose context has ended: with the reason, if that is that nobody is there.
-func (c *Consumer) because(ctx context.Context) error {
+// ended is the error of a Poll whose context has ended: with the reason, if that is that nobody is there, or not who is looked for.
+func (c *Consumer) ended(err error) error {
 	if since, _ := c.client.cache.unreachable(); since.IsZero() || c.connected() {
-		return ctx.Err()
+		return c.because(err)
 	}
-	return fmt.Errorf("client: poll: %w", c.client.cache.because(ctx.Err()))
+	return fmt.Errorf("client: poll: %w", c.client.cache.because(err))
 }
 
 // take gives the delivery of the last Poll back and removes the next one from the list; nil: there is none.

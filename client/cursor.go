@@ -27,7 +27,8 @@ type cursor struct {
 
 	notBefore time.Time // no new subscription before, unless a newer leader is known
 	delay     time.Duration
-	damaged   int // answers in a row that could not be used
+	firm      bool // not before for a newer leader either
+	damaged   int  // answers in a row that could not be used
 
 	caughtUp bool // the last delivery said so
 	failed   bool // an error is on its way to Poll

@@ -78,7 +78,7 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	}
 	switch v {
 	case written:
-		q.delay, q.established = 0, true
+		q.delay, q.firm, q.established = 0, false, true
 		offset := r.BaseOffset
 		if r.Code != kerr.None {
 			offset = id.NoOffset
@@ -137,7 +137,9 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 		kerr.CoordinatorLoadInProgress: // it has not heard of the producer id yet
 		// The node that leads said so: nobody else to ask.
 	case kerr.NotLeaderOrFollower:
-		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once.
+		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once,
+		// and a newer epoch, of which each of them can have one, changes nothing.
+		q.firm = !firstFailure
 		if r.Leader != q.nodeLocked() && cache.hint(q.tp, q.topicID, r.Leader, r.Epoch) && firstFailure {
 			pause = 0
 		} else {
@@ -288,6 +290,9 @@ func (q *queue) oldestLocked() *pending {
 
 func (q *queue) timeout(b *pending) error {
 	cause := b.cause
+	if why := q.producer.obstacle(q.tp); cause == nil || errors.Is(why, ErrWrongCluster) {
+		cause = why
+	}
 	if cause == nil {
 		cause = q.producer.client.cache.because(errors.New("no answer from its leader"))
 	}

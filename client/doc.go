@@ -66,7 +66,8 @@
 //     what it is worth, and the next node is asked at once.
 //   - An answer that brings nothing new makes the next refresh begin with another node. That alone suffices in the first moments of a cut,
 //     and where a node has word from the metadata but is cut off from the replicas of a partition.
-//   - A node that fails, is slow or behind is asked after all others for 2 s. The next node is asked when one has not answered for 250 ms.
+//   - A node that fails, is slow or behind is asked after all others for 2 s, and for longer if it fails again then. The next node is asked when
+//     one has not answered for 250 ms; an administrative call is only given up, and sent to the next one, if other nodes are known to answer.
 //   - Refreshes are about the topics that are in doubt. Those that bring nothing new become rarer, from every 50 ms to a sixth of how long that
 //     has lasted, at most 1 s and a bit. A topic that is new to the client is asked for at once.
 //   - Others are asked who leads when a batch was not answered for 1 s, when a node that is read from has given no sign of life for 1 s (it

@@ -74,7 +74,7 @@ func (s *fetchStream) run() {
 	}
 	defer conn.Close()
 	if node := conn.Limits().Node; node != s.node {
-		s.fail(fmt.Errorf("client: at %s answers node %d, node %d was expected there", s.addr, node, s.node))
+		s.fail(s.consumer.client.cache.misplaced(s.addr, node, s.node))
 		return
 	}
 	s.conn.Store(conn)
@@ -146,6 +146,7 @@ func (s *fetchStream) fail(err error) {
 	}
 	b.delay = min(max(2*b.delay, nodeBackoffMin), nodeBackoffMax)
 	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
+	b.cause = err
 	c.mu.backoff[s.node] = b
 	for _, cur := range s.subscriptions {
 		c.detachLocked(cur)
@@ -192,7 +193,7 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		return
 	}
 	if err == nil || next > want {
-		cur.damaged, cur.delay = 0, 0
+		cur.damaged, cur.delay, cur.firm = 0, 0, false
 	}
 	if err != nil { // what comes before it is delivered
 		defer c.damagedLocked(cur, e.HighWatermark, err)
@@ -226,8 +227,19 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 	switch {
 	case e.Code == kerr.OffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
-	case e.Code == kerr.NotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
-		c.unsubscribedLocked(cur, 0)
+	case e.Code == kerr.NotLeaderOrFollower:
+		// Nodes that name each other could send the subscription back and forth, in ever newer epochs: only the first hint is followed at once.
+		again := cur.delay > 0
+		pause := cur.nextDelay()
+		hinted := e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch)
+		switch {
+		case !hinted:
+			c.client.cache.requestFor(cur.tp.Topic)
+		case !again:
+			pause = 0
+		}
+		cur.firm = again
+		c.unsubscribedLocked(cur, pause)
 	case e.Code.Retriable():
 		c.client.cache.requestFor(cur.tp.Topic)
 		c.unsubscribedLocked(cur, cur.nextDelay())
@@ -329,7 +341,7 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 		c.recreatedLocked(cur)
 		return 0
 	}
-	if pause := cur.notBefore.Sub(now); pause > 0 && l.epoch <= cur.epoch {
+	if pause := cur.notBefore.Sub(now); pause > 0 && (cur.firm || l.epoch <= cur.epoch) {
 		return pause
 	}
 	s, wait := c.streamToLocked(l, now)

@@ -51,6 +51,7 @@ type linger struct {
 type nodeBackoff struct {
 	until time.Time
 	delay time.Duration
+	cause error // what the last stream to it ended with; nil: there is one
 }
 
 func (h *housekeeper) init(p *Producer) {
@@ -241,7 +242,7 @@ func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again 
 func (q *queue) pauseBefore(l leader, now time.Time) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.epoch > q.epoch {
+	if l.epoch > q.epoch && !q.firm {
 		return 0
 	}
 	return q.notBefore.Sub(now)
@@ -376,6 +377,7 @@ func (p *Producer) streamFailed(s *stream, cause error) {
 	}
 	b.delay = min(max(2*b.delay, nodeBackoffMin), nodeBackoffMax)
 	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
+	b.cause = cause
 	p.mu.backoff[s.node] = b
 	queues := p.mu.queues
 	closing := p.ctx.Err() != nil

@@ -42,6 +42,7 @@ type queue struct {
 	epoch     id.Epoch      // of the leader that stream goes to
 	notBefore time.Time     // no new stream before, unless a newer leader is known
 	delay     time.Duration // that notBefore was made of
+	firm      bool          // not before for a newer leader either
 
 	identity     identity
 	nextSequence id.Sequence

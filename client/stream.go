@@ -99,11 +99,11 @@ func (s *stream) dial() (*rpc.ProduceConn, error) {
 	}
 	limits := conn.Limits()
 	if limits.Node != s.node {
-		err := fmt.Errorf("client: at %s answers node %d, node %d was expected there", s.addr, limits.Node, s.node)
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(s.producer.client.cache.misplaced(s.addr, limits.Node, s.node), conn.Close())
 	}
 	s.window = int64(limits.InFlightBytes)
 	s.conn.Store(conn)
+	s.producer.reached(s.node)
 	return conn, nil
 }
 

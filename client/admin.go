@@ -168,7 +168,7 @@ func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, e
 			return nil, err
 		}
 		for _, t := range resp.Topics {
-			if err := denialOf(t); err != nil {
+			if err := denialOf(t); err != nil && len(names) > 0 {
 				return nil, fmt.Errorf("client: topic %q: %w", t.Name, err)
 			}
 		}
@@ -271,7 +271,7 @@ func (a *Admin) call(ctx context.Context, what string, f func(context.Context, p
 // callAny runs f against one node after the other until one answers, or refuses for good, or ctx ends.
 func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context, pb.DRPCAdminClient, attempt) error) error {
 	var past attempt
-	servers := newRotation(a.client.cache.addresses())
+	servers := newRotation(a.client.cache.ranked())
 	for backoff := adminBackoff; ; {
 		server := servers.next()
 		past.server = server
@@ -302,7 +302,7 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 			if addr, ok := a.client.cache.current.Load().nodes[refused.Leader]; ok && servers.prefer(addr) {
 				continue
 			}
-			a.client.cache.request()
+			a.client.cache.requestNodes()
 		case isRefusal && (refused.Code == kerr.UnknownTopicOrPartition || !refused.Code.Retriable()):
 			return fmt.Errorf("client: %s: %w", what, err)
 		case isRefusal && refused.Code == kerr.BrokerNotAvailable:
@@ -359,7 +359,7 @@ func (a *Admin) callLeader(ctx context.Context, tp TopicPartition, what string, 
 		if errors.As(err, &refused) && !refused.Code.Retriable() {
 			return fmt.Errorf("client: %s %s: %w", what, tp, err)
 		}
-		cache.request()
+		cache.requestFor(tp.Topic)
 		if e := pause(ctx, backoff); e != nil {
 			return fmt.Errorf("client: %s %s: %w (last error: %w)", what, tp, e, err)
 		}
@@ -375,7 +375,7 @@ func (a *Admin) try(ctx context.Context, server string, f func(context.Context, 
 	defer cancel()
 	stop := context.AfterFunc(a.client.ctx, cancel)
 	defer stop()
-	return f(ctx, a.client.dialer.Admin(server))
+	return a.watching(ctx, server, func(ctx context.Context) error { return f(ctx, a.client.dialer.Admin(server)) })
 }
 
 // rotation goes round the servers, with at most one detour in a row.
@@ -386,9 +386,9 @@ type rotation struct {
 	detoured bool
 }
 
-func newRotation(servers []string) *rotation {
-	// Who answered last stays first; the others take the load in any order.
-	rest := servers[1:]
+func newRotation(servers []string, first int) *rotation {
+	// Who answered last stays first; the others take the load in any order, before those that have failed lately.
+	rest := servers[1:max(first, 1)]
 	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
 	return &rotation{servers: servers}
 }

@@ -19,10 +19,15 @@ import (
 
 const (
 	// refreshInterval is the least time between two refreshes: what bounds the load when many partitions lose their leader. As long as
-	// refreshes bring nothing new it grows to a troubleShare-th of how long that has lasted, and to refreshIntervalMax at most.
+	// refreshes bring nothing new it grows to a troubleShare-th of how long that has lasted, and to refreshIntervalMax at most, and by
+	// up to a quarter more: clients that have lost the same leader shall not go on asking in step.
 	refreshInterval    = 50 * time.Millisecond
 	refreshIntervalMax = time.Second
-	troubleShare       = 8
+	troubleShare       = 6
+	// maxAskTopics and maxAskPartitions bound what is asked for at once, and with it the answer. A topic of which nothing is known may have more
+	// partitions than that.
+	maxAskTopics     = 200
+	maxAskPartitions = 10_000
 	// hedgeDelay is after how long without an answer the next node is asked as well: a frozen node answers nothing at all.
 	hedgeDelay = 250 * time.Millisecond
 	// unknownGrace is how long a topic must be unknown before that is believed: the nodes asked may not have heard of it yet.
@@ -33,17 +38,21 @@ const (
 	unknownVoices = 3
 )
 
-// metadataCache keeps the newest snapshot of the topics that somebody asked for. One goroutine refreshes it: when it is asked
-// to, when it is old, never twice at the same time and at most every refreshInterval.
+// metadataCache keeps the newest snapshot of the topics that somebody asked for. One goroutine refreshes it, never twice at the same time. What is
+// known already is asked for when somebody doubts it, topic by topic, or when it is old, at most every refreshInterval. A topic that is
+// wanted for the first time is asked for at once, alone or with others that are new as well.
 type metadataCache struct {
 	client  *Client
 	current atomic.Pointer[metadata]
 	kick    chan struct{} // capacity 1: a refresh is wanted
 	hurry   chan struct{} // capacity 1: and the pause after the last one is cut short
+	fresh   chan struct{} // capacity 1: there is a topic that nobody has asked for yet
 
 	mu struct {
 		sync.Mutex
 		wanted    map[string]struct{}
+		fresh     map[string]struct{} // wanted, not asked for yet
+		doubted   map[string]struct{} // to be asked for with the next refresh
 		missing   map[string]*absence // wanted, unknown to the nodes
 		changed   chan struct{}       // closed and replaced with each answer and each hint
 		refreshes uint64              // completed, successful or not
@@ -52,14 +61,16 @@ type metadataCache struct {
 		settled   bool      // the cluster is the right one: it was named, or knows a topic that was asked for
 		trouble   time.Time // since when refreshes have brought nothing new; zero: the last one did
 		ended     time.Time // the last refresh
+		began     time.Time // the last request for metadata
 		reach     reach
-		denied    map[string]denial // by topic
+		denied    denials
 	}
 }
 
 // absence is a topic that nodes which are up to date do not know.
 type absence struct {
 	since, last time.Time
+	asked       time.Time           // when what was answered last had been asked
 	said        map[string]struct{} // by whom
 }
 
@@ -67,7 +78,10 @@ func (m *metadataCache) init(c *Client) {
 	m.client = c
 	m.kick = make(chan struct{}, 1)
 	m.hurry = make(chan struct{}, 1)
+	m.fresh = make(chan struct{}, 1)
 	m.mu.wanted = make(map[string]struct{})
+	m.mu.fresh = make(map[string]struct{})
+	m.mu.doubted = make(map[string]struct{})
 	m.mu.missing = make(map[string]*absence)
 	m.mu.changed = make(chan struct{})
 	m.mu.sources = sources{turn: rand.IntN(1 << 20), shunned: make(map[string]time.Time), foreign: make(map[string]*WrongClusterError)}
@@ -78,15 +92,43 @@ func (m *metadataCache) init(c *Client) {
 	}
 }
 
-// request asks for a refresh. It does not wait.
-func (m *metadataCache) request() { poke(m.kick) }
+// request asks for a refresh of all that is wanted. It does not wait.
+func (m *metadataCache) request() {
+	m.mu.Lock()
+	m.mu.doubted = maps.Clone(m.mu.wanted)
+	m.mu.Unlock()
+	poke(m.kick)
+}
 
-// urgent is request for something that has just broken, and may not wait for as long as what has been broken for a while.
-func (m *metadataCache) urgent() {
+// requestNodes asks for a refresh of the nodes and the controller.
+func (m *metadataCache) requestNodes() { poke(m.kick) }
+
+// requestFor asks for a refresh of one topic.
+func (m *metadataCache) requestFor(topic string) {
+	m.mu.Lock()
+	m.mu.doubted[topic] = struct{}{}
+	m.mu.Unlock()
+	poke(m.kick)
+}
+
+// doubt asks for a refresh of what a node leads: it is not reached.
+func (m *metadataCache) doubt(node id.Node) {
+	m.mu.Lock()
+	for name, t := range m.current.Load().topics {
+		if slices.ContainsFunc(t.partitions, func(p partitionMeta) bool { return p.leader == node }) {
+			m.mu.doubted[name] = struct{}{}
+		}
+	}
+	m.mu.Unlock()
+	poke(m.kick)
+}
+
+// urgent is doubt for something that has just broken, and may not wait for as long as what has been broken for a while.
+func (m *metadataCache) urgent(node id.Node) {
 	m.mu.Lock()
 	m.mu.trouble = time.Time{}
 	m.mu.Unlock()
-	poke(m.kick)
+	m.doubt(node)
 	poke(m.hurry)
 }
 
@@ -97,11 +139,16 @@ func (m *metadataCache) changed() <-chan struct{} {
 	return m.mu.changed
 }
 
-// want makes a topic part of every refresh.
+// want keeps a topic in the snapshot.
 func (m *metadataCache) want(topic string) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.mu.wanted[topic]; ok {
+		return
+	}
 	m.mu.wanted[topic] = struct{}{}
-	m.mu.Unlock()
+	m.mu.fresh[topic] = struct{}{}
+	poke(m.fresh)
 }
 
 // refreshes is how many refreshes have ended, well or not.
@@ -118,7 +165,7 @@ func (m *metadataCache) absent(topic string) error {
 	if wrong, ok := m.mu.err.(*WrongClusterError); ok { //nolint:errorlint // that of all servers; others are joined
 		return wrong
 	}
-	if err := m.deniedLocked(topic); err != nil {
+	if err := m.mu.denied.of(topic); err != nil {
 		return fmt.Errorf("client: topic %q: %w", topic, err)
 	}
 	a := m.mu.missing[topic]
@@ -149,20 +196,21 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 		return t, nil
 	}
 	m.want(name)
-	start := m.refreshes()
+	start, begin := m.refreshes(), time.Now()
 	for {
 		changed := m.changed()
 		if t := m.current.Load().topics[name]; t != nil {
 			return t, nil
 		}
-		// The first refresh that ends may have begun before this call did.
-		if err := m.absent(name); err != nil && m.refreshes() > start+1 {
+		if err := m.absent(name); err != nil && m.askedSince(name, begin) {
 			return nil, err
 		}
 		if err := m.otherRelease(); err != nil && m.refreshes() > start {
 			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, err)
 		}
-		m.request()
+		if m.asked(name) {
+			m.requestFor(name)
+		}
 		select {
 		case <-changed:
 		case <-m.client.ctx.Done():
@@ -171,6 +219,20 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, m.because(ctx.Err()))
 		}
 	}
+}
+
+// askedSince tells whether nodes have said that they do not know a topic when they were asked after a time. The refresh that ends next may have begun
+// before that, and the topic may have been created meanwhile. If no node answers for it, all that is said is that of other servers.
+func (m *metadataCache) askedSince(topic string, begin time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d, ok := m.mu.denied[topic]; ok {
+		return d.at.After(begin)
+	}
+	if a := m.mu.missing[topic]; a != nil {
+		return a.asked.After(begin)
+	}
+	return m.mu.began.After(begin)
 }
 
 // because adds what the last refresh failed with to err.
@@ -186,57 +248,132 @@ func (m *metadataCache) because(err error) error {
 	return fmt.Errorf("%w (last error: %w)", err, m.mu.err)
 }
 
+// unreachable returns since when no node has answered, and why; zero: one has.
+func (m *metadataCache) unreachable() (since time.Time, cause error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.reach.since, m.mu.reach.err
+}
+
+// asked tells whether a wanted topic has been asked for before: then it has its turn with the others.
+func (m *metadataCache) asked(topic string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, fresh := m.mu.fresh[topic]
+	return !fresh
+}
+
 // run is the refreshing goroutine.
 func (m *metadataCache) run() {
 	ctx := m.client.ctx
+	old := time.NewTimer(m.client.opts.MetadataMaxAge)
+	defer old.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	wanted, ended, notBefore := false, time.Time{}, time.Time{}
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.kick:
-		case <-time.After(m.client.opts.MetadataMaxAge):
-		}
-		pause := m.refresh(ctx)
-		select {
-		case <-m.hurry: // before or during the refresh
-			pause = refreshInterval
-		default:
+		var due <-chan time.Time
+		if wanted {
+			timer.Reset(time.Until(notBefore))
+			due = timer.C
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-m.fresh:
+			m.introduce(ctx)
 		case <-m.hurry:
+			if soon := ended.Add(refreshInterval); soon.Before(notBefore) {
+				notBefore = soon
+			}
+		case <-m.kick:
+			wanted = true
+		case <-old.C:
+			m.request()
+		case <-due:
+			wanted = false
+			pause := m.refresh(ctx)
+			ended = time.Now()
+			notBefore = ended.Add(pause)
+			old.Reset(m.client.opts.MetadataMaxAge)
 		}
 	}
 }
 
-// refresh asks for what is wanted, and returns how long to leave the nodes alone then.
+// introduce asks for the topics that are wanted for the first time. What that brings says nothing about those that are waited for already.
+func (m *metadataCache) introduce(ctx context.Context) {
+	m.mu.Lock()
+	names := slices.Sorted(maps.Keys(m.mu.fresh))
+	clear(m.mu.fresh)
+	m.mu.Unlock()
+	if len(names) == 0 {
+		return
+	}
+	err := m.askAll(ctx, names, false)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.endedLocked(ctx, err)
+}
+
+// refresh asks for what is in doubt, and returns how long to leave the nodes alone then.
 func (m *metadataCache) refresh(ctx context.Context) time.Duration {
 	m.mu.Lock()
-	req := &pb.MetadataRequest{Topics: slices.Sorted(maps.Keys(m.mu.wanted))}
+	var names []string
+	for name := range m.mu.doubted {
+		if _, ok := m.mu.wanted[name]; ok {
+			names = append(names, name)
+			delete(m.mu.fresh, name)
+		}
+	}
+	clear(m.mu.doubted)
 	if time.Since(m.mu.ended) > 2*refreshIntervalMax {
 		m.mu.trouble = time.Time{} // it is over: nobody has asked
 	}
 	before := m.current.Load()
+	all := !m.mu.trouble.IsZero()
 	m.mu.Unlock()
-	req.NodesOnly = len(req.Topics) == 0
+	slices.Sort(names)
 
-	began := time.Now()
-	err := m.ask(ctx, req)
+	err := m.askAll(ctx, names, all)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	news := m.current.Load().news(before)
+	m.mu.sources.refreshed(news)
+	m.endedLocked(ctx, err)
+	return m.restLocked(news, time.Now())
+}
+
+// restLocked is pauseLocked with what keeps clients out of step.
+func (m *metadataCache) restLocked(news bool, now time.Time) time.Duration {
+	pause := m.pauseLocked(news, now)
+	return pause + rand.N(pause/4)
+}
+
+// endedLocked notes the end of a refresh.
+func (m *metadataCache) endedLocked(ctx context.Context, err error) {
 	m.mu.refreshes++
 	if err != nil && m.mu.err == nil && ctx.Err() == nil {
 		m.client.opts.Logger.Warn("no node answers with metadata that is up to date", "error", err)
 	}
 	m.mu.err = err
-	m.mu.reach.refreshed(began, err)
-	news := m.current.Load().news(before)
-	m.mu.sources.refreshed(news)
+	m.mu.reach.refreshed(m.mu.began, err)
 	m.announceLocked()
-	return m.pauseLocked(news, time.Now())
+}
+
+// askAll asks for topics, as many at a time as one answer may have.
+func (m *metadataCache) askAll(ctx context.Context, names []string, all bool) error {
+	if len(names) == 0 {
+		return m.ask(ctx, &pb.MetadataRequest{NodesOnly: true}, all)
+	}
+	for len(names) > 0 {
+		n := m.current.Load().atOnce(names)
+		if err := m.ask(ctx, &pb.MetadataRequest{Topics: names[:n]}, all); err != nil {
+			return err
+		}
+		names = names[n:]
+	}
+	return nil
 }
 
 // pauseLocked is how long to leave the nodes alone after a refresh that ends now.
@@ -290,7 +427,6 @@ func (m *metadataCache) judge(server string, req *pb.MetadataRequest, resp *pb.M
 	next := old.merge(&pb.MetadataResponse{
 		ClusterId: resp.ClusterId, MetadataIndex: resp.MetadataIndex, Controller: resp.Controller, Nodes: resp.Nodes, AgeMs: resp.AgeMs,
 	})
-	next.topics = old.topics
 	m.publishLocked(next)
 	return enough, nil
 }
@@ -352,11 +488,18 @@ func (m *metadataCache) refused(server string, err error) error {
 	return at(server, err)
 }
 
+// doubtful has an address asked after others.
+func (m *metadataCache) doubtful(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.sources.shun(addr, time.Now())
+}
+
 // noteMissingLocked keeps since when nodes that should know say that a wanted topic does not exist, and stops wanting it at the end.
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()
 	for _, t := range resp.Topics {
-		m.noteDenialLocked(t)
+		m.mu.denied.note(t)
 		if m.current.Load().topics[t.Name] != nil {
 			delete(m.mu.missing, t.Name)
 			continue
@@ -370,9 +513,9 @@ func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataRespon
 			delete(m.mu.missing, t.Name)
 			delete(m.mu.wanted, t.Name)
 		case a == nil || now.Sub(a.last) > unknownMemory:
-			m.mu.missing[t.Name] = &absence{since: now, last: now, said: map[string]struct{}{server: {}}}
+			m.mu.missing[t.Name] = &absence{since: now, last: now, asked: m.mu.began, said: map[string]struct{}{server: {}}}
 		default:
-			a.last = now
+			a.last, a.asked = now, m.mu.began
 			a.said[server] = struct{}{}
 		}
 	}
@@ -415,15 +558,27 @@ func (m *metadataCache) addresses() []string {
 	return m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, time.Now())
 }
 
+// ranked is addresses, and how many of them are to be asked before the others.
+func (m *metadataCache) ranked() (servers []string, first int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	servers = m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, now)
+	for first < len(servers) && m.mu.sources.rank(servers[first], now) == 0 {
+		first++
+	}
+	return servers, first
+}
+
 // errNoMajority says that nodes answer, and none of them knows more than it did when it lost its peers.
 var errNoMajority = errors.New("client: no node that answers has had word from a majority of the cluster lately")
 
 // ask asks one node after the other, each as soon as the one before has failed, is slow or has not enough to say, and takes what they
 // answer. It ends with the first answer that is enough; where there is none, a moment after the first one.
 //
-// Once a refresh has brought nothing new it asks all: in a cut cluster those who hear the majority of the metadata, and are up to date by
+// Once a refresh has brought nothing new, all are asked: in a cut cluster those who hear the majority of the metadata, and are up to date by
 // that, may not hear the majority of a partition. Whoever leads it now is known on the other side only.
-func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error {
+func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest, all bool) error {
 	type result struct {
 		resp   *pb.MetadataResponse
 		server string
@@ -431,6 +586,9 @@ func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.client.opts.RequestTimeout)
 	defer cancel()
+	m.mu.Lock()
+	m.mu.began = time.Now()
+	m.mu.Unlock()
 	servers := m.addresses()
 	results := make(chan result, len(servers))
 	open := make(map[string]time.Time) // since when
@@ -450,7 +608,7 @@ func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error 
 	}
 	var failures []error
 	var settle <-chan time.Time // set by the first answer that was not enough
-	all, answered := m.inTrouble(), false
+	answered := false
 	next()
 	for len(open) > 0 {
 		select {
@@ -487,13 +645,6 @@ func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest) error 
 		return m.unsettled(failures)
 	}
 	return allOf(failures)
-}
-
-// inTrouble tells whether the last refresh brought nothing new, and this one follows because somebody still waits for it.
-func (m *metadataCache) inTrouble() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.mu.trouble.IsZero()
 }
 
 // unsettled is the error of a refresh that had answers, and none that was enough.

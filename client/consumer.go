@@ -33,6 +33,9 @@ type Consumer struct {
 		backoff       map[NodeID]nodeBackoff
 		deliveries    []*delivery // in the order of their arrival
 		handedOut     *delivery   // by the last Poll
+		held          int64       // bytes of those
+		reserved      int64       // bytes that may be on their way
+		thirsty       []*cursor   // wait for room, the longest first; each has queued set
 		subscriptions uint32      // given out so far
 		asked         time.Time   // for metadata, because of silence
 	}
@@ -43,15 +46,16 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if c.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
 	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
 	k.mu.cursors = make(map[TopicPartition]*cursor)
 	k.mu.streams = make(map[NodeID]*fetchStream)
 	k.mu.backoff = make(map[NodeID]nodeBackoff)
 	k.wg.Go(k.keepHouse)
+	if !c.opened(k) {
+		_ = k.Close()
+		return nil, ErrClosed
+	}
 	return k, nil
 }
 
@@ -84,6 +88,7 @@ func (c *Consumer) assign(cur *cursor) error {
 	if old := c.mu.cursors[tp]; old != nil {
 		c.dropLocked(old)
 	}
+	cur.assigned = min(cur.next, 0)
 	c.mu.cursors[tp] = cur
 	poke(c.wake)
 	return nil
@@ -107,7 +112,7 @@ func (c *Consumer) Assignment() map[TopicPartition]Offset {
 		out[tp] = cur.next
 	}
 	for _, d := range slices.Backward(c.mu.deliveries) {
-		if c.mu.cursors[d.cursor.tp] == d.cursor && d.err == nil {
+		if c.mu.cursors[d.cursor.tp] == d.cursor && (d.err == nil || d.goesOn) {
 			out[d.cursor.tp] = d.from
 		}
 	}
@@ -116,7 +121,7 @@ func (c *Consumer) Assignment() map[TopicPartition]Offset {
 
 // Poll waits for records of any partition, or for the news that a partition has no more for now (Fetch.CaughtUp). What it
 // returns is valid until the next call. Errors about one partition are a *PartitionError or an *OutOfRangeError: that
-// partition is no longer assigned, the others go on.
+// partition is no longer assigned, the others go on. A *BatchError is about one batch: its partition goes on behind it.
 //
 // When no node has answered for 5 s, that is an ErrNoNodeReachable. Nothing is lost by it: the consumer keeps trying, and Poll may be called
 // again.
@@ -152,9 +157,45 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 		case <-c.ctx.Done():
 			return Fetch{}, ErrClosed
 		case <-ctx.Done():
-			return Fetch{}, c.because(ctx)
+			return Fetch{}, c.ended(ctx.Err())
 		}
 	}
+}
+
+// unreachable returns an error when no node has answered for a while, nor since began.
+func (c *Consumer) unreachable(began time.Time) error {
+	since, cause := c.client.cache.unreachable()
+	if since.IsZero() {
+		return nil
+	}
+	if since.Before(began) {
+		since = began
+	}
+	silent := time.Since(since)
+	if silent < c.client.unreachableAfter || c.connected() {
+		return nil
+	}
+	return fmt.Errorf("%w for %v: %w", ErrNoNodeReachable, silent.Round(100*time.Millisecond), cause)
+}
+
+// connected tells whether a node from which the consumer reads is there.
+func (c *Consumer) connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.mu.streams {
+		if conn := s.conn.Load(); conn != nil && conn.Silent() <= frozenAfter {
+			return true
+		}
+	}
+	return false
+}
+
+// ended is the error of a Poll whose context has ended: with the reason, if that is that nobody is there, or not who is looked for.
+func (c *Consumer) ended(err error) error {
+	if since, _ := c.client.cache.unreachable(); since.IsZero() || c.connected() {
+		return c.because(err)
+	}
+	return fmt.Errorf("client: poll: %w", c.client.cache.because(err))
 }
 
 // take gives the delivery of the last Poll back and removes the next one from the list; nil: there is none.
@@ -171,9 +212,11 @@ func (c *Consumer) take() (d *delivery, assigned bool) {
 		c.mu.deliveries = c.mu.deliveries[1:]
 		switch {
 		case c.mu.cursors[d.cursor.tp] != d.cursor:
-			c.spare.put(d.batches) // of an assignment that has ended
+			c.returnLocked(d) // of an assignment that has ended
 		case d.err != nil:
-			delete(c.mu.cursors, d.cursor.tp)
+			if !d.goesOn {
+				delete(c.mu.cursors, d.cursor.tp)
+			}
 			return d, true
 		default:
 			c.mu.handedOut = d
@@ -183,8 +226,9 @@ func (c *Consumer) take() (d *delivery, assigned bool) {
 	return nil, len(c.mu.cursors) > 0
 }
 
-// Close stops the consumer.
+// Close stops the consumer. Poll returns ErrClosed from then on. It may be called more than once, and before or after that of the Client.
 func (c *Consumer) Close() error {
+	defer c.client.ended(c)
 	c.cancel()
 	c.mu.Lock()
 	streams := c.mu.streams
@@ -196,6 +240,8 @@ func (c *Consumer) Close() error {
 	c.wg.Wait()
 	return nil
 }
+
+func (c *Consumer) closeNow() error { return c.Close() }
 
 // Fetch is a run of records of one partition.
 type Fetch struct {
@@ -221,8 +267,8 @@ func (f Fetch) String() string {
 // Bytes is the size of the batches.
 func (f Fetch) Bytes() int { return len(f.batches) }
 
-// Records yields the records in order; an error (a batch that cannot be decompressed) is the last thing it yields. Key,
-// Value and Headers are valid until the next Poll.
+// Records yields the records in order. A *BatchError stands for those of a batch that cannot be decompressed or read to its end; whoever goes
+// on gets what follows it. Key, Value and Headers are valid until the next Poll.
 func (f Fetch) Records() iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		m := Message{TopicPartition: f.TopicPartition}
@@ -249,8 +295,9 @@ func (f Fetch) Records() iter.Seq2[Message, error] {
 				}
 			}
 			if err := r.Err(); err != nil {
-				yield(Message{}, &PartitionError{f.TopicPartition, fmt.Errorf("batch at offset %d: %w", b.BaseOffset(), err)})
-				return
+				if !yield(Message{}, &BatchError{f.TopicPartition, max(r.Offset()+1, f.from), b.NextOffset(), err}) {
+					return
+				}
 			}
 		}
 	}

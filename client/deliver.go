@@ -78,7 +78,7 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	}
 	switch v {
 	case written:
-		q.delay, q.established = 0, true
+		q.delay, q.firm, q.established = 0, false, true
 		offset := r.BaseOffset
 		if r.Code != kerr.None {
 			offset = id.NoOffset
@@ -88,6 +88,10 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 		b.doubt = b.doubt || !certain(r.Code)
 		q.againLocked(now, r)
 	case refused:
+		if splits(r.Code) {
+			q.splitLocked(b)
+			break
+		}
 		b.endLocked(id.NoOffset, q.refusal(b))
 		if q.producer.idempotent() {
 			q.draining, q.restart = true, true
@@ -105,8 +109,8 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 	q.advanceLocked()
 	q.drainedLocked(now)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // certain tells of a code after which the batch may come again that this attempt has not written it.
@@ -133,14 +137,16 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 		kerr.CoordinatorLoadInProgress: // it has not heard of the producer id yet
 		// The node that leads said so: nobody else to ask.
 	case kerr.NotLeaderOrFollower:
-		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once.
+		// Nodes that are told of different leaders could send the batch back and forth: only the first hint is followed at once,
+		// and a newer epoch, of which each of them can have one, changes nothing.
+		q.firm = !firstFailure
 		if r.Leader != q.nodeLocked() && cache.hint(q.tp, q.topicID, r.Leader, r.Epoch) && firstFailure {
 			pause = 0
 		} else {
-			cache.request()
+			cache.requestFor(q.tp.Topic)
 		}
 	default:
-		cache.request()
+		cache.requestFor(q.tp.Topic)
 	}
 	if !q.producer.idempotent() || q.draining {
 		q.draining = true
@@ -190,8 +196,8 @@ func (q *queue) lost(s *stream, cause error) {
 	now := time.Now()
 	q.interruptLocked(now, cause)
 	q.detachLocked(now, 0)
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // interruptLocked takes the batches in flight back from a stream that is not waited for any longer.
@@ -228,8 +234,8 @@ func (q *queue) expire(now time.Time) {
 	q.advanceLocked()
 	q.drainedLocked(now)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // oldestSentLocked is the oldest batch without outcome that has a sequence; nil: none.
@@ -284,6 +290,9 @@ func (q *queue) oldestLocked() *pending {
 
 func (q *queue) timeout(b *pending) error {
 	cause := b.cause
+	if why := q.producer.obstacle(q.tp); cause == nil || errors.Is(why, ErrWrongCluster) {
+		cause = why
+	}
 	if cause == nil {
 		cause = q.producer.client.cache.because(errors.New("no answer from its leader"))
 	}

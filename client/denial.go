@@ -22,23 +22,29 @@ func denialOf(t *pb.Topic) *kerr.Error {
 	return &kerr.Error{Code: code, Message: t.ErrorMessage, Leader: NoNode}
 }
 
-// noteDenialLocked keeps whether a node refuses to say anything about a topic.
-func (m *metadataCache) noteDenialLocked(t *pb.Topic) {
+// denials are the topics that nodes refuse to say anything about.
+type denials map[string]denial
+
+// denialMemory is for how long a denial counts: if the topic was asked for long ago, it may have been allowed since.
+const denialMemory = 4 * time.Second
+
+// note keeps what a node says about a topic.
+func (d *denials) note(t *pb.Topic) {
 	err := denialOf(t)
 	if err == nil {
-		delete(m.mu.denied, t.Name)
+		delete(*d, t.Name)
 		return
 	}
-	if m.mu.denied == nil {
-		m.mu.denied = make(map[string]denial)
+	if *d == nil {
+		*d = make(denials)
 	}
-	m.mu.denied[t.Name] = denial{time.Now(), err}
+	(*d)[t.Name] = denial{time.Now(), err}
 }
 
-// deniedLocked returns what nodes refused a topic with, lately: if that was long ago, it may have been allowed since.
-func (m *metadataCache) deniedLocked(topic string) error {
-	if d, ok := m.mu.denied[topic]; ok && time.Since(d.at) <= unknownMemory {
-		return d.err
+// of returns what nodes refused a topic with, lately.
+func (d denials) of(topic string) error {
+	if denied, ok := d[topic]; ok && time.Since(denied.at) <= denialMemory {
+		return denied.err
 	}
 	return nil
 }

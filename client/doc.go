@@ -21,6 +21,7 @@
 //	acks, err := p.ProduceSync(ctx, client.Record{Topic: "orders", Key: []byte("alice"), Value: order})
 //	err = p.Produce(ctx, client.Record{Topic: "orders", Partition: client.At(3), Value: order}, func(a client.Ack) { ... })
 //	err = p.Close(ctx) // waits for everything that was produced
+//	err = c.Close()    // ends what is still open; any order, and as often as you like
 //
 // A consumer reads the partitions that it is given, from an offset, their Beginning, their End or a time on. Where it goes on is for its
 // user to keep:
@@ -45,7 +46,8 @@
 // The producer keeps one queue per partition (queue.go) and one stream per node (stream.go). A queue owns its batches
 // (pending.go) until they have their outcome: when a leader moves, those in flight go back to the head of their queue, in order
 // and with the sequences they had (deliver.go), and the housekeeper (housekeeper.go) gives the queue to the stream of the new
-// leader. A stream is one connection, from the dial to the first error.
+// leader. A stream is one connection, from the dial to the first error. Callbacks have a goroutine of their own (callbacks.go): a stream goes on
+// reading whatever the user does in them.
 //
 // The consumer is the mirror image: one cursor per partition (cursor.go), one stream per node (fetch.go), which pushes what the
 // consumer has granted credit for.
@@ -64,8 +66,10 @@
 //     what it is worth, and the next node is asked at once.
 //   - An answer that brings nothing new makes the next refresh begin with another node. That alone suffices in the first moments of a cut,
 //     and where a node has word from the metadata but is cut off from the replicas of a partition.
-//   - A node that fails, is slow or behind is asked after all others for 2 s. The next node is asked when one has not answered for 250 ms.
-//   - Refreshes that bring nothing new become rarer, from every 50 ms to an eighth of how long that has lasted, at most 1 s.
+//   - A node that fails, is slow or behind is asked after all others for 2 s, and for longer if it fails again then. The next node is asked when
+//     one has not answered for 250 ms; an administrative call is only given up, and sent to the next one, if other nodes are known to answer.
+//   - Refreshes are about the topics that are in doubt. Those that bring nothing new become rarer, from every 50 ms to a sixth of how long that
+//     has lasted, at most 1 s and a bit. A topic that is new to the client is asked for at once.
 //   - Others are asked who leads when a batch was not answered for 1 s, when a node that is read from has given no sign of life for 1 s (it
 //     is asked for one twice a second), or has no word from a majority, or when a dial takes more than 500 ms. A node is left for that only
 //     once somebody names a newer leader: it may be this process that was frozen.
@@ -83,8 +87,15 @@
 // that certainly were not go on. Until the first batch of an epoch is acknowledged it is alone in flight, because a partition
 // that does not know a producer takes any sequence for its first.
 //
+// # Topics that are deleted and created again
+//
+// A position belongs to a topic's id, not to its name. A consumer that was in a topic which is gone goes on in the one that has the name now as
+// OnOutOfRange says, or gets ErrTopicRecreated. What a producer holds goes to the new topic, as long as it was not sent to the old one: what may
+// have been written there ends with ErrUnacknowledged. If the new topic has fewer partitions, records for which the producer had chosen one are
+// given another; those whose partition was named fail (ErrUnknownPartition, ErrTopicRecreated).
+//
 // # Locks
 //
-// queue.mu comes before stream.mu, housekeeper.mu, Producer.mu and metadataCache.mu; Consumer.mu before fetchStream.mu and
-// metadataCache.mu. No lock is held across a callback of the user, a dial or a write to a socket.
+// Producer.moving comes before queue.mu; queue.mu before stream.mu, housekeeper.mu, caller.mu, Producer.mu and metadataCache.mu;
+// Consumer.mu before fetchStream.mu and metadataCache.mu. No lock is held across a callback of the user, a dial or a write to a socket.
 package client

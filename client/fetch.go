@@ -74,7 +74,7 @@ func (s *fetchStream) run() {
 	}
 	defer conn.Close()
 	if node := conn.Limits().Node; node != s.node {
-		s.fail(fmt.Errorf("client: at %s answers node %d, node %d was expected there", s.addr, node, s.node))
+		s.fail(s.consumer.client.cache.misplaced(s.addr, node, s.node))
 		return
 	}
 	s.conn.Store(conn)
@@ -130,9 +130,9 @@ func (s *fetchStream) fail(err error) {
 	if c.ctx.Err() == nil {
 		c.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", err)
 		if s.conn.Load() != nil {
-			c.client.cache.urgent()
+			c.client.cache.urgent(s.node)
 		} else {
-			c.client.cache.request()
+			c.client.cache.doubt(s.node)
 		}
 	}
 	c.mu.Lock()
@@ -146,9 +146,10 @@ func (s *fetchStream) fail(err error) {
 	}
 	b.delay = min(max(2*b.delay, nodeBackoffMin), nodeBackoffMax)
 	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
+	b.cause = err
 	c.mu.backoff[s.node] = b
 	for _, cur := range s.subscriptions {
-		cur.stream = nil
+		c.detachLocked(cur)
 	}
 	clear(s.subscriptions)
 	poke(c.wake)
@@ -175,10 +176,10 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		s.ended(cur, e)
 		return
 	}
-	next, err := checkBatches(e.Batches, want)
+	next, good, err := checkBatches(e.Batches, want)
 	var batches []byte
-	if err == nil && next > want {
-		batches = c.spare.copyOf(e.Batches)
+	if next > want {
+		batches = c.spare.copyOf(e.Batches[:good])
 	}
 
 	c.mu.Lock()
@@ -187,34 +188,30 @@ func (s *fetchStream) event(e rpc.FetchEvent) {
 		c.spare.put(batches)
 		return
 	}
-	if err != nil {
-		c.damagedLocked(cur, err)
+	if !c.receivedLocked(cur, int64(len(e.Batches)), err == nil && next >= e.HighWatermark) {
+		c.spare.put(batches)
 		return
 	}
-	cur.damaged, cur.delay = 0, 0
-	caughtUp := next >= e.HighWatermark
-	if batches == nil {
-		if n := int64(len(e.Batches)); n > 0 {
-			s.command(rpc.FetchCommand{Kind: rpc.Credit, Subscription: cur.subscription, Credit: n})
-		}
-		if !caughtUp || cur.caughtUp {
+	if err == nil || next > want {
+		cur.damaged, cur.delay, cur.firm = 0, 0, false
+	}
+	if err != nil { // what comes before it is delivered
+		defer c.damagedLocked(cur, e.HighWatermark, err)
+		if batches == nil {
 			return
 		}
 	}
-	cur.next, cur.caughtUp = next, caughtUp
+	caughtUp, news := next >= e.HighWatermark, !cur.caughtUp
+	cur.caughtUp = caughtUp
+	defer c.allotLocked()
+	defer c.refillLocked(cur)
+	if batches == nil && (!caughtUp || !news) {
+		return
+	}
+	cur.next, cur.caughtUp, cur.assigned = next, caughtUp, 0
 	c.deliverLocked(&delivery{
 		cursor: cur, subscription: cur.subscription, batches: batches, from: want, next: next, hw: e.HighWatermark, start: e.LogStart,
 	})
-}
-
-// damagedLocked handles an answer with a bad checksum or a gap: asked again, it may come out right.
-func (c *Consumer) damagedLocked(cur *cursor, err error) {
-	c.client.opts.Logger.Warn("an answer cannot be used", "partition", cur.tp.String(), "error", err)
-	if cur.damaged++; cur.damaged >= maxDamaged {
-		c.failLocked(cur, &PartitionError{cur.tp, err})
-		return
-	}
-	c.unsubscribedLocked(cur, cur.nextDelay())
 }
 
 // ended handles an event that ends its subscription.
@@ -226,14 +223,25 @@ func (s *fetchStream) ended(cur *cursor, e rpc.FetchEvent) {
 		return
 	}
 	delete(s.subscriptions, e.Subscription) // the node has forgotten it: nothing to unsubscribe
-	cur.stream = nil
+	c.detachLocked(cur)
 	switch {
 	case e.Code == kerr.OffsetOutOfRange:
 		c.outOfRangeLocked(cur, e)
-	case e.Code == kerr.NotLeaderOrFollower && e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch):
-		c.unsubscribedLocked(cur, 0)
+	case e.Code == kerr.NotLeaderOrFollower:
+		// Nodes that name each other could send the subscription back and forth, in ever newer epochs: only the first hint is followed at once.
+		again := cur.delay > 0
+		pause := cur.nextDelay()
+		hinted := e.Leader != s.node && c.client.cache.hint(cur.tp, cur.topicID, e.Leader, e.Epoch)
+		switch {
+		case !hinted:
+			c.client.cache.requestFor(cur.tp.Topic)
+		case !again:
+			pause = 0
+		}
+		cur.firm = again
+		c.unsubscribedLocked(cur, pause)
 	case e.Code.Retriable():
-		c.client.cache.request()
+		c.client.cache.requestFor(cur.tp.Topic)
 		c.unsubscribedLocked(cur, cur.nextDelay())
 	default:
 		c.failLocked(cur, &PartitionError{cur.tp, &kerr.Error{Code: e.Code, Message: e.Message, Leader: e.Leader}})
@@ -280,7 +288,7 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 	next := watchInterval
 	for _, s := range c.mu.streams {
 		if len(s.subscriptions) > 0 && s.doubtful(now) {
-			c.client.cache.request()
+			c.client.cache.doubt(s.node)
 		}
 	}
 	var resolve []*cursor
@@ -293,11 +301,15 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 			resolve = append(resolve, cur)
 		default:
 			next = min(next, c.findStreamLocked(cur, known, now))
+			if cur.stream == nil && cur.admitted { // others may have the room meanwhile
+				c.detachLocked(cur)
+			}
 		}
 	}
 	if len(resolve) > 0 {
 		next = min(next, c.resolveLocked(resolve, known, now))
 	}
+	c.allotLocked()
 	return next
 }
 
@@ -310,9 +322,11 @@ func (c *Consumer) watchLocked(cur *cursor, known *metadata, now time.Time) {
 	switch silent := now.Sub(cur.heard); {
 	case recreated, moved:
 		c.unsubscribedLocked(cur, 0)
+	case silent > silentCredit && cur.reserved > 0:
+		c.reserveLocked(cur, 0)
 	case silent > silentAfter && now.Sub(c.mu.asked) > silentAfter:
 		c.mu.asked = now
-		c.client.cache.request()
+		c.client.cache.requestFor(cur.tp.Topic)
 	}
 }
 
@@ -321,39 +335,24 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 	l, ok := known.leader(cur.tp)
 	if !ok {
 		c.noLeaderLocked(cur, known)
-		return refreshInterval
+		return watchInterval // or when the cache has news
 	}
 	if cur.topicID != l.topic && !cur.topicID.IsZero() && cur.next > 0 {
 		c.recreatedLocked(cur)
 		return 0
 	}
-	if pause := cur.notBefore.Sub(now); pause > 0 && l.epoch <= cur.epoch {
+	if pause := cur.notBefore.Sub(now); pause > 0 && (cur.firm || l.epoch <= cur.epoch) {
 		return pause
 	}
 	s, wait := c.streamToLocked(l, now)
 	if s == nil {
-		c.client.cache.request()
+		c.client.cache.requestFor(cur.tp.Topic)
 		return min(wait, refreshInterval)
 	}
-	c.subscribeLocked(cur, s, l, now)
-	return watchInterval
-}
-
-// recreatedLocked handles a topic that was deleted and created again: the offset is one of a log that is gone. It may exist in the new one as
-// well, and everything below it would be left out without a word.
-func (c *Consumer) recreatedLocked(cur *cursor) {
-	old := cur.next
-	switch c.opts.OnOutOfRange {
-	case ResetEarliest:
-		cur.next = Beginning
-	case ResetLatest:
-		cur.next = End
-	default:
-		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w %q: it was deleted, and offset %d is not one of the topic that has its name now", ErrUnknownTopic, cur.tp.Topic, old)})
-		return
+	if c.admitLocked(cur) {
+		c.subscribeLocked(cur, s, l, now)
 	}
-	cur.topicID, cur.caughtUp = id.Topic{}, false
-	c.client.opts.Logger.Info("the topic was deleted and created again, reset", "partition", cur.tp.String(), "offset", old, "policy", c.opts.OnOutOfRange)
+	return watchInterval
 }
 
 // noLeaderLocked asks for the leader, or reports that there will not be one.
@@ -361,14 +360,18 @@ func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 	cache := &c.client.cache
 	switch t := known.topics[cur.tp.Topic]; {
 	case t != nil && int(cur.tp.Partition) >= len(t.partitions):
-		c.failLocked(cur, fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1))
+		err := fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1)
+		if cur.topicID != t.id && !cur.topicID.IsZero() {
+			err = fmt.Errorf("%w (%w)", err, ErrTopicRecreated)
+		}
+		c.failLocked(cur, err)
 	default:
 		if err := cache.absent(cur.tp.Topic); t == nil && err != nil {
 			c.failLocked(cur, &PartitionError{cur.tp, err})
 			return
 		}
 		cache.want(cur.tp.Topic) // it may have been given up
-		cache.request()
+		cache.requestFor(cur.tp.Topic)
 	}
 }
 
@@ -399,13 +402,14 @@ func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Ti
 	var tps []id.TopicPartition
 	for _, cur := range cursors {
 		pause := cur.notBefore.Sub(now)
-		if _, ok := known.leader(cur.tp); !ok {
+		if l, ok := known.leader(cur.tp); !ok {
 			c.noLeaderLocked(cur, known)
-			next = refreshInterval
 		} else if pause > 0 {
 			next = min(next, pause)
 		} else {
-			cur.resolving = true
+			// The answer is taken for one about this topic. If it is about the next one of the name already, the offset is dropped with the
+			// topic's id.
+			cur.resolving, cur.topicID = true, l.topic
 			ask, tps = append(ask, cur), append(tps, cur.tp)
 		}
 	}
@@ -418,8 +422,8 @@ func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Ti
 func (c *Consumer) resolve(ask []*cursor, tps []id.TopicPartition) {
 	found, failed := c.client.listOffsets(c.ctx, tps)
 	timed := c.resolveTimes(ask, failed)
-	if len(failed) > 0 {
-		c.client.cache.request()
+	for tp := range failed {
+		c.client.cache.requestFor(tp.Topic)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -51,6 +51,7 @@ type linger struct {
 type nodeBackoff struct {
 	until time.Time
 	delay time.Duration
+	cause error // what the last stream to it ended with; nil: there is one
 }
 
 func (h *housekeeper) init(p *Producer) {
@@ -212,15 +213,17 @@ func (h *housekeeper) findHomes(now time.Time) (again time.Time) {
 // findHome is findHomes for one queue.
 func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again time.Time, homed bool) {
 	p := h.producer
+	if q.gone() {
+		return time.Time{}, true
+	}
 	l, ok := known.leader(q.tp)
 	if !ok {
 		if err := p.client.cache.absent(q.tp.Topic); err != nil {
-			p.forgetTopic(q.topic)
-			q.close(err)
+			p.forgetTopic(q.topic, err)
 			return time.Time{}, true
 		}
 		p.client.cache.want(q.tp.Topic) // it may have been given up
-		p.client.cache.request()
+		p.client.cache.requestFor(q.tp.Topic)
 		return now.Add(refreshInterval), false
 	}
 	if pause := q.pauseBefore(l, now); pause > 0 {
@@ -229,7 +232,7 @@ func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again 
 	s, wait := p.streamTo(l, now)
 	if s == nil {
 		// Perhaps it is dead and somebody else leads by now.
-		p.client.cache.request()
+		p.client.cache.requestFor(q.tp.Topic)
 		return now.Add(min(wait, refreshInterval)), false
 	}
 	return now.Add(refreshInterval), q.attach(s, l)
@@ -239,22 +242,36 @@ func (h *housekeeper) findHome(q *queue, known *metadata, now time.Time) (again 
 func (q *queue) pauseBefore(l leader, now time.Time) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.epoch > q.epoch {
+	if l.epoch > q.epoch && !q.firm {
 		return 0
 	}
 	return q.notBefore.Sub(now)
 }
 
-// updateTopics takes over partitions that were added.
+// updateTopics takes over partitions that were added, or are gone.
 func (h *housekeeper) updateTopics(known *metadata) {
 	p := h.producer
+	var shrunk []*producerTopic
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for name, t := range *p.topics.Load() {
-		if meta := known.topics[name]; meta != nil {
-			p.updateTopicLocked(t, meta)
+		if meta := known.topics[name]; meta != nil && p.updateTopicLocked(t, meta) {
+			shrunk = append(shrunk, t)
 		}
 	}
+	p.mu.Unlock()
+	for _, t := range shrunk {
+		p.recreated(t, known.topics[t.name])
+	}
+}
+
+// gone tells whether the queue is closed, and takes it out of the list then.
+func (q *queue) gone() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err != nil {
+		q.homeless = false
+	}
+	return q.err != nil
 }
 
 // scan watches the timeouts of everything in flight.
@@ -276,14 +293,14 @@ func (h *housekeeper) scan(now time.Time) {
 			q.lost(s, fmt.Errorf("node %d at %s leads no more, but node %d at %s", s.node, s.addr, l.node, l.addr))
 		case since.IsZero():
 			if !s.connected() && now.Sub(s.began) > dialDoubt {
-				p.client.cache.request()
+				p.client.cache.requestFor(q.tp.Topic)
 			}
 		case now.Sub(since) > patience:
 			s.fail(fmt.Errorf("node %d at %s: no answer within %v", s.node, s.addr, patience))
 		case now.Sub(since) > stallAfter && moved:
 			q.lost(s, fmt.Errorf("node %d at %s does not answer, and node %d at %s leads now", s.node, s.addr, l.node, l.addr))
 		case now.Sub(since) > stallAfter:
-			p.client.cache.request()
+			p.client.cache.requestFor(q.tp.Topic)
 		}
 	}
 }
@@ -360,6 +377,7 @@ func (p *Producer) streamFailed(s *stream, cause error) {
 	}
 	b.delay = min(max(2*b.delay, nodeBackoffMin), nodeBackoffMax)
 	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
+	b.cause = cause
 	p.mu.backoff[s.node] = b
 	queues := p.mu.queues
 	closing := p.ctx.Err() != nil
@@ -367,9 +385,9 @@ func (p *Producer) streamFailed(s *stream, cause error) {
 	if !closing {
 		p.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", cause)
 		if s.connected() {
-			p.client.cache.urgent()
+			p.client.cache.urgent(s.node)
 		} else {
-			p.client.cache.request()
+			p.client.cache.doubt(s.node)
 		}
 	}
 	for _, q := range queues {

@@ -83,7 +83,7 @@ func (m *metadata) leader(tp id.TopicPartition) (leader, bool) {
 	return leader{node: p.leader, addr: addr, epoch: p.epoch, topic: t.id}, ok
 }
 
-// merge returns the snapshot that follows from an answer of the same cluster. Which topics exist is decided by the answer with the higher
+// merge returns the snapshot that follows from an answer of the same cluster. Topics that it says nothing of stay as they are. Which topics exist is decided by the answer with the higher
 // metadata index, who leads them by the higher leader epoch: nodes learn of the two on different ways.
 func (m *metadata) merge(resp *pb.MetadataResponse) *metadata {
 	next := &metadata{
@@ -91,7 +91,11 @@ func (m *metadata) merge(resp *pb.MetadataResponse) *metadata {
 		index:      resp.MetadataIndex,
 		controller: id.Node(resp.Controller),
 		nodes:      make(map[id.Node]string, len(resp.Nodes)),
-		topics:     make(map[string]*topicMeta, len(resp.Topics)),
+		topics:     m.topics,
+	}
+	if len(resp.Topics) > 0 {
+		next.topics = make(map[string]*topicMeta, len(m.topics)+len(resp.Topics))
+		maps.Copy(next.topics, m.topics)
 	}
 	alive := make(map[id.Node]bool, len(resp.Nodes))
 	for _, n := range resp.Nodes {
@@ -107,11 +111,10 @@ func (m *metadata) merge(resp *pb.MetadataResponse) *metadata {
 		old := m.topics[t.Name]
 		switch {
 		case kerr.Code(t.ErrorCode) != kerr.None || len(t.Id) != len(id.Topic{}):
-			if behind && old != nil {
-				next.topics[t.Name] = old
+			if !behind {
+				delete(next.topics, t.Name)
 			}
 		case behind && old != nil && old.id != id.Topic(t.Id):
-			next.topics[t.Name] = old
 		default:
 			next.topics[t.Name] = mergeTopic(old, t, fresh, alive)
 		}
@@ -148,6 +151,20 @@ func mergeTopic(old *topicMeta, t *pb.Topic, fresh bool, alive map[id.Node]bool)
 // news tells whether a snapshot has news over an older one: of who leads, or of topics. It is what a refresh is for.
 func (m *metadata) news(old *metadata) bool {
 	return m.clusterID != old.clusterID || !maps.EqualFunc(m.topics, old.topics, func(a, b *topicMeta) bool {
-		return a.id == b.id && slices.Equal(a.partitions, b.partitions)
+		return a == b || a.id == b.id && slices.Equal(a.partitions, b.partitions)
 	})
+}
+
+// atOnce is how many of the topics may be asked for in one request.
+func (m *metadata) atOnce(names []string) int {
+	partitions := 0
+	for i, name := range names {
+		if t := m.topics[name]; t != nil {
+			partitions += len(t.partitions)
+		}
+		if i > 0 && (i == maxAskTopics || partitions > maxAskPartitions) {
+			return i
+		}
+	}
+	return len(names)
 }

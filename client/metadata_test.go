@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -198,6 +199,61 @@ func TestRefreshesSlowDown(t *testing.T) {
 	}
 	if pause := m.pauseLocked(true, now); pause != refreshInterval {
 		t.Errorf("after news %v", pause)
+	}
+}
+
+// TestLeaderlessPartitionIsAskedAboutSeldom counts the refreshes that a client makes which has nothing to do but to wait for a leader.
+func TestLeaderlessPartitionIsAskedAboutSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTestCache(t, "a:1")
+		m.client.ctx = t.Context()
+		m.want("t")
+		answer := testAnswer("c", 0, testTopic(int32(id.NoNode), 7))
+		var pauses []time.Duration
+		for begin := time.Now(); time.Since(begin) < 30*time.Second; {
+			m.mu.Lock() // a refresh whose every answer is the same, as the end of it sees it
+			before := m.current.Load()
+			m.mu.Unlock()
+			_, _ = m.take("a:1", &pb.MetadataRequest{Topics: []string{"t"}}, answer)
+			_, _ = m.take("a:1", &pb.MetadataRequest{Topics: []string{"other"}}, testAnswer("c", 0, &pb.Topic{Name: "other", Id: make([]byte, 16)}))
+			m.mu.Lock()
+			pause := m.restLocked(m.current.Load().news(before), time.Now())
+			m.mu.Unlock()
+			pauses = append(pauses, pause)
+			time.Sleep(pause) // of the bubble's clock
+		}
+		seen := make(map[time.Duration]bool)
+		for _, pause := range pauses[len(pauses)-10:] {
+			if pause < time.Second || pause > 2*time.Second {
+				t.Errorf("a pause of %v", pause)
+			}
+			seen[pause] = true
+		}
+		if len(seen) < 5 {
+			t.Errorf("pauses %v: clients go on in step", seen)
+		}
+	})
+}
+
+// TestAnswersAreBounded: many topics are not asked for at once, nor large ones.
+func TestAnswersAreBounded(t *testing.T) {
+	known := &metadata{topics: map[string]*topicMeta{}}
+	var names []string
+	for i := range 450 {
+		name := fmt.Sprintf("t%03d", i)
+		names = append(names, name)
+		if i >= 400 {
+			known.topics[name] = &topicMeta{name: name, partitions: make([]partitionMeta, 3000)}
+		}
+	}
+	var sizes []int
+	for len(names) > 0 {
+		n := known.atOnce(names)
+		sizes = append(sizes, n)
+		names = names[n:]
+	}
+	if !slices.Equal(sizes[:3], []int{maxAskTopics, maxAskTopics, 3}) || len(sizes) != 2+17 {
+		t.Errorf("%v", sizes)
 	}
 }
 

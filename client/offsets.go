@@ -82,7 +82,7 @@ func ofEachPartition[T any](ctx context.Context, a *Admin, topic string,
 				return nil, fmt.Errorf("client: offsets of %s: %w", tp, cause)
 			}
 		}
-		a.client.cache.request()
+		a.client.cache.requestFor(topic)
 		if err := pause(ctx, backoff); err != nil {
 			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], errors.Join(err, failed[open[0]]))
 		}

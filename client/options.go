@@ -142,7 +142,8 @@ func (o ProducerOptions) Validate() error {
 
 // ConsumerOptions configures a Consumer.
 type ConsumerOptions struct {
-	// MaxBytes bounds what the nodes may send ahead of Poll, per node. Default 8 MiB.
+	// MaxBytes bounds the batches that the consumer holds, of all partitions together: what has come and Poll has not returned yet, and what
+	// it returned last. A single batch may be larger. Default 8 MiB.
 	MaxBytes int64
 	// OnOutOfRange says what happens when the wanted offset does not exist. Default ResetNone.
 	OnOutOfRange Reset

@@ -32,6 +32,7 @@ type pending struct {
 	serial    uint64           // unique in the producer: tells this use of the struct from the one before
 	created   time.Time
 	due       bool // does not wait for more records
+	pinned    bool // has a record whose partition the user has named
 
 	// Once it has been given a sequence, it has the identity and sequence for all attempts: that is what makes them one.
 	sequenced bool
@@ -89,7 +90,7 @@ func (b *pending) release() {
 	clear(b.callbacks)
 	clear(b.flushes)
 	b.callbacks, b.flushes = b.callbacks[:0], b.flushes[:0]
-	b.next, b.charge, b.due = nil, 0, false
+	b.next, b.charge, b.due, b.pinned = nil, 0, false, false
 	b.sequenced, b.identity, b.sequence, b.wire = false, noIdentity, 0, nil
 	b.attempts, b.correlation, b.doubt, b.sentAt, b.cause = 0, 0, false, time.Time{}, nil
 	b.done, b.offset, b.err = false, 0, nil
@@ -194,6 +195,13 @@ type flush struct {
 func (f *flush) add(b *pending) {
 	f.open.Add(1)
 	b.flushes = append(b.flushes, f)
+}
+
+// once is add for a batch that it may wait for already.
+func (f *flush) once(b *pending) {
+	if !slices.Contains(b.flushes, f) {
+		f.add(b)
+	}
 }
 
 func (f *flush) finish() {

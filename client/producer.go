@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +20,15 @@ type Producer struct {
 	client *Client
 	opts   ProducerOptions
 
-	ctx    context.Context // ends with Close
+	ctx    context.Context // ends once everything has its outcome, or Close does not wait for that any longer
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // streams and housekeeper
+	ending sync.Once
 
-	closing     atomic.Bool
+	moving      sync.RWMutex    // held while batches move between queues: Flush would not find them
+	takes       context.Context // ends when Close begins: no more records
+	refuse      context.CancelFunc
+	caller      caller
 	budget      budget
 	topics      atomic.Pointer[map[string]*producerTopic] // replaced under mu
 	identity    atomic.Pointer[identity]                  // nil: to be allocated
@@ -31,6 +37,7 @@ type Producer struct {
 
 	mu struct {
 		sync.Mutex
+		closed  bool     // no more queues
 		queues  []*queue // of all topics
 		streams map[id.Node]*stream
 		backoff map[id.Node]nodeBackoff
@@ -41,7 +48,8 @@ type Producer struct {
 type producerTopic struct {
 	name            string
 	maxMessageBytes atomic.Int64
-	queues          atomic.Pointer[[]*queue] // by partition; only grows
+	id              id.Topic                 // whose partitions queues are; guarded by Producer.mu
+	queues          atomic.Pointer[[]*queue] // by partition; shrinks only when the topic is created again
 	sticky          atomic.Int32             // partition of records without a key, until its batch is full
 }
 
@@ -50,29 +58,36 @@ func (c *Client) NewProducer(o ProducerOptions) (*Producer, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if c.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
 	p := &Producer{client: c, opts: o.withDefaults()}
 	p.ctx, p.cancel = context.WithCancel(c.ctx)
+	p.takes, p.refuse = context.WithCancel(p.ctx)
+	p.caller.init()
 	p.budget.init(p.opts.BufferBytes)
 	p.topics.Store(&map[string]*producerTopic{})
 	p.mu.streams = make(map[id.Node]*stream)
 	p.mu.backoff = make(map[id.Node]nodeBackoff)
 	p.house.init(p)
 	p.wg.Go(p.house.run)
+	go p.caller.run() // until end has handed over the last callbacks
+	if !c.opened(p) {
+		_ = p.closeNow()
+		return nil, ErrClosed
+	}
 	return p, nil
 }
 
 func (p *Producer) idempotent() bool { return p.opts.Acks == AcksAll }
 
 // Produce hands over a record. It returns as soon as the record is in a batch; done, unless it is nil, is called once with
-// the outcome, from a goroutine of the producer that it must not block. The callbacks of a partition are called in the order
-// of its records. Produce blocks while BufferBytes are waiting, or while the topic's partitions are not known yet.
+// the outcome, from the one goroutine of the producer that calls all callbacks. The callbacks of a partition are called in the order
+// of its records. One that blocks holds back the others, and, once BufferBytes wait for them, Produce; the connections go on. So a callback
+// must wait neither for Flush or Close of its producer nor, with a context that does not end, for Produce.
+//
+// Produce blocks while BufferBytes are waiting, or while the topic's partitions are not known yet.
 //
 // An error means that the record was not taken and that done will not be called.
 func (p *Producer) Produce(ctx context.Context, r Record, done func(Ack)) error {
-	if p.closing.Load() {
+	if p.takes.Err() != nil {
 		return ErrClosed
 	}
 	t := (*p.topics.Load())[r.Topic]
@@ -98,13 +113,16 @@ func (p *Producer) Produce(ctx context.Context, r Record, done func(Ack)) error 
 		}
 	}
 	if !p.budget.tryAcquire(charge) {
-		if err := p.budget.acquire(ctx, p.ctx.Done(), charge, p.house.pressure); err != nil {
+		if err := p.budget.acquire(ctx, p.takes.Done(), charge, p.house.pressure); err != nil {
 			return fmt.Errorf("client: %d bytes wait for their acknowledgement (BufferBytes %d): %w", p.budget.used.Load(), p.opts.BufferBytes, err)
 		}
 	}
-	if err := q.add(now, record, charge, recordCallback{call: done, timestamp: r.Timestamp, opaque: r.Opaque}); err != nil {
-		p.budget.release(charge)
-		return err
+	told := recordCallback{call: done, timestamp: r.Timestamp, opaque: r.Opaque}
+	for err := q.add(now, record, charge, r.Partition.named, told); err != nil; err = q.add(now, record, charge, r.Partition.named, told) {
+		if q, err = t.chooseAgain(ctx, p, &r, err); err != nil {
+			p.budget.release(charge)
+			return err
+		}
 	}
 	return nil
 }
@@ -134,12 +152,21 @@ func checkSize(topic string, r *batch.Record, limit int64) error {
 
 // addTopic waits until a topic is known, and makes its queues.
 func (p *Producer) addTopic(ctx context.Context, name string) (*producerTopic, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.takes, cancel)()
 	meta, err := p.client.cache.topic(ctx, name)
-	if err != nil {
+	switch {
+	case p.takes.Err() != nil:
+		return nil, ErrClosed
+	case err != nil:
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil, ErrClosed
+	}
 	known := *p.topics.Load()
 	if t := known[name]; t != nil {
 		return t, nil
@@ -153,12 +180,16 @@ func (p *Producer) addTopic(ctx context.Context, name string) (*producerTopic, e
 	return t, nil
 }
 
-// updateTopicLocked takes over partitions that were added and the limit of the size.
-func (p *Producer) updateTopicLocked(t *producerTopic, meta *topicMeta) {
+// updateTopicLocked takes over partitions that were added and the limit of the size. It returns whether the topic is another one, with fewer.
+func (p *Producer) updateTopicLocked(t *producerTopic, meta *topicMeta) (fewer bool) {
 	t.maxMessageBytes.Store(int64(meta.maxMessageBytes))
 	queues := *t.queues.Load()
+	if t.id != meta.id && len(meta.partitions) < len(queues) {
+		return len(meta.partitions) > 0
+	}
+	t.id = meta.id
 	if len(meta.partitions) <= len(queues) {
-		return
+		return false
 	}
 	for i := len(queues); i < len(meta.partitions); i++ {
 		q := newQueue(p, t, id.Partition(i))
@@ -166,26 +197,28 @@ func (p *Producer) updateTopicLocked(t *producerTopic, meta *topicMeta) {
 		p.mu.queues = append(p.mu.queues, q)
 	}
 	t.queues.Store(&queues)
+	return false
 }
 
-// forgetTopic makes the next Produce ask for the topic anew. Its queues are closed by the caller.
-func (p *Producer) forgetTopic(t *producerTopic) {
+// forgetTopic makes the next Produce ask for the topic anew, and ends what is on its way to this one with err.
+func (p *Producer) forgetTopic(t *producerTopic, err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	known := *p.topics.Load()
-	if known[t.name] != t {
-		return
+	if known[t.name] == t {
+		next := maps.Clone(known)
+		delete(next, t.name)
+		p.topics.Store(&next)
+		p.removeLocked(func(q *queue) bool { return q.topic == t })
 	}
-	next := maps.Clone(known)
-	delete(next, t.name)
-	p.topics.Store(&next)
-	kept := p.mu.queues[:0:0]
-	for _, q := range p.mu.queues {
-		if q.topic != t {
-			kept = append(kept, q)
-		}
+	p.mu.Unlock()
+	for _, q := range *t.queues.Load() {
+		q.close(err)
 	}
-	p.mu.queues = kept
+}
+
+// removeLocked takes queues out of the list of all. They are closed, or about to be. The list is replaced, since others go through the old one.
+func (p *Producer) removeLocked(gone func(*queue) bool) {
+	p.mu.queues = slices.DeleteFunc(slices.Clone(p.mu.queues), gone)
 }
 
 // choose returns the queue of the partition that a record goes to.
@@ -195,7 +228,7 @@ func (t *producerTopic) choose(p *Producer, r *Record) (*queue, error) {
 	case r.Partition.named:
 		n := r.Partition.partition
 		if int(n) >= len(queues) {
-			p.client.cache.request()
+			p.client.cache.requestFor(t.name)
 		}
 		if n < 0 || int(n) >= len(queues) {
 			return nil, fmt.Errorf("%w %d: topic %q has partitions 0 to %d", ErrUnknownPartition, n, t.name, len(queues)-1)
@@ -237,9 +270,11 @@ func (p *Producer) allQueues() []*queue {
 func (p *Producer) Flush(ctx context.Context) error {
 	f := &flush{done: make(chan struct{})}
 	f.open.Store(1)
+	p.moving.RLock()
 	for _, q := range p.allQueues() {
 		q.flush(f)
 	}
+	p.moving.RUnlock()
 	f.finish()
 	select {
 	case <-f.done:
@@ -249,24 +284,59 @@ func (p *Producer) Flush(ctx context.Context) error {
 	}
 }
 
-// Close flushes, then stops the producer. Records that have no outcome when ctx ends fail with ErrClosed.
+// Close flushes, then stops the producer. Records that have no outcome when ctx ends fail with ErrClosed. All callbacks have returned when Close
+// does; only one that is still blocked a second after ctx has ended is left alone, with those behind it: then Close says so. Close may be
+// called more than once, by several goroutines, and before or after that of the Client, which is the same as Close with a context that has ended.
 func (p *Producer) Close(ctx context.Context) error {
-	if p.closing.Swap(true) {
-		p.wg.Wait()
-		return nil
-	}
+	p.refuse()
 	err := p.Flush(ctx)
-	p.cancel()
-	p.mu.Lock()
-	streams := p.mu.streams
-	p.mu.streams = make(map[id.Node]*stream)
-	p.mu.Unlock()
-	for _, s := range streams {
-		s.fail(ErrClosed)
-	}
-	p.wg.Wait()
-	for _, q := range p.allQueues() {
-		q.close(ErrClosed)
-	}
-	return err
+	return errors.Join(err, p.end(ctx))
 }
+
+// closeNow is Close for a client that is closed.
+func (p *Producer) closeNow() error {
+	p.refuse()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return p.end(ctx)
+}
+
+// end stops everything, gives what is left its outcome, and waits for the callbacks.
+func (p *Producer) end(ctx context.Context) error {
+	p.ending.Do(func() {
+		p.cancel()
+		p.mu.Lock()
+		streams := p.mu.streams
+		p.mu.streams = make(map[id.Node]*stream)
+		p.mu.Unlock()
+		for _, s := range streams {
+			s.fail(ErrClosed)
+		}
+		p.wg.Wait()
+		p.mu.Lock()
+		p.mu.closed = true
+		queues := p.mu.queues
+		p.mu.Unlock()
+		for _, q := range queues {
+			q.close(ErrClosed)
+		}
+		p.caller.finish()
+		p.client.ended(p)
+	})
+	select {
+	case <-p.caller.done:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-p.caller.done:
+		return nil
+	case <-time.After(callbackGrace):
+		return errCallbackBlocks
+	}
+}
+
+// callbackGrace is for how long Close waits for callbacks once its context has ended.
+const callbackGrace = time.Second
+
+var errCallbackBlocks = errors.New("client: the producer is closed, but a callback blocks: those behind it are called when it has returned")

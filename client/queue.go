@@ -30,8 +30,8 @@ type queue struct {
 	sending *pending    // being encoded by the sender of stream, outside mu: nothing else is sent meanwhile
 	flight  pendingList // sent; the head is the oldest without outcome
 	ended   pendingList // have their outcome; callbacks are to be called
-	calling *pending    // its callbacks are being called
-	ending  bool        // some goroutine calls callbacks: only one does, so that they keep their order
+	calling pendingList // taken from ended by the caller: the head's callbacks are being called
+	calls   bool        // in the list of the caller, or in its hands
 	err     error       // closed, why
 
 	stream    *stream // who sends; nil: the housekeeper looks for one when there is something to send
@@ -42,6 +42,7 @@ type queue struct {
 	epoch     id.Epoch      // of the leader that stream goes to
 	notBefore time.Time     // no new stream before, unless a newer leader is known
 	delay     time.Duration // that notBefore was made of
+	firm      bool          // not before for a newer leader either
 
 	identity     identity
 	nextSequence id.Sequence
@@ -63,8 +64,8 @@ func newQueue(p *Producer, t *producerTopic, partition id.Partition) *queue {
 	}
 }
 
-// add appends a record to the open batch.
-func (q *queue) add(now time.Time, r batch.Record, charge int64, done recordCallback) error {
+// add appends a record to the open batch. pinned: the user has named the partition, it may go nowhere else.
+func (q *queue) add(now time.Time, r batch.Record, charge int64, pinned bool, done recordCallback) error {
 	q.mu.Lock()
 	if q.err != nil {
 		q.mu.Unlock()
@@ -80,12 +81,8 @@ func (q *queue) add(now time.Time, r batch.Record, charge int64, done recordCall
 		b = newPending(now)
 		q.open = b
 	}
-	if done.call != nil {
-		done.record = int32(b.builder.Count())
-		b.callbacks = append(b.callbacks, done)
-	}
-	b.builder.Append(r)
-	b.charge += charge
+	b.append(r, charge, done)
+	b.pinned = b.pinned || pinned
 	lingers := opened && q.producer.opts.Linger > 0
 	serial := b.serial
 	q.signalLocked()
@@ -169,8 +166,8 @@ func (q *queue) takeLocked() *pending {
 func (q *queue) attach(s *stream, l leader) bool {
 	q.mu.Lock()
 	ok := q.attachLocked(s, l)
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 	return ok
 }
 
@@ -227,10 +224,6 @@ func (q *queue) putBackLocked() {
 	flight := q.flight.take()
 	var back pendingList
 	for b := flight.popFront(); b != nil; b = flight.popFront() {
-		if b.done && !q.producer.idempotent() {
-			q.ended.pushBack(b)
-			continue
-		}
 		b.interrupt(nil)
 		back.pushBack(b)
 	}
@@ -281,13 +274,12 @@ func (q *queue) restartLocked(reason func(*pending) error) {
 		if b.doubt && !b.done {
 			b.endLocked(id.NoOffset, reason(b))
 		}
-		if b.done {
-			q.ended.pushBack(b)
-			continue
+		if !b.done {
+			b.forget()
 		}
-		b.forget()
-		q.waiting.pushBack(b)
+		q.waiting.pushBack(b) // also with an outcome: callbacks keep their order
 	}
+	q.advanceLocked()
 	q.draining, q.restart = false, false
 	q.nextSequence, q.established = 0, false
 	switch {
@@ -319,12 +311,12 @@ func (q *queue) renounceLocked() {
 func (q *queue) flush(f *flush) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range []pendingList{q.ended, q.flight, q.waiting} {
+	for _, l := range []pendingList{q.calling, q.ended, q.flight, q.waiting} {
 		for b := l.head; b != nil; b = b.next {
 			f.add(b)
 		}
 	}
-	for _, b := range []*pending{q.calling, q.sending, q.open} {
+	for _, b := range []*pending{q.sending, q.open} {
 		if b != nil && !(b == q.sending && q.recalled) {
 			f.add(b)
 		}
@@ -362,34 +354,7 @@ func (q *queue) close(err error) {
 		}
 		q.ended.pushBack(b)
 	}
-	q.mu.Unlock()
-	q.callBack()
-}
-
-// callBack calls the callbacks of the batches that have their outcome. Called after every change, without mu.
-func (q *queue) callBack() {
-	q.mu.Lock()
-	if q.ending {
-		q.mu.Unlock()
-		return
-	}
-	q.ending = true
-	for {
-		b := q.ended.popFront()
-		if b == nil {
-			break
-		}
-		q.calling = b
-		q.mu.Unlock()
-		q.callBackOne(b)
-		q.mu.Lock()
-		q.calling = nil
-		for _, f := range b.flushes {
-			f.finish()
-		}
-		b.release()
-	}
-	q.ending = false
+	q.calledLocked()
 	q.mu.Unlock()
 }
 

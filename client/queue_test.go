@@ -24,6 +24,7 @@ func newTestQueue(t *testing.T) *queue {
 	p.budget.init(1 << 20)
 	p.topics.Store(&map[string]*producerTopic{})
 	p.house.init(p)
+	p.caller.init()
 	p.ctx, p.cancel = c.ctx, c.cancel
 	topic := &producerTopic{name: "test"}
 	topic.maxMessageBytes.Store(DefaultMaxMessageBytes)
@@ -37,7 +38,7 @@ func newTestQueue(t *testing.T) *queue {
 func (q *queue) addForTest(t *testing.T, n int) {
 	t.Helper()
 	for range n {
-		if err := q.add(time.Now(), batch.Record{Value: []byte("v")}, 10, recordCallback{}); err != nil {
+		if err := q.add(time.Now(), batch.Record{Value: []byte("v")}, 10, true, recordCallback{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,9 +1,7 @@
 package client
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
@@ -43,47 +41,4 @@ func isAnswer(err error) bool {
 		return false
 	}
 	return true
-}
-
-// unreachable returns since when no node has answered, and why; zero: one has.
-func (m *metadataCache) unreachable() (since time.Time, cause error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.mu.reach.since, m.mu.reach.err
-}
-
-// unreachable returns an error when no node has answered for a while, nor since began.
-func (c *Consumer) unreachable(began time.Time) error {
-	since, cause := c.client.cache.unreachable()
-	if since.IsZero() {
-		return nil
-	}
-	if since.Before(began) {
-		since = began
-	}
-	silent := time.Since(since)
-	if silent < c.client.unreachableAfter || c.connected() {
-		return nil
-	}
-	return fmt.Errorf("%w for %v: %w", ErrNoNodeReachable, silent.Round(100*time.Millisecond), cause)
-}
-
-// connected tells whether a node from which the consumer reads is there.
-func (c *Consumer) connected() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.mu.streams {
-		if conn := s.conn.Load(); conn != nil && conn.Silent() <= frozenAfter {
-			return true
-		}
-	}
-	return false
-}
-
-// because is the error of a Poll whose context has ended: with the reason, if that is that nobody is there.
-func (c *Consumer) because(ctx context.Context) error {
-	if since, _ := c.client.cache.unreachable(); since.IsZero() || c.connected() {
-		return ctx.Err()
-	}
-	return fmt.Errorf("client: poll: %w", c.client.cache.because(ctx.Err()))
 }

@@ -8,8 +8,12 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// shunTime is for how long a node that did not answer, or did not know enough, is asked after all others.
-const shunTime = 2 * time.Second
+// shunTime is for how long a node that did not answer, or did not know enough, is asked after all others. It doubles, up to shunTimeMax, each time
+// that the node fails again when it is asked again.
+const (
+	shunTime    = 2 * time.Second
+	shunTimeMax = 32 * time.Second
+)
 
 // sources says whom to ask for metadata, in which order. It is guarded by the cache's mutex.
 //
@@ -21,6 +25,7 @@ type sources struct {
 	turn    int                  // grows with each refresh that brought nothing new
 	stuck   bool                 // the last one did
 	shunned map[string]time.Time // until when
+	strikes map[string]int       // how often in a row
 	foreign map[string]*WrongClusterError
 }
 
@@ -67,6 +72,7 @@ func (s *sources) good(address string) {
 // fresh notes that a node is up to date. While all are asked for what some of them do not know, that alone does not make it the best.
 func (s *sources) fresh(address string) {
 	delete(s.shunned, address)
+	delete(s.strikes, address)
 	delete(s.foreign, address)
 }
 
@@ -74,12 +80,19 @@ func (s *sources) shun(address string, now time.Time) {
 	if s.last == address {
 		s.last = ""
 	}
+	if now.Before(s.shunned[address]) {
+		return
+	}
 	for old, until := range s.shunned {
 		if now.After(until) {
 			delete(s.shunned, old)
 		}
 	}
-	s.shunned[address] = now.Add(shunTime)
+	if s.strikes == nil {
+		s.strikes = make(map[string]int)
+	}
+	s.shunned[address] = now.Add(min(shunTime<<min(s.strikes[address], 10), shunTimeMax))
+	s.strikes[address]++
 }
 
 // wrongCluster notes that a node is of another cluster.

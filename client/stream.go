@@ -99,11 +99,11 @@ func (s *stream) dial() (*rpc.ProduceConn, error) {
 	}
 	limits := conn.Limits()
 	if limits.Node != s.node {
-		err := fmt.Errorf("client: at %s answers node %d, node %d was expected there", s.addr, limits.Node, s.node)
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(s.producer.client.cache.misplaced(s.addr, limits.Node, s.node), conn.Close())
 	}
 	s.window = int64(limits.InFlightBytes)
 	s.conn.Store(conn)
+	s.producer.reached(s.node)
 	return conn, nil
 }
 
@@ -172,8 +172,8 @@ func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
 	q.listed = false
 	b := q.takeLocked()
 	if b == nil {
+		q.calledLocked()
 		q.mu.Unlock()
-		q.callBack()
 		return nil
 	}
 	if b.wire == nil && !s.encodeLocked(q, b) {
@@ -184,9 +184,9 @@ func (s *stream) sendOne(conn *rpc.ProduceConn, q *queue) error {
 	correlation, ok := s.registerLocked(q, b)
 	topic, wire := q.topicID, b.wire
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
 	if !ok {
-		q.callBack()
 		return nil
 	}
 	acks := s.producer.opts.Acks
@@ -273,8 +273,8 @@ func (q *queue) sentUnasked(b *pending, err error) {
 	b.endLocked(id.NoOffset, err)
 	q.ended.pushBack(b)
 	q.signalLocked()
+	q.calledLocked()
 	q.mu.Unlock()
-	q.callBack()
 }
 
 // answer hands an answer to its queue.

@@ -39,6 +39,8 @@ const (
 
 	// Discard is no fault: the batch is acknowledged and not kept, for benchmarks.
 	Discard
+	// RejectTime refuses the batch with INVALID_TIMESTAMP, and nothing is written.
+	RejectTime
 )
 
 // Cluster is some nodes that share all partitions.
@@ -57,6 +59,7 @@ type Cluster struct {
 	level      int32 // the feature level
 	index      uint64
 	metadata   int // requests for it
+	described  int // topics that were asked for with those
 	changed    chan struct{}
 }
 
@@ -276,6 +279,27 @@ func (c *Cluster) Corrupt(tp id.TopicPartition) (repair func()) {
 	}
 }
 
+// CorruptBatch flips a bit in the last byte of the nth batch of a partition.
+func (c *Cluster) CorruptBatch(tp id.TopicPartition, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.topics[tp.Topic].partitions[tp.Partition]
+	end := len(p.log)
+	if n+1 < len(p.index) {
+		end = p.index[n+1].at
+	}
+	p.log[end-1] ^= 1
+}
+
+// Append writes a batch as a producer's that is not idempotent.
+func (c *Cluster) Append(tp id.TopicPartition, b batch.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := c.appendLocked(c.topics[tp.Topic].partitions[tp.Partition], b); err != nil {
+		c.t.Errorf("append to %s: %v", tp, err)
+	}
+}
+
 // Log returns a copy of the batches of a partition.
 func (c *Cluster) Log(tp id.TopicPartition) []byte {
 	c.mu.Lock()
@@ -308,6 +332,13 @@ func (c *Cluster) MetadataRequests() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.metadata
+}
+
+// TopicsAskedFor is how many topics all requests for metadata together have named.
+func (c *Cluster) TopicsAskedFor() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.described
 }
 
 // announceLocked wakes the fetch streams.

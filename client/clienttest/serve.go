@@ -87,6 +87,8 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		answer(c.appendLocked(p, r.Batch))
 	case Reject:
 		answer(id.NoOffset, kerr.Errorf(kerr.InvalidRecord, "rejected by the test"))
+	case RejectTime:
+		answer(id.NoOffset, kerr.Errorf(kerr.InvalidTimestamp, "rejected by the test"))
 	case MoveLeader, MoveAfter:
 		if fault == MoveAfter {
 			_, _ = c.appendLocked(p, r.Batch)
@@ -242,6 +244,7 @@ func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.Metadata
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.metadata++
+	c.described += len(r.Topics)
 	out := &pb.MetadataResponse{ClusterId: c.id, Controller: int32(c.controller), MetadataIndex: c.index, AgeMs: a.node.ageLocked().Milliseconds()}
 	if v := a.node.view; v != nil {
 		out.MetadataIndex = v.index

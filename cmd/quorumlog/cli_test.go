@@ -203,6 +203,19 @@ func TestProduceAndConsume(t *testing.T) {
 			t.Errorf("consume %s: got %q, want %q", c.args, got, c.want)
 		}
 	}
+	for since, want := range map[string]int{"1h": 7, "0s": 0, "2020-01-01T00:00:00Z": 7, "2100-01-01T00:00:00+01:00": 0} {
+		if got := s.ok("", "consume", "test", "--since", since); strings.Count(got, "\n") != want {
+			t.Errorf("since %s: %q", since, got)
+		}
+	}
+	if got := s.ok("", "consume", "test", "--since", "1h", "--partition", "1"); strings.Count(got, "\n") != 3 {
+		t.Errorf("one partition since an hour ago: %q", got)
+	}
+	for _, bad := range []string{"yesterday", "-1h", "12:00"} {
+		if code, _, errs := s.run("", "consume", "test", "--since="+bad); code != 2 && code != 1 || !strings.Contains(errs, "--since") {
+			t.Errorf("since %s: exit code %d, %q", bad, code, errs)
+		}
+	}
 	if got := s.ok("", "consume", "test", "--from-beginning"); strings.Count(got, "\n") != 7 {
 		t.Errorf("all partitions: %q", got)
 	}

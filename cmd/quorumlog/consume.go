@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,7 @@ type consumeFlags struct {
 	follow      bool
 	partition   int32
 	offset      string
+	since       string
 	maxMessages int64
 	format      messageFormat
 }
@@ -42,7 +44,7 @@ func newConsumeCommand() *cobra.Command {
 		Short: "Print the records of a topic",
 		Long: `Print the records of a topic, up to the last one that is committed when the command starts; with --follow, for ever.
 
-Without --from-beginning or --offset it begins behind the last record, which only makes sense with --follow. With -o json each
+Without --from-beginning, --offset or --since it begins behind the last record, which only makes sense with --follow. With -o json each
 record is one line; a key or value that is not UTF-8 is printed in base64 as key_base64 or value_base64.`,
 		Args: oneArgument("topic name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,7 +55,7 @@ record is one line; a key or value that is not UTF-8 is printed in base64 as key
 			ctx, stop := untilSignal(cmd)
 			defer stop()
 			if from == client.End && !f.follow {
-				fmt.Fprintln(cmd.ErrOrStderr(), "quorumlog: nothing to print: without --from-beginning or --offset, only --follow shows records")
+				fmt.Fprintln(cmd.ErrOrStderr(), "quorumlog: nothing to print: without --from-beginning, --offset or --since, only --follow shows records")
 				return nil
 			}
 			return f.run(ctx, args[0], from, cmd.OutOrStdout())
@@ -65,6 +67,7 @@ record is one line; a key or value that is not UTF-8 is printed in base64 as key
 	flags.BoolVar(&f.fromStart, "from-beginning", false, "begin with the first record that is still there")
 	flags.Int32Var(&f.partition, "partition", -1, "read only this partition (default: all)")
 	flags.StringVar(&f.offset, "offset", "", "begin at this `offset` of --partition: a number, beginning or end")
+	flags.StringVar(&f.since, "since", "", "begin with the first record of this `time` or later: 2026-01-31T12:00:00Z, or 90m for 90 minutes ago")
 	flags.Int64Var(&f.maxMessages, "max-messages", 0, "end after this `number` of records (default: no limit)")
 	flags.BoolVar(&f.follow, "follow", false, "go on with new records until interrupted")
 	flags.BoolVar(&f.format.timestamp, "print-timestamp", false, "print the time of each record, in ms since 1970")
@@ -85,6 +88,11 @@ func (f *consumeFlags) start(cmd *cobra.Command) (id.Offset, error) {
 		return 0, fmt.Errorf("--max-messages %d: must not be negative", f.maxMessages)
 	}
 	switch {
+	case f.since != "" && (f.offset != "" || f.fromStart):
+		return 0, errors.New("--since excludes --offset and --from-beginning")
+	case f.since != "":
+		_, err := sinceTime(f.since, time.Now())
+		return client.AtTime, err
 	case f.offset == "" && f.fromStart:
 		return client.Beginning, nil
 	case f.offset == "":
@@ -105,6 +113,44 @@ func (f *consumeFlags) start(cmd *cobra.Command) (id.Offset, error) {
 	return id.Offset(n), nil
 }
 
+// sinceTime is the time that --since names.
+func sinceTime(text string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, fmt.Errorf("--since %q: must be a time like 2026-01-31T12:00:00Z, or how long ago, like 90m", text)
+	}
+	return t, nil
+}
+
+// begin is where the partitions of ranges are read from, in their order.
+func (f *consumeFlags) begin(ctx context.Context, a *client.Admin, topic string, from client.Offset, ranges []client.OffsetRange) ([]client.Offset, error) {
+	at := make([]client.Offset, len(ranges))
+	var timed []client.TimeOffset
+	if from == client.AtTime {
+		t, err := sinceTime(f.since, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		if timed, err = a.OffsetsForTime(ctx, topic, t); err != nil {
+			return nil, err
+		}
+	}
+	for i, r := range ranges {
+		switch at[i] = from; {
+		case from == client.Beginning:
+			at[i] = r.Start
+		case from == client.End, from == client.AtTime && timed[i].Offset == client.End:
+			at[i] = r.End
+		case from == client.AtTime:
+			at[i] = min(timed[i].Offset, r.End) // it was asked for later
+		}
+	}
+	return at, nil
+}
+
 // run prints records until there is nothing more to print, or ctx ends.
 func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, out io.Writer) (err error) {
 	c, err := f.conn.connect()
@@ -113,6 +159,7 @@ func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, ou
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	var ranges []client.OffsetRange
+	var begin []client.Offset
 	err = f.conn.bounded(ctx, c, func(ctx context.Context, a *client.Admin) (err error) {
 		ranges, err = a.Offsets(ctx, topic)
 		if err != nil {
@@ -121,13 +168,14 @@ func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, ou
 		if int(f.partition) >= len(ranges) {
 			return fmt.Errorf("topic %q has no partition %d: it has %d, from 0", topic, f.partition, len(ranges))
 		}
-		return nil
+		begin, err = f.begin(ctx, a, topic, from, ranges)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	if f.partition >= 0 {
-		ranges = ranges[f.partition : f.partition+1]
+		ranges, begin = ranges[f.partition:f.partition+1], begin[f.partition:f.partition+1]
 	}
 	k, err := c.NewConsumer(client.ConsumerOptions{})
 	if err != nil {
@@ -135,7 +183,7 @@ func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, ou
 	}
 	w := bufio.NewWriterSize(out, 64<<10)
 	p := printing{flags: f, consumer: k, out: w}
-	err = p.run(ctx, ranges, from)
+	err = p.run(ctx, ranges, begin)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // interrupted
 	}
@@ -153,18 +201,12 @@ type printing struct {
 	line    []byte
 }
 
-func (p *printing) run(ctx context.Context, ranges []client.OffsetRange, from id.Offset) error {
+func (p *printing) run(ctx context.Context, ranges []client.OffsetRange, begin []client.Offset) error {
 	if !p.flags.follow {
 		p.ends = make(map[id.Partition]id.Offset)
 	}
-	for _, r := range ranges {
-		at := from
-		switch from {
-		case client.Beginning:
-			at = r.Start
-		case client.End:
-			at = r.End
-		}
+	for i, r := range ranges {
+		at := begin[i]
 		if p.ends != nil {
 			if at == r.End {
 				continue

@@ -47,6 +47,9 @@ func (b *Builder) Count() int { return int(b.count) }
 // Len is the size in bytes of the batch so far, before compression.
 func (b *Builder) Len() int { return HeaderSize + len(b.records) }
 
+// MaxTimestamp is the largest timestamp of the records so far.
+func (b *Builder) MaxTimestamp() int64 { return b.maxTimestamp }
+
 // LenWith is what Len would be with r appended: for closing a batch before it grows over a limit.
 func (b *Builder) LenWith(r Record) int {
 	size := r.bodySize(b.timestampDelta(&r), b.count)

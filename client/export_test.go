@@ -1,0 +1,4 @@
+package client
+
+// PartitionOf is where a key lives.
+var PartitionOf = partitionOf

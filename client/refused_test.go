@@ -1,0 +1,75 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/client/clienttest"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// TestBadTimestampFailsAlone: a node refuses the whole batch; the records beside the bad ones are written, once and in order.
+func TestBadTimestampFailsAlone(t *testing.T) {
+	const limit = 1_000_000
+	for _, tt := range []struct {
+		name string
+		acks client.Acks
+		bad  func(i int) int64 // 0: good, else by how much it is too late
+	}{
+		{"one", client.AcksAll, func(i int) int64 { return []int64{0, 1}[min(i%50, 51)/49] }},
+		{"the first and the last", client.AcksAll, func(i int) int64 { return map[int]int64{0: 5, 99: 5}[i%100] }},
+		{"a run", client.AcksAll, func(i int) int64 { return map[bool]int64{true: 7}[i%100 > 40 && i%100 < 60] }},
+		{"of all kinds", client.AcksAll, func(i int) int64 { return int64(max(0, i%7-4) * (i%5 + 1)) }},
+		{"all", client.AcksAll, func(i int) int64 { return int64(1 + i%3) }},
+		{"with acks of the leader", client.AcksLeader, func(i int) int64 { return map[int]int64{17: 5}[i%100] }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cluster, c := newCluster(t, 1)
+			cluster.CreateTopic("test", 1, nil)
+			cluster.SetFault(func(_ id.TopicPartition, b batch.Batch) clienttest.Fault {
+				if b.MaxTimestamp() > limit {
+					return clienttest.RejectTime
+				}
+				return clienttest.None
+			})
+			o := client.ProducerOptions{Acks: tt.acks, Linger: time.Millisecond, BatchBytes: 2000}
+			if tt.acks != client.AcksAll {
+				o.MaxInFlight = 1 // nothing else keeps the order without idempotence
+			}
+			p := newProducer(t, c, o)
+			a := newAcks()
+			var good, all []string
+			for i := range 300 {
+				v := fmt.Sprintf("%06d", i)
+				r := client.Record{Topic: "test", Partition: client.At(0), Key: []byte("k" + v), Value: []byte(v), Timestamp: int64(1 + i)}
+				if late := tt.bad(i); late > 0 {
+					r.Timestamp = limit + late
+				} else {
+					good = append(good, v)
+				}
+				all = append(all, v)
+				require.NoError(t, p.Produce(testContext(t), r, a.callback(v)))
+			}
+			require.NoError(t, p.Flush(testContext(t)))
+			require.Equal(t, good, slices.Clone(a.ok[tp("test", 0)]))
+			require.Equal(t, good, cluster.Values(tp("test", 0)))
+			require.Equal(t, all, a.order, "callbacks out of order")
+			for v, err := range a.failed {
+				var refused *client.RecordError
+				require.True(t, errors.As(err, &refused), err)
+				require.Equal(t, "k"+v, string(refused.Key))
+				require.Greater(t, refused.Timestamp, int64(limit))
+				require.ErrorIs(t, err, &kerr.Error{Code: kerr.InvalidTimestamp})
+			}
+			checkDelivery(t, cluster, a, "test", 1)
+		})
+	}
+}

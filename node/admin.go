@@ -170,25 +170,15 @@ func (a *admin) createTopic(ctx context.Context, r *pb.CreateTopicRequest) (*pb.
 	}
 	topic := result.(*placement.Topic)
 	a.awaitLeaders(ctx, topic)
-	return &pb.CreateTopicResponse{Topic: a.topic(ctx, topic)}, nil
+	described, _ := a.topic(topic)
+	return &pb.CreateTopicResponse{Topic: described}, nil
 }
 
 // awaitLeaders waits until every partition of the topic has a leader, or ctx ends. Producers that come at once find it then.
 func (a *admin) awaitLeaders(ctx context.Context, t *placement.Topic) {
-	for {
-		missing := 0
-		for i := range t.Partitions {
-			if leader, _ := a.node.leaderOf(ctx, &t.Partitions[i]); leader == id.NoNode {
-				missing++
-			}
-		}
-		if missing == 0 {
+	for i := range t.Partitions {
+		if a.node.leaders.Await(ctx, &t.Partitions[i]) != nil {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
@@ -353,7 +343,7 @@ func (a *admin) TransferLeader(ctx context.Context, r *pb.TransferLeaderRequest)
 	}
 	open := a.node.replicas.group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
-		leader, _ := a.node.leaderOf(ctx, p)
+		leader := a.node.leaders.Leader(p, a.node.alive).Node
 		address, ok := a.node.resolve(leader)
 		if !ok || isForwarded(ctx) || leader == a.node.options.NodeID {
 			return nil, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}

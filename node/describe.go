@@ -3,8 +3,6 @@ package node
 import (
 	"context"
 	"maps"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
@@ -12,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/node/controller"
-	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -28,12 +25,10 @@ const (
 	askTimeout = time.Second
 	// askParallel is how many nodes or partitions are asked at once.
 	askParallel = 16
-	// leaderCacheFor is how long the answer to "who leads a partition that this node does not hold" is used.
-	leaderCacheFor = 100 * time.Millisecond
 )
 
-// Metadata answers from this node's copy of the metadata.
-func (a *admin) Metadata(ctx context.Context, r *pb.MetadataRequest) (*pb.MetadataResponse, error) {
+// Metadata answers from this node's copy of the metadata, and from what it knows of who leads.
+func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.MetadataResponse, error) {
 	n := a.node
 	view := n.controller.View()
 	response := &pb.MetadataResponse{ClusterId: n.identity.ClusterID, Controller: int32(n.controller.Leader()), MetadataIndex: uint64(view.Index())}
@@ -48,10 +43,11 @@ func (a *admin) Metadata(ctx context.Context, r *pb.MetadataRequest) (*pb.Metada
 		return response, nil
 	}
 	for _, t := range named(view, r.GetTopics(), response) {
-		response.Topics = append(response.Topics, a.topic(ctx, t))
-	}
-	if r.GetWithIsr() && !r.GetLocalOnly() {
-		a.addISR(ctx, response)
+		topic, known := a.topic(t)
+		response.Topics = append(response.Topics, topic)
+		if !known { // nobody is to believe that there is no leader: this node was started a moment ago, or a member of the group was
+			response.AgeMs = -1
+		}
 	}
 	return response, nil
 }
@@ -84,192 +80,27 @@ func (n *Node) describeNode(node *placement.Node) *pb.Node {
 	}
 }
 
-func (a *admin) topic(ctx context.Context, t *placement.Topic) *pb.Topic {
-	topic := &pb.Topic{Name: t.Name, Id: t.ID[:], Configs: maps.Clone(t.Configs), ReplicationFactor: int32(t.ReplicationFactor)}
-	leaders := a.node.leadersOf(ctx, t)
-	for i := range t.Partitions {
+// topic describes a topic. Known is false where this node cannot tell yet who leads.
+func (a *admin) topic(t *placement.Topic) (topic *pb.Topic, known bool) {
+	topic = &pb.Topic{Name: t.Name, Id: t.ID[:], Configs: maps.Clone(t.Configs), ReplicationFactor: int32(t.ReplicationFactor)}
+	topic.Partitions = make([]*pb.Partition, len(t.Partitions))
+	known = true
+	for i, l := range a.node.leaders.Leaders(t, a.node.alive) {
 		p := &t.Partitions[i]
-		described := &pb.Partition{Partition: int32(p.ID), Group: uint64(p.Group), Leader: int32(leaders[i].node), Epoch: int32(leaders[i].epoch)}
+		described := &pb.Partition{Partition: int32(p.ID), Group: uint64(p.Group), Leader: int32(l.Node), Epoch: int32(l.Epoch)}
 		for _, m := range p.Members {
 			described.Replicas = append(described.Replicas, int32(m.Node))
 		}
-		if open := a.node.replicas.group(p.Group); open != nil && open.Group().IsLeader() {
-			described.Isr = a.isr(ctx, open)
+		for _, node := range l.InSync {
+			described.Isr = append(described.Isr, int32(node))
 		}
-		if described.Leader == int32(id.NoNode) {
+		if l.Node == id.NoNode {
 			described.ErrorCode = int32(kerr.LeaderNotAvailable)
 		}
-		topic.Partitions = append(topic.Partitions, described)
+		known = known && l.Known
+		topic.Partitions[i] = described
 	}
-	return topic
-}
-
-// isr lists the nodes in sync, as the leader sees them, in the order of the assignment.
-func (a *admin) isr(ctx context.Context, p *partition.Partition) []int32 {
-	status, err := p.Group().Status(ctx)
-	if err != nil {
-		return nil
-	}
-	var list []int32
-	for _, m := range status.Members {
-		if m.InSync {
-			list = append(list, int32(m.Node))
-		}
-	}
-	return list
-}
-
-// addISR asks each node that leads partitions of the response for their ISR, once.
-func (a *admin) addISR(ctx context.Context, response *pb.MetadataResponse) {
-	byLeader := make(map[id.Node][]string)
-	for _, t := range response.GetTopics() {
-		for _, p := range t.GetPartitions() {
-			leader := id.Node(p.GetLeader())
-			if leader != id.NoNode && leader != a.node.options.NodeID && !slices.Contains(byLeader[leader], t.GetName()) {
-				byLeader[leader] = append(byLeader[leader], t.GetName())
-			}
-		}
-	}
-	var mu sync.Mutex
-	isr := make(map[uint64][]int32)
-	var ask errgroup.Group
-	ask.SetLimit(askParallel)
-	for leader, names := range byLeader {
-		ask.Go(func() error {
-			answer, err := a.askMetadata(ctx, leader, names)
-			if err != nil {
-				return nil //nolint:nilerr // what a leader does not say is missing in the answer, nothing worse
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, t := range answer.GetTopics() {
-				for _, p := range t.GetPartitions() {
-					if len(p.GetIsr()) > 0 {
-						isr[p.GetGroup()] = p.GetIsr()
-					}
-				}
-			}
-			return nil
-		})
-	}
-	_ = ask.Wait()
-	for _, t := range response.GetTopics() {
-		for _, p := range t.GetPartitions() {
-			if known := isr[p.GetGroup()]; len(p.GetIsr()) == 0 {
-				p.Isr = known
-			}
-		}
-	}
-}
-
-func (a *admin) askMetadata(ctx context.Context, node id.Node, topics []string) (*pb.MetadataResponse, error) {
-	address, ok := a.node.resolve(node)
-	if !ok {
-		return nil, kerr.Errorf(kerr.BrokerNotAvailable, "no address of node %d is known", node)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	return a.node.dialer.Admin(address).Metadata(ctx, &pb.MetadataRequest{Topics: topics, LocalOnly: true})
-}
-
-// leader is who leads a partition, as far as somebody knows.
-type leader struct {
-	node  id.Node
-	epoch id.Epoch
-}
-
-// leadersOf returns the leader of each partition of a topic.
-func (n *Node) leadersOf(ctx context.Context, t *placement.Topic) []leader {
-	leaders := make([]leader, len(t.Partitions))
-	var ask errgroup.Group
-	ask.SetLimit(askParallel)
-	for i := range t.Partitions {
-		p := &t.Partitions[i]
-		if n.replicas.working(p.Group) != nil {
-			leaders[i].node, leaders[i].epoch = n.leaderOf(ctx, p)
-			continue
-		}
-		ask.Go(func() error {
-			leaders[i].node, leaders[i].epoch = n.leaderOf(ctx, p)
-			return nil
-		})
-	}
-	_ = ask.Wait()
-	return leaders
-}
-
-// leaderOf returns who leads a partition: from its replica here, else from what one of its members said lately or says now. A
-// replica that has stopped knows nothing: answering from it would hide the leader from every client that asks this node.
-func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, id.Epoch) {
-	if open := n.replicas.working(p.Group); open != nil {
-		_, node, term := open.Group().Leader()
-		return node, id.EpochOf(term)
-	}
-	if known, ok := n.leaders.get(p.Group); ok {
-		return known.node, known.epoch
-	}
-	topic, _ := n.controller.View().Partition(p.Group)
-	if topic == nil {
-		return id.NoNode, 0
-	}
-	// The newest word of a majority counts, if there is one, since one of it has voted for whoever leads: in a cut cluster an old leader may
-	// answer, too.
-	var best leader
-	answers := 0
-	for _, m := range p.Members {
-		if answers > len(p.Members)/2 {
-			break
-		}
-		address, ok := n.resolve(m.Node)
-		if !ok || m.Node == n.options.NodeID || !n.alive(m.Node) {
-			continue
-		}
-		if _, lost := n.lost.Load(m.Node); lost {
-			continue // gossip may take long to see a cut, and a client waits for this answer to see where else to ask
-		}
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		status, err := n.dialer.Admin(address).PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: topic.Name, Partition: int32(p.ID)})
-		cancel()
-		if err != nil {
-			continue
-		}
-		answers++
-		if said := (leader{id.Node(status.GetLeader()), id.Epoch(status.GetEpoch())}); said.node >= 0 && said.epoch > best.epoch {
-			best = said
-		}
-	}
-	if best.epoch > 0 {
-		n.leaders.put(p.Group, best)
-		return best.node, best.epoch
-	}
-	return id.NoNode, 0
-}
-
-// leaderCache remembers for a moment who leads the partitions that this node does not hold.
-type leaderCache struct {
-	mu    sync.Mutex
-	known map[id.Group]cachedLeader
-}
-
-type cachedLeader struct {
-	leader
-	until time.Time
-}
-
-func (c *leaderCache) get(g id.Group) (leader, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known, ok := c.known[g]
-	return known.leader, ok && time.Now().Before(known.until)
-}
-
-func (c *leaderCache) put(g id.Group, l leader) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil {
-		c.known = make(map[id.Group]cachedLeader)
-	}
-	c.known[g] = cachedLeader{l, time.Now().Add(leaderCacheFor)}
+	return topic, known
 }
 
 // ListOffsets answers for the partitions that this node leads.
@@ -307,9 +138,9 @@ func (a *admin) offset(ctx context.Context, q *pb.ListOffsetsRequest_Partition, 
 	}
 	open := a.node.replicas.group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
-		leader, epoch := a.node.leaderOf(ctx, p)
-		answer.Epoch = int32(epoch)
-		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
+		l := a.node.leaders.Leader(p, a.node.alive)
+		answer.Epoch = int32(l.Epoch)
+		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: l.Node}
 	}
 	hw, err := open.ConfirmedHighWatermark(ctx)
 	if err != nil {

@@ -28,102 +28,34 @@ func (a *admin) ClusterStatus(ctx context.Context, _ *pb.ClusterStatusRequest) (
 		response.Partitions += int32(len(t.Partitions))
 	}
 	if isForwarded(ctx) {
-		response.Nodes, response.Leaders = []*pb.NodeStatus{n.selfStatus(ctx)}, n.leadersHere()
+		response.Nodes = []*pb.NodeStatus{n.selfStatus()}
 		return response, nil
 	}
-	answers := make(leaderViews, len(view.Nodes()))
 	var ask errgroup.Group
 	ask.SetLimit(askParallel)
 	for i, node := range view.Nodes() {
 		ask.Go(func() error {
-			answers[i].node = node.ID
-			response.Nodes[i], answers[i].leaders = a.nodeStatus(ctx, node)
+			response.Nodes[i] = a.nodeStatus(ctx, node)
 			return nil
 		})
 	}
 	_ = ask.Wait()
 	refused := int32(0)
 	for _, s := range response.Nodes {
-		response.UnderReplicated += s.GetUnderReplicated()
 		refused = max(refused, s.GetRefusedReplicas())
 	}
-	response.UnderReplicated = max(response.UnderReplicated, refused) // a leader may need a moment to notice
-	response.Leaderless, response.LeaderUnknown = answers.count(view, n.alive)
+	count := n.leaders.Count(view, n.alive)
+	response.UnderReplicated = max(int32(count.UnderReplicated), refused) // a leader may need a moment to notice
+	response.Leaderless, response.LeaderUnknown = int32(count.Leaderless), int32(count.Unknown)
 	response.Metadata = a.quorum(ctx, view)
 	return response, nil
 }
 
-// leaderViews are what the nodes know of who leads.
-type leaderViews []leaderView
-
-type leaderView struct {
-	node    id.Node
-	leaders map[id.Group]id.Node // of the partitions that it has replicas of; nil: it did not answer
-}
-
-// count returns how many partitions have no leader, and of how many that is not known. Only who leads a partition is sure of it; but where
-// a node does not answer in time, its followers know whether they hear from it as their leader.
-func (v leaderViews) count(view *placement.View, alive func(id.Node) bool) (leaderless, unknown int32) {
-	for _, t := range view.Topics() {
-		for i := range t.Partitions {
-			switch known, led := v.leads(&t.Partitions[i], alive); {
-			case !known:
-				unknown++
-			case !led:
-				leaderless++
-			}
-		}
-	}
-	return leaderless, unknown
-}
-
-func (v leaderViews) leads(p *placement.Partition, alive func(id.Node) bool) (known, led bool) {
-	answered := func(n id.Node) bool {
-		return slices.ContainsFunc(v, func(a leaderView) bool { return a.node == n && a.leaders != nil })
-	}
-	some, silent, followed := false, false, false // some member answered; one that did not seems alive, or is followed by one that did
-	for _, m := range p.Members {
-		for _, a := range v {
-			switch leader, ok := a.leaders[p.Group]; {
-			case a.node != m.Node:
-			case a.leaders == nil:
-				silent = silent || alive(m.Node)
-			case ok && leader == m.Node:
-				return true, true
-			default:
-				some = true
-				followed = followed || ok && leader != id.NoNode && !answered(leader)
-			}
-		}
-	}
-	return !followed && (some || !silent), false
-}
-
-// leadersHere is what this node knows of who leads.
-func (n *Node) leadersHere() []*pb.PartitionLeader {
-	var list []*pb.PartitionLeader
-	for _, p := range n.replicas.all() {
-		if !p.Group().Failed() {
-			_, leader, _ := p.Group().Leader()
-			list = append(list, &pb.PartitionLeader{Group: uint64(p.Group().ID()), Leader: int32(leader)})
-		}
-	}
-	return list
-}
-
-func viewOf(leaders []*pb.PartitionLeader) map[id.Group]id.Node {
-	known := make(map[id.Group]id.Node, len(leaders))
-	for _, l := range leaders {
-		known[id.Group(l.GetGroup())] = id.Node(l.GetLeader())
-	}
-	return known
-}
-
-// nodeStatus returns what a node says of itself, or what is known where it does not answer, and whom it takes for leaders; nil: no answer.
-func (a *admin) nodeStatus(ctx context.Context, node *placement.Node) (*pb.NodeStatus, map[id.Group]id.Node) {
+// nodeStatus returns what a node says of itself, or what is known where it does not answer.
+func (a *admin) nodeStatus(ctx context.Context, node *placement.Node) *pb.NodeStatus {
 	n := a.node
 	if node.ID == n.options.NodeID {
-		return n.selfStatus(ctx), viewOf(n.leadersHere())
+		return n.selfStatus()
 	}
 	status := &pb.NodeStatus{
 		Node: n.describeNode(node), State: "dead", BootEpoch: node.BootEpoch, MinFeatureLevel: int32(node.MinLevel), MaxFeatureLevel: int32(node.MaxLevel),
@@ -139,15 +71,15 @@ func (a *admin) nodeStatus(ctx context.Context, node *placement.Node) (*pb.NodeS
 		if err != nil {
 			status.ErrorMessage = err.Error()
 		}
-		return status, nil
+		return status
 	}
 	own := answer.GetNodes()[0]
 	own.Node.Alive = true
-	return own, viewOf(answer.GetLeaders())
+	return own
 }
 
 // selfStatus is what this node says about itself.
-func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
+func (n *Node) selfStatus() *pb.NodeStatus {
 	self := n.controller.View().Node(n.options.NodeID)
 	if self == nil {
 		self = &placement.Node{ID: n.options.NodeID, RPCAddress: n.advertised(), Version: Version}
@@ -161,14 +93,11 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 	status.ErrorMessage = n.trouble()
 	for _, p := range n.replicas.all() {
 		status.Replicas++
-		if !p.Group().IsLeader() {
-			continue
-		}
-		status.PartitionsLed++
-		if s, err := p.Group().Status(ctx); err == nil && s.Answering() < len(s.Members) {
-			status.UnderReplicated++
+		if p.Group().IsLeader() {
+			status.PartitionsLed++
 		}
 	}
+	status.UnderReplicated = int32(n.leaders.Lagging())
 	return status
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/quorumlog/quorumlog/node/envelope"
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -21,6 +22,7 @@ type replicas struct {
 	node   id.Node
 	store  *wal.Store
 	host   *raftgroup.Host
+	tell   *leaders.Table // what the replicas know of who leads
 	logger *slog.Logger
 	limits partition.Limits
 
@@ -37,9 +39,9 @@ type partitionKey struct {
 	partition id.Partition
 }
 
-func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, logger *slog.Logger, nextProducer func() id.Producer) *replicas {
+func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *replicas {
 	r := &replicas{
-		node: node, store: store, host: host, logger: logger,
+		node: node, store: store, host: host, tell: tell, logger: logger,
 		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
 		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
@@ -67,14 +69,6 @@ func (r *replicas) group(g id.Group) *partition.Partition {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.byGroup[g]
-}
-
-// working returns the open replica of a group unless it has stopped or is refused, or nil.
-func (r *replicas) working(g id.Group) *partition.Partition {
-	if p := r.group(g); p != nil && !p.Group().Failed() {
-		return p
-	}
-	return nil
 }
 
 // all returns the open replicas, in no order.
@@ -138,7 +132,7 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		hint = raftgroup.CampaignPreferred
 	}
 	group, err := r.host.Open(raftgroup.Spec{
-		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: opened,
+		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: telling{opened, p.Group, r.tell},
 		MinInSync: p.Config.MinInSyncReplicas, Campaign: hint,
 	})
 	if err != nil {
@@ -157,6 +151,22 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 	r.byGroup[p.Group] = opened
 	return nil
 }
+
+// telling is a partition whose worker tells the node's table who leads.
+type telling struct {
+	*partition.Partition
+	id    id.Group
+	table *leaders.Table
+}
+
+// Leader implements raftgroup.Machine.
+func (m telling) Leader(l raftgroup.LeaderChange) {
+	m.table.Leads(m.id, l.Node, l.Term) // first: who wakes asks it
+	m.Partition.Leader(l)
+}
+
+// InSync implements raftgroup.Machine.
+func (m telling) InSync(s raftgroup.InSync) { m.table.InSync(m.id, s.Term, s.Nodes, s.Lagging) }
 
 // refuse takes a replica out for good. Whether its group is open and stops is the caller's business.
 func (r *replicas) refuse(ctx context.Context, log *wal.Log, reason string) error {
@@ -242,6 +252,7 @@ func (r *replicas) Delete(ctx context.Context, g id.Group, replica id.Replica) e
 		if err := r.host.CloseGroup(ctx, open.Group()); err != nil {
 			return fmt.Errorf("cannot close the Raft group: %w", err)
 		}
+		r.tell.Gone(g)
 		open.Release()
 	}
 	if log := r.logs[g]; log != nil && log.Replica() == replica {

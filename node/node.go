@@ -22,9 +22,11 @@ import (
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
+	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -34,6 +36,9 @@ import (
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
+
+// Version is this release's.
+const Version = rpc.Release
 
 // Node is a running node. Its parts are opened in the order of the fields and closed in the opposite one.
 type Node struct {
@@ -54,9 +59,8 @@ type Node struct {
 	server     *rpc.Server
 	console    *console.Server      // nil without a metrics address
 	registry   *prometheus.Registry // what it shows
-	leaders    leaderCache
+	leaders    *leaders.Table
 	word       word
-	lost       sync.Map // id.Node: the peers whose lanes broke and have not come back
 	reach      reach
 	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	turns      serving.Turns
@@ -68,6 +72,7 @@ type Node struct {
 	condition  background
 	majority   background
 	expiry     background
+	sweeper    background
 	condemned  condemned
 	taker      background
 
@@ -314,18 +319,19 @@ func (n *Node) advertised() string {
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Versions: rpc.Spoken, Release: Version, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord}
+	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Changed: func() { n.peers.Tell() }})
+	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord, leaders: n.leaders}
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
-		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Dialer: n.dialer, Logger: n.logger,
+		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Teller: n.leaders, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
 			n.logger.Info("peer lost", "peer", peer)
-			n.lost.Store(peer, nil)
+			n.leaders.Down(peer)
 			in.host.NodeDown(peer)
 		},
 		Up: func(peer id.Node) {
 			n.logger.Info("peer connected", "peer", peer)
-			n.lost.Delete(peer)
+			n.leaders.Up(peer)
 			in.host.NodeUp(peer)
 		},
 	})
@@ -346,7 +352,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
@@ -360,13 +366,21 @@ func (n *Node) openBroker() {
 	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
-		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: leaders{n}, Controller: n.controller,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
 		Nodes: serving.Nodes{
 			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
 			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },
 		},
 		Age: n.word.age, Self: n.selfStatus,
 	})
+}
+
+// view is the metadata; nil before it is open.
+func (n *Node) view() *placement.View {
+	if c := n.running.Load(); c != nil {
+		return c.View()
+	}
+	return nil
 }
 
 func (n *Node) openServer(in *inbound) error {
@@ -399,6 +413,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("watch of the disk", n.condition.close)
 	n.expiry.start(n.expireProducers)
 	n.opened("expiry of producers", n.expiry.close)
+	n.sweeper.start(func(ctx context.Context) { n.leaders.Keep(ctx, n.controller.Changed) })
+	n.opened("sweeper of what leaders said", n.sweeper.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
 	if n.console != nil {

@@ -31,7 +31,7 @@ func withTimeout(ctx context.Context, ms int32) (context.Context, context.Cancel
 
 // Metadata implements pb.DRPCAdminServer.
 func (a *admin) Metadata(ctx context.Context, r *pb.MetadataRequest) (*pb.MetadataResponse, error) {
-	q := broker.MetadataQuery{WithISR: r.GetWithIsr() && !r.GetLocalOnly()}
+	var q broker.MetadataQuery
 	if !r.GetNodesOnly() {
 		q.Topics, q.All = r.GetTopics(), len(r.GetTopics()) == 0
 	}

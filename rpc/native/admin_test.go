@@ -100,7 +100,6 @@ func TestRemote(t *testing.T) {
 			State: "ready", Trouble: "none", Protocol: "p", FsyncClass: "f", MetricsAddress: "m", DiskFreeBytes: 1 << 40, BootEpoch: 1 << 41,
 			AcceptsProduce: true, Replicas: 7, PartitionsLed: 8, UnderReplicated: 9, RefusedReplicas: 10, OldestFeatureLevel: 11, SupportedFeatureLevel: 12,
 		}},
-		LeadersSeen: map[id.Group]id.Node{5: 2, 6: id.NoNode},
 	}
 	f := &fake{topic: described, status: own, configs: map[string]string{"x": "y"}}
 	remote, _ := serveAdmin(t, f)

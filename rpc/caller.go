@@ -1,0 +1,162 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+
+	"storj.io/drpc/drpcmetadata"
+
+	"github.com/quorumlog/quorumlog/rpc/auth"
+	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Metadata of administrative calls that say who calls.
+const (
+	// clientKey is what the client calls itself.
+	clientKey = "client-id"
+	// forwardedKey marks a call that another node has passed on. It is not passed on again, so that two nodes that each believe the other to
+	// be the controller cannot play ping-pong.
+	forwardedKey = "quorumlog-forwarded"
+	// callerKey is who has made a call that was passed on, as JSON.
+	callerKey = "quorumlog-caller"
+)
+
+// peerCalls are the administrative calls that nodes make, and nobody else.
+var peerCalls = map[string]bool{
+	"/quorumlog.Admin/Identify":     true,
+	"/quorumlog.Admin/RegisterNode": true,
+	"/quorumlog.Admin/CheckReach":   true,
+}
+
+// callerOf is who is at the other end of a connection, as far as the connection shows it. With TLS the handshake must be over.
+func (s *Server) callerOf(c *conn) *broker.Caller {
+	caller := &broker.Caller{Principal: broker.Anonymous, Host: hostOf(c.RemoteAddr()), Node: id.NoNode, Peer: s.o.TLS == nil}
+	secured, ok := c.Conn.(*secured)
+	if !ok {
+		return caller
+	}
+	certs := secured.ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return caller
+	}
+	who, err := auth.Of(certs[0])
+	if err != nil {
+		return caller // the handshake has refused it: auth.Server
+	}
+	c.certified, c.chain = who, certs
+	caller.Principal = who.Principal
+	if who.IsNode(s.o.ClusterName) {
+		caller.Peer, caller.Node = true, who.Node
+	}
+	return caller
+}
+
+func hostOf(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// named is the caller of a connection under the name that it gives itself.
+func named(c *broker.Caller, clientID string) *broker.Caller {
+	if c.ClientID == clientID {
+		return c
+	}
+	other := *c
+	other.ClientID = clientID
+	return &other
+}
+
+// checkPeer refuses a call among nodes to whoever is none. what is what only nodes do.
+func (s *Server) checkPeer(c *conn, what string) error {
+	if c.caller.Peer {
+		return nil
+	}
+	remedy := "and shows no certificate"
+	if c.chain != nil {
+		remedy = "and shows the certificate of " + c.certified.String()
+	}
+	return kerr.Errorf(kerr.ClusterAuthorizationFailed, "only nodes of cluster %q %s, with their certificates: who asks is none, %s", s.o.ClusterName, what, remedy)
+}
+
+// checkHello refuses a lane whose hello is not that of the node that the certificate names.
+func (s *Server) checkHello(c *conn, hello PeerHello) error {
+	if err := s.checkPeer(c, "open lanes"); err != nil {
+		return err
+	}
+	if !c.caller.MayBe(hello.Node) {
+		return kerr.Errorf(kerr.ClusterAuthorizationFailed, "who says that it is node %d shows the certificate of %s", hello.Node, c.certified)
+	}
+	return nil
+}
+
+type callerValue struct{}
+
+// incoming are what a call came with.
+type incoming struct {
+	caller    *broker.Caller
+	forwarded bool
+}
+
+// CallerOf returns who has made the administrative call with this context. A node that passes a call on says for whom. nil: the call came
+// from nowhere else, this process makes it itself.
+func CallerOf(ctx context.Context) *broker.Caller {
+	in, _ := ctx.Value(callerValue{}).(incoming)
+	return in.caller
+}
+
+// IsForwarded tells whether another node has passed the call with this context on.
+func IsForwarded(ctx context.Context) bool {
+	in, _ := ctx.Value(callerValue{}).(incoming)
+	return in.forwarded
+}
+
+// Forwarded marks the calls made with the context as passed on, for the caller of the call that the context is of.
+func Forwarded(ctx context.Context) context.Context {
+	out := WithMetadata(ctx, forwardedKey, "1")
+	if caller := CallerOf(ctx); caller != nil {
+		text, err := json.Marshal(caller)
+		if err != nil {
+			panic(err) // it has nothing that cannot be encoded
+		}
+		out = WithMetadata(out, callerKey, string(text))
+	}
+	return out
+}
+
+// receive makes the context of an administrative call. Nothing of the metadata that says who calls stays in it: a call that the handler makes
+// with it is the node's own, unless the handler says otherwise with Forwarded.
+func (s *Server) receive(ctx context.Context, c *conn, name string) (context.Context, error) {
+	meta, _ := drpcmetadata.Get(ctx)
+	in := incoming{caller: named(c.caller, printable([]byte(meta[clientKey]))), forwarded: meta[forwardedKey] != ""}
+	c.client = in.caller.ClientID
+	if peerCalls[name] || in.forwarded {
+		if err := s.checkPeer(c, "make this call"); err != nil {
+			return nil, err
+		}
+	}
+	if text := meta[callerKey]; in.forwarded && text != "" {
+		in.caller = &broker.Caller{}
+		if err := json.Unmarshal([]byte(text), in.caller); err != nil {
+			return nil, kerr.Errorf(kerr.InvalidRequest, "a node passes a call on and does not say for whom: %v", err)
+		}
+	}
+	rest := make(map[string]string, len(meta))
+	for key, value := range meta {
+		switch key {
+		case clientKey, forwardedKey, callerKey, timeoutKey, versionsKey, clusterKey:
+		default:
+			rest[key] = value
+		}
+	}
+	ctx = withoutMetadata{ctx}
+	if len(rest) > 0 {
+		ctx = drpcmetadata.AddPairs(ctx, rest)
+	}
+	return context.WithValue(ctx, callerValue{}, in), nil
+}

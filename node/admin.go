@@ -25,9 +25,6 @@ type admin struct {
 }
 
 const (
-	// forwardedKey marks a call that another node has passed on: it is not passed on again, so that two nodes that each
-	// believe the other to be the controller cannot play ping-pong.
-	forwardedKey = "quorumlog-forwarded"
 	// controllerRetry is the pause between two looks for a controller.
 	controllerRetry = 50 * time.Millisecond
 	// defaultTimeout bounds calls that come without a deadline.
@@ -35,10 +32,18 @@ const (
 )
 
 // forwarded marks the calls made with ctx as passed on by this node.
-func forwarded(ctx context.Context) context.Context { return rpc.WithMetadata(ctx, forwardedKey, "1") }
+func forwarded(ctx context.Context) context.Context { return rpc.Forwarded(ctx) }
 
 // isForwarded tells whether another node has passed the call on.
-func isForwarded(ctx context.Context) bool { return rpc.Metadata(ctx, forwardedKey) != "" }
+func isForwarded(ctx context.Context) bool { return rpc.IsForwarded(ctx) }
+
+// checkCaller refuses a call that only this node may make.
+func (a *admin) checkCaller(ctx context.Context, node id.Node) error {
+	if caller := rpc.CallerOf(ctx); caller != nil && !caller.MayBe(node) {
+		return kerr.Errorf(kerr.ClusterAuthorizationFailed, "%s is not node %d, and cannot speak for it", caller.Principal, node)
+	}
+	return nil
+}
 
 // atController runs a call where the metadata is led: here, or by forward on the node that leads it. While nobody leads it waits,
 // for as long as ctx allows.
@@ -58,7 +63,7 @@ func atController[T any](ctx context.Context, n *Node, local func(context.Contex
 			return result, &kerr.Error{Code: kerr.NotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
 		}
 		if address, ok := n.resolve(elsewhere.Leader); ok && elsewhere.Leader != id.NoNode {
-			result, err = forward(forwarded(ctx), n.dialer.Admin(address))
+			result, err = forward(forwarded(ctx), n.dialer.AdminOf(address, elsewhere.Leader))
 			if !worthAnotherController(err) {
 				return result, err
 			}
@@ -241,6 +246,9 @@ func (a *admin) AlterTopicConfig(ctx context.Context, r *pb.AlterTopicConfigRequ
 
 // RegisterNode gives a node its place in the metadata, or takes its addresses after a start.
 func (a *admin) RegisterNode(ctx context.Context, r *pb.RegisterNodeRequest) (*pb.RegisterNodeResponse, error) {
+	if err := a.checkCaller(ctx, id.Node(r.GetNodeId())); err != nil {
+		return nil, err
+	}
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.RegisterNodeResponse, error) {
 		return a.registerNode(ctx, r)
 	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.RegisterNodeResponse, error) {
@@ -358,7 +366,7 @@ func (a *admin) TransferLeader(ctx context.Context, r *pb.TransferLeaderRequest)
 		if !ok || isForwarded(ctx) || leader == a.node.options.NodeID {
 			return nil, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
 		}
-		return a.node.dialer.Admin(address).TransferLeader(forwarded(ctx), r)
+		return a.node.dialer.AdminOf(address, leader).TransferLeader(forwarded(ctx), r)
 	}
 	if err := open.Group().TransferLeader(ctx, to.Replica); err != nil {
 		return nil, fmt.Errorf("leadership of %s-%d stays: %w", t.Name, p.ID, err)

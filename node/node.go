@@ -24,6 +24,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
@@ -35,34 +36,36 @@ type Node struct {
 	options Options
 	logger  *slog.Logger
 
-	lock       io.Closer // of the data directory
-	identity   identity
-	store      *wal.Store
-	listener   net.Listener
-	dialer     *rpc.Dialer
-	membership *membership.Membership
-	peers      *rpc.Peers
-	host       *raftgroup.Host
-	replicas   *replicas
-	controller *controller.Controller
-	server     *rpc.Server
-	console    *console.Server      // nil without a metrics address
-	registry   *prometheus.Registry // what it shows
-	leaders    leaderCache
-	word       word
-	lost       sync.Map // id.Node: the peers whose lanes broke and have not come back
-	reach      reach
-	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	answers    answers
-	registrar  background
-	identities background
-	doubts     chan id.Node // capacity 1: peers that take another process for this node
-	balancer   background
-	condition  background
-	majority   background
-	expiry     background
-	condemned  condemned
-	taker      background
+	lock         io.Closer // of the data directory
+	identity     identity
+	store        *wal.Store
+	listener     net.Listener
+	credentials  *auth.Credentials // nil: without TLS
+	dialer       *rpc.Dialer
+	membership   *membership.Membership
+	peers        *rpc.Peers
+	host         *raftgroup.Host
+	replicas     *replicas
+	controller   *controller.Controller
+	server       *rpc.Server
+	console      *console.Server      // nil without a metrics address
+	registry     *prometheus.Registry // what it shows
+	leaders      leaderCache
+	word         word
+	lost         sync.Map // id.Node: the peers whose lanes broke and have not come back
+	reach        reach
+	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
+	answers      answers
+	registrar    background
+	identities   background
+	doubts       chan id.Node // capacity 1: peers that take another process for this node
+	balancer     background
+	certificates background
+	condition    background
+	majority     background
+	expiry       background
+	condemned    condemned
+	taker        background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
@@ -121,14 +124,18 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	shares, err := shareFiles(openFiles())
+	limit, given := simulated.OpenFilesOf(ctx)
+	if !given {
+		limit = openFiles()
+	}
+	shares, err := shareFiles(limit)
 	if err != nil {
 		return nil, err
 	}
 	n := newNode(o, shares)
 	// Every port is bound before the cluster hears of the node: what fails afterwards may leave a member behind that is never there.
 	for _, open := range []func(context.Context) error{
-		n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
+		n.openSecurity, n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			n.closeParts(context.WithoutCancel(ctx))
@@ -274,12 +281,15 @@ func (n *Node) openListener(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := n.options.checkExposed("--rpc-address", address); err != nil {
+		return err
+	}
 	listener, err := rpc.Listen(ctx, address)
 	if err != nil {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
-	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID), TLS: n.dialTLS()}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		n.dialer.WrapConn = network.Opened
 	}
@@ -290,6 +300,7 @@ func (n *Node) openListener(ctx context.Context) error {
 		}
 		return nil // the server has closed it
 	})
+	n.sayWhoIsBelieved()
 	return nil
 }
 
@@ -354,8 +365,8 @@ func (n *Node) openGroups(ctx context.Context) error {
 
 func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
-		ClusterID: n.identity.ClusterID, Age: n.word.age,
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
+		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
 		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
 	})
 	if err != nil {
@@ -372,6 +383,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.identities.start(n.watchIdentity)
 	n.opened("watch of the identity", n.identities.close)
+	n.certificates.start(n.watchFiles)
+	n.opened("watch of the certificates", n.certificates.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
 	n.majority.start(n.listenToMajority)

@@ -130,7 +130,7 @@ func (a *admin) nodeStatus(ctx context.Context, node *placement.Node) (*pb.NodeS
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := n.dialer.Admin(status.GetNode().GetRpcAddress()).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
+	answer, err := n.dialer.AdminOf(status.GetNode().GetRpcAddress(), node.ID).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
 	if err != nil || len(answer.GetNodes()) != 1 {
 		status.ErrorMessage = "does not answer"
 		if n.alive(node.ID) {

@@ -46,7 +46,7 @@ const (
 // reach is what the controller knows of the nodes that it has dialled.
 type reach struct {
 	dialling chan struct{}      // as many tokens as addresses of strangers are dialled
-	asked    singleflight.Group // by address: who answers there
+	asked    singleflight.Group // by address and node: who answers there
 
 	mu    sync.Mutex
 	known map[id.Node]dialled
@@ -87,7 +87,7 @@ func (r *reach) forget(node id.Node) {
 
 // dialBack returns who answers at the address, if that is the node with this store. It is bounded in time and holds no lock.
 func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) (*pb.IdentifyResponse, error) {
-	who, err := n.whoAnswers(ctx, address)
+	who, err := n.whoAnswers(ctx, address, node)
 	switch {
 	case errors.Is(err, errTooBusy):
 		return nil, fmt.Errorf("node %d cannot dial node %d at %s now: %w", n.options.NodeID, node, address, err)
@@ -107,7 +107,7 @@ var errTooBusy = errors.New("too many others ask to be dialled")
 
 // whoAnswers dials an address for all who ask at that moment: anybody may. Addresses of registered nodes are few; those that a stranger may
 // have made up wait for each other, and for nobody else.
-func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResponse, error) {
+func (n *Node) whoAnswers(ctx context.Context, address string, node id.Node) (*pb.IdentifyResponse, error) {
 	if !n.isNodeAddress(address) {
 		limited, cancel := context.WithTimeout(ctx, identifyTimeout)
 		defer cancel()
@@ -117,10 +117,10 @@ func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResp
 		case <-limited.Done():
 			return nil, errTooBusy
 		}
-		return n.identify(limited, address)
+		return n.identify(limited, address, node)
 	}
-	answer, err, _ := n.reach.asked.Do(address, func() (any, error) {
-		return n.identify(context.WithoutCancel(ctx), address) // whoever asked first may be gone before the others
+	answer, err, _ := n.reach.asked.Do(fmt.Sprint(address, " ", node), func() (any, error) {
+		return n.identify(context.WithoutCancel(ctx), address, node) // whoever asked first may be gone before the others
 	})
 	who, _ := answer.(*pb.IdentifyResponse)
 	return who, err
@@ -173,6 +173,9 @@ func (a *admin) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResp
 
 // CheckReach dials a registered node from where the metadata is led.
 func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+	if err := a.checkCaller(ctx, id.Node(r.GetNodeId())); err != nil {
+		return nil, err
+	}
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.CheckReachResponse, error) {
 		return a.checkReach(ctx, r)
 	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
@@ -275,7 +278,7 @@ func askAnyController[T any](
 			continue
 		}
 		limited, cancel := context.WithTimeout(ctx, registerTimeout)
-		answer, e := through(limited, n.dialer.Admin(m.RPCAddress))
+		answer, e := through(limited, n.dialer.AdminOf(m.RPCAddress, m.Node))
 		cancel()
 		if e == nil || !worthAnotherController(e) {
 			return answer, e

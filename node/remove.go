@@ -58,6 +58,6 @@ func (n *Node) isUp(ctx context.Context, node *placement.Node) bool {
 	if m, ok := n.membership.Member(node.ID); ok && m.StoreID == node.StoreID && !n.isStranger(m) {
 		return true
 	}
-	who, err := n.identify(ctx, node.RPCAddress)
+	who, err := n.identify(ctx, node.RPCAddress, node.ID)
 	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"net"
 	"net/netip"
@@ -32,6 +33,54 @@ var peerCalls = map[string]bool{
 	"/quorumlog.Admin/CheckReach":   true,
 }
 
+// meet notes who is at the other end of a connection, before its first call.
+func (s *Server) meet(c *conn) {
+	c.caller = s.callerOf(c)
+	if secured, ok := c.Conn.(*secured); ok {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.chain = secured.ConnectionState().PeerCertificates
+	}
+}
+
+// CloseUnbelieved closes the connections on which a chain of certificates was shown that is not believed any more, and tells how many.
+func (s *Server) CloseUnbelieved(believed func(chain []*x509.Certificate) error) int {
+	s.mu.Lock()
+	chains := make(map[*conn][]*x509.Certificate, len(s.mu.conns))
+	for c := range s.mu.conns {
+		if len(c.chain) > 0 {
+			chains[c] = c.chain
+		}
+	}
+	s.mu.Unlock()
+	closed := 0
+	for c, chain := range chains {
+		if believed(chain) != nil {
+			_ = c.Close()
+			closed++
+		}
+	}
+	return closed
+}
+
+// CloseUnbelieved breaks the lanes to nodes whose certificates are not believed any more, and tells how many.
+func (p *Peers) CloseUnbelieved(believed func(chain []*x509.Certificate) error) int {
+	closed := 0
+	for _, target := range *p.byNode.Load() {
+		for _, l := range append([]*lane{target.ctl}, target.bulk...) {
+			k := l.link.Load()
+			if k == nil {
+				continue
+			}
+			if secured, ok := k.conn.Conn.(*secured); ok && believed(secured.ConnectionState().PeerCertificates) != nil {
+				l.breakNow()
+				closed++
+			}
+		}
+	}
+	return closed
+}
+
 // callerOf is who is at the other end of a connection, as far as the connection shows it. With TLS the handshake must be over.
 func (s *Server) callerOf(c *conn) *broker.Caller {
 	caller := &broker.Caller{Principal: broker.Anonymous, Host: hostOf(c.RemoteAddr()), Node: id.NoNode, Peer: s.o.TLS == nil}
@@ -47,7 +96,7 @@ func (s *Server) callerOf(c *conn) *broker.Caller {
 	if err != nil {
 		return caller // the handshake has refused it: auth.Server
 	}
-	c.certified, c.chain = who, certs
+	c.certified = who
 	caller.Principal = who.Principal
 	if who.IsNode(s.o.ClusterName) {
 		caller.Peer, caller.Node = true, who.Node
@@ -78,7 +127,7 @@ func (s *Server) checkPeer(c *conn, what string) error {
 		return nil
 	}
 	remedy := "and shows no certificate"
-	if c.chain != nil {
+	if len(c.chain) > 0 {
 		remedy = "and shows the certificate of " + c.certified.String()
 	}
 	return kerr.Errorf(kerr.ClusterAuthorizationFailed, "only nodes of cluster %q %s, with their certificates: who asks is none, %s", s.o.ClusterName, what, remedy)

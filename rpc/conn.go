@@ -31,7 +31,7 @@ type conn struct {
 	client    string              // what a client calls itself, for logs; of the goroutine that runs the calls
 	caller    *broker.Caller      // who is at the other end; set before the first call
 	certified auth.Identity       // with a chain: what its certificate says
-	chain     []*x509.Certificate // that was shown and believed; nil: none
+	chain     []*x509.Certificate // that was shown and believed; under the server's mutex until the first call
 	standing  standing            // under the server's mutex
 
 	closing sync.Once

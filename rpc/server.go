@@ -227,7 +227,7 @@ func (s *Server) serve(c *conn) {
 			return
 		}
 		if first {
-			c.caller = s.callerOf(c)
+			s.meet(c)
 			if err := s.try(c, st, name); err != nil {
 				c.hurry()
 				_ = st.SendError(toWire(err))

@@ -34,7 +34,9 @@ func (f Files) None() bool { return f == Files{} }
 type Options struct {
 	Files Files
 	// Check looks at the certificate that this process is to show; what it refuses is not taken. nil: any will do.
-	Check  func(Identity, *x509.Certificate) error
+	Check func(Identity, *x509.Certificate) error
+	// Uses are what the authorities of CA must have made that certificate for.
+	Uses   []x509.ExtKeyUsage
 	Logger *slog.Logger // nil: silent
 }
 
@@ -124,11 +126,29 @@ func (c *Credentials) parse(content [3][]byte) (*loaded, error) {
 	if err == nil && time.Now().After(pair.Leaf.NotAfter) {
 		err = fmt.Errorf("the certificate has expired, on %s", pair.Leaf.NotAfter.Format(time.DateTime))
 	}
+	for _, use := range c.o.Uses {
+		if err == nil {
+			err = l.verifyOwn(pair, use)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", names[1], err)
 	}
 	l.pair = &pair
 	return l, nil
+}
+
+// verifyOwn tells whether others that have the same authorities believe the certificate.
+func (l *loaded) verifyOwn(pair tls.Certificate, use x509.ExtKeyUsage) error {
+	chain := []*x509.Certificate{pair.Leaf}
+	for _, der := range pair.Certificate[1:] {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("a certificate cannot be read: %w", err)
+		}
+		chain = append(chain, cert)
+	}
+	return verify(chain, l.roots, use)
 }
 
 // Reload reads the files again. What cannot be used changes nothing, and is the error. changed tells whether something else is used now.
@@ -168,7 +188,8 @@ func same(a, b [3][]byte) bool {
 }
 
 const (
-	lookInterval   = 5 * time.Second
+	// LookInterval is how often files are looked at.
+	LookInterval   = 5 * time.Second
 	expiryReminder = 24 * time.Hour
 	// expiryNotice is how long before its end a certificate is complained of, or a third of its life, if that is less.
 	expiryNotice = 30 * 24 * time.Hour
@@ -177,7 +198,7 @@ const (
 // Watch looks at the files again and again until ctx ends, and calls looked after each look: with true if something else is used
 // now. Files are read and compared, rather than their times: there are three small ones, and what replaces files knows many ways to.
 func (c *Credentials) Watch(ctx context.Context, looked func(changed bool)) {
-	tick := time.NewTicker(lookInterval)
+	tick := time.NewTicker(LookInterval)
 	defer tick.Stop()
 	for {
 		c.warnOfExpiry()
@@ -253,7 +274,11 @@ func (c *Credentials) Own() *x509.Certificate {
 
 // Verify tells whether a chain that somebody has shown, its own certificate first, is believed now, for this use.
 func (c *Credentials) Verify(chain []*x509.Certificate, use x509.ExtKeyUsage) error {
-	o := x509.VerifyOptions{Roots: c.current.Load().roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{use}}
+	return verify(chain, c.current.Load().roots, use)
+}
+
+func verify(chain []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage) error {
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{use}}
 	for _, cert := range chain[1:] {
 		o.Intermediates.AddCert(cert)
 	}

@@ -107,3 +107,17 @@ func Load(t testing.TB, f auth.Files) *auth.Credentials {
 	}
 	return c
 }
+
+// Join puts what several files hold into one: authorities that are believed together.
+func Join(t testing.TB, name string, parts ...string) {
+	t.Helper()
+	var all []byte
+	for _, part := range parts {
+		content, err := os.ReadFile(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, content...)
+	}
+	Write(t, name, all)
+}

@@ -37,7 +37,7 @@ const scheme = "quorumlog"
 // NodeURI is what makes a certificate that of a node.
 func NodeURI(cluster string, node id.Node) *url.URL {
 	return &url.URL{
-		Scheme: scheme, Path: fmt.Sprintf("/%s/node/%d", cluster, node), RawPath: fmt.Sprintf("/%s/node/%d", url.PathEscape(cluster), node),
+		Scheme: scheme, OmitHost: true, Path: fmt.Sprintf("/%s/node/%d", cluster, node), RawPath: fmt.Sprintf("/%s/node/%d", url.PathEscape(cluster), node),
 	}
 }
 

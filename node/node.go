@@ -29,6 +29,7 @@ import (
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/rpc/native"
@@ -45,36 +46,38 @@ type Node struct {
 	options Options
 	logger  *slog.Logger
 
-	lock       io.Closer // of the data directory
-	identity   identity
-	store      *wal.Store
-	listener   net.Listener
-	dialer     *rpc.Dialer
-	membership *membership.Membership
-	peers      *rpc.Peers
-	host       *raftgroup.Host
-	replicas   *replicas.Set
-	controller *controller.Controller
-	fetching   *fetching.Hub
-	server     *rpc.Server
-	console    *console.Server      // nil without a metrics address
-	registry   *prometheus.Registry // what it shows
-	leaders    *leaders.Table
-	word       word
-	reach      reach
-	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	turns      serving.Turns
-	broker     *serving.Broker
-	registrar  background
-	identities background
-	doubts     chan id.Node // capacity 1: peers that take another process for this node
-	balancer   background
-	condition  background
-	majority   background
-	expiry     background
-	sweeper    background
-	condemned  condemned
-	taker      background
+	lock         io.Closer // of the data directory
+	identity     identity
+	store        *wal.Store
+	listener     net.Listener
+	credentials  *auth.Credentials // nil: without TLS
+	dialer       *rpc.Dialer
+	membership   *membership.Membership
+	peers        *rpc.Peers
+	host         *raftgroup.Host
+	replicas     *replicas.Set
+	controller   *controller.Controller
+	fetching     *fetching.Hub
+	server       *rpc.Server
+	console      *console.Server      // nil without a metrics address
+	registry     *prometheus.Registry // what it shows
+	leaders      *leaders.Table
+	word         word
+	reach        reach
+	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
+	turns        serving.Turns
+	broker       *serving.Broker
+	registrar    background
+	identities   background
+	doubts       chan id.Node // capacity 1: peers that take another process for this node
+	balancer     background
+	certificates background
+	condition    background
+	majority     background
+	expiry       background
+	sweeper      background
+	condemned    condemned
+	taker        background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
@@ -133,14 +136,18 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	shares, err := shareFiles(openFiles())
+	limit, given := simulated.OpenFilesOf(ctx)
+	if !given {
+		limit = openFiles()
+	}
+	shares, err := shareFiles(limit)
 	if err != nil {
 		return nil, err
 	}
 	n := newNode(o, shares)
 	// Every port is bound before the cluster hears of the node: what fails afterwards may leave a member behind that is never there.
 	for _, open := range []func(context.Context) error{
-		n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
+		n.openSecurity, n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			n.closeParts(context.WithoutCancel(ctx))
@@ -280,12 +287,15 @@ func (n *Node) openListener(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := n.options.checkExposed("--rpc-address", address); err != nil {
+		return err
+	}
 	listener, err := rpc.Listen(ctx, address)
 	if err != nil {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
-	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID), TLS: n.dialTLS()}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		n.dialer.WrapConn = network.Opened
 	}
@@ -296,6 +306,7 @@ func (n *Node) openListener(ctx context.Context) error {
 		}
 		return nil // the server has closed it
 	})
+	n.sayWhoIsBelieved()
 	return nil
 }
 
@@ -369,7 +380,9 @@ func (n *Node) openBroker() {
 		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
 		Nodes: serving.Nodes{
 			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
-			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },
+			Remote: func(node id.Node, address string) broker.Remote {
+				return native.Remote(n.dialer.AdminOf(address, node))
+			},
 		},
 		Age: n.word.age, Self: n.selfStatus,
 	})
@@ -387,8 +400,8 @@ func (n *Node) openServer(in *inbound) error {
 	services := native.Services(n.broker, &peerCalls{node: n})
 	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
-		ClusterID: n.identity.ClusterID, Age: n.word.age,
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
+		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
 		Services: services,
 	})
 	if err != nil {
@@ -405,6 +418,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.identities.start(n.watchIdentity)
 	n.opened("watch of the identity", n.identities.close)
+	n.certificates.start(n.watchFiles)
+	n.opened("watch of the certificates", n.certificates.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
 	n.majority.start(n.listenToMajority)

@@ -34,15 +34,24 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		hello, err = decodeHello(message)
 		return err
 	})
+	if err == nil {
+		if err = s.checkHello(c, hello); err != nil {
+			s.counts.lanesRefused.Add(1)
+			s.complainOfIdentity(c, err)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	in := &inbound{conn: c, who: hello.incarnation()}
 	key := laneKey{hello.Node, hello.Lane}
-	self, err := s.welcome(hello, in, key)
+	self, registered, err := s.welcome(hello, in, key)
 	if err != nil {
 		s.counts.lanesRefused.Add(1)
 		return err
+	}
+	if registered { // without certificates this is as much as can be known of a node
+		s.proven(c)
 	}
 	defer s.leave(key, in)
 	c.established(maxTrain, missedPings*self.ping)
@@ -114,20 +123,27 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	return err
 }
 
-// welcome enters a lane and returns the answer to its hello, or refuses it, and then nothing has changed.
-func (s *Server) welcome(hello PeerHello, in *inbound, key laneKey) (PeerHello, error) {
+// welcome enters a lane and returns the answer to its hello, and whether the node is registered; or refuses it, and then nothing has changed.
+func (s *Server) welcome(hello PeerHello, in *inbound, key laneKey) (self PeerHello, known bool, err error) {
 	self, registered, err := s.o.Services.Peer.Hello(hello)
 	if err != nil {
-		return self, err
+		return self, false, err
 	}
 	self = self.withDefaults()
 	answer, err := self.Versions.answerTo(hello.opening(), nodeName(self.Node), nodeName(hello.Node))
 	if err != nil {
-		return self, err
+		return self, false, err
 	}
 	self.Lane, self.Target, self.picked = hello.Lane, hello.Node, answer.picked
 	self.ping = min(max(hello.ping, 10*time.Millisecond), 10*time.Second)
-	return self, s.enter(key, in, registered)
+	return self, registered != 0, s.enter(key, in, registered)
+}
+
+// complainOfIdentity says that somebody is not who it says: an operator has mixed up certificates, or worse.
+func (s *Server) complainOfIdentity(c *conn, err error) {
+	if n, ok := s.complaints.allow(); ok {
+		s.log.Warn("refused what only nodes may do", "remote", c.RemoteAddr().String(), "principal", c.caller.Principal.String(), "reason", err.Error(), "suppressed", n)
+	}
 }
 
 // enter makes a lane the node's one of its number. Of another process of the node all lanes are closed, if it may be displaced.

@@ -139,7 +139,7 @@ func (l *lane) connect() (*link, error) {
 	hello := p.peers.o.Self
 	hello.Target, hello.Lane, hello.Health, hello.ping = p.node, l.number, l.health(), l.ping
 	addr := addresses[l.failures%len(addresses)]
-	return p.peers.o.Dialer.open(p.ctx, addr, rpcLane, appendHello(nil, hello), missedPings*l.ping, l.welcome)
+	return p.peers.o.Dialer.open(p.ctx, target{addr, p.node}, rpcLane, appendHello(nil, hello), missedPings*l.ping, l.welcome)
 }
 
 // agreed is the version of the trains of the present stream.

@@ -228,7 +228,7 @@ func TestNewsAreRefused(t *testing.T) {
 		h := hello(2)
 		h.Target, h.Lane, h.ping = 1, c.lane, time.Second
 		d := &Dialer{}
-		k, err := d.open(t.Context(), s.Addr().String(), rpcLane, appendHello(nil, h), 10*time.Second, func([]byte) error { return nil })
+		k, err := d.open(t.Context(), target{s.Addr().String(), id.NoNode}, rpcLane, appendHello(nil, h), 10*time.Second, func([]byte) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,7 @@ func (b *Broker) nodeStatus(ctx context.Context, c *broker.Caller, node *placeme
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := b.o.Nodes.Remote(status.RPCAddress).ClusterStatus(broker.Forwarded(ctx), c)
+	answer, err := b.o.Nodes.Remote(node.ID, status.RPCAddress).ClusterStatus(ctx, c)
 	if err != nil || len(answer.Nodes) != 1 {
 		status.Trouble = "does not answer"
 		if b.o.Nodes.Alive(node.ID) {

@@ -32,7 +32,7 @@ func (b *Broker) TransferLeader(ctx context.Context, c *broker.Caller, t broker.
 		if !ok || broker.IsForwarded(ctx) || leader == b.o.Node {
 			return id.NoNode, 0, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
 		}
-		node, epoch, err := b.o.Nodes.Remote(address).TransferLeader(broker.Forwarded(ctx), c, t)
+		node, epoch, err := b.o.Nodes.Remote(leader, address).TransferLeader(ctx, c, t)
 		return node, epoch, coded(err)
 	}
 	if err := open.Group().TransferLeader(ctx, to.Replica); err != nil {

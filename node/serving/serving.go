@@ -38,8 +38,8 @@ type Nodes struct {
 	Reachable func(context.Context) (fit func(id.Node) bool)
 	// IsUp tells whether a registered node lives, as far as can be found out.
 	IsUp func(context.Context, *placement.Node) bool
-	// Remote returns the node at an address, to pass calls on to.
-	Remote func(address string) broker.Remote
+	// Remote returns a node at its address, to pass calls on to.
+	Remote func(node id.Node, address string) broker.Remote
 }
 
 // Options are what a Broker works on. All are required.

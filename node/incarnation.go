@@ -35,45 +35,6 @@ const (
 	doubtInterval = 5 * time.Second
 )
 
-// registered is the boot epoch with which the metadata knows a node, as far as it is here; 0: it does not.
-func (n *Node) registered(peer id.Node) uint64 {
-	if node := n.tableNode(peer); node != nil {
-		return node.BootEpoch
-	}
-	return 0
-}
-
-func (n *Node) tableNode(peer id.Node) *placement.Node {
-	if running := n.running.Load(); running != nil {
-		return running.View().Node(peer)
-	}
-	return nil
-}
-
-// addresses returns where a peer may be, the likeliest first.
-func (n *Node) addresses(peer id.Node) []string {
-	m, gossips := n.membership.Member(peer)
-	gossips = gossips && m.RPCAddress != "" && !n.isStranger(m)
-	known := n.tableNode(peer)
-	switch {
-	case known == nil && gossips:
-		return []string{m.RPCAddress}
-	case known == nil:
-		return nil
-	case gossips && m.StoreID == known.StoreID && m.Boot > known.BootEpoch && m.RPCAddress != known.RPCAddress:
-		return []string{known.RPCAddress, m.RPCAddress} // all nodes may have moved at once: then none can register
-	}
-	return []string{known.RPCAddress}
-}
-
-// resolve returns where a peer is.
-func (n *Node) resolve(peer id.Node) (string, bool) {
-	if all := n.addresses(peer); len(all) > 0 {
-		return all[0], true
-	}
-	return "", false
-}
-
 // plausible tells whether what gossip says of a node can be.
 func (n *Node) plausible(s membership.Self) bool {
 	return rpc.PlausibleBoot(s.Boot, n.registered(s.Node))
@@ -181,13 +142,4 @@ func (n *Node) watchIdentity(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
-func (n *Node) alive(node id.Node) bool {
-	if node == n.options.NodeID {
-		return true
-	}
-	_, ok := n.membership.Member(node)
-	return ok
 }

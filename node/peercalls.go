@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/serving"
@@ -14,13 +13,6 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
-)
-
-const (
-	// askTimeout bounds a question to another node for an answer that is incomplete without it.
-	askTimeout = time.Second
-	// askParallel is how many nodes are asked at once.
-	askParallel = 16
 )
 
 // peerCalls are what nodes ask each other about themselves (native.Peers): who answers here, and a place in the metadata. reach.go has the

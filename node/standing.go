@@ -62,3 +62,15 @@ func (n *Node) trouble() string {
 	}
 	return strings.Join(list, "; ")
 }
+
+// readiness returns nil when the node holds what the metadata wants it to hold, its disk takes records, and all that it holds has a leader
+// that it hears of.
+func (n *Node) readiness() error {
+	if s := n.State(); s != Ready && n.failure.Load() == nil {
+		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
+	}
+	if err := n.conditionError(); err != nil {
+		return err
+	}
+	return n.leaderError()
+}

@@ -7,7 +7,8 @@
 // proposes it to its Raft group; transport.go carries what Raft says between nodes; node/serving gives committed records to
 // consumers, and answers everything else from the metadata table (node/controller).
 //
-// What is here besides, is a node among nodes: how it finds, founds or joins its cluster (look.go, found.go, join.go), what nodes ask each
-// other (peercalls.go, reach.go), who it is (identity.go, incarnation.go), how it is (condition.go, standing.go, word.go, status.go),
-// and what it does by itself (leadership.go, condemned.go, expiry.go).
+// What is here besides, from the bottom up (floors_test.go): what a node has (state.go) and whom it knows (ask.go); a node among nodes, who
+// is who (incarnation.go) and who is reached (peercalls.go, reach.go); what it does by itself (leadership.go, spare.go, expiry.go); how it is
+// (condition.go, standing.go, majority.go, status.go, metrics.go); how it finds, founds or joins its cluster (gossip.go, look.go, found.go,
+// join.go, lobby.go). node.go opens, wires and closes all of it.
 package node

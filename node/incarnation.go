@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/node/membership"
@@ -35,45 +34,6 @@ const (
 	// doubtInterval is how often a refusal by a peer leads to a question at the most.
 	doubtInterval = 5 * time.Second
 )
-
-// registered is the boot epoch with which the metadata knows a node, as far as it is here; 0: it does not.
-func (n *Node) registered(peer id.Node) uint64 {
-	if node := n.tableNode(peer); node != nil {
-		return node.BootEpoch
-	}
-	return 0
-}
-
-func (n *Node) tableNode(peer id.Node) *placement.Node {
-	if running := n.running.Load(); running != nil {
-		return running.View().Node(peer)
-	}
-	return nil
-}
-
-// addresses returns where a peer may be, the likeliest first.
-func (n *Node) addresses(peer id.Node) []string {
-	m, gossips := n.membership.Member(peer)
-	gossips = gossips && m.RPCAddress != "" && !n.isStranger(m)
-	known := n.tableNode(peer)
-	switch {
-	case known == nil && gossips:
-		return []string{m.RPCAddress}
-	case known == nil:
-		return nil
-	case gossips && m.StoreID == known.StoreID && m.Boot > known.BootEpoch && m.RPCAddress != known.RPCAddress:
-		return []string{known.RPCAddress, m.RPCAddress} // all nodes may have moved at once: then none can register
-	}
-	return []string{known.RPCAddress}
-}
-
-// resolve returns where a peer is.
-func (n *Node) resolve(peer id.Node) (string, bool) {
-	if all := n.addresses(peer); len(all) > 0 {
-		return all[0], true
-	}
-	return "", false
-}
 
 // plausible tells whether what gossip says of a node can be.
 func (n *Node) plausible(s membership.Self) bool {
@@ -118,7 +78,7 @@ func stillRuns(r *pb.RegisterNodeRequest, boot uint64, address string) error {
 func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	who, err := n.identify(ctx, node.RPCAddress)
+	who, err := n.identify(ctx, node.RPCAddress, node.ID)
 	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID && who.GetBootEpoch() == node.BootEpoch
 }
 
@@ -126,7 +86,7 @@ func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
 func (n *Node) answersAs(ctx context.Context, node id.Node, boot uint64, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	status, err := n.dialer.Admin(address).ClusterStatus(broker.Forwarded(ctx), &pb.ClusterStatusRequest{})
+	status, err := n.dialer.AdminOf(address, node).ClusterStatus(rpc.PassOn(ctx, nil), &pb.ClusterStatusRequest{})
 	if err != nil || len(status.GetNodes()) == 0 {
 		return false
 	}
@@ -175,20 +135,11 @@ func (n *Node) watchIdentity(ctx context.Context) {
 		case peer := <-n.doubts:
 			if address, ok := n.resolve(peer); ok && time.Since(asked) > doubtInterval {
 				asked = time.Now()
-				if _, err := n.register(ctx, address); kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration {
+				if _, err := n.register(ctx, address, peer); kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration {
 					n.fail(err)
 					return
 				}
 			}
 		}
 	}
-}
-
-// alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
-func (n *Node) alive(node id.Node) bool {
-	if node == n.options.NodeID {
-		return true
-	}
-	_, ok := n.membership.Member(node)
-	return ok
 }

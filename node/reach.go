@@ -12,7 +12,6 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -36,59 +35,13 @@ const (
 	// also how often one asks that is.
 	reachRetry    = time.Second
 	reachInterval = 30 * time.Second
-	// unreachedFor is how long it is believed that a node is not reached, before it is dialled again for a new topic.
-	unreachedFor = 5 * time.Second
 	// ownController is how long a node looks for the controller by itself, before it asks through others. It leaves time to dial back.
 	ownController = identifyTimeout + time.Second
-	// dialBacks bounds how many calls back are made at once to addresses that nobody is registered with: anybody may ask for one.
-	dialBacks = 16
 )
-
-// reach is what the controller knows of the nodes that it has dialled.
-type reach struct {
-	dialling chan struct{}      // as many tokens as addresses of strangers are dialled
-	asked    singleflight.Group // by address: who answers there
-
-	mu    sync.Mutex
-	known map[id.Node]dialled
-}
-
-// dialled is the last word about one start of a node at one address.
-type dialled struct {
-	boot    uint64
-	address string
-	err     error // nil: it was reached
-	when    time.Time
-}
-
-func newReach() reach {
-	return reach{dialling: make(chan struct{}, dialBacks), known: make(map[id.Node]dialled)}
-}
-
-func (r *reach) get(node *placement.Node) (dialled, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d, ok := r.known[node.ID]
-	ok = ok && d.boot == node.BootEpoch && d.address == node.RPCAddress
-	return d, ok && (d.err == nil || time.Since(d.when) < unreachedFor)
-}
-
-func (r *reach) put(node *placement.Node, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.known[node.ID] = dialled{node.BootEpoch, node.RPCAddress, err, time.Now()}
-}
-
-// forget has a node dialled anew where it matters: a start of it was not reached, so the word about the one before may be over.
-func (r *reach) forget(node id.Node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.known, node)
-}
 
 // dialBack returns who answers at the address, if that is the node with this store. It is bounded in time and holds no lock.
 func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) (*pb.IdentifyResponse, error) {
-	who, err := n.whoAnswers(ctx, address)
+	who, err := n.whoAnswers(ctx, address, node)
 	switch {
 	case errors.Is(err, errTooBusy):
 		return nil, fmt.Errorf("node %d cannot dial node %d at %s now: %w", n.options.NodeID, node, address, err)
@@ -108,7 +61,7 @@ var errTooBusy = errors.New("too many others ask to be dialled")
 
 // whoAnswers dials an address for all who ask at that moment: anybody may. Addresses of registered nodes are few; those that a stranger may
 // have made up wait for each other, and for nobody else.
-func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResponse, error) {
+func (n *Node) whoAnswers(ctx context.Context, address string, node id.Node) (*pb.IdentifyResponse, error) {
 	if !n.isNodeAddress(address) {
 		limited, cancel := context.WithTimeout(ctx, identifyTimeout)
 		defer cancel()
@@ -118,10 +71,10 @@ func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResp
 		case <-limited.Done():
 			return nil, errTooBusy
 		}
-		return n.identify(limited, address)
+		return n.identify(limited, address, node)
 	}
-	answer, err, _ := n.reach.asked.Do(address, func() (any, error) {
-		return n.identify(context.WithoutCancel(ctx), address) // whoever asked first may be gone before the others
+	answer, err, _ := n.reach.asked.Do(fmt.Sprint(address, " ", node), func() (any, error) {
+		return n.identify(context.WithoutCancel(ctx), address, node) // whoever asked first may be gone before the others
 	})
 	who, _ := answer.(*pb.IdentifyResponse)
 	return who, err
@@ -174,6 +127,9 @@ func (a *peerCalls) Identify(context.Context, *pb.IdentifyRequest) (*pb.Identify
 
 // CheckReach dials a registered node from where the metadata is led.
 func (a *peerCalls) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+	if err := a.checkCaller(ctx, id.Node(r.GetNodeId())); err != nil {
+		return nil, err
+	}
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.CheckReachResponse, error) {
 		return a.checkReach(ctx, r)
 	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
@@ -276,7 +232,7 @@ func askAnyController[T any](
 			continue
 		}
 		limited, cancel := context.WithTimeout(ctx, registerTimeout)
-		answer, e := through(limited, n.dialer.Admin(m.RPCAddress))
+		answer, e := through(limited, n.dialer.AdminOf(m.RPCAddress, m.Node))
 		cancel()
 		if e == nil || !serving.WorthAnotherController(e) {
 			return answer, e
@@ -306,6 +262,6 @@ func (n *Node) isUp(ctx context.Context, node *placement.Node) bool {
 	if m, ok := n.membership.Member(node.ID); ok && m.StoreID == node.StoreID && !n.isStranger(m) {
 		return true
 	}
-	who, err := n.identify(ctx, node.RPCAddress)
+	who, err := n.identify(ctx, node.RPCAddress, node.ID)
 	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID
 }

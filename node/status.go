@@ -6,6 +6,7 @@ import (
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/wal"
 )
 
 // selfStatus is what this node says about itself, but for its replicas.
@@ -17,4 +18,12 @@ func (n *Node) selfStatus() broker.NodeStatus {
 		RefusedReplicas:    n.replicas.RefusedCount(),
 		OldestFeatureLevel: broker.FeatureLevel(placement.OldestLevel), SupportedFeatureLevel: broker.FeatureLevel(placement.SupportedLevel),
 	}
+}
+
+// fsyncClass is the class as other nodes and users are told it.
+func (n *Node) fsyncClass() string {
+	if n.options.Storage.Fsync == wal.FsyncNone {
+		return rpc.FsyncClassNone
+	}
+	return rpc.FsyncClassAll
 }

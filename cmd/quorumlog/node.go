@@ -18,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -69,7 +70,9 @@ type nodeFlags struct {
 	nodeID                                                                            int
 	dataDir, cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
 	join                                                                              []string
-	bootstrap, unsafeNoFsync                                                          bool
+	bootstrap, unsafeNoFsync, allowPlaintext                                          bool
+	tls                                                                               auth.Files
+	tlsClients, gossipKeys                                                            string
 	cacheMB, checkpointMB, reserveMB, segmentMB                                       int64
 }
 
@@ -84,6 +87,12 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.join, "join", nil, "gossip `addresses` of nodes of the cluster; any one that is alive suffices, but for --bootstrap, which asks them all")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless this data directory, or any node of --join, belongs to one")
 	flags.StringVar(&f.rack, "rack", "", "`name` of the rack: replicas are spread over racks")
+	flags.StringVar(&f.tls.CA, "tls-ca", "", "PEM `file` of the authorities that are believed, for nodes and clients")
+	flags.StringVar(&f.tls.Certificate, "tls-cert", "", "PEM `file` of this node's certificate; see 'quorumlog cert'")
+	flags.StringVar(&f.tls.Key, "tls-key", "", "PEM `file` of its key")
+	flags.StringVar(&f.tlsClients, "tls-client-auth", "required", "required: clients need a certificate; requested: those without one are User:ANONYMOUS")
+	flags.StringVar(&f.gossipKeys, "gossip-key-file", "", "`file` with the key that encrypts the gossip, and those that are understood beside it, one a line")
+	flags.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "listen without TLS where other hosts reach the node: the whole network is TRUSTED")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.io, "disk-io", "auto", "auto: direct I/O where the file system allows it; buffered: through the page cache")
@@ -126,6 +135,14 @@ func (f *nodeFlags) options() (node.Options, error) {
 		Storage: node.StorageOptions{
 			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,
 		},
+	}
+	o.Security = node.SecurityOptions{TLS: f.tls, GossipKeyFile: f.gossipKeys, AllowPlaintext: f.allowPlaintext}
+	switch f.tlsClients {
+	case "required":
+	case "requested":
+		o.Security.Clients = auth.CertificateRequested
+	default:
+		return node.Options{}, fmt.Errorf("--tls-client-auth %q: must be required or requested", f.tlsClients)
 	}
 	if f.bootstrap {
 		o.Founding = node.Bootstrap
@@ -243,11 +260,23 @@ func runNode(ctx context.Context, options node.Options) error {
 		return err
 	}
 	fmt.Println(n.Addresses())
-	select {
-	case err := <-n.Fatal():
-		// The disk failed a write or a sync: nothing that is still open may be flushed "a last time", so no orderly close.
-		return fmt.Errorf("node %d stopped: %w", options.NodeID, err)
-	case <-ctx.Done():
+	reload := make(chan os.Signal, 1)
+	if s := options.Security; !s.TLS.None() || s.GossipKeyFile != "" { // else SIGHUP ends the process, as ever
+		signal.Notify(reload, syscall.SIGHUP)
+		defer signal.Stop(reload)
+	}
+	for running := true; running; {
+		select {
+		case err := <-n.Fatal():
+			// The disk failed a write or a sync: nothing that is still open may be flushed "a last time", so no orderly close.
+			return fmt.Errorf("node %d stopped: %w", options.NodeID, err)
+		case <-reload:
+			if err := n.Reload(); err != nil {
+				options.Logger.Error("SIGHUP: certificates or keys cannot be used, those from before stay in use", "reason", err)
+			}
+		case <-ctx.Done():
+			running = false
+		}
 	}
 	stop()
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)

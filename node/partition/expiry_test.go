@@ -82,7 +82,8 @@ func FuzzForget(f *testing.F) {
 		p := bare()
 		p.producers.Apply(1<<20, 1, sentAs{producer: 7, count: 1}.header())
 		through, err := parseForget(body)
-		if _, applied := p.views.command(2<<20, command.Command{Kind: commandForget, Version: forgetVersion, Body: body}.Append(nil)); err != nil {
+		data := command.Command{Kind: commandForget, Version: forgetVersion, Body: body}.Append(nil)
+		if _, applied := p.views.command(2<<20, data); err != nil {
 			require.Error(t, applied)
 			require.Equal(t, 1, p.producers.Len())
 		} else if len(body) <= 10 {

@@ -167,7 +167,15 @@ func TestSubscription(t *testing.T) {
 
 	s.Unsubscribe(1)
 	require.Empty(t, s.places)
-	require.EqualValues(t, 0, h.Subscriptions())
+	require.Zero(t, h.Subscriptions())
+	p.move(true)
+	require.Nil(t, s.roused.Load(), "the partition does not know it any more")
+
+	require.NoError(t, s.Subscribe(Subscription{ID: 2, Partition: p, Offset: 6, Credit: 1}))
+	require.Len(t, drain(t, s), 1)
+	s.Close()
+	p.commit(1)
+	require.Nil(t, s.roused.Load())
 }
 
 // TestTurnsOfOthers: a turn rouses a session at most once until it has looked, and nobody who has no credit.

@@ -43,6 +43,8 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	}
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
 	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.All())) })
+	gauge("subscriptions", "Partitions that consumers read here, each counted once for each connection.",
+		func() float64 { return float64(n.fetching.Subscriptions()) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {
 		led := 0
 		for _, p := range n.replicas.All() {

@@ -89,7 +89,8 @@ func (h *Hub) Close() {
 func (h *Hub) admit() error {
 	if most := int64(h.o.MaxSubscriptions); h.subscriptions.Add(1) > most {
 		h.subscriptions.Add(-1)
-		return kerr.Errorf(kerr.ThrottlingQuotaExceeded, "node %d has %d subscriptions, as many as it may: consumers have to end some", h.o.Node, most)
+		return kerr.Errorf(kerr.ThrottlingQuotaExceeded,
+			"node %d has %d subscriptions, as many as it may: consumers have to end some", h.o.Node, most)
 	}
 	return nil
 }

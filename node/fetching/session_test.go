@@ -167,7 +167,15 @@ func TestSubscription(t *testing.T) {
 
 	s.Unsubscribe(1)
 	require.Empty(t, s.places)
-	require.EqualValues(t, 0, h.Subscriptions())
+	require.Zero(t, h.Subscriptions())
+	p.move(true)
+	require.Nil(t, s.roused.Load(), "the partition does not know it any more")
+
+	require.NoError(t, s.Subscribe(Subscription{ID: 2, Partition: p, Offset: 6, Credit: 1}))
+	require.Len(t, drain(t, s), 1)
+	s.Close()
+	p.commit(1)
+	require.Nil(t, s.roused.Load())
 }
 
 // TestTurnsOfOthers: a turn rouses a session at most once until it has looked, and nobody who has no credit.
@@ -513,7 +521,8 @@ func TestNothingIsMissed(t *testing.T) {
 				require.NoError(t, s.Subscribe(Subscription{ID: next, Partition: p, Offset: offsets[next], Credit: credit}))
 			},
 			"credit": func(t *rapid.T) {
-				require.NoError(t, s.Credit(ID(rapid.Uint32Range(0, uint32(next)).Draw(t, "subscription")), size*rapid.Int64Range(0, 3).Draw(t, "credit")))
+				which := ID(rapid.Uint32Range(0, uint32(next)).Draw(t, "subscription"))
+				require.NoError(t, s.Credit(which, size*rapid.Int64Range(0, 3).Draw(t, "credit")))
 			},
 			"unsubscribe": func(t *rapid.T) { s.Unsubscribe(ID(rapid.Uint32Range(0, uint32(next)).Draw(t, "subscription"))) },
 			"commit":      func(*rapid.T) { which().commit(1) },
@@ -639,4 +648,58 @@ func assertNoError(t *testing.T, err error) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// TestLongPoll is how a protocol that polls uses a session: serve until there is enough, or wait for as long as the poll may. What is left
+// stays ready, so the next poll begins with whoever had no turn in this one.
+func TestLongPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(Options{})
+		defer h.Close()
+		s := h.NewSession()
+		defer s.Close()
+		a, b := newReplica(t, 100), newReplica(t, 100)
+		size := len(a.batch)
+		require.NoError(t, s.Subscribe(Subscription{ID: 1, Partition: a, Credit: math.MaxInt64}))
+		require.NoError(t, s.Subscribe(Subscription{ID: 2, Partition: b, Credit: math.MaxInt64}))
+		poll := func(atLeast, most int, wait time.Duration) (from []ID) {
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			defer cancel()
+			bytes := 0
+			for bytes < most {
+				var r recorder
+				served, err := s.Serve(&r)
+				require.NoError(t, err)
+				for _, e := range r.said {
+					if bytes += e.bytes; e.bytes > 0 {
+						from = append(from, e.Subscription)
+					}
+				}
+				if !served && (bytes >= atLeast || s.Wait(ctx) != nil) {
+					break
+				}
+			}
+			return from
+		}
+		begin := time.Now()
+		require.Empty(t, poll(1, 1000, time.Second))
+		require.Equal(t, time.Second, time.Since(begin), "there is nothing")
+		a.commit(1)
+		b.commit(1)
+		require.Len(t, poll(1, 1, time.Second), 1, "one is enough")
+		a.commit(1)
+		b.commit(1)
+		begin = time.Now()
+		require.Len(t, poll(1, 1000, time.Second), 2, "one of them has two records")
+		require.Zero(t, time.Since(begin))
+		go func() {
+			for range 2 {
+				<-time.After(time.Second)
+				b.commit(1)
+			}
+		}()
+		begin = time.Now()
+		require.Equal(t, []ID{2, 2}, poll(2*size, 1000, time.Minute))
+		require.Equal(t, 2*time.Second, time.Since(begin), "it waits for as much as it wants")
+	})
 }

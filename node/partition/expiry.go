@@ -2,7 +2,6 @@ package partition
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -21,19 +20,9 @@ import (
 // entries are. Who begins to lead has notes of his own; one that was started since has none of what came before, and counts it from then
 // on. Either way a producer is remembered longer than it has to be, and never shorter.
 
-// The commands of a partition's log. A kind is never given another meaning.
-const (
-	commandForget command.Kind = 1 // body: the index through which, as a uvarint
-)
-
-const forgetVersion = 1
-
 // expirySteps is how many notes there are to an expiry. The more, the less later than it has to a producer is forgotten; and the more
 // commands there may be, which stay in the log.
 const expirySteps = 8
-
-// errUnknownCommand halts a replica at a command of a later release.
-var errUnknownCommand = errors.New("a command that this release does not know")
 
 // notes are how far the log was committed at a few moments of the past, oldest first.
 type notes struct{ list []note }
@@ -63,7 +52,7 @@ func (n *notes) oldEnough(now time.Time, commit id.Index, after time.Duration) (
 // Expire has producers forgotten that have been silent for after, if this replica leads. It is called now and then, by one goroutine. A
 // partition of which nothing is to be forgotten is not woken.
 func (p *Partition) Expire(after time.Duration) {
-	oldest := id.Index(p.oldest.Load())
+	oldest := id.Index(p.producers.oldest.Load())
 	if oldest == 0 {
 		p.notes.list = p.notes.list[:0]
 		return
@@ -92,21 +81,4 @@ func parseForget(body []byte) (through id.Index, err error) {
 		return 0, fmt.Errorf("%w: index of entries to forget: %x", command.ErrInvalid, body)
 	}
 	return id.Index(v), nil
-}
-
-// command applies a command. An error comes of the entry alone.
-func (p *Partition) command(data []byte) error {
-	c, err := command.Parse(data)
-	switch {
-	case err != nil:
-		return err
-	case c.Kind != commandForget || c.Version != forgetVersion:
-		return fmt.Errorf("%w: kind %d, version %d", errUnknownCommand, c.Kind, c.Version)
-	}
-	through, err := parseForget(c.Body)
-	if err != nil {
-		return err
-	}
-	p.producers.Forget(through)
-	return nil
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // bare returns a partition without log and group.
-func bare() *Partition { return &Partition{producers: NewProducers(Limits{})} }
+func bare() *Partition { return derived(Limits{}) }
 
 func TestNotesNameWhatIsOldEnough(t *testing.T) {
 	const day = 24 * time.Hour
@@ -52,10 +52,10 @@ func TestCommands(t *testing.T) {
 	}
 	write(1, 7)
 	write(2, 8)
-	require.EqualValues(t, 1, p.oldest.Load())
+	require.EqualValues(t, 1, p.producers.oldest.Load())
 	_, err := p.Apply(3, 1, wal.KindCommand, forget(1))
 	require.NoError(t, err)
-	require.EqualValues(t, 2, p.oldest.Load())
+	require.EqualValues(t, 2, p.producers.oldest.Load())
 	require.Equal(t, 1, p.producers.Len())
 	before := p.View()
 	for what, data := range map[string][]byte{
@@ -82,7 +82,8 @@ func FuzzForget(f *testing.F) {
 		p := bare()
 		p.producers.Apply(1<<20, 1, sentAs{producer: 7, count: 1}.header())
 		through, err := parseForget(body)
-		if applied := p.command(command.Command{Kind: commandForget, Version: forgetVersion, Body: body}.Append(nil)); err != nil {
+		data := command.Command{Kind: commandForget, Version: forgetVersion, Body: body}.Append(nil)
+		if _, applied := p.views.command(2<<20, data); err != nil {
 			require.Error(t, applied)
 			require.Equal(t, 1, p.producers.Len())
 		} else if len(body) <= 10 {
@@ -95,11 +96,11 @@ func FuzzForget(f *testing.F) {
 func TestViewsRestore(t *testing.T) {
 	p := bare()
 	require.Nil(t, p.View(), "a partition without idempotent producers stores nothing")
-	require.NoError(t, p.restore(nil))
-	p.producers.Apply(1, 1, sentAs{producer: 7, count: 1}.header())
+	require.NoError(t, p.views.restore(nil))
+	p.producers.apply(1, 1, sentAs{producer: 7, count: 1}.header())
 	good := p.View()
 	q := bare()
-	require.NoError(t, q.restore(good))
+	require.NoError(t, q.views.restore(good))
 	require.Equal(t, good, q.View())
 
 	body := p.producers.Snapshot(nil)
@@ -117,7 +118,7 @@ func TestViewsRestore(t *testing.T) {
 		"no envelope":                   {body, envelope.ErrDamaged},
 		"an envelope that is cut short": {good[:len(good)-1], envelope.ErrDamaged},
 	} {
-		err := bare().restore(c.view)
+		err := bare().views.restore(c.view)
 		require.ErrorIs(t, err, c.want, what)
 		require.Equal(t, errors.Is(c.want, envelope.ErrUnknown), errors.Is(err, envelope.ErrUnknown), what)
 	}
@@ -202,7 +203,7 @@ func (m *promises) append(e promised) {
 
 func (m *promises) expire(r int) {
 	replica := &m.replicas[r]
-	oldest := id.Index(replica.p.oldest.Load())
+	oldest := id.Index(replica.p.producers.oldest.Load())
 	if oldest == 0 {
 		replica.p.notes.list = nil
 		return
@@ -264,8 +265,7 @@ func TestPromisesAreKept(t *testing.T) {
 			"restart": func(t *rapid.T) {
 				replica := &m.replicas[replica(t)]
 				fresh := bare()
-				require.NoError(t, fresh.restore(replica.p.View()))
-				fresh.oldest.Store(uint64(fresh.producers.Oldest()))
+				require.NoError(t, fresh.views.restore(replica.p.View()))
 				for i := replica.applied; i < replica.has; i++ {
 					if e := m.log[i]; e.command == nil {
 						fresh.producers.Append(id.Index(i+1), e.term, e.header())

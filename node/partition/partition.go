@@ -20,16 +20,17 @@ type Partition struct {
 	id.TopicPartition
 	Topic id.Topic
 
-	log       *wal.Log
-	group     *raftgroup.Group // set by Attach before the partition is published
-	producers *Producers       // the worker's alone
-	config    atomic.Pointer[Config]
-	hw        atomic.Int64
-	closed    atomic.Bool
+	log    *wal.Log
+	group  *raftgroup.Group // set by Attach before the partition is published
+	config atomic.Pointer[Config]
+	hw     atomic.Int64
+	closed atomic.Bool
 
-	oldest     atomic.Uint64 // Producers.Oldest as of the last applied entry
-	notes      notes         // of Expire's caller alone
-	forgetting atomic.Bool   // a command of Expire's is on its way
+	views     views         // the worker's alone
+	producers *producerView // one of them
+
+	notes      notes       // of Expire's caller alone
+	forgetting atomic.Bool // a command of Expire's is on its way
 
 	waiters Waiters // for records, or for another leader
 }
@@ -37,15 +38,21 @@ type Partition struct {
 // New returns the partition whose log is log, with the view that the log's last cut holds. An error that wraps envelope.ErrUnknown says
 // that it is another release's.
 func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Partition, error) {
-	p := &Partition{TopicPartition: tp, Topic: log.Topic(), log: log, producers: NewProducers(limits)}
+	p := derived(limits)
+	p.TopicPartition, p.Topic, p.log = tp, log.Topic(), log
 	p.config.Store(&config)
 	p.hw.Store(int64(log.StartOffset()))
-	if err := p.restore(log.State().View); err != nil {
-		p.producers.clear()
+	if err := p.views.restore(log.State().View); err != nil {
 		return nil, err
 	}
-	p.oldest.Store(uint64(p.producers.Oldest()))
 	return p, nil
+}
+
+// derived returns a partition with what is derived from an empty log: the list of all views.
+func derived(limits Limits) *Partition {
+	p := &Partition{producers: &producerView{Producers: NewProducers(limits)}}
+	p.views.add(p.producers)
+	return p
 }
 
 // Attach gives the partition its Raft group. It is called once, before anyone else sees the partition.
@@ -79,50 +86,37 @@ func (p *Partition) Close() {
 }
 
 // Release gives back what the partition counts against limits that it shares. Its group is closed.
-func (p *Partition) Release() { p.producers.clear() }
+func (p *Partition) Release() { p.views.clear() }
 
 // Closed tells whether the replica is gone.
 func (p *Partition) Closed() bool { return p.closed.Load() }
 
-// Admit implements raftgroup.Machine: idempotence, decided before a batch enters the log.
+// Admit implements raftgroup.Machine.
 func (p *Partition) Admit(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission {
-	if b.Producer() == id.NoProducer {
-		return raftgroup.Accept()
-	}
-	verdict, err := p.producers.Check(b)
-	switch {
-	case err != nil:
-		return raftgroup.Refuse(err)
-	case verdict.Duplicate:
-		return raftgroup.Duplicate(verdict.Index, verdict.Term, verdict.BaseOffset)
-	}
-	p.producers.Append(index, term, b)
-	return raftgroup.Accept()
+	return p.views.admit(index, term, b)
 }
 
 // Append implements raftgroup.Machine.
 func (p *Partition) Append(index id.Index, term id.Term, b batch.Batch) {
-	p.producers.Append(index, term, b)
+	p.views.append(index, term, b)
 }
 
 // Truncate implements raftgroup.Machine.
-func (p *Partition) Truncate(from id.Index) { p.producers.Truncate(from) }
+func (p *Partition) Truncate(from id.Index) { p.views.truncate(from) }
 
 // Apply implements raftgroup.Machine.
 func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error) {
 	switch kind {
 	case wal.KindBatch:
-		p.producers.Apply(index, term, batch.Batch(data))
+		p.views.apply(index, term, batch.Batch(data))
 	case wal.KindCommand:
-		if err := p.command(data); err != nil {
-			return nil, err
-		}
-	}
-	if oldest := uint64(p.producers.Oldest()); oldest != p.oldest.Load() {
-		p.oldest.Store(oldest)
+		return p.views.command(index, data)
 	}
 	return nil, nil
 }
+
+// View implements raftgroup.Machine.
+func (p *Partition) View() []byte { return p.views.encode() }
 
 // Committed implements raftgroup.Machine: the high watermark moved.
 func (p *Partition) Committed(hw id.Offset) {

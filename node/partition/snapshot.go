@@ -2,56 +2,11 @@ package partition
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
-	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// What a partition's view is made of, as it stands in the state of its log: an envelope with these sections. A kind is never given another
-// meaning. The order is that of the kinds, and an empty section is left out: equal views give equal bytes.
-const (
-	sectionProducers envelope.Kind = 1
-)
-
-const producersVersion = 1
-
-// ErrBadView refuses a stored view that cannot be read.
-var ErrBadView = errors.New("the partition's view is damaged")
-
-// View implements raftgroup.Machine.
-func (p *Partition) View() []byte {
-	if p.producers.Len() == 0 {
-		return nil
-	}
-	return envelope.Append(nil, envelope.Section{Kind: sectionProducers, Version: producersVersion, Body: p.producers.Snapshot(nil)})
-}
-
-// restore is the inverse of View. What it does not know is an error, which wraps envelope.ErrUnknown: a replica that left something out
-// would differ from the others from then on.
-func (p *Partition) restore(view []byte) error {
-	if len(view) == 0 {
-		return nil
-	}
-	sections, err := envelope.Parse(view)
-	if err != nil {
-		return err
-	}
-	for _, s := range sections {
-		switch {
-		case s.Kind != sectionProducers || s.Version != producersVersion:
-			return fmt.Errorf("%w: section %d of version %d", envelope.ErrUnknown, s.Kind, s.Version)
-		case p.producers.Len() > 0:
-			return fmt.Errorf("%w: two sections of producers", ErrBadView)
-		}
-		if err := p.producers.Restore(s.Body); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // The section of producers. Numbers are uvarints; "from" means as a difference to.
 //

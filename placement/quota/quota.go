@@ -2,6 +2,7 @@ package quota
 
 import (
 	"cmp"
+	"encoding/json"
 	"iter"
 	"slices"
 	"strings"
@@ -51,20 +52,38 @@ type Side struct {
 	Name  string // of Exact
 }
 
+// MarshalJSON implements json.Marshaler: a name, or null for the default, as Kafka has it. A side that is Any is left out.
+func (s Side) MarshalJSON() ([]byte, error) {
+	if s.Match == Exact {
+		return json.Marshal(s.Name)
+	}
+	return []byte("null"), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Side) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		*s = Side{Match: Default}
+		return nil
+	}
+	s.Match = Exact
+	return json.Unmarshal(data, &s.Name)
+}
+
 // Named returns the side that is one name's.
 func Named(name string) Side { return Side{Exact, name} }
 
 // Entity is whom a rule is for. At least one of its sides is not Any.
 type Entity struct {
-	User   Side // the name of a principal, without its type: "alice"
-	Client Side // what the client calls itself
+	User   Side `json:"user,omitzero"`      // the name of a principal, without its type: "alice"
+	Client Side `json:"client_id,omitzero"` // what the client calls itself
 }
 
 // Rule is the quotas of an entity.
 type Rule struct {
-	Entity Entity
+	Entity Entity `json:"entity"`
 	// Limits are by name. Those of a later release are kept, and bound nothing.
-	Limits map[string]float64
+	Limits map[string]float64 `json:"limits"`
 }
 
 // Bucket is with whom a client is counted: all clients with equal buckets of a key share one quota. An empty side is not looked at.
@@ -126,6 +145,15 @@ func bucketOf(e Entity, user, client string) Bucket {
 		b.Client = client
 	}
 	return b
+}
+
+// SetOf returns the set of the rules.
+func SetOf(rules ...*Rule) *Set {
+	if len(rules) == 0 {
+		return nil
+	}
+	var s *Set
+	return s.With(rules...)
 }
 
 // Len returns the number of entities that have quotas.

@@ -244,7 +244,7 @@ func TestWords(t *testing.T) {
 		}
 	}
 	for o := Operation(-2); o < 20; o++ {
-		text, _ := o.MarshalText()
+		text := []byte(o.String())
 		var back Operation
 		if err := back.UnmarshalText(text); (err == nil) != operationWords.valid(int(o), int(All)) || err == nil && back != o {
 			t.Errorf("%s: %v, %v", text, back, err)

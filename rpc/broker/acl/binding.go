@@ -2,6 +2,8 @@ package acl
 
 import (
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,17 +21,17 @@ var TheCluster = Resource{Cluster, ClusterName}
 
 // Pattern is the resources that a binding is for.
 type Pattern struct {
-	Type ResourceType `json:"resource"`
-	Name string       `json:"name"`
-	Kind PatternType  `json:"pattern"`
+	Type ResourceType
+	Name string
+	Kind PatternType
 }
 
 // Entry is what a binding says about its resources.
 type Entry struct {
-	Principal  Principal  `json:"principal"` // or Everybody
-	Host       string     `json:"host"`      // an IP address, or Wildcard
-	Operation  Operation  `json:"operation"` // or All
-	Permission Permission `json:"permission"`
+	Principal  Principal // or Everybody
+	Host       string    // an IP address, or Wildcard
+	Operation  Operation // or All
+	Permission Permission
 }
 
 // Binding is one rule: Kafka's AclBinding.
@@ -139,4 +141,26 @@ func (f Filter) matchesName(p Pattern) bool {
 		return true
 	}
 	return isAny(f.Kind, p.Kind) && (f.Name == "" || f.Name == p.Name)
+}
+
+// MarshalJSON implements json.Marshaler: a row of type, kind of pattern, name, principal, host, operation and permission. A hundred thousand of
+// them are in one document.
+func (b Binding) MarshalJSON() ([]byte, error) {
+	return json.Marshal([...]string{
+		b.Type.String(), b.Kind.String(), b.Name, b.Principal.String(), b.Host, b.Operation.String(), b.Permission.String(),
+	})
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It takes only what a binding may have, and nothing of a later release.
+func (b *Binding) UnmarshalJSON(data []byte) error {
+	var row []string
+	if err := json.Unmarshal(data, &row); err != nil {
+		return err
+	}
+	if len(row) != 7 {
+		return fmt.Errorf("a binding of %d words, there should be 7", len(row))
+	}
+	b.Name, b.Host = row[2], row[4]
+	return errors.Join(b.Type.UnmarshalText([]byte(row[0])), b.Kind.UnmarshalText([]byte(row[1])), b.Principal.UnmarshalText([]byte(row[3])),
+		b.Operation.UnmarshalText([]byte(row[5])), b.Permission.UnmarshalText([]byte(row[6])))
 }

@@ -142,18 +142,6 @@ func (p PatternType) String() string { return patternWords.of(int(p)) }
 // String returns Kafka's name.
 func (p Permission) String() string { return permissionWords.of(int(p)) }
 
-// MarshalText implements encoding.TextMarshaler, with Kafka's name.
-func (t ResourceType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
-// MarshalText implements encoding.TextMarshaler, with Kafka's name.
-func (o Operation) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
-
-// MarshalText implements encoding.TextMarshaler, with Kafka's name.
-func (p PatternType) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
-
-// MarshalText implements encoding.TextMarshaler, with Kafka's name.
-func (p Permission) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
-
 // UnmarshalText implements encoding.TextUnmarshaler, for what a binding may have: nothing that only filters have.
 func (t *ResourceType) UnmarshalText(text []byte) error {
 	i, err := typeWords.exact("resource type", text, int(Topic))
@@ -223,9 +211,6 @@ func ParsePrincipal(text string) (Principal, error) {
 
 // String returns Type:Name.
 func (p Principal) String() string { return p.Type + ":" + p.Name }
-
-// MarshalText implements encoding.TextMarshaler.
-func (p Principal) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *Principal) UnmarshalText(text []byte) (err error) {

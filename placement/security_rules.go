@@ -14,6 +14,9 @@ const (
 	MaxQuotas      = 10_000
 )
 
+// most is these bounds; tests have smaller ones.
+var most = struct{ acls, credentials, quotas int }{MaxACLs, MaxCredentials, MaxQuotas}
+
 // What one command may hold of each, so that the longest fits into a record.
 const (
 	MaxBindingsAtOnce    = 250
@@ -38,8 +41,8 @@ func (v *View) allowedACLs(c CreateACLs) error {
 	if err := checkCount(len(c.Bindings), MaxBindingsAtOnce, "ACLs"); err != nil {
 		return err
 	}
-	if n := v.acls.Len(); n+len(c.Bindings) > MaxACLs && v.acls.With(c.Bindings...).Len() > MaxACLs {
-		return refuse(ErrTooMany, "There are %d ACLs, and %d more would be more than %d: remove some, or use prefixed patterns", n, len(c.Bindings), MaxACLs)
+	if n := v.acls.Len(); n+len(c.Bindings) > most.acls && v.acls.With(c.Bindings...).Len() > most.acls {
+		return refuse(ErrTooMany, "There are %d ACLs, and %d more would be more than %d: remove some, or use prefixed patterns", n, len(c.Bindings), most.acls)
 	}
 	for _, b := range c.Bindings {
 		if err := CheckACL(b); err != nil {
@@ -81,8 +84,8 @@ func (v *View) allowedUsers(c AlterUsers) error {
 			n++
 		}
 	}
-	if n > MaxCredentials && n > len(v.users) {
-		return refuse(ErrTooMany, "There are %d credentials of users, at most %d are allowed: remove some", len(v.users), MaxCredentials)
+	if n > most.credentials && n > len(v.users) {
+		return refuse(ErrTooMany, "There are %d credentials of users, at most %d are allowed: remove some", len(v.users), most.credentials)
 	}
 	return nil
 }
@@ -134,8 +137,8 @@ func (v *View) allowedQuotas(c AlterQuotas) error {
 			return err
 		}
 	}
-	if n := v.quotas.With(c.rules(v.quotas)...).Len(); n > MaxQuotas && n > v.quotas.Len() {
-		return refuse(ErrTooMany, "There are quotas of %d entities, at most %d are allowed: use the defaults for all others", v.quotas.Len(), MaxQuotas)
+	if n := v.quotas.With(c.rules(v.quotas)...).Len(); n > most.quotas && n > v.quotas.Len() {
+		return refuse(ErrTooMany, "There are quotas of %d entities, at most %d are allowed: use the defaults for all others", v.quotas.Len(), most.quotas)
 	}
 	return nil
 }

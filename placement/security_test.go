@@ -161,8 +161,11 @@ func TestSecurityRules(t *testing.T) {
 
 // TestSecurityBounds: the table does not grow beyond what is meant, and what is at the bound can still be changed.
 func TestSecurityBounds(t *testing.T) {
+	real := most
+	defer func() { most = real }()
+	most.acls, most.credentials, most.quotas = 50, 40, 30
 	v := *clusterOf(t, 1).View()
-	bindings := make([]acl.Binding, MaxACLs)
+	bindings := make([]acl.Binding, most.acls)
 	for i := range bindings {
 		bindings[i] = allow(acl.Topic, fmt.Sprint("topic-", i), "alice", acl.Read)
 	}
@@ -174,7 +177,7 @@ func TestSecurityBounds(t *testing.T) {
 	if err := v.Check(CreateACLs{bindings[:3]}); err != nil {
 		t.Errorf("ACLs that are there: %v", err)
 	}
-	for i := range MaxCredentials {
+	for i := range most.credentials {
 		v.users = append(v.users, credential(fmt.Sprintf("user-%06d", i)))
 	}
 	if err := v.Check(AlterUsers{Set: []*Credential{credential("another")}}); !errors.Is(err, ErrTooMany) {
@@ -186,7 +189,7 @@ func TestSecurityBounds(t *testing.T) {
 	if err := v.Check(AlterUsers{Set: []*Credential{credential("user-000007")}}); err != nil {
 		t.Errorf("another password of a user: %v", err)
 	}
-	rules := make([]*quota.Rule, MaxQuotas)
+	rules := make([]*quota.Rule, most.quotas)
 	for i := range rules {
 		rules[i] = &quota.Rule{Entity: quota.Entity{User: quota.Named(fmt.Sprintf("user-%06d", i))}, Limits: map[string]float64{"producer_byte_rate": 1}}
 	}

@@ -59,7 +59,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		}
 	}
 	c.setDeadline(preludeTimeout)
-	ctx, cancel := context.WithTimeout(st.Context(), timeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(st.Context(), callerKey{}, c), timeout)
 	defer cancel()
 	err := s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
 	if err == nil {

@@ -26,6 +26,8 @@ import (
 	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/wal"
@@ -58,6 +60,7 @@ type Node struct {
 	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	turns      serving.Turns
 	broker     *serving.Broker
+	authorizer broker.Authorizer
 	registrar  background
 	identities background
 	doubts     chan id.Node // capacity 1: peers that take another process for this node
@@ -277,7 +280,7 @@ func (n *Node) openListener(ctx context.Context) error {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
-	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID), Caller: rpc.ForNode}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		n.dialer.WrapConn = network.Opened
 	}
@@ -347,7 +350,10 @@ func (n *Node) openGroups(ctx context.Context) error {
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
-	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure})
+	n.authorizer = n.options.Security.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
+	n.broker = serving.New(serving.Options{
+		Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, Authorizer: n.authorizer,
+	})
 	return n.openServer(in)
 }
 
@@ -355,7 +361,7 @@ func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(n.broker), Fetch: native.Fetch(n.broker)},
+		Services: rpc.Services{Admin: native.Guard(&admin{node: n}, n.authorizer), Peer: in, Produce: native.Produce(n.broker), Fetch: native.Fetch(n.broker)},
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,8 @@ type Options struct {
 	Turns    *Turns          // told of the end of each of Host's turns
 	Replicas Replicas
 	Pressure func() wal.Pressure // of the node's store
+	// Authorizer is asked for each batch, and for each piece that is read, whether its caller may do that.
+	Authorizer broker.Authorizer
 }
 
 // Broker implements broker.Broker on one node.

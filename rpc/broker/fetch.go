@@ -37,8 +37,8 @@ type Fetcher interface {
 	// Unsubscribe ends a subscription. What is being said to it is still said.
 	Unsubscribe(which SubscriptionID)
 	// Serve says one thing, if there is any, and at most a piece of one partition: subscriptions take turns. False: Wait. An error is the
-	// sink's, or ctx has ended.
-	Serve(ctx context.Context, sink FetchSink) (more bool, err error)
+	// sink's.
+	Serve(sink FetchSink) (more bool, err error)
 	// Wait returns nil when there may be something to serve.
 	Wait(ctx context.Context) error
 	Close()

@@ -48,9 +48,9 @@ func (c *consumer) receive(r rpc.FetchCommand) error {
 // push sends what there is to send, and sleeps when there is nothing.
 func (c *consumer) push(ctx context.Context) {
 	for {
-		more, err := c.fetcher.Serve(ctx, c)
+		more, err := c.fetcher.Serve(c)
 		for more && err == nil {
-			more, err = c.fetcher.Serve(ctx, c)
+			more, err = c.fetcher.Serve(c)
 		}
 		if err != nil || c.stream.Flush() != nil {
 			return // the stream is gone

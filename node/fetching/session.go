@@ -55,7 +55,7 @@ type subscription struct {
 	credit         int64
 
 	// Of whoever has it from the ready list.
-	refusal      error     // why it cannot begin; nil: it can
+	refusal      error // why it cannot begin; nil: it can
 	may          func() *kerr.Error
 	offset       id.Offset // of the next record
 	checked      bool      // offset is known to be inside the log

@@ -204,10 +204,10 @@ func (a *Admin) DeletePassword(ctx context.Context, user string, m ScramMechanis
 
 // DescribeUsers returns the users that have passwords: those named, or all. One that does not exist is an error.
 func (a *Admin) DescribeUsers(ctx context.Context, names ...string) ([]User, error) {
-	var users []User
+	users := []User{}
 	err := a.call(ctx, "describe users", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) error {
 		resp, err := c.DescribeUsers(ctx, &pb.DescribeUsersRequest{Users: names})
-		users = nil
+		users = []User{}
 		for _, u := range resp.GetUsers() {
 			if code := kerr.Code(u.GetErrorCode()); code != kerr.None {
 				return kerr.Errorf(code, "%s", u.GetErrorMessage())
@@ -255,10 +255,10 @@ func (a *Admin) AlterQuota(ctx context.Context, e QuotaEntity, set map[string]fl
 
 // DescribeQuotas returns all quotas, sorted by entity.
 func (a *Admin) DescribeQuotas(ctx context.Context) ([]Quota, error) {
-	var quotas []Quota
+	quotas := []Quota{}
 	err := a.call(ctx, "describe quotas", func(ctx context.Context, c pb.DRPCAdminClient, _ attempt) error {
 		resp, err := c.DescribeQuotas(ctx, &pb.DescribeQuotasRequest{})
-		quotas = nil
+		quotas = []Quota{}
 		for _, q := range resp.GetQuotas() {
 			e := QuotaEntity{User: sideFromWire(q.GetEntity().GetUser()), ClientID: sideFromWire(q.GetEntity().GetClientId())}
 			quotas = append(quotas, Quota{e, q.GetLimits()})

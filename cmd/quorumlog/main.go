@@ -27,6 +27,9 @@ func commands() []*cobra.Command {
 		newProduceCommand(),
 		newConsumeCommand(),
 		newClusterCommand(),
+		newACLCommand(),
+		newUserCommand(),
+		newQuotaCommand(),
 		newBenchCommand(),
 		newVersionCommand(),
 	}

@@ -57,7 +57,7 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{binary: binary, dir: dir, args: args}
-	name := "bench-" + filepath.Base(dir)
+	name := clusterName(dir)
 	for i := range n {
 		number := strconv.Itoa(i + 1)
 		p := &Process{
@@ -98,6 +98,8 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 	}
 	return c, nil
 }
+
+func clusterName(dir string) string { return "bench-" + filepath.Base(dir) }
 
 // format founds a cluster of this node alone, unless the directory has been used.
 func (p *Process) format(ctx context.Context, cluster string) error {

@@ -40,6 +40,13 @@ type Quorumlog struct {
 	Args    []string // more flags for each node
 	Fsync   Fsync
 	Version string
+	TLS     TLS
+}
+
+// TLS says how the nodes and their clients know each other.
+type TLS struct {
+	On    bool            // nodes that are started, and this client of them, have certificates that are made for the run
+	Files client.TLSFiles // of this client, to a cluster that runs already
 }
 
 // Name implements Target.
@@ -52,7 +59,7 @@ func (q Quorumlog) Name() string {
 
 // Start implements Target.
 func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
-	s := &ownSystem{setup: setup, servers: setup.Servers, fsync: q.Fsync, version: q.Version}
+	s := &ownSystem{setup: setup, servers: setup.Servers, fsync: q.Fsync, version: q.Version, tls: q.TLS.Files}
 	def(&q.Nodes, 3)
 	if len(s.servers) == 0 {
 		if q.Binary == "" {
@@ -70,6 +77,13 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 			s.args = append(s.args, "--unsafe-no-fsync")
 		}
 		s.args = append(s.args, q.Args...)
+		if q.TLS.On {
+			flags, err := s.makeCertificates(q.Nodes)
+			if err != nil {
+				return nil, err
+			}
+			s.args = append(s.args, flags...)
+		}
 		begin := time.Now()
 		var err error
 		if s.cluster, err = StartCluster(ctx, ClusterOptions{
@@ -82,7 +96,7 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 		setup.Log("%d nodes serve after %v", q.Nodes, time.Since(begin).Round(time.Millisecond))
 	}
 	var err error
-	if s.client, err = client.New(client.Options{Servers: s.servers, ClientID: "bench"}); err != nil {
+	if s.client, err = client.New(client.Options{Servers: s.servers, ClientID: "bench", TLSFiles: s.tls}); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if err := s.awaitNodes(ctx, q.Nodes); err != nil {
@@ -115,6 +129,7 @@ type ownSystem struct {
 	version string
 	args    []string
 	servers []string
+	tls     client.TLSFiles
 	cluster *Cluster // nil: somebody else's
 	client  *client.Client
 	status  client.ClusterStatus
@@ -181,6 +196,9 @@ func (s *ownSystem) Describe() Description {
 		Own: s.cluster != nil, KeepsData: true,
 		Fsync:    s.fsync.describe(),
 		Settings: map[string]string{"min.insync.replicas": strconv.Itoa(replicas/2 + 1), "idempotent producer": "yes"},
+	}
+	if s.tls != (client.TLSFiles{}) {
+		d.Settings["TLS"] = "1.3, mutual"
 	}
 	for _, n := range s.status.Nodes {
 		if n.FsyncClass != "" {

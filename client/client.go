@@ -30,7 +30,11 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{opts: o.withDefaults(), unreachableAfter: unreachableAfter}
-	c.dialer = rpc.Dialer{Timeout: c.opts.DialTimeout, ClientID: c.opts.ClientID}
+	dialTLS, err := c.opts.dialTLS()
+	if err != nil {
+		return nil, err
+	}
+	c.dialer = rpc.Dialer{Timeout: c.opts.DialTimeout, ClientID: c.opts.ClientID, TLS: dialTLS}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.cache.init(c)
 	c.admin.client = c

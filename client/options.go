@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,10 @@ type Options struct {
 	ClusterID string
 	// ClientID names this client in the logs of the nodes.
 	ClientID string
+	// TLSFiles secures the connections with certificates in files, which are reread as they change.
+	TLSFiles TLSFiles
+	// TLS secures the connections, instead of TLSFiles. Its ServerName is that of each node's address unless it is set.
+	TLS *tls.Config
 	// Logger receives what the client notices about the cluster. Default: nothing is logged.
 	Logger *slog.Logger
 	// DialTimeout bounds the opening of one connection. Default 2 s.
@@ -50,7 +55,7 @@ func (o Options) Validate() error {
 			return fmt.Errorf("client: server %q is not host:port", s)
 		}
 	}
-	return nil
+	return o.validateTLS()
 }
 
 // DefaultMaxMessageBytes is the limit of a topic that does not set max.message.bytes.

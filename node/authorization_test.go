@@ -40,7 +40,7 @@ func startGuarded(t *testing.T, nodes int) *guarded {
 }
 
 // asNode makes a call with the context one that a node passes on.
-func (g *guarded) asNode() context.Context { return broker.Forwarded(g.Context()) }
+func (g *guarded) asNode() context.Context { return rpc.PassOn(g.Context(), nil) }
 
 func binding(t acl.ResourceType, name string, op acl.Operation, p acl.Permission) *pb.ACL {
 	return &pb.ACL{

@@ -87,7 +87,7 @@ func (n *Node) pollPeers(ctx context.Context) poll {
 	ask.SetLimit(askParallel)
 	for i, m := range members {
 		ask.Go(func() error {
-			answers[i], errs[i] = n.identify(ctx, m.RPCAddress)
+			answers[i], errs[i] = n.identify(ctx, m.RPCAddress, m.Node)
 			return nil
 		})
 	}
@@ -113,11 +113,11 @@ func (n *Node) pollPeers(ctx context.Context) poll {
 	return p
 }
 
-// identify asks who serves an address.
-func (n *Node) identify(ctx context.Context, address string) (*pb.IdentifyResponse, error) {
+// identify asks who serves an address, where node is expected. With TLS nobody else is asked.
+func (n *Node) identify(ctx context.Context, address string, node id.Node) (*pb.IdentifyResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
 	defer cancel()
-	return n.dialer.Admin(address).Identify(ctx, &pb.IdentifyRequest{})
+	return n.dialer.AdminOf(address, node).Identify(ctx, &pb.IdentifyRequest{})
 }
 
 // identifyTimeout bounds the question who serves an address, dial included.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/node/membership"
@@ -118,7 +117,7 @@ func stillRuns(r *pb.RegisterNodeRequest, boot uint64, address string) error {
 func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	who, err := n.identify(ctx, node.RPCAddress)
+	who, err := n.identify(ctx, node.RPCAddress, node.ID)
 	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID && who.GetBootEpoch() == node.BootEpoch
 }
 
@@ -126,7 +125,7 @@ func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
 func (n *Node) answersAs(ctx context.Context, node id.Node, boot uint64, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	status, err := n.dialer.Admin(address).ClusterStatus(broker.Forwarded(ctx), &pb.ClusterStatusRequest{})
+	status, err := n.dialer.AdminOf(address, node).ClusterStatus(rpc.PassOn(ctx, nil), &pb.ClusterStatusRequest{})
 	if err != nil || len(status.GetNodes()) == 0 {
 		return false
 	}
@@ -175,7 +174,7 @@ func (n *Node) watchIdentity(ctx context.Context) {
 		case peer := <-n.doubts:
 			if address, ok := n.resolve(peer); ok && time.Since(asked) > doubtInterval {
 				asked = time.Now()
-				if _, err := n.register(ctx, address); kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration {
+				if _, err := n.register(ctx, address, peer); kerr.CodeOf(err) == kerr.DuplicateBrokerRegistration {
 					n.fail(err)
 					return
 				}

@@ -43,13 +43,17 @@ func (n *Node) openGossip(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keys, err := n.gossipKeys()
+	if err != nil {
+		return err
+	}
 	options := membership.Options{
 		Cluster: n.options.ClusterName, BindAddress: bind, AdvertiseAddress: advertised, Seeds: n.options.Join, Known: n.knownGossip,
 		Self: membership.Self{
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
 			RPCAddress: n.advertised(), Rack: n.options.Rack,
 		},
-		OnChange: n.memberChanged, Plausible: n.plausible, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
+		Keys: keys, OnChange: n.memberChanged, Plausible: n.plausible, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
 	}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		options.WrapConn, options.Passes = network.Opened, network.Passes
@@ -71,6 +75,9 @@ func (n *Node) gossipBind(ctx context.Context) (string, error) {
 	address, err := n.resolved(ctx, "--gossip-address", n.options.GossipAddress)
 	if err == nil && strings.HasPrefix(address, ":") {
 		address = "0.0.0.0" + address
+	}
+	if err == nil {
+		err = n.options.checkExposed("--gossip-address", address)
 	}
 	return address, err
 }
@@ -135,7 +142,7 @@ func (n *Node) askForPlace(ctx context.Context) error {
 				continue
 			}
 			asked = true
-			response, err := n.register(ctx, m.RPCAddress)
+			response, err := n.register(ctx, m.RPCAddress, m.Node)
 			if err == nil {
 				n.identity.ClusterID = response.GetClusterId()
 				return n.store.Set(metadataReplicaKey, fmt.Appendf(nil, "%d", response.GetMetadataReplica()))
@@ -162,10 +169,10 @@ func (n *Node) askForPlace(ctx context.Context) error {
 	}
 }
 
-func (n *Node) register(ctx context.Context, address string) (*pb.RegisterNodeResponse, error) {
+func (n *Node) register(ctx context.Context, address string, at id.Node) (*pb.RegisterNodeResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	return n.dialer.Admin(address).RegisterNode(ctx, n.registration())
+	return n.dialer.AdminOf(address, at).RegisterNode(ctx, n.registration())
 }
 
 func (n *Node) registration() *pb.RegisterNodeRequest {

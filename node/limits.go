@@ -14,19 +14,21 @@ import (
 //	outbound   24 to 512   lanes to other nodes                                             a sixteenth
 //	gossip     8 to 128    TCP streams                                                      a sixteenth
 //	console    8 to 64     /metrics and its like                                            a sixteenth
-//	clients    32 to 4096  connections of clients, and lanes of other nodes                 a third
+//	clients    16 to 4096  connections of clients                                           a third, with peers
+//	peers      16 to 512   connections of other nodes                                       a sixteenth
 //	storage    the rest    segments, two files each, Pebble and journal (wal.Options.MaxOpenFiles)
 const (
 	// defaultOpenFiles is assumed where the limit cannot be asked for.
 	defaultOpenFiles = 16384
 	// leastOpenFiles is where the smallest shares leave enough for the storage.
-	leastOpenFiles = ownFiles + leastOutbound + leastGossip + leastConsole + leastClients + wal.LeastOpenFiles
+	leastOpenFiles = ownFiles + leastOutbound + leastGossip + leastConsole + leastClients + leastPeers + wal.LeastOpenFiles
 
 	ownFiles                     = 24
 	leastOutbound, mostOutbound  = 24, 512
 	leastGossip, mostGossip      = 8, 128
 	leastConsole, mostConsole    = 8, 64
-	leastClients, mostClients    = 32, 4096
+	leastClients, mostClients    = 16, 4096
+	leastPeers, mostPeers        = 16, 512
 	mostStorage                  = 1 << 16
 	smallPart, clientsPart       = 16, 3
 	filesOfReplica, filesOfStore = 2, wal.LeastOpenFiles
@@ -34,8 +36,8 @@ const (
 
 // fileShares says how many files each part of a node may have open.
 type fileShares struct {
-	limit                             uint64
-	storage, clients, gossip, console int
+	limit                                    uint64
+	storage, clients, peers, gossip, console int
 }
 
 // shareFiles shares what the limit of the process allows, or says that it is too low for a node.
@@ -46,13 +48,14 @@ func shareFiles(limit uint64) (fileShares, error) {
 	}
 	rest := int(min(limit, 1<<20)) - ownFiles
 	s := fileShares{
-		limit: limit, clients: within(rest/clientsPart, leastClients, mostClients), gossip: within(rest/smallPart, leastGossip, mostGossip),
+		limit: limit, peers: within(rest/smallPart, leastPeers, mostPeers), gossip: within(rest/smallPart, leastGossip, mostGossip),
 		console: within(rest/smallPart, leastConsole, mostConsole),
 	}
-	s.storage = min(rest-within(rest/smallPart, leastOutbound, mostOutbound)-s.clients-s.gossip-s.console, mostStorage)
+	s.clients = within(rest/clientsPart-s.peers, leastClients, mostClients)
+	s.storage = min(rest-within(rest/smallPart, leastOutbound, mostOutbound)-s.clients-s.peers-s.gossip-s.console, mostStorage)
 	if short := wal.LeastOpenFiles - s.storage; short > 0 { // little is left beside the least shares: these are what others get
-		s = fileShares{limit: limit, clients: leastClients, gossip: leastGossip, console: leastConsole}
-		s.storage = rest - leastOutbound - leastClients - leastGossip - leastConsole
+		s = fileShares{limit: limit, clients: leastClients, peers: leastPeers, gossip: leastGossip, console: leastConsole}
+		s.storage = rest - leastOutbound - leastClients - leastPeers - leastGossip - leastConsole
 	}
 	return s, nil
 }

@@ -16,16 +16,16 @@ func TestFilesAreShared(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum := ownFiles + leastOutbound + s.storage + s.clients + s.gossip + s.console
-		if uint64(sum) > limit || s.storage < wal.LeastOpenFiles || s.clients < leastClients || s.console < leastConsole {
+		sum := ownFiles + leastOutbound + s.storage + s.clients + s.peers + s.gossip + s.console
+		if uint64(sum) > limit || s.storage < wal.LeastOpenFiles || s.clients < leastClients || s.peers < leastPeers || s.console < leastConsole {
 			t.Fatalf("of %d files: %+v", limit, s)
 		}
 	}
 	for limit, want := range map[uint64]fileShares{
-		leastOpenFiles: {leastOpenFiles, wal.LeastOpenFiles, leastClients, leastGossip, leastConsole},
-		1024:           {1024, 481, 333, 62, 62},
-		16384:          {16384, 11560, 4096, 128, 64},
-		^uint64(0):     {^uint64(0), mostStorage, mostClients, mostGossip, mostConsole},
+		leastOpenFiles: {leastOpenFiles, wal.LeastOpenFiles, leastClients, leastPeers, leastGossip, leastConsole},
+		1024:           {1024, 481, 271, 62, 62, 62},
+		16384:          {16384, 11048, 4096, 512, 128, 64},
+		^uint64(0):     {^uint64(0), mostStorage, mostClients, mostPeers, mostGossip, mostConsole},
 	} {
 		if s, err := shareFiles(limit); err != nil || s != want {
 			t.Errorf("of %d files: %+v, %v, want %+v", limit, s, err, want)

@@ -39,7 +39,8 @@ func (n *Node) openLobby() (leave func() error, err error) {
 	}
 	l := &lobby{node: n}
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: visit{n.listener}, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
+		Listener: visit{n.listener}, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
+		TLS: n.serverTLS(), ClusterName: n.options.ClusterName,
 		Services: rpc.Services{
 			Admin: l, Peer: l,
 			Produce: func(*rpc.ProduceStream) error { return l.refuse() },
@@ -149,5 +150,8 @@ func (l *lobby) PeerOpened(id.Node) {}
 // Health implements rpc.PeerHandler.
 func (l *lobby) Health(id.Node, rpc.Health) {}
 
+// News implements rpc.PeerHandler.
+func (l *lobby) News(id.Node, uint64, rpc.News) bool { return true }
+
 // PeerClosed implements rpc.PeerHandler.
-func (l *lobby) PeerClosed(id.Node) {}
+func (l *lobby) PeerClosed(id.Node, uint64) {}

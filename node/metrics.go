@@ -37,6 +37,10 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		func() float64 { return boolean(n.readiness() == nil) })
 	gauge("unreached", "1 while the controller does not reach the node under the address that it advertises: it gets no replicas.",
 		func() float64 { return boolean(n.unreachedError() != nil) })
+	if n.credentials != nil {
+		gauge("certificate_not_after_seconds", "When the first of the certificates in use expires, in seconds since 1970.",
+			func() float64 { return float64(n.credentials.Expires().Unix()) })
+	}
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
 	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.All())) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {

@@ -23,11 +23,14 @@ import (
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
+	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/rpc/console"
@@ -37,42 +40,47 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
+// Version is this release's.
+const Version = rpc.Release
+
 // Node is a running node. Its parts are opened in the order of the fields and closed in the opposite one.
 type Node struct {
 	options Options
 	logger  *slog.Logger
 
-	lock       io.Closer // of the data directory
-	identity   identity
-	store      *wal.Store
-	listener   net.Listener
-	dialer     *rpc.Dialer
-	membership *membership.Membership
-	peers      *rpc.Peers
-	host       *raftgroup.Host
-	replicas   *replicas.Set
-	controller *controller.Controller
-	fetching   *fetching.Hub
-	server     *rpc.Server
-	console    *console.Server      // nil without a metrics address
-	registry   *prometheus.Registry // what it shows
-	leaders    leaderCache
-	word       word
-	lost       sync.Map // id.Node: the peers whose lanes broke and have not come back
-	reach      reach
-	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	turns      serving.Turns
-	broker     *serving.Broker
-	authorizer broker.Authorizer
-	registrar  background
-	identities background
-	doubts     chan id.Node // capacity 1: peers that take another process for this node
-	balancer   background
-	condition  background
-	majority   background
-	expiry     background
-	condemned  condemned
-	taker      background
+	lock         io.Closer // of the data directory
+	identity     identity
+	store        *wal.Store
+	listener     net.Listener
+	credentials  *auth.Credentials // nil: without TLS
+	dialer       *rpc.Dialer
+	membership   *membership.Membership
+	peers        *rpc.Peers
+	host         *raftgroup.Host
+	replicas     *replicas.Set
+	controller   *controller.Controller
+	fetching     *fetching.Hub
+	server       *rpc.Server
+	console      *console.Server      // nil without a metrics address
+	registry     *prometheus.Registry // what it shows
+	leaders      *leaders.Table
+	word         word
+	reach        reach
+	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
+	turns        serving.Turns
+	broker       *serving.Broker
+	authorizer   broker.Authorizer
+	registrar    background
+	identities   background
+	doubts       chan id.Node // capacity 1: peers that take another process for this node
+	balancer     background
+	certificates background
+	condition    background
+	majority     background
+	expiry       background
+	sweeper      background
+	condemned    condemned
+	taker        background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
@@ -131,14 +139,18 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	shares, err := shareFiles(openFiles())
+	limit, given := simulated.OpenFilesOf(ctx)
+	if !given {
+		limit = openFiles()
+	}
+	shares, err := shareFiles(limit)
 	if err != nil {
 		return nil, err
 	}
 	n := newNode(o, shares)
 	// Every port is bound before the cluster hears of the node: what fails afterwards may leave a member behind that is never there.
 	for _, open := range []func(context.Context) error{
-		n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
+		n.openSecurity, n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			n.closeParts(context.WithoutCancel(ctx))
@@ -278,12 +290,15 @@ func (n *Node) openListener(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := n.options.checkExposed("--rpc-address", address); err != nil {
+		return err
+	}
 	listener, err := rpc.Listen(ctx, address)
 	if err != nil {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
-	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID), TLS: n.dialTLS()}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		n.dialer.WrapConn = network.Opened
 	}
@@ -294,6 +309,7 @@ func (n *Node) openListener(ctx context.Context) error {
 		}
 		return nil // the server has closed it
 	})
+	n.sayWhoIsBelieved()
 	return nil
 }
 
@@ -317,18 +333,19 @@ func (n *Node) advertised() string {
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Versions: rpc.Spoken, Release: Version, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord}
+	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Changed: func() { n.peers.Tell() }})
+	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord, leaders: n.leaders}
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
-		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Dialer: n.dialer, Logger: n.logger,
+		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Teller: n.leaders, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
 			n.logger.Info("peer lost", "peer", peer)
-			n.lost.Store(peer, nil)
+			n.leaders.Down(peer)
 			in.host.NodeDown(peer)
 		},
 		Up: func(peer id.Node) {
 			n.logger.Info("peer connected", "peer", peer)
-			n.lost.Delete(peer)
+			n.leaders.Up(peer)
 			in.host.NodeUp(peer)
 		},
 	})
@@ -349,7 +366,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
@@ -364,21 +381,31 @@ func (n *Node) openBroker() {
 	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
-		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: leaders{n}, Controller: n.controller,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
 		Nodes: serving.Nodes{
 			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
-			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },
+			Remote: func(node id.Node, address string) broker.Remote {
+				return native.Remote(n.dialer.AdminOf(address, node))
+			},
 		},
 		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer,
 	})
+}
+
+// view is the metadata; nil before it is open.
+func (n *Node) view() *placement.View {
+	if c := n.running.Load(); c != nil {
+		return c.View()
+	}
+	return nil
 }
 
 func (n *Node) openServer(in *inbound) error {
 	services := native.Services(authorizer.Guard(n.broker, n.authorizer), &peerCalls{node: n})
 	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
-		ClusterID: n.identity.ClusterID, Age: n.word.age,
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
+		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
 		Services: services,
 	})
 	if err != nil {
@@ -395,6 +422,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("registrar", n.registrar.close)
 	n.identities.start(n.watchIdentity)
 	n.opened("watch of the identity", n.identities.close)
+	n.certificates.start(n.watchFiles)
+	n.opened("watch of the certificates", n.certificates.close)
 	n.balancer.start(n.balanceLeaders)
 	n.opened("balancer", n.balancer.close)
 	n.majority.start(n.listenToMajority)
@@ -403,6 +432,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("watch of the disk", n.condition.close)
 	n.expiry.start(n.expireProducers)
 	n.opened("expiry of producers", n.expiry.close)
+	n.sweeper.start(func(ctx context.Context) { n.leaders.Keep(ctx, n.controller.Changed) })
+	n.opened("sweeper of what leaders said", n.sweeper.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
 	if n.console != nil {

@@ -46,6 +46,8 @@ type Options struct {
 	Rack string
 	// Founding says whether this node may found a cluster.
 	Founding Founding
+	// Security says who is believed. The zero value: everybody who reaches the ports.
+	Security SecurityOptions
 	// Storage tunes the wal. The zero value takes its defaults.
 	Storage StorageOptions
 	// Authorization says who may do what. The zero value: everybody everything.
@@ -162,6 +164,9 @@ func (o Options) Validate() error {
 			return fmt.Errorf("%s %w", listen.flag, err)
 		}
 	}
+	if err := o.Security.validate(); err != nil {
+		return err
+	}
 	for _, a := range o.Join {
 		if err := checkDialable(a); err != nil {
 			return fmt.Errorf("--join %w", err)
@@ -170,7 +175,13 @@ func (o Options) Validate() error {
 	if err := o.Authorization.validate(); err != nil {
 		return err
 	}
-	return o.validateAdvertised()
+	if err := o.validateAdvertised(); err != nil {
+		return err
+	}
+	if err := o.checkExposed("--rpc-address", o.RPCAddress); err != nil {
+		return err
+	}
+	return o.checkExposed("--gossip-address", o.GossipAddress)
 }
 
 // validateAdvertised refuses to hand out an address that no other host can dial: a wildcard, or port 0.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/serving"
@@ -15,6 +16,13 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
+const (
+	// askTimeout bounds a question to another node for an answer that is incomplete without it.
+	askTimeout = time.Second
+	// askParallel is how many nodes are asked at once.
+	askParallel = 16
+)
+
 // peerCalls are what nodes ask each other about themselves (native.Peers): who answers here, and a place in the metadata. reach.go has the
 // calls that dial back.
 type peerCalls struct{ node *Node }
@@ -25,13 +33,24 @@ var _ native.Peers = (*peerCalls)(nil)
 func atController[T any](
 	ctx context.Context, n *Node, local func(context.Context) (T, error), forward func(context.Context, pb.DRPCAdminClient) (T, error),
 ) (T, error) {
-	return serving.AtController(ctx, n.resolve, local, func(ctx context.Context, address string) (T, error) {
-		return forward(ctx, n.dialer.Admin(address))
+	return serving.AtController(ctx, n.resolve, local, func(ctx context.Context, to id.Node, address string) (T, error) {
+		return forward(rpc.PassOn(ctx, rpc.CallerOf(ctx)), n.dialer.AdminOf(address, to))
 	})
+}
+
+// checkCaller refuses a call that only this node may make.
+func (a *peerCalls) checkCaller(ctx context.Context, node id.Node) error {
+	if caller := rpc.CallerOf(ctx); caller != nil && !caller.MayBe(node) {
+		return kerr.Errorf(kerr.ClusterAuthorizationFailed, "%s is not node %d, and cannot speak for it", caller.Principal, node)
+	}
+	return nil
 }
 
 // RegisterNode gives a node its place in the metadata, or takes its addresses after a start.
 func (a *peerCalls) RegisterNode(ctx context.Context, r *pb.RegisterNodeRequest) (*pb.RegisterNodeResponse, error) {
+	if err := a.checkCaller(ctx, id.Node(r.GetNodeId())); err != nil {
+		return nil, err
+	}
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.RegisterNodeResponse, error) {
 		return a.registerNode(ctx, r)
 	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.RegisterNodeResponse, error) {

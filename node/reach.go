@@ -47,7 +47,7 @@ const (
 // reach is what the controller knows of the nodes that it has dialled.
 type reach struct {
 	dialling chan struct{}      // as many tokens as addresses of strangers are dialled
-	asked    singleflight.Group // by address: who answers there
+	asked    singleflight.Group // by address and node: who answers there
 
 	mu    sync.Mutex
 	known map[id.Node]dialled
@@ -88,7 +88,7 @@ func (r *reach) forget(node id.Node) {
 
 // dialBack returns who answers at the address, if that is the node with this store. It is bounded in time and holds no lock.
 func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) (*pb.IdentifyResponse, error) {
-	who, err := n.whoAnswers(ctx, address)
+	who, err := n.whoAnswers(ctx, address, node)
 	switch {
 	case errors.Is(err, errTooBusy):
 		return nil, fmt.Errorf("node %d cannot dial node %d at %s now: %w", n.options.NodeID, node, address, err)
@@ -108,7 +108,7 @@ var errTooBusy = errors.New("too many others ask to be dialled")
 
 // whoAnswers dials an address for all who ask at that moment: anybody may. Addresses of registered nodes are few; those that a stranger may
 // have made up wait for each other, and for nobody else.
-func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResponse, error) {
+func (n *Node) whoAnswers(ctx context.Context, address string, node id.Node) (*pb.IdentifyResponse, error) {
 	if !n.isNodeAddress(address) {
 		limited, cancel := context.WithTimeout(ctx, identifyTimeout)
 		defer cancel()
@@ -118,10 +118,10 @@ func (n *Node) whoAnswers(ctx context.Context, address string) (*pb.IdentifyResp
 		case <-limited.Done():
 			return nil, errTooBusy
 		}
-		return n.identify(limited, address)
+		return n.identify(limited, address, node)
 	}
-	answer, err, _ := n.reach.asked.Do(address, func() (any, error) {
-		return n.identify(context.WithoutCancel(ctx), address) // whoever asked first may be gone before the others
+	answer, err, _ := n.reach.asked.Do(fmt.Sprint(address, " ", node), func() (any, error) {
+		return n.identify(context.WithoutCancel(ctx), address, node) // whoever asked first may be gone before the others
 	})
 	who, _ := answer.(*pb.IdentifyResponse)
 	return who, err
@@ -174,6 +174,9 @@ func (a *peerCalls) Identify(context.Context, *pb.IdentifyRequest) (*pb.Identify
 
 // CheckReach dials a registered node from where the metadata is led.
 func (a *peerCalls) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+	if err := a.checkCaller(ctx, id.Node(r.GetNodeId())); err != nil {
+		return nil, err
+	}
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.CheckReachResponse, error) {
 		return a.checkReach(ctx, r)
 	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
@@ -276,7 +279,7 @@ func askAnyController[T any](
 			continue
 		}
 		limited, cancel := context.WithTimeout(ctx, registerTimeout)
-		answer, e := through(limited, n.dialer.Admin(m.RPCAddress))
+		answer, e := through(limited, n.dialer.AdminOf(m.RPCAddress, m.Node))
 		cancel()
 		if e == nil || !serving.WorthAnotherController(e) {
 			return answer, e
@@ -306,6 +309,6 @@ func (n *Node) isUp(ctx context.Context, node *placement.Node) bool {
 	if m, ok := n.membership.Member(node.ID); ok && m.StoreID == node.StoreID && !n.isStranger(m) {
 		return true
 	}
-	who, err := n.identify(ctx, node.RPCAddress)
+	who, err := n.identify(ctx, node.RPCAddress, node.ID)
 	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID
 }

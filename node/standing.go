@@ -12,6 +12,7 @@ import (
 
 // groupFailed is the host's OnGroupFailed. A refusal is durable by now.
 func (n *Node) groupFailed(g *raftgroup.Group, err error) {
+	n.leaders.Gone(g.ID())
 	var failed *raftgroup.FailedError
 	if errors.As(err, &failed) && failed.Refused {
 		n.replicas.NoteRefused(wal.Refusal{Group: g.ID(), Replica: g.Replica(), Name: nameOf(g), Reason: failed.Cause.Error()})

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"storj.io/drpc"
@@ -29,9 +28,6 @@ const timeoutKey = "timeout-ms"
 // been given those of two clusters: what is meant for one must not be done to the other.
 const clusterKey = "cluster-id"
 
-// forwardedKey is the metadata that marks a call as passed on by another node: see broker.Forwarded.
-const forwardedKey = "quorumlog-forwarded"
-
 // adminStream gives drpcmux the deadline of the call, and lifts the limit on silence once the request is there.
 type adminStream struct {
 	drpc.Stream
@@ -50,7 +46,6 @@ func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
 // serveAdmin runs one administrative call.
 func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	timeout := unaryTimeout
-	parent := context.WithValue(withoutMetadata{st.Context()}, callerKey{}, c)
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
 		if meant := meta[clusterKey]; meant != "" && s.o.ClusterID != "" && meant != s.o.ClusterID {
 			return kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
@@ -62,14 +57,16 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
-		if meta[forwardedKey] != "" && c.whoCalls().Peer {
-			parent = broker.Forwarded(parent)
-		}
+	}
+	received, err := s.receive(st.Context(), c, name)
+	if err != nil {
+		s.complainOfIdentity(c, err)
+		return err
 	}
 	c.setDeadline(preludeTimeout)
-	ctx, cancel := context.WithTimeout(parent, timeout)
+	ctx, cancel := context.WithTimeout(received, timeout)
 	defer cancel()
-	err := s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
+	err = s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
 	if err == nil {
 		return nil
 	}
@@ -87,31 +84,34 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 
 // Admin returns a client for the administrative calls of the node at addr. It dials when it is called, keeps a few
 // connections, sends the context's deadline along and returns refusals as *kerr.Error.
-func (d *Dialer) Admin(addr string) pb.DRPCAdminClient {
+func (d *Dialer) Admin(addr string) pb.DRPCAdminClient { return d.AdminOf(addr, id.NoNode) }
+
+// AdminOf is Admin for a node that is known: with TLS nobody else is asked.
+func (d *Dialer) AdminOf(addr string, node id.Node) pb.DRPCAdminClient {
 	d.mu.Lock()
 	if d.pool == nil {
-		d.pool = drpcpool.New[string, *drpcconn.Conn](drpcpool.Options{
+		d.pool = drpcpool.New[target, *drpcconn.Conn](drpcpool.Options{
 			KeyCapacity: 4, Capacity: 256, Expiration: pooledTimeout / 2, // well before the server tires of it
 		})
 	}
 	pool := d.pool
 	d.mu.Unlock()
-	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), addr, d.dialAdmin), addr: addr, dialer: d})
+	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), target{addr, node}, d.dialAdmin), addr: addr, dialer: d})
 }
 
 // dialAdmin opens a connection for calls one after the other. A call that is cancelled, or takes too long, closes it: drpc may have
 // cancelled the stream before it sent the beginning of it, and a server that gets a part of a stream without its beginning waits for
 // that, and reads nothing of the next calls.
-func (d *Dialer) dialAdmin(ctx context.Context, addr string) (*drpcconn.Conn, error) {
+func (d *Dialer) dialAdmin(ctx context.Context, to target) (*drpcconn.Conn, error) {
 	timeout := d.Timeout
 	if timeout <= 0 {
 		timeout = dialTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := d.dial(ctx, addr)
+	c, err := d.dial(ctx, to)
 	if err != nil {
-		return nil, kerr.Errorf(kerr.BrokerNotAvailable, "cannot reach %s: %v", addr, err)
+		return nil, kerr.Errorf(kerr.BrokerNotAvailable, "cannot reach %s: %v", to.addr, err)
 	}
 	c.established(maxAdminResponse, 0) // the calls have their own deadlines
 	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: managerOptions()}), nil
@@ -148,9 +148,7 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	answer := &noting{Encoding: e}
 	ctx = withMetadata(ctx, timeoutKey, meta)
 	ctx = withMetadata(ctx, versionsKey, c.dialer.spoken().text())
-	if broker.IsForwarded(ctx) {
-		ctx = withMetadata(ctx, forwardedKey, "1")
-	}
+	ctx = withMetadata(ctx, clientKey, c.dialer.ClientID)
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
 		ctx = withMetadata(ctx, clusterKey, *cluster)
 	}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"os"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"storj.io/drpc/drpcstream"
+
+	"github.com/quorumlog/quorumlog/rpc/auth"
+	"github.com/quorumlog/quorumlog/rpc/broker"
 )
 
 // writeTimeout is how long a write may wait for a peer that does not read; TCP_USER_TIMEOUT usually says so before.
@@ -24,7 +28,11 @@ type conn struct {
 	writeDue  atomic.Int64              // unix nanoseconds of the present write deadline
 	lastWrite atomic.Pointer[time.Time] // set by hurry: the deadline for good
 
-	client string // what a client calls itself, for logs; of the goroutine that runs the calls
+	client    string              // what a client calls itself, for logs; of the goroutine that runs the calls
+	caller    *broker.Caller      // who is at the other end; set before the first call
+	certified auth.Identity       // with a chain: what its certificate says
+	chain     []*x509.Certificate // that was shown and believed; under the server's mutex until the first call
+	standing  standing            // under the server's mutex
 
 	closing sync.Once
 	closed  chan struct{}
@@ -173,7 +181,13 @@ func (c *conn) Write(p []byte) (int, error) {
 // writev is Write for several pieces, which it takes out of bufs.
 func (c *conn) writev(bufs *net.Buffers) error {
 	c.limitWrite()
-	_, err := bufs.WriteTo(c.Conn)
+	var err error
+	if s, ok := c.Conn.(*secured); ok {
+		err = s.writev(*bufs)
+		*bufs = nil
+	} else {
+		_, err = bufs.WriteTo(c.Conn)
+	}
 	if err != nil {
 		_ = c.Close()
 	}

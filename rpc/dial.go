@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -9,19 +10,30 @@ import (
 
 	"storj.io/drpc/drpcconn"
 	"storj.io/drpc/drpcpool"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Dialer opens the client's ends of streams. The zero value works. It owns the pool of administrative connections.
 type Dialer struct {
 	Timeout  time.Duration                    // of a dial and the stream's hello, 1 s by default; the context may be shorter
 	ClientID string                           // told to servers for their logs
-	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written (TLS)
+	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written
+	// TLS, when not nil, says how the other side has to show who it is, and how this one does. node is who is meant; id.NoNode: whoever
+	// serves the address.
+	TLS func(addr string, node id.Node) *tls.Config
 
 	cluster  atomic.Pointer[string] // that administrative calls are meant for; nil: whichever it is
 	versions Versions               // other than Spoken only in tests
 
 	mu   sync.Mutex
-	pool *drpcpool.Pool[string, *drpcconn.Conn]
+	pool *drpcpool.Pool[target, *drpcconn.Conn]
+}
+
+// target is whom a connection is to.
+type target struct {
+	addr string
+	node id.Node // id.NoNode: whoever serves the address
 }
 
 // MeansCluster has nodes of other clusters refuse all administrative calls that begin from now on, with kerr.InconsistentClusterID.

@@ -7,6 +7,7 @@ import (
 
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -171,6 +172,9 @@ func (s *Server) serveFetch(c *conn, st *drpcstream.Stream) error {
 
 // Context ends when the stream does.
 func (s *FetchStream) Context() context.Context { return s.st.Context() }
+
+// Caller is who consumes.
+func (s *FetchStream) Caller() *broker.Caller { return s.conn.caller }
 
 // Remote is the address of the consumer.
 func (s *FetchStream) Remote() string { return s.conn.RemoteAddr().String() }

@@ -39,7 +39,7 @@ func TestForwarded(t *testing.T) {
 	for _, forwarded := range []bool{false, true, false} {
 		ctx := withMetadata(t.Context(), "strange", "1")
 		if forwarded {
-			ctx = broker.Forwarded(ctx)
+			ctx = PassOn(ctx, nil)
 		}
 		if _, err := client.Metadata(ctx, &pb.MetadataRequest{}); err != nil {
 			t.Fatal(err)

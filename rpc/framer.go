@@ -24,6 +24,7 @@ type framer struct {
 	pieces  net.Buffers // scratch: all that is to be written
 	written net.Buffers // and what of it is left, while it is written
 
+	tls   *secured        // nil: there is none
 	raw   syscall.RawConn // for tryWrite; nil: not to be had
 	try   func(fd uintptr) bool
 	tried struct {
@@ -42,8 +43,11 @@ const (
 
 func newFramer(c *conn, stream uint64) *framer {
 	f := &framer{conn: c, id: drpcwire.ID{Stream: stream, Message: firstFramed}}
-	if tcp, ok := c.Conn.(*net.TCPConn); ok { // nothing that wraps one: its bytes are not the socket's
-		f.raw, _ = tcp.SyscallConn()
+	switch under := c.Conn.(type) {
+	case *net.TCPConn: // nothing that wraps one: its bytes are not the socket's
+		f.raw, _ = under.SyscallConn()
+	case *secured:
+		f.tls, f.raw = under, under.below.raw
 	}
 	f.try = func(fd uintptr) bool { // made once, not for each message
 		f.tried.n, f.tried.err = writeSome(fd, f.small)
@@ -100,6 +104,9 @@ func (f *framer) take(pieces [][]byte, n int) [][]byte {
 
 // complete writes what tryWrite has left.
 func (f *framer) complete() error {
+	if f.tls != nil && !f.tls.below.whole() {
+		return f.conn.writev(&net.Buffers{})
+	}
 	if len(f.rest) == 0 {
 		return nil
 	}
@@ -109,7 +116,7 @@ func (f *framer) complete() error {
 }
 
 // whole tells whether no message is half written.
-func (f *framer) whole() bool { return len(f.rest) == 0 }
+func (f *framer) whole() bool { return len(f.rest) == 0 && (f.tls == nil || f.tls.below.whole()) }
 
 // canTry tells whether tryWrite may be called.
 func (f *framer) canTry() bool { return f.raw != nil && f.whole() }
@@ -128,16 +135,25 @@ func (f *framer) tryWrite(pieces [][]byte) error {
 	}
 	f.id.Message++
 	f.conn.limitWrite()
-	err := f.raw.Write(f.try)
-	if err == nil {
-		err = f.tried.err
-	}
+	err := f.trySmall()
 	if err != nil {
 		_ = f.conn.Close()
 		return err
 	}
 	f.rest = f.small[f.tried.n:]
 	return nil
+}
+
+// trySmall writes of small what the socket takes at once.
+func (f *framer) trySmall() error {
+	if f.tls != nil {
+		f.tried.n = len(f.small) // what it did not write is below
+		return f.tls.tryWrite(f.small)
+	}
+	if err := f.raw.Write(f.try); err != nil {
+		return err
+	}
+	return f.tried.err
 }
 
 // writeSome is one write to a socket that does not block.

@@ -17,6 +17,9 @@ const (
 	kindMetadata = 7
 )
 
+// tlsHandshake is how TLS begins.
+const tlsHandshake = 0x16
+
 // guard reads along with drpc and stops a connection before drpc buffers what it should not: drpc itself grows its buffers
 // up to MaximumBufferSize for whatever length a frame claims. It sees the bytes in the order in which they arrive, cut
 // anywhere, and keeps a few words of state:
@@ -87,6 +90,8 @@ func (g *guard) kind() byte { return g.control >> 1 & 0x3f }
 func (g *guard) begin(c byte) error {
 	g.control = c
 	switch kind := g.kind(); {
+	case c == tlsHandshake && !g.open:
+		return &malformed{"it is TLS, which this port does not speak: start the node with --tls-cert, or the client without"}
 	case kind == 0 || kind > kindMetadata:
 		return &malformed{fmt.Sprintf("not this protocol: frame of kind %d", kind)}
 	case !g.open && kind != kindInvoke && kind != kindMetadata:

@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -21,8 +22,9 @@ type laneKey struct {
 // inbound is the receiving end of a lane. A node has one of each number at a time: a newer one of the same process supersedes the older,
 // whose end is then no news. All of a node's are one process's.
 type inbound struct {
-	conn *conn
-	who  incarnation
+	conn    *conn
+	who     incarnation
+	session uint64 // its number among all lanes that were let in
 }
 
 // serveLane receives the lane of another node until it ends. This goroutine only receives; pongs have their own.
@@ -32,15 +34,24 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		hello, err = decodeHello(message)
 		return err
 	})
+	if err == nil {
+		if err = s.checkHello(c, hello); err != nil {
+			s.counts.lanesRefused.Add(1)
+			s.complainOfIdentity(c, err)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	in := &inbound{conn: c, who: hello.incarnation()}
 	key := laneKey{hello.Node, hello.Lane}
-	self, err := s.welcome(hello, in, key)
+	self, registered, err := s.welcome(hello, in, key)
 	if err != nil {
 		s.counts.lanesRefused.Add(1)
 		return err
+	}
+	if registered { // without certificates this is as much as can be known of a node
+		s.proven(c)
 	}
 	defer s.leave(key, in)
 	c.established(maxTrain, missedPings*self.ping)
@@ -54,8 +65,8 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		s.o.Services.Peer.PeerOpened(hello.Node)
 	}
 	version := trainVersionOf(self.picked)
-	pong := version.seal(make([]byte, trainHead), trainPong)
-	echo := newEcho(func() error { return transmit(st, pong) })
+	var missed atomic.Bool // something of what it tells
+	echo := newEcho(func() error { return transmit(st, version.pong(missed.Load())) })
 	defer func() {
 		c.hurry()
 		echo.close()
@@ -66,6 +77,16 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		}
 	}
 	told(hello.Health)
+	var words []Word
+	news := func(heads []byte) error {
+		n, err := decodeNews(heads, words[:0])
+		if err != nil {
+			return err
+		}
+		missed.Store(!s.o.Services.Peer.News(hello.Node, in.session, n))
+		words = clearWords(n.Words)
+		return nil
+	}
 	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
 	err = receive(c, st, func(message *buffer) error {
 		defer message.Release()
@@ -85,6 +106,8 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 			echo.send()
 			told(h)
 			return nil
+		case kind == trainNews && hello.Lane == LaneCtl && len(bodies) == 0:
+			return news(heads)
 		}
 		return errUnexpected(kind)
 	})
@@ -100,20 +123,27 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	return err
 }
 
-// welcome enters a lane and returns the answer to its hello, or refuses it, and then nothing has changed.
-func (s *Server) welcome(hello PeerHello, in *inbound, key laneKey) (PeerHello, error) {
+// welcome enters a lane and returns the answer to its hello, and whether the node is registered; or refuses it, and then nothing has changed.
+func (s *Server) welcome(hello PeerHello, in *inbound, key laneKey) (self PeerHello, known bool, err error) {
 	self, registered, err := s.o.Services.Peer.Hello(hello)
 	if err != nil {
-		return self, err
+		return self, false, err
 	}
 	self = self.withDefaults()
 	answer, err := self.Versions.answerTo(hello.opening(), nodeName(self.Node), nodeName(hello.Node))
 	if err != nil {
-		return self, err
+		return self, false, err
 	}
 	self.Lane, self.Target, self.picked = hello.Lane, hello.Node, answer.picked
 	self.ping = min(max(hello.ping, 10*time.Millisecond), 10*time.Second)
-	return self, s.enter(key, in, registered)
+	return self, registered != 0, s.enter(key, in, registered)
+}
+
+// complainOfIdentity says that somebody is not who it says: an operator has mixed up certificates, or worse.
+func (s *Server) complainOfIdentity(c *conn, err error) {
+	if n, ok := s.complaints.allow(); ok {
+		s.log.Warn("refused what only nodes may do", "remote", c.RemoteAddr().String(), "principal", c.caller.Principal.String(), "reason", err.Error(), "suppressed", n)
+	}
 }
 
 // enter makes a lane the node's one of its number. Of another process of the node all lanes are closed, if it may be displaced.
@@ -137,6 +167,8 @@ func (s *Server) enter(key laneKey, in *inbound, registered uint64) error {
 			delete(s.mu.lanes, k)
 		}
 	}
+	s.mu.sessions++
+	in.session = s.mu.sessions
 	s.mu.lanes[key] = in
 	return nil
 }
@@ -150,7 +182,7 @@ func (s *Server) leave(key laneKey, in *inbound) {
 	}
 	s.mu.Unlock()
 	if newest && key.lane == LaneCtl && s.closing.Err() == nil {
-		s.o.Services.Peer.PeerClosed(key.node)
+		s.o.Services.Peer.PeerClosed(key.node, in.session)
 	}
 }
 

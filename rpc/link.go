@@ -19,9 +19,9 @@ type link struct {
 }
 
 // dial opens a connection that is ready for drpc.
-func (d *Dialer) dial(ctx context.Context, addr string) (*conn, error) {
+func (d *Dialer) dial(ctx context.Context, to target) (*conn, error) {
 	nd := net.Dialer{KeepAliveConfig: keepAlive, Control: control}
-	raw, err := nd.DialContext(ctx, "tcp", addr)
+	raw, err := nd.DialContext(ctx, "tcp", to.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -32,10 +32,18 @@ func (d *Dialer) dial(ctx context.Context, addr string) (*conn, error) {
 		wrapped, err := d.WrapConn(raw)
 		if err != nil {
 			_ = raw.Close()
-			return nil, fmt.Errorf("secure the connection to %s: %w", addr, err)
+			return nil, fmt.Errorf("take over the connection to %s: %w", to.addr, err)
 		}
 		_ = raw.SetDeadline(time.Time{})
 		raw = wrapped
+	}
+	if d.TLS != nil {
+		secured, err := secureClient(ctx, raw, d.TLS(to.addr, to.node))
+		if err != nil {
+			_ = raw.Close()
+			return nil, fmt.Errorf("no secure connection to %s: %w", to.addr, err)
+		}
+		raw = secured
 	}
 	c := newConn(raw)
 	c.guard.open = true // we call, the other side answers, and may go on at once
@@ -45,14 +53,15 @@ func (d *Dialer) dial(ctx context.Context, addr string) (*conn, error) {
 
 // open dials, starts the stream, says hello and hands the answer to welcome (which must not keep it). All of it within the
 // dialer's timeout and ctx. After that the stream may be silent for idle.
-func (d *Dialer) open(ctx context.Context, addr, rpc string, hello []byte, idle time.Duration, welcome onMessage) (*link, error) {
+func (d *Dialer) open(ctx context.Context, to target, rpc string, hello []byte, idle time.Duration, welcome onMessage) (*link, error) {
 	timeout := d.Timeout
 	if timeout <= 0 {
 		timeout = dialTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := d.dial(ctx, addr)
+	addr := to.addr
+	c, err := d.dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -269,6 +270,9 @@ func (p *ProduceStream) endWriting() error {
 
 // Context ends when the stream does.
 func (p *ProduceStream) Context() context.Context { return p.st.Context() }
+
+// Caller is who produces.
+func (p *ProduceStream) Caller() *broker.Caller { return p.conn.caller }
 
 // Remote is the address of the producer.
 func (p *ProduceStream) Remote() string { return p.conn.RemoteAddr().String() }

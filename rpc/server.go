@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,8 +47,12 @@ type PeerHandler interface {
 	Stepped()
 	// Health tells what a node says of itself: after the hello of its control lane, and again and again.
 	Health(from id.Node, h Health)
-	// PeerClosed says that the newest control lane of a node has ended. The node passes it on to Peers.Lost.
-	PeerClosed(from id.Node)
+	// News bring what a node tells on its control lane. Session numbers that lane among all: a higher one is newer, and what still comes of an
+	// older one is not to be believed. The words' memory is used again, what they hold belongs to whoever keeps it. False asks the teller to
+	// begin anew, as long as that is the last answer.
+	News(from id.Node, session uint64, n News) bool
+	// PeerClosed says that the newest control lane of a node has ended, by its number. The node passes it on to Peers.Lost.
+	PeerClosed(from id.Node, session uint64)
 }
 
 // ServerOptions are the settings of a server.
@@ -62,6 +67,12 @@ type ServerOptions struct {
 	Logger *slog.Logger
 	// MaxConnections, 4096 by default: more are closed at once.
 	MaxConnections int
+	// PeerConnections are those of other nodes beside MaxConnections: see reserve.go. 0: they count as all others.
+	PeerConnections int
+	// TLS, when not nil, is how the server shows who it is and asks clients who they are: auth.Credentials.Server. Calls among nodes are then
+	// refused to all but those with the certificate of a node of the cluster ClusterName.
+	TLS         *tls.Config
+	ClusterName string
 
 	versions Versions // other than Spoken only in tests
 
@@ -86,8 +97,11 @@ type Server struct {
 
 	mu struct {
 		sync.Mutex
-		conns map[*conn]bool // true: between calls, or before the first
-		lanes map[laneKey]*inbound
+		conns   map[*conn]bool // true: between calls, or before the first
+		reserve reserve
+		lanes   map[laneKey]*inbound
+
+		sessions uint64 // lanes that were let in
 	}
 	counts struct {
 		accepted, refused, dropped, panics, lanesRefused atomic.Uint64
@@ -164,13 +178,14 @@ func (s *Server) accept() {
 		if s.o.WrapConn != nil {
 			raw = s.o.WrapConn(raw)
 		}
+		if s.o.TLS != nil {
+			raw = secureServer(raw, s.o.TLS)
+		}
 		c := newConn(raw)
 		if !s.admit(c) {
 			s.counts.refused.Add(1)
 			_ = raw.Close()
-			if n, ok := s.complaints.allow(); ok {
-				s.log.Warn("connection refused: too many", "remote", raw.RemoteAddr().String(), "limit", s.o.MaxConnections, "suppressed", n)
-			}
+			s.complainOfRoom(c)
 			continue
 		}
 		s.wg.Go(func() { s.serve(c) })
@@ -181,7 +196,7 @@ func (s *Server) accept() {
 func (s *Server) admit(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.mu.conns) >= s.o.MaxConnections || s.closing.Err() != nil {
+	if s.closing.Err() != nil || !s.placeLocked(c) {
 		return false
 	}
 	s.mu.conns[c] = true
@@ -201,7 +216,7 @@ func (s *Server) serve(c *conn) {
 	defer func() {
 		_ = c.Close()
 		s.mu.Lock()
-		delete(s.mu.conns, c)
+		s.removeLocked(c)
 		s.mu.Unlock()
 	}()
 	m := drpcmanager.NewWithOptions(c, managerOptions())
@@ -216,6 +231,15 @@ func (s *Server) serve(c *conn) {
 		}
 		if !s.waiting(c, false) {
 			return
+		}
+		if first {
+			s.meet(c)
+			if err := s.try(c, st, name); err != nil {
+				c.hurry()
+				_ = st.SendError(toWire(err))
+				linger(c, m)
+				return
+			}
 		}
 		if again := s.call(c, st, name); !again || !s.waiting(c, true) {
 			linger(c, m)

@@ -14,7 +14,7 @@ func TestSocketOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	dialed, err := new(Dialer).dial(t.Context(), l.Addr().String())
+	dialed, err := new(Dialer).dial(t.Context(), target{addr: l.Addr().String()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,6 +106,7 @@ func (s *Server) acceptHello(c *conn, st rawStream, l Limits) error {
 			return err
 		}
 		c.client = printable([]byte(client))
+		c.caller = named(c.caller, c.client)
 		answer, err = s.versions.answerTo(hello, nodeName(s.o.Node), "the client")
 		return err
 	})
@@ -147,7 +148,7 @@ func (d *Dialer) openClient(ctx context.Context, addr, rpc string, l *Limits) (*
 		*l = limits
 		return err
 	}
-	k, err := d.open(ctx, addr, rpc, appendClientHello(nil, d.spoken(), d.ClientID), streamTimeout, welcome)
+	k, err := d.open(ctx, target{addr, id.NoNode}, rpc, appendClientHello(nil, d.spoken(), d.ClientID), streamTimeout, welcome)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	// What a client may ask of a node, whatever the protocol: the leaves of package rpc.
 	"rpc/kerr":   {"wal/id"},
 	"rpc/broker": {"rpc/kerr", "wal/id", "wal/batch"},
+	"rpc/auth":   {"rpc/kerr", "rpc/broker", "wal/id", "wal/batch"},
 	"rpc/native": {"rpc", "wal/id", "wal/batch"},
 	"raftgroup":  {"wal"},
 	// Pure decisions.
@@ -29,6 +30,7 @@ var arrows = map[string][]string{
 	"raftgroup/waiting":  {"wal/id"},
 	"client":             {"rpc", "wal/id", "wal/batch"},
 	"node":               {"rpc", "raftgroup", "placement", "wal"},
+	"node/leaders":       {"rpc", "placement", "wal/id", "wal/batch"}, // pure, but for the metadata that it asks
 	"bench":              {"client", "rpc", "wal/id", "wal/batch"},
 	"cmd":                {""},
 }

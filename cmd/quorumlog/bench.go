@@ -27,7 +27,7 @@ var errNoHeadline = errors.New("the figures above do not count")
 
 // benchTargets makes the targets by name.
 func benchTargets(f benchFlags) map[string]bench.Target {
-	own := bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version()}
+	own := bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version(), TLS: f.tls}
 	ownNoFsync := own
 	ownNoFsync.Fsync = bench.FsyncNever
 	return map[string]bench.Target{
@@ -65,6 +65,7 @@ type benchFlags struct {
 	rounds, nodes         int
 	profile               bench.Profile
 	timeout, heat         time.Duration
+	tls                   bench.TLS
 }
 
 func newBenchCommand() *cobra.Command {
@@ -91,6 +92,8 @@ func (f *benchFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.html, "html", "", "`file` for a page with charts")
 	flags.StringSliceVar(&f.servers, "servers", nil, "host:port `addresses` of a cluster that runs already; the target starts its own otherwise")
 	flags.StringArrayVar(&f.nodeArgs, "node-flag", nil, "a `flag` for the nodes of quorumlog's own cluster, such as --disk-io=buffered; may be repeated")
+	flags.BoolVar(&f.tls.On, "tls", false, "nodes of quorumlog's own cluster, and the clients, have certificates and use TLS")
+	registerTLS(flags, &f.tls.Files)
 	flags.DurationVar(&f.duration, "duration", 0, "timed part, instead of the workload's")
 	flags.DurationVar(&f.warmUp, "warm-up", 0, "part before the timed one, instead of the workload's")
 	flags.IntVar(&f.nodes, "nodes", 3, "nodes of quorumlog's own cluster")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/quorumlog/quorumlog/client"
 )
@@ -25,11 +26,13 @@ const defaultServer = "127.0.0.1:9192"
 type connection struct {
 	servers []string
 	timeout time.Duration
+	tls     client.TLSFiles
 }
 
 func (f *connection) register(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringSliceVar(&f.servers, "servers", nil,
 		"`host:port,…` of nodes; any one that is alive suffices (default: $"+serversVariable+", else "+defaultServer+")")
+	registerTLS(cmd.PersistentFlags(), &f.tls)
 	cmd.PersistentFlags().DurationVar(&f.timeout, "timeout", 15*time.Second, "give up on an administrative call after this `duration`")
 }
 
@@ -49,7 +52,22 @@ func (f *connection) connect() (*client.Client, error) {
 	for _, s := range f.addresses() {
 		servers = append(servers, strings.TrimSpace(s))
 	}
-	return client.New(client.Options{Servers: servers, ClientID: "quorumlog-cli"})
+	return client.New(client.Options{Servers: servers, ClientID: "quorumlog-cli", TLSFiles: f.tls})
+}
+
+// registerTLS adds the flags with which a client shows who it is.
+func registerTLS(flags *pflag.FlagSet, f *client.TLSFiles) {
+	for _, v := range []struct {
+		to         *string
+		name, help string
+	}{
+		{&f.CA, "tls-ca", "PEM `file` of the authorities that made the nodes' certificates: TLS is used"},
+		{&f.Certificate, "tls-cert", "PEM `file` of the certificate that says who this client is"},
+		{&f.Key, "tls-key", "PEM `file` of its key"},
+	} {
+		variable := "QUORUMLOG_" + strings.ToUpper(strings.ReplaceAll(v.name, "-", "_"))
+		flags.StringVar(v.to, v.name, os.Getenv(variable), v.help+" (default: $"+variable+")")
+	}
 }
 
 // admin runs one administrative call.

@@ -255,6 +255,7 @@ func TestAnyOrder(t *testing.T) {
 		list := []string{
 			"node", "--node-id", strconv.Itoa(n), "--data-dir", filepath.Join(dir, strconv.Itoa(n)), "--cluster-name", "any-order",
 			"--rpc-address", anyHost[n-1], "--advertised-address", at[n-1], "--gossip-address", anyHost[3+n-1], "--join", strings.Join(seeds, ","),
+			"--allow-plaintext",
 		}
 		if n == 1 {
 			list = append(list, "--bootstrap")
@@ -436,7 +437,8 @@ func TestRefusedStarts(t *testing.T) {
 		{"data directory that is a file", nodeArgs(dir, 1, "--bootstrap", "--data-dir", filepath.Join(copied, "meta.properties")), []string{"meta.properties", "not a directory"}},
 		{"address without port", nodeArgs(dir, 11, "--bootstrap", "--rpc-address", "127.0.0.1"), []string{"127.0.0.1", "host:port"}},
 		{"address of nobody", nodeArgs(dir, 12, "--bootstrap", "--rpc-address", "0.0.0.0:0"), []string{"0.0.0.0:0", "--advertised-address"}},
-		{"address of another host", nodeArgs(dir, 13, "--bootstrap", "--rpc-address", "203.0.113.7:9192"), []string{"203.0.113.7:9192", "cannot"}},
+		{"address of another host", nodeArgs(dir, 13, "--bootstrap", "--rpc-address", "203.0.113.7:9192", "--allow-plaintext"), []string{"203.0.113.7:9192", "cannot"}},
+		{"open to others", nodeArgs(dir, 13, "--bootstrap", "--rpc-address", "203.0.113.7:9192"), []string{"203.0.113.7:9192", "--tls-cert", "--allow-plaintext"}},
 		{"negative size", nodeArgs(dir, 14, "--bootstrap", "--reserve-mb", "-1"), []string{"--reserve-mb -1"}},
 		{"unknown key", []string{"node", "--config", config("node-id: 1\ndata-dirs: x\n")}, []string{"line 2", `"data-dirs"`, `"data-dir"`}},
 		{"key of a list", []string{"node", "--config", config("- node-id\n")}, []string{"line 1", "node-id: 1"}},
@@ -482,6 +484,18 @@ func TestConfigFile(t *testing.T) {
 		"node-id": "4", "data-dir": filepath.Join(dir, "data"), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9", "gossip-address": "localhost:0",
 		"metrics": "127.0.0.1:0", "join": "[127.0.0.1:1, '127.0.0.1:2']", "bootstrap": "true", "rack": "1.10", "log-level": "warn", "log-format": "json", "disk-io": "buffered", "unsafe-no-fsync": "true",
 		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8",
+		"tls-client-auth": "requested", "allow-plaintext": "false",
+	}
+	certs := filepath.Join(dir, "certs")
+	for _, words := range [][]string{
+		{"ca"}, {"node", "--cluster-name", "from-a-file", "--node-id", "4", "127.0.0.1"}, {"gossip-key"},
+	} {
+		if code, _, errs := commandLine(t, append(append([]string{"cert"}, words...), "--dir", certs)...); code != 0 {
+			t.Fatal(errs)
+		}
+	}
+	for flag, name := range map[string]string{"tls-ca": "ca.crt", "tls-cert": "node-4.crt", "tls-key": "node-4.key", "gossip-key-file": "gossip.key"} {
+		values[flag] = filepath.Join(certs, name)
 	}
 	var text strings.Builder
 	for key, v := range values {
@@ -510,10 +524,13 @@ func TestConfigFile(t *testing.T) {
 	if line := d.out.lines("serves")[0]; !strings.Contains(line, "node 4 ") || !strings.Contains(line, "advertised 127.0.0.1:9193") || metrics == "" {
 		t.Errorf("it serves as %q", line)
 	}
-	admin := new(rpc.Dialer)
-	defer admin.Close()
+	secure, err := client.New(client.Options{Servers: []string{port}, TLSFiles: client.TLSFiles{CA: filepath.Join(certs, "ca.crt")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secure.Close()
 	eventually(t, "the node's description", func() bool {
-		m, err := newClient(t, port).Admin().Metadata(testContext(t))
+		m, err := secure.Admin().Metadata(testContext(t))
 		return err == nil && len(m.Nodes) == 1 && m.Nodes[0].Rack == "1.10" && m.Nodes[0].Address == "127.0.0.1:9193"
 	})
 	d.terminate()

@@ -21,6 +21,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		profiled(newNodeCommand()),
 		newFormatCommand(),
+		newCertCommand(),
 		newDevCommand(),
 		newDemoCommand(),
 		newTopicCommand(),

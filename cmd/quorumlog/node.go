@@ -19,6 +19,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/authorizer"
+	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -70,8 +71,10 @@ type nodeFlags struct {
 	nodeID                                                                            int
 	dataDir, cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
 	join                                                                              []string
-	bootstrap, unsafeNoFsync, allowMissing                                            bool
+	bootstrap, unsafeNoFsync, allowPlaintext, allowMissing                            bool
 	authorizer, superUsers                                                            string
+	tls                                                                               auth.Files
+	tlsClients, gossipKeys                                                            string
 	cacheMB, checkpointMB, reserveMB, segmentMB                                       int64
 }
 
@@ -89,6 +92,12 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.authorizer, "authorizer", "none", "none: everybody may do everything; acl: what 'quorumlog acl' says, and nothing else")
 	flags.StringVar(&f.superUsers, "super-users", "", "`principals` who may do everything, separated by semicolons: User:admin;User:ops")
 	flags.BoolVar(&f.allowMissing, "allow-everyone-if-no-acl-found", false, "let everybody use what there is no ACL for at all")
+	flags.StringVar(&f.tls.CA, "tls-ca", "", "PEM `file` of the authorities that are believed, for nodes and clients")
+	flags.StringVar(&f.tls.Certificate, "tls-cert", "", "PEM `file` of this node's certificate; see 'quorumlog cert'")
+	flags.StringVar(&f.tls.Key, "tls-key", "", "PEM `file` of its key")
+	flags.StringVar(&f.tlsClients, "tls-client-auth", "required", "required: clients need a certificate; requested: those without one are User:ANONYMOUS")
+	flags.StringVar(&f.gossipKeys, "gossip-key-file", "", "`file` with the key that encrypts the gossip, and those that are understood beside it, one a line")
+	flags.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "listen without TLS where other hosts reach the node: the whole network is TRUSTED")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.io, "disk-io", "auto", "auto: direct I/O where the file system allows it; buffered: through the page cache")
@@ -134,6 +143,14 @@ func (f *nodeFlags) options() (node.Options, error) {
 	}
 	if o.Authorization, err = f.authorization(); err != nil {
 		return node.Options{}, err
+	}
+	o.Security = node.SecurityOptions{TLS: f.tls, GossipKeyFile: f.gossipKeys, AllowPlaintext: f.allowPlaintext}
+	switch f.tlsClients {
+	case "required":
+	case "requested":
+		o.Security.Clients = auth.CertificateRequested
+	default:
+		return node.Options{}, fmt.Errorf("--tls-client-auth %q: must be required or requested", f.tlsClients)
 	}
 	if f.bootstrap {
 		o.Founding = node.Bootstrap
@@ -270,11 +287,23 @@ func runNode(ctx context.Context, options node.Options) error {
 		return err
 	}
 	fmt.Println(n.Addresses())
-	select {
-	case err := <-n.Fatal():
-		// The disk failed a write or a sync: nothing that is still open may be flushed "a last time", so no orderly close.
-		return fmt.Errorf("node %d stopped: %w", options.NodeID, err)
-	case <-ctx.Done():
+	reload := make(chan os.Signal, 1)
+	if s := options.Security; !s.TLS.None() || s.GossipKeyFile != "" { // else SIGHUP ends the process, as ever
+		signal.Notify(reload, syscall.SIGHUP)
+		defer signal.Stop(reload)
+	}
+	for running := true; running; {
+		select {
+		case err := <-n.Fatal():
+			// The disk failed a write or a sync: nothing that is still open may be flushed "a last time", so no orderly close.
+			return fmt.Errorf("node %d stopped: %w", options.NodeID, err)
+		case <-reload:
+			if err := n.Reload(); err != nil {
+				options.Logger.Error("SIGHUP: certificates or keys cannot be used, those from before stay in use", "reason", err)
+			}
+		case <-ctx.Done():
+			running = false
+		}
 	}
 	stop()
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)

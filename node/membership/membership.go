@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,9 +25,9 @@ import (
 type Options struct {
 	// Cluster is the name of the cluster. It labels every packet and stream: bytes without it are dropped unread.
 	Cluster string
-	// SecretKey encrypts the gossip: 16, 24 or 32 bytes, the same on all nodes, or none.
-	SecretKey []byte
-	Self      Self
+	// Keys encrypt the gossip: the first does, all are understood. 16, 24 or 32 bytes each; none: it is not encrypted.
+	Keys [][]byte
+	Self Self
 	// BindAddress is where to listen, TCP and UDP: an IP address and a port. Port 0 picks one.
 	BindAddress string
 	// AdvertiseAddress is where the others find this node, host or host:port. Needed when BindAddress is not one address (0.0.0.0).
@@ -57,13 +58,23 @@ func (o Options) validate() error {
 		return errors.New("membership: the cluster has no name")
 	case len(o.Cluster) > memberlist.LabelMaxSize:
 		return fmt.Errorf("membership: the name of the cluster has %d bytes, at most %d are allowed", len(o.Cluster), memberlist.LabelMaxSize)
-	case !slices.Contains([]int{0, 16, 24, 32}, len(o.SecretKey)):
-		return fmt.Errorf("membership: the gossip key has %d bytes: it must have 16, 24 or 32", len(o.SecretKey))
 	case o.Self.Node < 0:
 		return fmt.Errorf("membership: %d is not a node id", o.Self.Node)
 	}
+	if err := checkKeys(o.Keys); err != nil {
+		return err
+	}
 	_, err := encodeMeta(o.Self)
 	return err
+}
+
+func checkKeys(keys [][]byte) error {
+	for _, key := range keys {
+		if !slices.Contains([]int{16, 24, 32}, len(key)) {
+			return fmt.Errorf("membership: the gossip key has %d bytes: it must have 16, 24 or 32", len(key))
+		}
+	}
+	return nil
 }
 
 // Membership is one node's part in the gossip.
@@ -76,6 +87,7 @@ type Membership struct {
 	list      *memberlist.Memberlist
 	box       *mailbox
 	table     *table
+	keys      *memberlist.Keyring // nil: gossip is not encrypted
 	meta      atomic.Pointer[[]byte]
 	announced chan struct{} // wakes announce: meta changed
 	called    chan struct{} // capacity 1: rejoin has called the seeds for the first time
@@ -107,6 +119,11 @@ func Start(o Options) (*Membership, error) {
 		return nil, err
 	}
 	m.meta.Store(&meta)
+	if len(o.Keys) > 0 {
+		if m.keys, err = memberlist.NewKeyring(o.Keys, o.Keys[0]); err != nil {
+			return nil, fmt.Errorf("membership: the gossip keys: %w", err)
+		}
+	}
 	m.transport, err = listen(o, m.timing)
 	if err != nil {
 		return nil, err
@@ -128,7 +145,7 @@ func (m *Membership) config() *memberlist.Config {
 	c := m.timing.config()
 	c.Name = m.name
 	c.Label = m.options.Cluster
-	c.SecretKey = slices.Clone(m.options.SecretKey)
+	c.Keyring = m.keys
 	c.Transport = m.transport
 	address := m.transport.advertised
 	c.AdvertiseAddr, c.AdvertisePort = address.Addr().String(), int(address.Port())
@@ -188,6 +205,36 @@ func (m *Membership) Implausible() uint64 { return m.implausible.Load() }
 // Former returns earlier starts of this node that are alive as far as the gossip knows. Mostly the gossip has not noticed yet that they are
 // over; one that is not runs on the directory of which this one is a copy.
 func (m *Membership) Former() []Member { return m.table.formerSelves() }
+
+// SetKeys exchanges the keys: the first encrypts from now on, all are understood. To exchange the key of a cluster, all nodes learn to
+// understand the new one first, then use it, then forget the old one. Gossip that was started without keys has none for good.
+func (m *Membership) SetKeys(keys [][]byte) error {
+	switch {
+	case m.keys == nil:
+		return errors.New("membership: gossip was started without a key: start the node again")
+	case len(keys) == 0:
+		return errors.New("membership: no gossip key")
+	}
+	if err := checkKeys(keys); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := m.keys.AddKey(key); err != nil {
+			return fmt.Errorf("membership: a gossip key: %w", err)
+		}
+	}
+	if err := m.keys.UseKey(keys[0]); err != nil {
+		return fmt.Errorf("membership: the gossip key: %w", err)
+	}
+	for _, old := range m.keys.GetKeys() {
+		if !slices.ContainsFunc(keys, func(key []byte) bool { return bytes.Equal(key, old) }) {
+			if err := m.keys.RemoveKey(old); err != nil {
+				return fmt.Errorf("membership: an old gossip key: %w", err)
+			}
+		}
+	}
+	return nil
+}
 
 // SetClusterID tells the others that this node has a place in the cluster now. It does not wait until they know.
 func (m *Membership) SetClusterID(clusterID string) error {

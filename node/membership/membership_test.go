@@ -287,18 +287,18 @@ func TestLooked(t *testing.T) {
 
 func TestEncryption(t *testing.T) {
 	checkLeaks(t)
-	key := func(k string) func(*Options) { return func(o *Options) { o.SecretKey = []byte(k) } }
+	key := func(k string) func(*Options) { return func(o *Options) { o.Keys = [][]byte{[]byte(k)} } }
 	one := launch(t, self(1, 1), key("0123456789abcdef"))
 	two := launch(t, self(2, 1), func(o *Options) { seeds(one)(o); key("0123456789abcdef")(o) })
 	eventually(t, "joined with the key", func() bool { return one.sees(2)() && two.sees(1)() })
-	for node, change := range map[id.Node]func(*Options){3: key("fedcba9876543210"), 4: key("")} {
+	for node, change := range map[id.Node]func(*Options){3: key("fedcba9876543210"), 4: func(*Options) {}} {
 		stranger := launch(t, self(node, 1), func(o *Options) { seeds(one)(o); change(o) })
 		eventually(t, "it says that it cannot join", func() bool { return stranger.logged("has another gossip key than this node") > 0 })
 		if n := len(stranger.Members()); n != 0 {
 			t.Errorf("node %d has %d members", node, n)
 		}
 	}
-	if _, err := Start(Options{Cluster: "c", SecretKey: make([]byte, 17), BindAddress: "127.0.0.1:0"}); err == nil || !strings.Contains(err.Error(), "17 bytes: it must have 16, 24 or 32") {
+	if _, err := Start(Options{Cluster: "c", Keys: [][]byte{make([]byte, 17)}, BindAddress: "127.0.0.1:0"}); err == nil || !strings.Contains(err.Error(), "17 bytes: it must have 16, 24 or 32") {
 		t.Errorf("got %v", err)
 	}
 }

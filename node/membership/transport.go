@@ -78,7 +78,7 @@ func listen(o Options, timing timing) (*transport, error) {
 	}
 	t := &transport{
 		maxStreams: o.MaxStreams,
-		label:      o.Cluster, encrypted: len(o.SecretKey) > 0, log: o.Logger,
+		label:      o.Cluster, encrypted: len(o.Keys) > 0, log: o.Logger,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), wrap: o.WrapConn, passes: o.Passes,
 	}
 	if err := t.open(canonical(bind)); err != nil {

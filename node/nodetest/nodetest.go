@@ -3,6 +3,8 @@ package nodetest
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/base64"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -13,6 +15,8 @@ import (
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/auth"
+	"github.com/quorumlog/quorumlog/rpc/auth/authtest"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/rpc/rpctest"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
@@ -32,6 +36,10 @@ type Cluster struct {
 	adjust []func(*node.Options)
 
 	network *network // nil: the operating system's alone
+	files   uint64   // 0: as many as the process
+	// CA makes the nodes' certificates, and those of clients; nil: there is no TLS.
+	CA     *authtest.CA
+	Client auth.Files // of the certificate of User:CN=test
 }
 
 // Setting is something about a cluster that is not as usual.
@@ -44,6 +52,25 @@ func WithNetwork() Setting { return func(c *Cluster) { c.network = newNetwork() 
 func WithOptions(change func(*node.Options)) Setting {
 	return func(c *Cluster) { c.adjust = append(c.adjust, change) }
 }
+
+// WithOpenFiles has each node work as if its process could have no more files open than limit.
+func WithOpenFiles(limit uint64) Setting { return func(c *Cluster) { c.files = limit } }
+
+// WithTLS has nodes and clients show certificates, and the gossip encrypted.
+func WithTLS() Setting {
+	return func(c *Cluster) {
+		c.CA = authtest.New(c.t, c.name())
+		c.Client = c.CA.Client("test")
+		client := authtest.Load(c.t, c.Client)
+		c.dialer.TLS = func(address string, _ id.Node) *tls.Config { return client.Client(address) }
+		authtest.Write(c.t, c.gossipKeys(), []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"))
+	}
+}
+
+// name is that of the cluster.
+func (c *Cluster) name() string { return "test-" + filepath.Base(c.dir) }
+
+func (c *Cluster) gossipKeys() string { return filepath.Join(c.dir, "gossip.keys") }
 
 // Crash says what a node that is cut off loses.
 type Crash = disksim.Kind
@@ -101,6 +128,9 @@ func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Sett
 		if i > 0 {
 			o.Join = []string{c.Nodes[0].GossipAddress()}
 		}
+		if c.CA != nil {
+			o.Security = node.SecurityOptions{TLS: c.CA.Node(o.NodeID), GossipKeyFile: c.gossipKeys()}
+		}
 		d := newDisk(i)
 		if d != nil {
 			o.DataDir = "/node-" + strconv.Itoa(i+1) // on its own disk
@@ -149,6 +179,9 @@ func (c *Cluster) TryNode(i int) error {
 	ctx = n.onDisk(ctx)
 	if c.network != nil {
 		ctx = simulated.WithNetwork(ctx, at{c.network, i})
+	}
+	if c.files > 0 {
+		ctx = simulated.WithOpenFiles(ctx, c.files)
 	}
 	started, err := node.Start(ctx, n.Options)
 	if err != nil {

@@ -133,5 +133,8 @@ func (p *Partition) Committed(hw id.Offset) {
 // Leader implements raftgroup.Machine: whoever waits for records here may have to go elsewhere.
 func (p *Partition) Leader(raftgroup.LeaderChange) { p.waiters.Moved() }
 
+// InSync implements raftgroup.Machine.
+func (p *Partition) InSync(raftgroup.InSync) {}
+
 // HighWatermark returns the offset after the last committed record, as far as this replica knows.
 func (p *Partition) HighWatermark() id.Offset { return id.Offset(p.hw.Load()) }

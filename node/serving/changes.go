@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"time"
 
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -14,9 +13,6 @@ import (
 
 // Every node takes the calls that change the metadata, and passes them on to the one that leads it. Who may call is asked first, on the node
 // that the caller is connected to: what a peer passes on has been asked.
-
-// leaderLook is the pause between two looks whether the partitions of a new topic have leaders.
-const leaderLook = 20 * time.Millisecond
 
 // CreateTopic implements broker.Changes.
 func (b *Broker) CreateTopic(ctx context.Context, c *broker.Caller, t broker.NewTopic) (*broker.Topic, error) {
@@ -62,26 +58,15 @@ func (b *Broker) createTopic(ctx context.Context, t broker.NewTopic) (*broker.To
 	}
 	topic := result.(*placement.Topic)
 	b.awaitLeaders(ctx, topic)
-	described := b.describeTopic(ctx, topic)
+	described, _ := b.describeTopic(topic)
 	return &described, nil
 }
 
 // awaitLeaders waits until every partition of the topic has a leader, or ctx ends. Producers that come at once find it then.
 func (b *Broker) awaitLeaders(ctx context.Context, t *placement.Topic) {
-	for {
-		missing := 0
-		for i := range t.Partitions {
-			if b.o.Leaders.Leader(ctx, &t.Partitions[i]).Node == id.NoNode {
-				missing++
-			}
-		}
-		if missing == 0 {
+	for i := range t.Partitions {
+		if b.o.Leaders.Await(ctx, &t.Partitions[i]) != nil {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(leaderLook):
 		}
 	}
 }

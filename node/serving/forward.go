@@ -14,10 +14,10 @@ import (
 // controllerRetry is the pause between two looks for a controller.
 const controllerRetry = 50 * time.Millisecond
 
-// AtController runs a call where the metadata is led: here, by local, or by forward at the address of the node that leads it. While nobody
+// AtController runs a call where the metadata is led: here, by local, or by forward, which passes it on to the node that leads it. While nobody
 // leads it waits, for as long as ctx allows. Errors of local are given their codes.
 func AtController[T any](
-	ctx context.Context, resolve func(id.Node) (string, bool), local func(context.Context) (T, error), forward func(ctx context.Context, address string) (T, error),
+	ctx context.Context, resolve func(id.Node) (string, bool), local func(context.Context) (T, error), forward func(ctx context.Context, to id.Node, address string) (T, error),
 ) (T, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -31,7 +31,7 @@ func AtController[T any](
 			return result, coded(err)
 		}
 		if address, ok := resolve(elsewhere.Leader); ok && elsewhere.Leader != id.NoNode {
-			result, err = forward(broker.Forwarded(ctx), address)
+			result, err = forward(ctx, elsewhere.Leader, address)
 			if !WorthAnotherController(err) {
 				return result, err
 			}
@@ -64,8 +64,8 @@ func WorthAnotherController(err error) bool {
 func atController[T any](
 	ctx context.Context, b *Broker, local func(context.Context) (T, error), forward func(context.Context, broker.Remote) (T, error),
 ) (T, error) {
-	result, err := AtController(ctx, b.o.Nodes.Resolve, local, func(ctx context.Context, address string) (T, error) {
-		return forward(ctx, b.o.Nodes.Remote(address))
+	result, err := AtController(ctx, b.o.Nodes.Resolve, local, func(ctx context.Context, to id.Node, address string) (T, error) {
+		return forward(ctx, b.o.Nodes.Remote(to, address))
 	})
 	return result, coded(err)
 }

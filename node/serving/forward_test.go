@@ -59,8 +59,8 @@ func TestAtController(t *testing.T) {
 				begun := time.Now()
 				answer, err := AtController(ctx, resolve, func(context.Context) (string, error) {
 					return "local", next(test.local, &locals)
-				}, func(ctx context.Context, address string) (string, error) {
-					require.True(t, broker.IsForwarded(ctx))
+				}, func(_ context.Context, to id.Node, address string) (string, error) {
+					require.Equal(t, id.Node(2), to)
 					return address, next(test.remote, &remotes)
 				})
 				require.Equal(t, test.answer, answer)

@@ -27,12 +27,12 @@ func (b *Broker) TransferLeader(ctx context.Context, c *broker.Caller, t broker.
 	}
 	open := b.o.Replicas.Group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
-		leader := b.o.Leaders.Leader(ctx, p).Node
+		leader := b.o.Leaders.Leader(p, b.o.Nodes.Alive).Node
 		address, ok := b.o.Nodes.Resolve(leader)
 		if !ok || broker.IsForwarded(ctx) || leader == b.o.Node {
 			return id.NoNode, 0, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}
 		}
-		node, epoch, err := b.o.Nodes.Remote(address).TransferLeader(broker.Forwarded(ctx), c, t)
+		node, epoch, err := b.o.Nodes.Remote(leader, address).TransferLeader(ctx, c, t)
 		return node, epoch, coded(err)
 	}
 	if err := open.Group().TransferLeader(ctx, to.Replica); err != nil {

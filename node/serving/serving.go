@@ -7,6 +7,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/fetching"
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -25,21 +26,6 @@ type Replicas interface {
 	Refusal(g id.Group) (wal.Refusal, bool)
 }
 
-// Leaders is who leads what, as far as this node can say.
-type Leaders interface {
-	Leader(ctx context.Context, p *placement.Partition) Leader
-	// Leaders returns the leader of each partition of a topic.
-	Leaders(ctx context.Context, t *placement.Topic) []Leader
-	// AddISR fills in the ISR of partitions that other nodes lead.
-	AddISR(ctx context.Context, topics []broker.Topic)
-}
-
-// Leader is who leads a partition: id.NoNode if nobody is known to.
-type Leader struct {
-	Node  id.Node
-	Epoch id.Epoch
-}
-
 // Nodes is what this node knows of the others.
 type Nodes struct {
 	// Resolve returns where a node serves.
@@ -52,8 +38,8 @@ type Nodes struct {
 	Reachable func(context.Context) (fit func(id.Node) bool)
 	// IsUp tells whether a registered node lives, as far as can be found out.
 	IsUp func(context.Context, *placement.Node) bool
-	// Remote returns the node at an address, to pass calls on to.
-	Remote func(address string) broker.Remote
+	// Remote returns a node at its address, to pass calls on to.
+	Remote func(node id.Node, address string) broker.Remote
 }
 
 // Options are what a Broker works on. All are required.
@@ -67,7 +53,7 @@ type Options struct {
 	Pressure   func() wal.Pressure
 	Replicas   Replicas
 	Fetching   *fetching.Hub
-	Leaders    Leaders
+	Leaders    *leaders.Table
 	Controller *controller.Controller
 	Nodes      Nodes
 	// Age is how old what this node knows may be: see broker.Metadata.

@@ -5,7 +5,6 @@ import (
 	"maps"
 
 	"github.com/quorumlog/quorumlog/node/controller"
-	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -14,26 +13,30 @@ import (
 )
 
 // Metadata implements broker.Topics.
-func (b *Broker) Metadata(ctx context.Context, _ *broker.Caller, q broker.MetadataQuery) (*broker.Metadata, error) {
+func (b *Broker) Metadata(_ context.Context, _ *broker.Caller, q broker.MetadataQuery) (*broker.Metadata, error) {
 	view := b.o.Controller.View()
 	m := &broker.Metadata{ClusterID: b.o.ClusterID, Controller: b.o.Controller.Leader(), Index: view.Index(), Age: b.o.Age()}
 	for _, node := range view.Nodes() {
 		m.Nodes = append(m.Nodes, b.describeNode(node))
 	}
+	add := func(t *placement.Topic) {
+		topic, known := b.describeTopic(t)
+		m.Topics = append(m.Topics, topic)
+		if !known { // nobody is to believe that there is no leader: this node was started a moment ago, or a member of the group was
+			m.Age = -1
+		}
+	}
 	if q.All {
 		for _, t := range view.Topics() {
-			m.Topics = append(m.Topics, b.describeTopic(ctx, t))
+			add(t)
 		}
 	}
 	for _, name := range q.Topics {
 		if t := view.Topic(name); t != nil {
-			m.Topics = append(m.Topics, b.describeTopic(ctx, t))
+			add(t)
 		} else {
 			m.Topics = append(m.Topics, broker.Topic{Name: name, Err: kerr.Errorf(kerr.UnknownTopicOrPartition, "topic %s does not exist", name)})
 		}
-	}
-	if q.WithISR {
-		b.o.Leaders.AddISR(ctx, m.Topics)
 	}
 	return m, nil
 }
@@ -48,36 +51,23 @@ func (b *Broker) describeNode(node *placement.Node) broker.Node {
 	}
 }
 
-func (b *Broker) describeTopic(ctx context.Context, t *placement.Topic) broker.Topic {
-	topic := broker.Topic{Name: t.Name, ID: t.ID, Configs: maps.Clone(t.Configs), ReplicationFactor: t.ReplicationFactor}
-	leaders := b.o.Leaders.Leaders(ctx, t)
-	for i := range t.Partitions {
+// describeTopic describes a topic. Known is false where this node cannot tell yet who leads.
+func (b *Broker) describeTopic(t *placement.Topic) (topic broker.Topic, known bool) {
+	topic = broker.Topic{
+		Name: t.Name, ID: t.ID, Configs: maps.Clone(t.Configs), ReplicationFactor: t.ReplicationFactor,
+		Partitions: make([]broker.Partition, len(t.Partitions)),
+	}
+	known = true
+	for i, l := range b.o.Leaders.Leaders(t, b.o.Nodes.Alive) {
 		p := &t.Partitions[i]
-		described := broker.Partition{ID: p.ID, Group: p.Group, Leader: leaders[i].Node, Epoch: leaders[i].Epoch}
+		described := broker.Partition{ID: p.ID, Group: p.Group, Leader: l.Node, Epoch: l.Epoch, ISR: l.InSync}
 		for _, m := range p.Members {
 			described.Replicas = append(described.Replicas, m.Node)
 		}
-		if open := b.o.Replicas.Group(p.Group); open != nil && open.Group().IsLeader() {
-			described.ISR = isr(ctx, open)
-		}
-		topic.Partitions = append(topic.Partitions, described)
+		known = known && l.Known
+		topic.Partitions[i] = described
 	}
-	return topic
-}
-
-// isr lists the nodes in sync, as the leader sees them, in the order of the assignment.
-func isr(ctx context.Context, p *partition.Partition) []id.Node {
-	status, err := p.Group().Status(ctx)
-	if err != nil {
-		return nil
-	}
-	var list []id.Node
-	for _, m := range status.Members {
-		if m.InSync {
-			list = append(list, m.Node)
-		}
-	}
-	return list
+	return topic, known
 }
 
 // partition finds a partition by name.

@@ -1,6 +1,10 @@
 package broker
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
 
 // Principal is who somebody has shown to be: with a certificate, or a password. In the form of Kafka's KafkaPrincipal.
 type Principal struct {
@@ -26,4 +30,9 @@ type Caller struct {
 	// Peer says that the principal is a node of the cluster, by its certificate, or that nodes have no certificates here. Calls among
 	// nodes are for peers alone.
 	Peer bool
+	// Node is which node a peer is, by its certificate. id.NoNode: there is no certificate that says so.
+	Node id.Node
 }
+
+// MayBe tells whether the caller may act as a node of the cluster: it shows that node's certificate, or nodes have none here.
+func (c *Caller) MayBe(node id.Node) bool { return c.Peer && (c.Node == id.NoNode || c.Node == node) }

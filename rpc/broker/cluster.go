@@ -25,8 +25,6 @@ type ClusterStatus struct {
 	LeaderUnknown          int // partitions of which nobody who answered can tell; they are not Leaderless
 	FeatureLevel           FeatureLevel
 	FeatureLevelKnownToAll FeatureLevel
-	// LeadersSeen is who leads the partitions that the node holds, as far as it knows; nil unless it was asked for itself alone.
-	LeadersSeen map[id.Group]id.Node
 }
 
 // NodeStatus is a node in its own words, or, where it does not answer, in those of the others.

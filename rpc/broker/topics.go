@@ -18,9 +18,8 @@ type Topics interface {
 
 // MetadataQuery selects topics.
 type MetadataQuery struct {
-	Topics  []string // by name
-	All     bool     // all there are, instead
-	WithISR bool     // fill in each partition's ISR, which only its leader knows for sure
+	Topics []string // by name
+	All    bool     // all there are, instead
 }
 
 // Metadata is what a client has to know to find everything.
@@ -31,7 +30,7 @@ type Metadata struct {
 	Topics     []Topic
 	Index      id.Index // of the metadata's log that this reflects: answers of two nodes can be ordered by it
 	// Age is how old what this node knows may be: since it last had word from the leader of the metadata, or, where it leads that itself, from
-	// a majority. Negative: not since its start.
+	// a majority. Negative: not since its start, or it cannot tell yet who leads one of the topics.
 	Age time.Duration
 }
 
@@ -58,7 +57,7 @@ type Partition struct {
 	Group         id.Group
 	Leader        id.Node // id.NoNode: none is known
 	Epoch         id.Epoch
-	Replicas, ISR []id.Node
+	Replicas, ISR []id.Node // the ISR is empty where the leader's word is not known. Not to be changed
 }
 
 // PartitionStatus is what a replica knows about its group.

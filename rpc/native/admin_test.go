@@ -3,6 +3,7 @@ package native
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type fake struct {
 	broker.Broker
 	asked     any
+	caller    broker.Caller
 	forwarded bool
 	due       time.Duration
 	err       error
@@ -29,45 +31,45 @@ type fake struct {
 }
 
 // note takes what was asked, and for how long.
-func (f *fake) note(ctx context.Context, asked any) error {
+func (f *fake) note(ctx context.Context, c *broker.Caller, asked any) error {
 	due, ok := ctx.Deadline()
 	if !ok {
 		return errors.New("a call without a deadline")
 	}
-	f.asked, f.forwarded, f.due = asked, broker.IsForwarded(ctx), time.Until(due)
+	f.asked, f.caller, f.forwarded, f.due = asked, *c, broker.IsForwarded(ctx), time.Until(due)
 	return f.err
 }
 
-func (f *fake) CreateTopic(ctx context.Context, _ *broker.Caller, t broker.NewTopic) (*broker.Topic, error) {
-	return f.topic, f.note(ctx, t)
+func (f *fake) CreateTopic(ctx context.Context, c *broker.Caller, t broker.NewTopic) (*broker.Topic, error) {
+	return f.topic, f.note(ctx, c, t)
 }
 
-func (f *fake) DeleteTopic(ctx context.Context, _ *broker.Caller, name string) (id.Topic, error) {
-	return topic, f.note(ctx, name)
+func (f *fake) DeleteTopic(ctx context.Context, c *broker.Caller, name string) (id.Topic, error) {
+	return topic, f.note(ctx, c, name)
 }
 
-func (f *fake) AlterTopicConfig(ctx context.Context, _ *broker.Caller, c broker.ConfigChange) (map[string]string, error) {
-	return f.configs, f.note(ctx, c)
+func (f *fake) AlterTopicConfig(ctx context.Context, c *broker.Caller, change broker.ConfigChange) (map[string]string, error) {
+	return f.configs, f.note(ctx, c, change)
 }
 
-func (f *fake) InitProducerID(ctx context.Context, _ *broker.Caller) (id.Producer, error) {
-	return 77, f.note(ctx, nil)
+func (f *fake) InitProducerID(ctx context.Context, c *broker.Caller) (id.Producer, error) {
+	return 77, f.note(ctx, c, nil)
 }
 
-func (f *fake) UpgradeCluster(ctx context.Context, _ *broker.Caller, level broker.FeatureLevel) (broker.Upgrade, error) {
-	return broker.Upgrade{Was: 1, Is: 2}, f.note(ctx, level)
+func (f *fake) UpgradeCluster(ctx context.Context, c *broker.Caller, level broker.FeatureLevel) (broker.Upgrade, error) {
+	return broker.Upgrade{Was: 1, Is: 2}, f.note(ctx, c, level)
 }
 
-func (f *fake) UnregisterNode(ctx context.Context, _ *broker.Caller, node id.Node) error {
-	return f.note(ctx, node)
+func (f *fake) UnregisterNode(ctx context.Context, c *broker.Caller, node id.Node) error {
+	return f.note(ctx, c, node)
 }
 
-func (f *fake) TransferLeader(ctx context.Context, _ *broker.Caller, t broker.Transfer) (id.Node, id.Epoch, error) {
-	return 3, 9, f.note(ctx, t)
+func (f *fake) TransferLeader(ctx context.Context, c *broker.Caller, t broker.Transfer) (id.Node, id.Epoch, error) {
+	return 3, 9, f.note(ctx, c, t)
 }
 
-func (f *fake) ClusterStatus(ctx context.Context, _ *broker.Caller) (*broker.ClusterStatus, error) {
-	return f.status, f.note(ctx, nil)
+func (f *fake) ClusterStatus(ctx context.Context, c *broker.Caller) (*broker.ClusterStatus, error) {
+	return f.status, f.note(ctx, c, nil)
 }
 
 // serveAdmin serves a broker, and returns how another node sees it, and a client.
@@ -100,12 +102,14 @@ func TestRemote(t *testing.T) {
 			State: "ready", Trouble: "none", Protocol: "p", FsyncClass: "f", MetricsAddress: "m", DiskFreeBytes: 1 << 40, BootEpoch: 1 << 41,
 			AcceptsProduce: true, Replicas: 7, PartitionsLed: 8, UnderReplicated: 9, RefusedReplicas: 10, OldestFeatureLevel: 11, SupportedFeatureLevel: 12,
 		}},
-		LeadersSeen: map[id.Group]id.Node{5: 2, 6: id.NoNode},
 	}
 	f := &fake{topic: described, status: own, configs: map[string]string{"x": "y"}}
 	remote, _ := serveAdmin(t, f)
 	change := broker.ConfigChange{Topic: "t", Set: map[string]string{"x": "y"}, Remove: []string{"z"}}
 	newTopic := broker.NewTopic{Name: "t", Partitions: 2, ReplicationFactor: 2, Configs: map[string]string{"a": "b"}}
+	alice := &broker.Caller{
+		Principal: broker.Principal{Type: broker.UserType, Name: "alice"}, Host: netip.MustParseAddr("10.1.2.3"), ClientID: "app", Node: id.NoNode,
+	}
 	transfer := broker.Transfer{Topic: "t", Partition: 1, To: 2}
 	type leadership struct {
 		node  id.Node
@@ -116,30 +120,31 @@ func TestRemote(t *testing.T) {
 		do            func(context.Context) (any, error)
 		asked, answer any
 	}{
-		{"create", func(ctx context.Context) (any, error) { return remote.CreateTopic(ctx, nil, newTopic) }, newTopic, described},
-		{"delete", func(ctx context.Context) (any, error) { return remote.DeleteTopic(ctx, nil, "t") }, "t", topic},
-		{"alter", func(ctx context.Context) (any, error) { return remote.AlterTopicConfig(ctx, nil, change) }, change, f.configs},
-		{"producer", func(ctx context.Context) (any, error) { return remote.InitProducerID(ctx, nil) }, nil, id.Producer(77)},
-		{"upgrade", func(ctx context.Context) (any, error) { return remote.UpgradeCluster(ctx, nil, 2) }, broker.FeatureLevel(2), broker.Upgrade{Was: 1, Is: 2}},
-		{"unregister", func(ctx context.Context) (any, error) { return nil, remote.UnregisterNode(ctx, nil, 4) }, id.Node(4), nil},
+		{"create", func(ctx context.Context) (any, error) { return remote.CreateTopic(ctx, alice, newTopic) }, newTopic, described},
+		{"delete", func(ctx context.Context) (any, error) { return remote.DeleteTopic(ctx, alice, "t") }, "t", topic},
+		{"alter", func(ctx context.Context) (any, error) { return remote.AlterTopicConfig(ctx, alice, change) }, change, f.configs},
+		{"producer", func(ctx context.Context) (any, error) { return remote.InitProducerID(ctx, alice) }, nil, id.Producer(77)},
+		{"upgrade", func(ctx context.Context) (any, error) { return remote.UpgradeCluster(ctx, alice, 2) }, broker.FeatureLevel(2), broker.Upgrade{Was: 1, Is: 2}},
+		{"unregister", func(ctx context.Context) (any, error) { return nil, remote.UnregisterNode(ctx, alice, 4) }, id.Node(4), nil},
 		{"transfer", func(ctx context.Context) (any, error) {
-			node, epoch, err := remote.TransferLeader(ctx, nil, transfer)
+			node, epoch, err := remote.TransferLeader(ctx, alice, transfer)
 			return leadership{node, epoch}, err
 		}, transfer, leadership{3, 9}},
 		{"transfer to the preferred one", func(ctx context.Context) (any, error) {
-			_, _, err := remote.TransferLeader(ctx, nil, broker.Transfer{Topic: "t", To: id.NoNode})
+			_, _, err := remote.TransferLeader(ctx, alice, broker.Transfer{Topic: "t", To: id.NoNode})
 			return nil, err
 		}, broker.Transfer{Topic: "t", To: id.NoNode}, nil},
-		{"status", func(ctx context.Context) (any, error) { return remote.ClusterStatus(ctx, nil) }, nil, own},
+		{"status", func(ctx context.Context) (any, error) { return remote.ClusterStatus(ctx, alice) }, nil, own},
 	} {
 		t.Run(call.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(broker.Forwarded(t.Context()), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			f.err = nil
 			answer, err := call.do(ctx)
 			require.NoError(t, err)
 			require.Equal(t, call.answer, answer)
 			require.Equal(t, call.asked, f.asked)
+			require.Equal(t, *alice, f.caller)
 			require.True(t, f.forwarded)
 			require.LessOrEqual(t, f.due, 5*time.Second)
 

@@ -106,12 +106,6 @@ func toClusterStatus(s *broker.ClusterStatus) *pb.ClusterStatusResponse {
 	for _, n := range s.Nodes {
 		response.Nodes = append(response.Nodes, toNodeStatus(n))
 	}
-	if s.LeadersSeen != nil {
-		for g, n := range s.LeadersSeen {
-			response.Leaders = append(response.Leaders, &pb.PartitionLeader{Group: uint64(g), Leader: int32(n)})
-		}
-		return response
-	}
 	q := s.Metadata
 	response.Metadata = &pb.MetadataQuorum{
 		Leader: int32(q.Leader), Term: uint64(q.Term), Commit: uint64(q.Commit), Voters: toNodes(q.Voters), Learners: toNodes(q.Learners),
@@ -125,13 +119,9 @@ func fromOwnStatus(r *pb.ClusterStatusResponse) *broker.ClusterStatus {
 		ClusterID: r.GetClusterId(), ClusterName: r.GetClusterName(), Controller: id.Node(r.GetController()), AnsweredBy: id.Node(r.GetAnsweredBy()),
 		Topics: int(r.GetTopics()), Partitions: int(r.GetPartitions()),
 		FeatureLevel: broker.FeatureLevel(r.GetFeatureLevel()), FeatureLevelKnownToAll: broker.FeatureLevel(r.GetFeatureLevelKnown()),
-		LeadersSeen: make(map[id.Group]id.Node, len(r.GetLeaders())),
 	}
 	for _, n := range r.GetNodes() {
 		s.Nodes = append(s.Nodes, fromNodeStatus(n))
-	}
-	for _, l := range r.GetLeaders() {
-		s.LeadersSeen[id.Group(l.GetGroup())] = id.Node(l.GetLeader())
 	}
 	return s
 }

@@ -44,21 +44,21 @@ type Binding struct {
 func (b Binding) Check() error {
 	switch {
 	case !typeWords.valid(int(b.Type), int(Topic)):
-		return fmt.Errorf("Invalid resource type %v", b.Type)
+		return wrong("Invalid resource type %v", b.Type)
 	case !patternWords.valid(int(b.Kind), int(Literal)):
-		return fmt.Errorf("Invalid resource pattern type %v: it must be LITERAL or PREFIXED", b.Kind)
+		return wrong("Invalid resource pattern type %v: it must be LITERAL or PREFIXED", b.Kind)
 	case !permissionWords.valid(int(b.Permission), int(Deny)):
-		return fmt.Errorf("Invalid permission type %v: it must be ALLOW or DENY", b.Permission)
+		return wrong("Invalid permission type %v: it must be ALLOW or DENY", b.Permission)
 	case !operationWords.valid(int(b.Operation), int(All)):
-		return fmt.Errorf("Invalid operation %v", b.Operation)
+		return wrong("Invalid operation %v", b.Operation)
 	case b.Operation != All && !slices.Contains(operations[b.Type], b.Operation):
-		return fmt.Errorf("Invalid operation %v: nobody asks for it on a %v, but for ALL or one of %v", b.Operation, b.Type, operations[b.Type])
+		return wrong("Invalid operation %v: nobody asks for it on a %v, but for ALL or one of %v", b.Operation, b.Type, operations[b.Type])
 	case b.Name == "":
-		return fmt.Errorf("Invalid empty resource name")
+		return wrong("Invalid empty resource name")
 	case b.Type == Cluster && b.Name != ClusterName:
-		return fmt.Errorf("The only valid name for the CLUSTER resource is %s", ClusterName)
+		return wrong("The only valid name for the CLUSTER resource is %s", ClusterName)
 	case b.Principal.Type == "" || b.Principal.Name == "":
-		return fmt.Errorf("Invalid principal %.256q: it must be Type:Name, such as User:alice", b.Principal.String())
+		return wrong("Invalid principal %.256q: it must be Type:Name, such as User:alice", b.Principal.String())
 	}
 	if b.Host == Wildcard {
 		return nil
@@ -66,9 +66,9 @@ func (b Binding) Check() error {
 	a, err := netip.ParseAddr(b.Host)
 	switch {
 	case err != nil || a.Zone() != "":
-		return fmt.Errorf("Invalid host %.256q: it must be an IP address, or * for all; names are not looked up", b.Host)
+		return wrong("Invalid host %.256q: it must be an IP address, or * for all; names are not looked up", b.Host)
 	case a.Unmap().String() != b.Host:
-		return fmt.Errorf("Invalid host %q: write it %s, as it is compared", b.Host, a.Unmap())
+		return wrong("Invalid host %q: write it %s, as it is compared", b.Host, a.Unmap())
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (f Filter) Check() error {
 		{"operation", operationWords, int(f.Operation)}, {"permission type", permissionWords, int(f.Permission)},
 	} {
 		if field.value != 0 && !field.words.valid(field.value, 1) {
-			return fmt.Errorf("The filter has an unknown %s: %d", field.what, field.value)
+			return wrong("The filter has an unknown %s: %d", field.what, field.value)
 		}
 	}
 	return nil

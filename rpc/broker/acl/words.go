@@ -204,7 +204,7 @@ var Everybody = Principal{UserType, Wildcard}
 func ParsePrincipal(text string) (Principal, error) {
 	kind, name, ok := strings.Cut(text, ":")
 	if !ok {
-		return Principal{}, fmt.Errorf("Could not parse principal from `%.256s` (no colon is present separating the principal type from the principal name)", text)
+		return Principal{}, wrong("Could not parse principal from `%.256s` (no colon is present separating the principal type from the principal name)", text)
 	}
 	return Principal{kind, name}, nil
 }
@@ -221,3 +221,11 @@ func (p *Principal) UnmarshalText(text []byte) (err error) {
 func (p Principal) compare(o Principal) int {
 	return cmp.Or(strings.Compare(p.Type, o.Type), strings.Compare(p.Name, o.Name))
 }
+
+// wrong returns an error whose text is the sentence for the user, which begins as Kafka's does.
+func wrong(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
+
+type refusal string
+
+// Error implements error.
+func (r refusal) Error() string { return string(r) }

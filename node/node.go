@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/quorumlog/quorumlog/node/authorizer"
 	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/leaders"
@@ -22,6 +23,7 @@ import (
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/wal"
@@ -242,6 +244,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 func (n *Node) openBroker() {
 	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
 	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
+	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
 		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
@@ -251,12 +254,12 @@ func (n *Node) openBroker() {
 				return native.Remote(n.dialer.AdminOf(address, node))
 			},
 		},
-		Age: n.word.age, Self: n.selfStatus,
+		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer,
 	})
 }
 
 func (n *Node) openServer(in *inbound) error {
-	services := native.Services(n.broker, &peerCalls{node: n})
+	services := native.Services(authorizer.Guard(n.broker, n.authorizer), &peerCalls{node: n})
 	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,

@@ -50,6 +50,8 @@ type Options struct {
 	Security SecurityOptions
 	// Storage tunes the wal. The zero value takes its defaults.
 	Storage StorageOptions
+	// Authorization says who may do what. The zero value: everybody everything.
+	Authorization AuthorizationOptions
 	// Timing tunes elections and failure detection. The zero value takes the defaults.
 	Timing TimingOptions
 	// Logger receives the node's log. Default: slog.Default().
@@ -169,6 +171,9 @@ func (o Options) Validate() error {
 		if err := checkDialable(a); err != nil {
 			return fmt.Errorf("--join %w", err)
 		}
+	}
+	if err := o.Authorization.validate(); err != nil {
+		return err
 	}
 	if err := o.validateAdvertised(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -139,7 +140,7 @@ func (n *Node) canBeSpared(ctx context.Context, c *condemnedReplica, own raftgro
 		if !ok {
 			continue
 		}
-		s, err := n.dialer.Admin(address).PartitionStatus(ctx, ask)
+		s, err := n.dialer.Admin(address).PartitionStatus(rpc.PassOn(ctx, nil), ask)
 		if err == nil && s.GetReplica() == uint64(m.Replica) && !s.GetCondemned() && s.GetLogEndOffset() >= int64(own.HW) {
 			vouch++
 		}

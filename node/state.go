@@ -22,6 +22,7 @@ import (
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/auth"
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
@@ -57,6 +58,7 @@ type Node struct {
 	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	turns        serving.Turns
 	broker       *serving.Broker
+	authorizer   broker.Authorizer
 	registrar    background
 	identities   background
 	doubts       chan id.Node // capacity 1: peers that take another process for this node

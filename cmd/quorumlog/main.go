@@ -28,6 +28,9 @@ func commands() []*cobra.Command {
 		newProduceCommand(),
 		newConsumeCommand(),
 		newClusterCommand(),
+		newACLCommand(),
+		newUserCommand(),
+		newQuotaCommand(),
 		newBenchCommand(),
 		newVersionCommand(),
 	}

@@ -205,6 +205,11 @@ func (v *visit) ended(hub *Hub) error {
 	if v.refusal != nil {
 		return v.refusal
 	}
+	if v.may != nil {
+		if err := v.may(); err != nil {
+			return err
+		}
+	}
 	p := v.place.partition
 	switch {
 	case p.Closed():

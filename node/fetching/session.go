@@ -21,6 +21,9 @@ type Subscription struct {
 	Limit     partition.ReadLimit
 	Offset    id.Offset // of the first record
 	Credit    int64     // bytes of batches to begin with
+	// May is asked by Serve before each thing that is said, and ends the subscription with its error: whoever may read now may not for ever.
+	// nil: there is nothing to ask.
+	May func() *kerr.Error
 }
 
 // Session is what one consumer waits for.
@@ -52,7 +55,8 @@ type subscription struct {
 	credit         int64
 
 	// Of whoever has it from the ready list.
-	refusal      error     // why it cannot begin; nil: it can
+	refusal      error // why it cannot begin; nil: it can
+	may          func() *kerr.Error
 	offset       id.Offset // of the next record
 	checked      bool      // offset is known to be inside the log
 	caughtUp     id.Offset // the limit that the consumer was last told it has reached
@@ -104,7 +108,7 @@ func (s *Session) Subscribe(want Subscription) error {
 	case want.Credit < 0:
 		return badCredit(want.Credit)
 	}
-	sub := &subscription{id: want.ID, credit: want.Credit, offset: want.Offset, caughtUp: id.NoOffset}
+	sub := &subscription{id: want.ID, credit: want.Credit, offset: want.Offset, caughtUp: id.NoOffset, may: want.May}
 	s.subscriptions[want.ID] = sub
 	sub.refusal = s.hub.admit()
 	sub.counted = sub.refusal == nil

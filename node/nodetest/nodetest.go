@@ -33,6 +33,7 @@ type Cluster struct {
 	Nodes  []*Node // in the order of their ids, which begin with 1
 	dialer *rpc.Dialer
 	log    *rpctest.Log
+	adjust []func(*node.Options)
 
 	network *network // nil: the operating system's alone
 	files   uint64   // 0: as many as the process
@@ -46,6 +47,11 @@ type Setting func(*Cluster)
 
 // WithNetwork puts a network between the nodes that can be cut: see Cut, Block, Isolate and Heal.
 func WithNetwork() Setting { return func(c *Cluster) { c.network = newNetwork() } }
+
+// WithOptions changes the options of all nodes before they start.
+func WithOptions(change func(*node.Options)) Setting {
+	return func(c *Cluster) { c.adjust = append(c.adjust, change) }
+}
 
 // WithOpenFiles has each node work as if its process could have no more files open than limit.
 func WithOpenFiles(limit uint64) Setting { return func(c *Cluster) { c.files = limit } }
@@ -116,6 +122,9 @@ func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Sett
 	t.Cleanup(c.close)
 	for i := range n {
 		o := Options(c.dir, i+1, c.log)
+		for _, change := range c.adjust {
+			change(&o)
+		}
 		if i > 0 {
 			o.Join = []string{c.Nodes[0].GossipAddress()}
 		}

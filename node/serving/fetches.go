@@ -7,6 +7,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -15,12 +16,13 @@ type fetcher struct {
 	broker  *Broker
 	caller  *broker.Caller
 	session *fetching.Session
-	sink    sink // of the present Serve
+	permits *broker.Permits // of Serve
+	sink    sink            // of the present Serve
 }
 
 // OpenFetcher implements broker.Fetches.
 func (b *Broker) OpenFetcher(c *broker.Caller) broker.Fetcher {
-	return &fetcher{broker: b, caller: c, session: b.o.Fetching.NewSession()}
+	return &fetcher{broker: b, caller: c, session: b.o.Fetching.NewSession(), permits: broker.NewPermits(b.o.Authorizer, c)}
 }
 
 // Subscribe implements broker.Fetcher. Who asks for what is not here, or is not for him, gets a subscription as well, so that Serve, which alone
@@ -29,6 +31,9 @@ func (f *fetcher) Subscribe(s broker.Subscription) error {
 	want := fetching.Subscription{ID: fetching.ID(s.ID), Limit: partition.ToHighWatermark, Offset: s.Offset, Credit: s.Credit}
 	if p := f.broker.o.Replicas.Find(s.Topic, s.Partition); p != nil {
 		want.Partition = p
+		if f.broker.o.Authorizer.Enabled() {
+			want.May = func() *kerr.Error { return f.permits.Topic("Fetch", p.TopicPartition.Topic) }
+		}
 	}
 	return coded(f.session.Subscribe(want))
 }

@@ -58,6 +58,8 @@ type Options struct {
 	Nodes      Nodes
 	// Age is how old what this node knows may be: see broker.Metadata.
 	Age func() time.Duration
+	// Authorizer is asked for each batch, and for each piece that is read. All else is asked by who is in front of the Broker.
+	Authorizer broker.Authorizer
 	// Self is what the node says of itself, but for its replicas.
 	Self func() broker.NodeStatus
 }

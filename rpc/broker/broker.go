@@ -12,4 +12,5 @@ type Broker interface {
 	Cluster
 	Changes
 	Leaderships
+	Security
 }

@@ -17,6 +17,7 @@ func IsForwarded(ctx context.Context) bool { return ctx.Value(forwardedKey{}) !=
 type Remote interface {
 	Changes
 	Leaderships
+	SecurityChanges
 	// ClusterStatus returns what the node says of itself alone.
 	ClusterStatus(ctx context.Context, c *Caller) (*ClusterStatus, error)
 }

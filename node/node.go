@@ -25,6 +25,7 @@ import (
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/console"
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -34,6 +35,7 @@ import (
 type Node struct {
 	options Options
 	logger  *slog.Logger
+	lines   *loglimit.Limiter // for what strangers can cause
 
 	lock       io.Closer // of the data directory
 	identity   identity
@@ -139,7 +141,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func newNode(o Options, shares fileShares) *Node {
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares, reach: newReach()}
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), lines: loglimit.Strangers(), fatal: make(chan error, 1), shares: shares, reach: newReach()}
 	n.condemned.wake = make(chan struct{}, 1)
 	n.doubts = make(chan id.Node, 1)
 	n.word.began = time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,8 @@ type conn struct {
 	writeDue  atomic.Int64              // unix nanoseconds of the present write deadline
 	lastWrite atomic.Pointer[time.Time] // set by hurry: the deadline for good
 
-	client string // what a client calls itself, for logs; of the goroutine that runs the calls
+	host   netip.Prefix // by which connections are counted
+	client string       // what a client calls itself, for logs; of the goroutine that runs the calls
 
 	closing sync.Once
 	closed  chan struct{}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"time"
 
@@ -89,10 +90,10 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		return errUnexpected(kind)
 	})
 	if hello.Lane == LaneCtl && errors.Is(err, os.ErrDeadlineExceeded) {
-		s.log.Warn("closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*self.ping)
+		s.lines.Log(s.log, slog.LevelWarn, "closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*self.ping)
 	}
 	if code := kerr.CodeOf(err); code == kerr.CorruptMessage || code == kerr.InvalidRequest {
-		s.log.Warn("closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
+		s.lines.Log(s.log, slog.LevelWarn, "closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
 	}
 	if hungUp(err) {
 		return nil

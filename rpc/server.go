@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"storj.io/drpc/drpcstream"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -62,6 +64,8 @@ type ServerOptions struct {
 	Logger *slog.Logger
 	// MaxConnections, 4096 by default: more are closed at once.
 	MaxConnections int
+	// Limits bound what the connections may cost together.
+	Limits ServerLimits
 
 	versions Versions // other than Spoken only in tests
 
@@ -79,14 +83,16 @@ type Server struct {
 	log         *slog.Logger
 	mux         *drpcmux.Mux
 
-	closing, hard     context.Context // no new call; every call is cut off
-	close, cut        context.CancelFunc
-	wg                sync.WaitGroup
-	drops, complaints limiter
+	closing, hard context.Context // no new call; every call is cut off
+	close, cut    context.CancelFunc
+	wg            sync.WaitGroup
+	bounds        bounds
+	lines         *loglimit.Limiter // for all that a stranger can cause
 
 	mu struct {
 		sync.Mutex
 		conns map[*conn]bool // true: between calls, or before the first
+		hosts map[netip.Prefix]int
 		lanes map[laneKey]*inbound
 	}
 	counts struct {
@@ -108,7 +114,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.versions == (Versions{}) {
 		o.versions = Spoken
 	}
-	s := &Server{o: o, versions: o.versions, log: o.Logger, mux: drpcmux.New()}
+	o.Limits = o.Limits.withDefaults(o.MaxConnections)
+	s := &Server{o: o, bounds: newBounds(o.Limits), versions: o.versions, log: o.Logger, lines: loglimit.Strangers(), mux: drpcmux.New()}
 	s.unknownCall = kerr.Errorf(kerr.UnsupportedVersion, "%s does not know the call: it is of release %s and speaks protocol %s; upgrade it, or use the tools of its release",
 		nodeName(o.Node), Release, s.versions)
 	if o.Services.Admin != nil {
@@ -118,7 +125,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.hard, s.cut = context.WithCancel(context.Background())
-	s.mu.conns = make(map[*conn]bool)
+	s.mu.conns, s.mu.hosts = make(map[*conn]bool), make(map[netip.Prefix]int)
 	s.mu.lanes = make(map[laneKey]*inbound)
 	s.wg.Go(s.accept)
 	return s, nil
@@ -149,9 +156,7 @@ func (s *Server) accept() {
 			s.log.Error("the rpc listener was closed by someone else; this node takes no more connections", "address", s.Addr().String())
 			return
 		case err != nil:
-			if n, ok := s.complaints.allow(); ok {
-				s.log.Warn("cannot accept a connection", "reason", err.Error(), "suppressed", n)
-			}
+			s.lines.Log(s.log, slog.LevelWarn, "cannot accept a connection", "reason", err.Error())
 			select {
 			case <-time.After(backoff):
 			case <-s.closing.Done():
@@ -165,27 +170,12 @@ func (s *Server) accept() {
 			raw = s.o.WrapConn(raw)
 		}
 		c := newConn(raw)
-		if !s.admit(c) {
-			s.counts.refused.Add(1)
-			_ = raw.Close()
-			if n, ok := s.complaints.allow(); ok {
-				s.log.Warn("connection refused: too many", "remote", raw.RemoteAddr().String(), "limit", s.o.MaxConnections, "suppressed", n)
-			}
+		if tooMany, ok := s.admit(c); !ok {
+			s.refuse(c, tooMany)
 			continue
 		}
 		s.wg.Go(func() { s.serve(c) })
 	}
-}
-
-// admit counts a connection in; false when there are too many.
-func (s *Server) admit(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.mu.conns) >= s.o.MaxConnections || s.closing.Err() != nil {
-		return false
-	}
-	s.mu.conns[c] = true
-	return true
 }
 
 // waiting notes that a connection is between calls (true) or in one. False: the server is closing, no other call may begin.
@@ -200,9 +190,7 @@ func (s *Server) waiting(c *conn, between bool) bool {
 func (s *Server) serve(c *conn) {
 	defer func() {
 		_ = c.Close()
-		s.mu.Lock()
-		delete(s.mu.conns, c)
-		s.mu.Unlock()
+		s.release(c)
 	}()
 	m := drpcmanager.NewWithOptions(c, managerOptions())
 	defer func() { _ = m.Close() }()
@@ -235,10 +223,8 @@ func (s *Server) drop(c *conn, err error) {
 	if s.closing.Err() != nil || (c.received.Load() == 0 && (errors.Is(err, io.EOF) || errors.Is(err, context.Canceled))) {
 		return
 	}
-	if n, ok := s.drops.allow(); ok {
-		s.log.Info("dropped a connection", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
-			"reason", dropReason(err), "suppressed", n)
-	}
+	s.lines.Log(s.log, slog.LevelInfo, "dropped a connection", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
+		"reason", dropReason(err))
 }
 
 func dropReason(err error) string {
@@ -300,7 +286,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 		if p := recover(); p != nil {
 			s.counts.panics.Add(1)
 			value, stack := panicDetails(p)
-			s.log.Error("panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
+			s.lines.Log(s.log, slog.LevelError, "panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
 				"client", c.client, "panic", value, "stack", stack)
 			err = kerr.Errorf(kerr.Unknown, "internal error: see the log of node %d", s.o.Node)
 		}

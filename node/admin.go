@@ -27,7 +27,7 @@ type admin struct {
 const (
 	// forwardedKey marks a call that another node has passed on: it is not passed on again, so that two nodes that each
 	// believe the other to be the controller cannot play ping-pong.
-	forwardedKey = "quorumlog-forwarded"
+	forwardedKey = rpc.ForwardedKey
 	// controllerRetry is the pause between two looks for a controller.
 	controllerRetry = 50 * time.Millisecond
 	// defaultTimeout bounds calls that come without a deadline.

@@ -33,6 +33,7 @@ type adminStream struct {
 	drpc.Stream
 	ctx  context.Context
 	conn *conn
+	gate *gate
 }
 
 func (s *adminStream) Context() context.Context { return s.ctx }
@@ -43,9 +44,19 @@ func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
 	return err
 }
 
+// MsgSend implements drpc.Stream.
+func (s *adminStream) MsgSend(m drpc.Message, e drpc.Encoding) error {
+	done, err := s.gate.room(s.ctx, m)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.Stream.MsgSend(m, e)
+}
+
 // serveAdmin runs one administrative call.
 func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
-	timeout := unaryTimeout
+	timeout, passedOn := unaryTimeout, false
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
 		if meant := meta[clusterKey]; meant != "" && s.o.ClusterID != "" && meant != s.o.ClusterID {
 			return kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
@@ -54,6 +65,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		if err := s.versions.checkCaller(meta[versionsKey], nodeName(s.o.Node)); err != nil {
 			return err
 		}
+		passedOn = meta[ForwardedKey] != ""
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
@@ -61,7 +73,12 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	c.setDeadline(preludeTimeout)
 	ctx, cancel := context.WithTimeout(st.Context(), timeout)
 	defer cancel()
-	err := s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
+	leave, err := s.bounds.gate.enter(ctx, doorOf(name, passedOn))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c, gate: s.bounds.gate}, name)
 	if err == nil {
 		return nil
 	}

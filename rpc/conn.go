@@ -26,6 +26,7 @@ type conn struct {
 	lastWrite atomic.Pointer[time.Time] // set by hurry: the deadline for good
 
 	host   netip.Prefix // by which connections are counted
+	intake *intake      // of messages on a stream; nil: they are not counted
 	client string       // what a client calls itself, for logs; of the goroutine that runs the calls
 
 	closing sync.Once

@@ -45,6 +45,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	}
 	defer s.leave(key, in)
 	c.established(maxTrain, missedPings*self.ping)
+	c.intake = nil // other nodes are few
 	if err := c.tapStream(st.ID(), 1); err != nil {
 		return err
 	}

@@ -17,11 +17,19 @@ type ServerLimits struct {
 	ConnectionsPerAddress int
 	// AnswerBytes bounds the answers that producers have not read, 64 MiB by default. Those that leave them unread lose their streams.
 	AnswerBytes int64
+	// ReceiveBytes bounds the large messages that clients are in the middle of sending, 128 MiB by default.
+	ReceiveBytes int64
+	// AdminBytes bounds the requests of administrative calls, and their large answers, 64 MiB each by default. AdminCalls is how many calls
+	// of a kind are under way at once, 64 by default: those that look, those that change something, and those of other nodes.
+	AdminBytes, AdminCalls int64
 }
 
 const (
 	leastPerAddress    = 64
 	defaultAnswerBytes = 64 << 20
+	defaultReceive     = 128 << 20
+	defaultAdminBytes  = 64 << 20
+	defaultAdminCalls  = 64
 	answersFloor       = 4 * firstTrain // one being filled, one being written, and some more
 )
 
@@ -29,19 +37,31 @@ func (l ServerLimits) withDefaults(maxConnections int) ServerLimits {
 	if l.ConnectionsPerAddress == 0 {
 		l.ConnectionsPerAddress = max(maxConnections/4, leastPerAddress)
 	}
-	if l.AnswerBytes <= 0 {
-		l.AnswerBytes = defaultAnswerBytes
+	for _, d := range []struct {
+		value *int64
+		or    int64
+	}{
+		{&l.AnswerBytes, defaultAnswerBytes}, {&l.ReceiveBytes, defaultReceive}, {&l.AdminBytes, defaultAdminBytes}, {&l.AdminCalls, defaultAdminCalls},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.or
+		}
 	}
 	return l
 }
 
-// bounds are the budgets of a server.
+// bounds are what all connections of a server share.
 type bounds struct {
-	answers *budget.Fair
+	answers, requests *budget.Fair
+	intake            *intake
+	gate              *gate
 }
 
-func newBounds(l ServerLimits) bounds {
-	return bounds{answers: budget.NewFair(l.AnswerBytes, answersFloor)}
+func (s *Server) newBounds(l ServerLimits) bounds {
+	return bounds{
+		answers: budget.NewFair(l.AnswerBytes, answersFloor), requests: budget.NewFair(l.AdminBytes, 0),
+		intake: newIntake(s, l.ReceiveBytes), gate: newGate(s.o.Node, l.AdminCalls, l.AdminBytes),
+	}
 }
 
 // hostOf returns what connections per address are counted by; not valid: they are not.
@@ -77,6 +97,7 @@ func (s *Server) admit(c *conn) (tooMany string, ok bool) {
 		return "connection refused: its host has as many as one may", false
 	}
 	s.mu.conns[c] = true
+	c.intake, c.guard.requests = s.bounds.intake, s.bounds.requests.Share(4*maxAdminRequest)
 	if c.host.IsValid() {
 		s.mu.hosts[c.host]++
 	}
@@ -93,8 +114,9 @@ func (s *Server) refuse(c *conn, tooMany string) {
 	}
 }
 
-// release counts a connection out.
+// release counts a connection out that nobody reads any more.
 func (s *Server) release(c *conn) {
+	c.guard.requests.Give(c.guard.requests.Held())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.mu.conns, c)

@@ -133,7 +133,7 @@ func TestBadFramesDoNotFillTheLog(t *testing.T) {
 	if most := 10 * (2 + int(time.Since(began)/time.Second)); log.lines() > min(most, n-1) {
 		t.Errorf("%d streams, %d lines, at most %d:\n%s", n, log.lines(), most, log.String())
 	}
-	if !strings.Contains(log.String(), "client=a?client??of?a?later?release ") {
+	if !strings.Contains(log.String(), `client="a client? of a later release" `) {
 		t.Errorf("who was it?\n%s", log.String())
 	}
 }

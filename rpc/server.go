@@ -115,7 +115,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		o.versions = Spoken
 	}
 	o.Limits = o.Limits.withDefaults(o.MaxConnections)
-	s := &Server{o: o, bounds: newBounds(o.Limits), versions: o.versions, log: o.Logger, lines: loglimit.Strangers(), mux: drpcmux.New()}
+	s := &Server{o: o, versions: o.versions, log: o.Logger, lines: loglimit.Strangers(), mux: drpcmux.New()}
 	s.unknownCall = kerr.Errorf(kerr.UnsupportedVersion, "%s does not know the call: it is of release %s and speaks protocol %s; upgrade it, or use the tools of its release",
 		nodeName(o.Node), Release, s.versions)
 	if o.Services.Admin != nil {
@@ -125,6 +125,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.hard, s.cut = context.WithCancel(context.Background())
+	s.bounds = s.newBounds(o.Limits)
 	s.mu.conns, s.mu.hosts = make(map[*conn]bool), make(map[netip.Prefix]int)
 	s.mu.lanes = make(map[laneKey]*inbound)
 	s.wg.Go(s.accept)
@@ -360,7 +361,10 @@ type ServerMetrics struct {
 	Dropped                   uint64 // connections that made no valid call
 	LanesRefused              uint64 // hellos of other nodes, or of who says so
 	Panics                    uint64
-	ControlLanes, BulkInbound int // lanes of other nodes, now
+	Evicted                   uint64 // connections that did not finish their message while others waited for its memory
+	CallsRefused              uint64 // administrative calls that found too many under way
+	AnswersRefused            uint64 // answers for which there was no room, since others were not read
+	ControlLanes, BulkInbound int    // lanes of other nodes, now
 }
 
 // Metrics returns the counts.
@@ -370,6 +374,8 @@ func (s *Server) Metrics() ServerMetrics {
 	m := ServerMetrics{
 		Connections: len(s.mu.conns), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(),
 		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(), LanesRefused: s.counts.lanesRefused.Load(),
+		Evicted: s.bounds.intake.evicted.Load(), CallsRefused: s.bounds.gate.refused.Load() + s.bounds.requests.Refused(),
+		AnswersRefused: s.bounds.answers.Refused(),
 	}
 	for k := range s.mu.lanes {
 		if k.lane == LaneCtl {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -23,7 +24,7 @@ const (
 //	u8 length, client id
 func appendClientHello(dst []byte, v Versions, clientID string) []byte {
 	dst = opening{versions: v, release: Release}.begin(dst)
-	clientID = shorten(clientID)
+	clientID = broker.CleanClientID(clientID)
 	return endOpening(append(append(dst, byte(len(clientID))), clientID...))
 }
 
@@ -105,7 +106,7 @@ func (s *Server) acceptHello(c *conn, st rawStream, l Limits) error {
 		if err != nil {
 			return err
 		}
-		c.client = printable([]byte(client))
+		c.client = broker.CleanClientID(client)
 		answer, err = s.versions.answerTo(hello, nodeName(s.o.Node), "the client")
 		return err
 	})

@@ -266,7 +266,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 			return false
 		}
 		for _, p := range v.ReplicasOn(n.options.NodeID) {
-			if n.replicas.group(p.Group) == nil && !n.replicas.isRefused(p.Group) {
+			if n.replicas.Group(p.Group) == nil && !n.replicas.IsRefused(p.Group) {
 				return false
 			}
 		}
@@ -278,7 +278,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		}
 	}
 	if n.state.CompareAndSwap(int32(Starting), int32(Ready)) {
-		n.logger.Info("node ready", "replicas", len(n.replicas.all()))
+		n.logger.Info("node ready", "replicas", len(n.replicas.All()))
 	}
 }
 

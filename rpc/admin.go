@@ -71,7 +71,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		}
 	}
 	c.setDeadline(preludeTimeout)
-	ctx, cancel := context.WithTimeout(st.Context(), timeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(st.Context(), callerKey{}, c), timeout)
 	defer cancel()
 	leave, err := s.bounds.gate.enter(ctx, doorOf(name, passedOn))
 	if err != nil {

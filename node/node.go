@@ -22,8 +22,10 @@ import (
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/node/quota"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
+	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/console"
@@ -60,6 +62,7 @@ type Node struct {
 	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
 	turns      serving.Turns
 	broker     *serving.Broker
+	quotas     *quota.Engine
 	registrar  background
 	identities background
 	doubts     chan id.Node // capacity 1: peers that take another process for this node
@@ -349,15 +352,18 @@ func (n *Node) openGroups(ctx context.Context) error {
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
-	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure})
+	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, InFlightBytes: n.options.Limits.ProduceBytes})
 	return n.openServer(in)
 }
 
 func (n *Node) openServer(in *inbound) error {
+	n.quotas = quota.New(func() *rules.Set { return n.controller.View().Quotas() })
+	quotas := n.quotas.Of(n.broker)
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(n.broker), Fetch: native.Fetch(n.broker)},
+		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(quotas), Fetch: native.Fetch(quotas)},
+		Calls:    n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
 	})
 	if err != nil {
 		return err

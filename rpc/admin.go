@@ -73,7 +73,15 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	c.setDeadline(preludeTimeout)
 	ctx, cancel := context.WithTimeout(context.WithValue(st.Context(), callerKey{}, c), timeout)
 	defer cancel()
-	leave, err := s.bounds.gate.enter(ctx, doorOf(name, passedOn))
+	door := doorOf(name, passedOn)
+	if s.o.Calls != nil && door != peerDoor { // what is passed on was counted where it came in
+		done, err := s.o.Calls(ctx, CallerOf(ctx))
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	leave, err := s.bounds.gate.enter(ctx, door)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"sync"
+	"time"
 
 	"storj.io/drpc/drpcstream"
 
@@ -271,6 +272,16 @@ func (s *FetchStream) endLocked(at int) error {
 	return s.writeQueueLocked(len(q.bytes))
 }
 
+// Throttle writes what is queued, and tells the consumer that it is sent nothing for a while. Like Send.
+func (s *FetchStream) Throttle(d time.Duration) error {
+	if err := s.Flush(); err != nil {
+		return err
+	}
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	return s.writeLocked(appendThrottle(nil, d))
+}
+
 // Flush writes what Append has queued.
 func (s *FetchStream) Flush() error {
 	s.sendMu.Lock()
@@ -344,6 +355,9 @@ func (c *FetchConn) Recv(f func(FetchEvent)) error {
 			case frameEvent:
 			case framePong:
 				c.age.Store(int64(decodePong(frame)))
+				return nil
+			case frameThrottle:
+				c.noteThrottle(frame)
 				return nil
 			default:
 				return nil // news of a later version

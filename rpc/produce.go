@@ -332,6 +332,12 @@ func (p *ProduceStream) Send(r ProduceResponse) {
 	}
 }
 
+// Throttle tells the producer to send nothing for a while. Like Send, which it goes before: what is sent next goes with it.
+func (p *ProduceStream) Throttle(d time.Duration) {
+	var frame [12]byte
+	p.put(appendThrottle(frame[:0], d))
+}
+
 // smallAnswers is what Flush writes itself: about two hundred answers.
 const smallAnswers = 8 << 10
 
@@ -433,6 +439,9 @@ func (c *ProduceConn) Recv(f func(ProduceResponse)) error {
 			case frameAnswer:
 			case framePong:
 				c.age.Store(int64(decodePong(frame)))
+				return nil
+			case frameThrottle:
+				c.noteThrottle(frame)
 				return nil
 			default:
 				return nil // news of a later version

@@ -17,6 +17,7 @@ import (
 	"storj.io/drpc/drpcmux"
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -64,6 +65,8 @@ type ServerOptions struct {
 	Logger *slog.Logger
 	// MaxConnections, 4096 by default: more are closed at once.
 	MaxConnections int
+	// Calls, when not nil, is asked before each administrative call of a client, and told when it has ended.
+	Calls func(context.Context, *broker.Caller) (done func(), err error)
 	// Limits bound what the connections may cost together.
 	Limits ServerLimits
 

@@ -133,6 +133,9 @@ func (f *fetcher) Serve(ctx context.Context, sink broker.FetchSink) (bool, error
 	return true, err
 }
 
+// Throttle implements broker.Fetcher: quotas are package quota's.
+func (f *fetcher) Throttle() time.Duration { return 0 }
+
 // Wait implements broker.Fetcher.
 func (f *fetcher) Wait(ctx context.Context) error {
 	select {

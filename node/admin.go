@@ -10,6 +10,7 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -57,7 +58,10 @@ func atController[T any](ctx context.Context, n *Node, local func(context.Contex
 		result, err := local(ctx)
 		var elsewhere *controller.NotControllerError
 		if !errors.As(err, &elsewhere) {
-			return result, metadataError(err)
+			if err != nil {
+				err = serving.Refusal(err)
+			}
+			return result, err
 		}
 		if isForwarded(ctx) {
 			return result, &kerr.Error{Code: kerr.NotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
@@ -90,38 +94,6 @@ func worthAnotherController(err error) bool {
 		return !errors.As(err, &e)
 	}
 	return false
-}
-
-// metadataError gives a refused command its code on the wire.
-func metadataError(err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, m := range refusalCodes {
-		if errors.Is(err, m.err) {
-			return kerr.Errorf(m.code, "%v", err)
-		}
-	}
-	return toRPC(err)
-}
-
-var refusalCodes = []struct {
-	err  error
-	code kerr.Code
-}{
-	{placement.ErrTopicExists, kerr.TopicAlreadyExists},
-	{placement.ErrUnknownTopic, kerr.UnknownTopicOrPartition},
-	{placement.ErrInvalidTopic, kerr.InvalidTopic},
-	{placement.ErrInvalidPartitions, kerr.InvalidPartitions},
-	{placement.ErrInvalidReplicationFactor, kerr.InvalidReplicationFactor},
-	{placement.ErrInvalidConfig, kerr.InvalidConfig},
-	{placement.ErrDuplicateNode, kerr.DuplicateBrokerRegistration},
-	{placement.ErrStaleNode, kerr.DuplicateBrokerRegistration},
-	{placement.ErrRemovedNode, kerr.BrokerIDNotRegistered},
-	{placement.ErrNodeInUse, kerr.PolicyViolation},
-	{placement.ErrNotFounded, kerr.CoordinatorLoadInProgress},
-	{placement.ErrFeatureLevel, kerr.UnsupportedVersion},
-	{placement.ErrInvalidRequest, kerr.InvalidRequest},
 }
 
 // CreateTopic makes a topic and returns when its partitions have leaders, or when the time is over: the topic exists then too.
@@ -359,7 +331,7 @@ func (a *admin) TransferLeader(ctx context.Context, r *pb.TransferLeaderRequest)
 		}
 		to = m
 	}
-	open := a.node.replicas.group(p.Group)
+	open := a.node.replicas.Group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
 		leader, _ := a.node.leaderOf(ctx, p)
 		address, ok := a.node.resolve(leader)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -93,7 +94,7 @@ func (a *admin) topic(ctx context.Context, t *placement.Topic) *pb.Topic {
 		for _, m := range p.Members {
 			described.Replicas = append(described.Replicas, int32(m.Node))
 		}
-		if open := a.node.replicas.group(p.Group); open != nil && open.Group().IsLeader() {
+		if open := a.node.replicas.Group(p.Group); open != nil && open.Group().IsLeader() {
 			described.Isr = a.isr(ctx, open)
 		}
 		if described.Leader == int32(id.NoNode) {
@@ -185,7 +186,7 @@ func (n *Node) leadersOf(ctx context.Context, t *placement.Topic) []leader {
 	ask.SetLimit(askParallel)
 	for i := range t.Partitions {
 		p := &t.Partitions[i]
-		if n.replicas.working(p.Group) != nil {
+		if n.replicas.Working(p.Group) != nil {
 			leaders[i].node, leaders[i].epoch = n.leaderOf(ctx, p)
 			continue
 		}
@@ -201,7 +202,7 @@ func (n *Node) leadersOf(ctx context.Context, t *placement.Topic) []leader {
 // leaderOf returns who leads a partition: from its replica here, else from what one of its members said lately or says now. A
 // replica that has stopped knows nothing: answering from it would hide the leader from every client that asks this node.
 func (n *Node) leaderOf(ctx context.Context, p *placement.Partition) (id.Node, id.Epoch) {
-	if open := n.replicas.working(p.Group); open != nil {
+	if open := n.replicas.Working(p.Group); open != nil {
 		_, node, term := open.Group().Leader()
 		return node, id.EpochOf(term)
 	}
@@ -284,7 +285,7 @@ func (a *admin) ListOffsets(ctx context.Context, r *pb.ListOffsetsRequest) (*pb.
 			answer := &pb.ListOffsetsResponse_Partition{Topic: q.GetTopic(), Partition: q.GetPartition(), Offset: int64(id.NoOffset), Timestamp: -1, Leader: int32(id.NoNode)}
 			response.Partitions[i] = answer
 			if err := a.offset(ctx, q, answer); err != nil {
-				e := toRPC(err)
+				e := serving.Refusal(err)
 				answer.ErrorCode, answer.ErrorMessage, answer.Leader = int32(e.Code), e.Error(), int32(e.Leader)
 			}
 			return nil
@@ -305,7 +306,7 @@ func (a *admin) offset(ctx context.Context, q *pb.ListOffsetsRequest_Partition, 
 	if err != nil {
 		return err
 	}
-	open := a.node.replicas.group(p.Group)
+	open := a.node.replicas.Group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
 		leader, epoch := a.node.leaderOf(ctx, p)
 		answer.Epoch = int32(epoch)
@@ -344,7 +345,7 @@ func (a *admin) PartitionStatus(ctx context.Context, r *pb.PartitionStatusReques
 	}
 	status, err := group.Status(ctx)
 	if err != nil {
-		return nil, toRPC(err)
+		return nil, serving.Refusal(err)
 	}
 	response.Group, response.Replica, response.Role = uint64(status.Group), uint64(status.Replica), status.Role.String()
 	if status.Standing == raftgroup.Halted {
@@ -377,11 +378,11 @@ func (a *admin) statusOf(r *pb.PartitionStatusRequest) (*raftgroup.Group, *pb.Pa
 	if err != nil {
 		return nil, nil, err
 	}
-	if refusal, ok := a.node.replicas.refusal(p.Group); ok {
+	if refusal, ok := a.node.replicas.Refusal(p.Group); ok {
 		return nil, nil, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d's replica of %s-%d is refused, for good, and has to be replaced: %s",
 			a.node.options.NodeID, t.Name, p.ID, refusal.Reason)
 	}
-	open := a.node.replicas.group(p.Group)
+	open := a.node.replicas.Group(p.Group)
 	if open == nil {
 		return nil, nil, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d has no replica of %s-%d", a.node.options.NodeID, t.Name, p.ID)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -272,7 +273,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 			return false
 		}
 		for _, p := range v.ReplicasOn(n.options.NodeID) {
-			if n.replicas.group(p.Group) == nil && !n.replicas.isRefused(p.Group) {
+			if n.replicas.Group(p.Group) == nil && !n.replicas.IsRefused(p.Group) {
 				return false
 			}
 		}
@@ -284,7 +285,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		}
 	}
 	if n.state.CompareAndSwap(int32(Starting), int32(Ready)) {
-		n.logger.Info("node ready", "replicas", len(n.replicas.all()))
+		n.logger.Info("node ready", "replicas", len(n.replicas.All()))
 	}
 }
 
@@ -320,7 +321,7 @@ func (n *Node) memberChanged(e membership.Event) {
 		n.duplicated(e)
 	case n.running.Load() == nil:
 	case e.Kind != membership.Down && n.isStranger(e.Member):
-		n.logger.Error("gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
+		n.lines.Log(n.logger, slog.LevelError, "gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
 			"peer", e.Node, "rpc", e.Member.RPCAddress, "its_cluster", e.Member.ClusterID, "cluster", n.identity.ClusterID)
 	case e.Kind == membership.Up:
 		n.peers.Reset(e.Node)

@@ -22,10 +22,16 @@ import (
 	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/node/quota"
+	"github.com/quorumlog/quorumlog/node/replicas"
+	"github.com/quorumlog/quorumlog/node/serving"
+	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/rpc/console"
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
+	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -35,6 +41,7 @@ import (
 type Node struct {
 	options Options
 	logger  *slog.Logger
+	lines   *loglimit.Limiter // for what strangers can cause
 
 	lock         io.Closer // of the data directory
 	identity     identity
@@ -45,7 +52,7 @@ type Node struct {
 	membership   *membership.Membership
 	peers        *rpc.Peers
 	host         *raftgroup.Host
-	replicas     *replicas
+	replicas     *replicas.Set
 	controller   *controller.Controller
 	server       *rpc.Server
 	console      *console.Server      // nil without a metrics address
@@ -55,7 +62,9 @@ type Node struct {
 	lost         sync.Map // id.Node: the peers whose lanes broke and have not come back
 	reach        reach
 	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	answers      answers
+	turns        serving.Turns
+	broker       *serving.Broker
+	quotas       *quota.Engine
 	registrar    background
 	identities   background
 	doubts       chan id.Node // capacity 1: peers that take another process for this node
@@ -146,7 +155,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func newNode(o Options, shares fileShares) *Node {
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares, reach: newReach()}
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), lines: loglimit.Strangers(), fatal: make(chan error, 1), shares: shares, reach: newReach()}
 	n.condemned.wake = make(chan struct{}, 1)
 	n.doubts = make(chan id.Node, 1)
 	n.word.began = time.Now()
@@ -263,17 +272,11 @@ func (n *Node) openStore(ctx context.Context) error {
 		return err
 	}
 	for _, r := range store.Refused() {
-		logRefusal(n.logger, r)
+		replicas.LogRefusal(n.logger, r)
 	}
 	n.shares.warnOfFewFiles(n.logger, len(store.Logs()))
 	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
 	return nil
-}
-
-// logRefusal says what a refusal means: the other replicas have everything, and this one does not come back.
-func logRefusal(logger *slog.Logger, r wal.Refusal) {
-	logger.Error("a replica is refused, for good: it cannot vouch for its log. The others serve its partition, which has one copy less; check the disk",
-		"partition", r.Name, "replica", r.Replica, "reason", r.Reason)
 }
 
 func (n *Node) openListener(ctx context.Context) error {
@@ -347,7 +350,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	t := n.options.Timing
 	host, err := raftgroup.New(raftgroup.Options{
 		Node: n.options.NodeID, Store: n.store, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
-		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.answers.flush,
+		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.turns.Done,
 		OnGroupFailed: n.groupFailed,
 	})
 	if err != nil {
@@ -356,18 +359,22 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
+	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, InFlightBytes: n.options.Limits.ProduceBytes})
 	return n.openServer(in)
 }
 
 func (n *Node) openServer(in *inbound) error {
+	n.quotas = quota.New(func() *rules.Set { return n.controller.View().Quotas() })
+	quotas := n.quotas.Of(n.broker)
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
 		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
+		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(quotas), Fetch: native.Fetch(quotas)},
+		Calls:    n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
 	})
 	if err != nil {
 		return err

@@ -102,7 +102,7 @@ func (v leaderViews) leads(p *placement.Partition, alive func(id.Node) bool) (kn
 // leadersHere is what this node knows of who leads.
 func (n *Node) leadersHere() []*pb.PartitionLeader {
 	var list []*pb.PartitionLeader
-	for _, p := range n.replicas.all() {
+	for _, p := range n.replicas.All() {
 		if !p.Group().Failed() {
 			_, leader, _ := p.Group().Leader()
 			list = append(list, &pb.PartitionLeader{Group: uint64(p.Group().ID()), Leader: int32(leader)})
@@ -155,11 +155,11 @@ func (n *Node) selfStatus(ctx context.Context) *pb.NodeStatus {
 	status := &pb.NodeStatus{
 		Node: n.describeNode(self), State: n.stateText(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), DiskFreeBytes: n.freeBytes(), FsyncClass: n.fsyncClass(),
 		BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(), MetricsAddress: n.metricsAddress(),
-		RefusedReplicas: int32(n.replicas.refusedCount()),
+		RefusedReplicas: int32(n.replicas.RefusedCount()),
 		MinFeatureLevel: int32(placement.OldestLevel), MaxFeatureLevel: int32(placement.SupportedLevel),
 	}
 	status.ErrorMessage = n.trouble()
-	for _, p := range n.replicas.all() {
+	for _, p := range n.replicas.All() {
 		status.Replicas++
 		if !p.Group().IsLeader() {
 			continue

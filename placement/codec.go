@@ -30,6 +30,10 @@ var decoders = map[string]decoder{
 	commandKey(AlterTopicConfig{}):    decodeAs[AlterTopicConfig],
 	commandKey(AllocateProducerIDs{}): decodeAs[AllocateProducerIDs],
 	commandKey(SetFeatureLevel{}):     decodeAs[SetFeatureLevel],
+	commandKey(CreateACLs{}):          decodeAs[CreateACLs],
+	commandKey(DeleteACLs{}):          decodeAs[DeleteACLs],
+	commandKey(AlterUsers{}):          decodeAs[AlterUsers],
+	commandKey(AlterQuotas{}):         decodeAs[AlterQuotas],
 }
 
 type decoder func(value []byte) (Command, error)
@@ -66,7 +70,7 @@ func Encode(c Command, level FeatureLevel) (key, value []byte, err error) {
 		return nil, nil, fmt.Errorf("placement: encode %s: %w", k, err)
 	}
 	if len(value) > maxCommandBytes {
-		return nil, nil, refuse(ErrInvalidRequest, "the command %s takes %d bytes, at most %d are allowed: ask for fewer partitions, or set fewer configs",
+		return nil, nil, refuse(ErrInvalidRequest, "the command %s takes %d bytes, at most %d are allowed: ask for less at once (partitions, configs, rules)",
 			k, len(value), maxCommandBytes)
 	}
 	return []byte(k), value, nil

@@ -6,8 +6,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quorumlog/quorumlog/placement/quota"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
+
+// allow is the binding that lets a user do something with a resource, from anywhere.
+func allow(t acl.ResourceType, name, user string, op acl.Operation) acl.Binding {
+	return acl.Binding{
+		Pattern: acl.Pattern{Type: t, Name: name, Kind: acl.Literal},
+		Entry:   acl.Entry{Principal: acl.Principal{Type: acl.UserType, Name: user}, Host: acl.Wildcard, Operation: op, Permission: acl.Allow},
+	}
+}
 
 // Commands are kept for years: these bytes must always decode to the same commands.
 var golden = []struct {
@@ -28,6 +38,25 @@ var golden = []struct {
 		AlterTopicConfig{Name: "a", Set: map[string]string{"retention.ms": "1"}, Remove: []string{"segment.bytes"}}},
 	{"AllocateProducerIDs/1", `{"node":2,"count":1000}`, AllocateProducerIDs{Node: 2, Count: 1000}},
 	{"SetFeatureLevel/1", `{"level":1}`, SetFeatureLevel{Level: 1}},
+	{"CreateACLs/1", `{"bindings":[["TOPIC","PREFIXED","orders.","User:alice","10.0.0.1","DESCRIBE_CONFIGS","DENY"],["CLUSTER","LITERAL","kafka-cluster","User:*","*","ALL","ALLOW"]]}`,
+		CreateACLs{Bindings: []acl.Binding{
+			{Pattern: acl.Pattern{Type: acl.Topic, Name: "orders.", Kind: acl.Prefixed},
+				Entry: acl.Entry{Principal: acl.Principal{Type: "User", Name: "alice"}, Host: "10.0.0.1", Operation: acl.DescribeConfigs, Permission: acl.Deny}},
+			{Pattern: acl.Pattern{Type: acl.Cluster, Name: "kafka-cluster", Kind: acl.Literal},
+				Entry: acl.Entry{Principal: acl.Everybody, Host: "*", Operation: acl.All, Permission: acl.Allow}},
+		}}},
+	{"DeleteACLs/1", `{"bindings":[["TRANSACTIONAL_ID","LITERAL","t","User:a","*","TWO_PHASE_COMMIT","ALLOW"],["GROUP","LITERAL","g","User:a","*","READ","ALLOW"]]}`,
+		DeleteACLs{Bindings: []acl.Binding{allow(acl.TransactionalID, "t", "a", acl.TwoPhaseCommit), allow(acl.Group, "g", "a", acl.Read)}}},
+	{"AlterUsers/1", `{"delete":[{"user":"bob","mechanism":"SCRAM-SHA-512"}],"set":[{"user":"alice","mechanism":"SCRAM-SHA-256","iterations":4096,"salt":"c2FsdA==","stored_key":"AQI=","server_key":"AwQ="}]}`,
+		AlterUsers{
+			Delete: []CredentialKey{{"bob", ScramSHA512}},
+			Set:    []*Credential{{CredentialKey{"alice", ScramSHA256}, 4096, []byte("salt"), []byte{1, 2}, []byte{3, 4}}},
+		}},
+	{"AlterQuotas/1", `{"changes":[{"entity":{"user":"alice","client_id":null},"set":{"producer_byte_rate":1024,"request_percentage":12.5}},{"entity":{"client_id":"app"},"remove":["consumer_byte_rate"]}]}`,
+		AlterQuotas{Changes: []QuotaChange{
+			{Entity: quota.Entity{User: quota.Named("alice"), Client: quota.Side{Match: quota.Default}}, Set: map[string]float64{"producer_byte_rate": 1024, "request_percentage": 12.5}},
+			{Entity: quota.Entity{Client: quota.Named("app")}, Remove: []string{"consumer_byte_rate"}},
+		}}},
 }
 
 func TestCodecGolden(t *testing.T) {
@@ -68,6 +97,13 @@ func TestDecodeIsStrict(t *testing.T) {
 		{"UnregisterNode/1", ``, "not a JSON object"},
 		{"UnregisterNode/1", `{` + strings.Repeat(" ", maxCommandBytes), "at most"},
 		{"DeleteTopic/1", `{"name":"a","id":"short"}`, "is not a topic id"},
+		{"CreateACLs/1", `{"bindings":[["TOPIC","LITERAL","a","User:a","*","FLY","ALLOW"]]}`, `unknown operation "FLY"`},
+		{"CreateACLs/1", `{"bindings":[["TOPIC","MATCH","a","User:a","*","READ","ALLOW"]]}`, `unknown pattern type "MATCH"`},
+		{"CreateACLs/1", `{"bindings":[["TOPIC","LITERAL","a","a","*","READ","ALLOW"]]}`, "no colon"},
+		{"CreateACLs/1", `{"bindings":[["TOPIC","LITERAL","a","User:a","*","READ"]]}`, "6 words"},
+		{"CreateACLs/1", `{"bindings":[null]}`, "0 words"},
+		{"AlterQuotas/1", `{"changes":[{"entity":{"ip":"10.0.0.1"}}]}`, "unknown field"},
+		{"AlterQuotas/1", `{"changes":[{"entity":{"user":7}}]}`, "cannot unmarshal"},
 	} {
 		c, err := Decode([]byte(tc.key), []byte(tc.value))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

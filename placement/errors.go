@@ -25,6 +25,11 @@ var (
 	ErrFounded                  = errors.New("cluster is already founded")
 	ErrNotFounded               = errors.New("cluster is not founded")
 	ErrFeatureLevel             = errors.New("feature level does not fit")
+	ErrUnknownUser              = errors.New("unknown user")
+	ErrDuplicateUser            = errors.New("user is named twice")
+	ErrUnacceptableCredential   = errors.New("unacceptable credential")
+	ErrUnknownMechanism         = errors.New("unknown SCRAM mechanism")
+	ErrTooMany                  = errors.New("the metadata holds as many as it may")
 )
 
 // Refusal is the error of a command that was not carried out: it changed nothing. Reason is one of the sentinels above.

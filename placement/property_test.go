@@ -9,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/quorumlog/quorumlog/placement/quota"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -17,7 +19,14 @@ func drawCommand(t *rapid.T, v *View) Command {
 	node := rapid.Map(rapid.Int32Range(0, 6), func(n int32) id.Node { return id.Node(n) })
 	topic := rapid.SampledFrom([]string{"a", "b", "c.d", "c_d", "e", "bad name"})
 	configs := rapid.MapOfN(rapid.SampledFrom([]string{"retention.ms", "min.insync.replicas", "segment.bytes", "wrong"}), rapid.SampledFrom([]string{"1", "2", "1048576"}), 0, 2)
-	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	user := rapid.SampledFrom([]string{"alice", "bob", ""})
+	binding := rapid.Custom(func(t *rapid.T) acl.Binding {
+		return allow(acl.Topic, topic.Draw(t, "on"), user.Draw(t, "who"), rapid.SampledFrom([]acl.Operation{acl.Read, acl.All}).Draw(t, "what"))
+	})
+	key := rapid.Custom(func(t *rapid.T) CredentialKey {
+		return CredentialKey{user.Draw(t, "user"), rapid.SampledFrom([]Mechanism{ScramSHA256, ScramSHA512, "of a later release"}).Draw(t, "mechanism")}
+	})
+	switch rapid.IntRange(0, 13).Draw(t, "kind") {
 	case 0, 1:
 		r := registration(node.Draw(t, "node"))
 		r.BootEpoch = rapid.Uint64Range(1, 5).Draw(t, "boot epoch")
@@ -40,6 +49,23 @@ func drawCommand(t *rapid.T, v *View) Command {
 		return AlterTopicConfig{Name: topic.Draw(t, "topic"), Set: configs.Draw(t, "set"), Remove: rapid.SliceOfN(rapid.Just("retention.ms"), 0, 1).Draw(t, "remove")}
 	case 8:
 		return AllocateProducerIDs{Node: node.Draw(t, "node"), Count: rapid.IntRange(0, 10).Draw(t, "count")}
+	case 9:
+		return CreateACLs{Bindings: rapid.SliceOfN(binding, 0, 3).Draw(t, "bindings")}
+	case 10:
+		return DeleteACLs{Bindings: rapid.SliceOfN(binding, 0, 3).Draw(t, "bindings")}
+	case 11:
+		c := AlterUsers{Delete: rapid.SliceOfN(key, 0, 1).Draw(t, "delete")}
+		for _, k := range rapid.SliceOfN(key, 0, 2).Draw(t, "set") {
+			c.Set = append(c.Set, &Credential{CredentialKey: k, Iterations: rapid.IntRange(1, 2).Draw(t, "iterations"), Salt: []byte("s")})
+		}
+		return c
+	case 12:
+		side := rapid.SampledFrom([]quota.Side{{}, {Match: quota.Default}, quota.Named("a"), quota.Named("")})
+		limits := rapid.SampledFrom([]string{"producer_byte_rate", "request_percentage", "of a later release"})
+		return AlterQuotas{Changes: []QuotaChange{{
+			Entity: quota.Entity{User: side.Draw(t, "user"), Client: side.Draw(t, "client")},
+			Set:    rapid.MapOfN(limits, rapid.Float64Range(-1, 1), 0, 2).Draw(t, "set"), Remove: rapid.SliceOfN(limits, 0, 2).Draw(t, "remove"),
+		}}}
 	default:
 		return rapid.SampledFrom([]Command{FoundCluster{ClusterID: "c", Name: "n", Founder: 1}, SetFeatureLevel{Level: 1}, FoundCluster{ClusterID: "other", Name: "n"}}).Draw(t, "other")
 	}

@@ -69,6 +69,14 @@ func (v *View) allowed(c Command) error {
 		if c.Count > maxProducerBlock {
 			return refuse(ErrInvalidRequest, "a block of %d producer ids is not allowed: at most %d are", c.Count, maxProducerBlock)
 		}
+	case CreateACLs:
+		return v.allowedACLs(c)
+	case DeleteACLs:
+		return checkCount(len(c.Bindings), MaxBindingsAtOnce, "ACLs")
+	case AlterUsers:
+		return v.allowedUsers(c)
+	case AlterQuotas:
+		return v.allowedQuotas(c)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"math"
 	"slices"
 
+	"github.com/quorumlog/quorumlog/placement/quota"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -44,6 +46,10 @@ type savedTable struct {
 	NextProducer id.Producer  `json:"next_producer"`
 	Nodes        []savedNode  `json:"nodes"`
 	Topics       []savedTopic `json:"topics"`
+
+	ACLs   []acl.Binding `json:"acls,omitempty"`
+	Users  []*Credential `json:"users,omitempty"`
+	Quotas []*quota.Rule `json:"quotas,omitempty"`
 	laterState
 }
 
@@ -77,7 +83,8 @@ func (v *View) encode() []byte {
 	s := savedTable{
 		Index: v.index, ClusterID: v.clusterID, ClusterName: v.clusterName, Founder: v.founder, Level: v.level,
 		NextSequence: v.nextSequence, NextGroup: v.nextGroup, NextReplica: v.nextReplica, NextProducer: v.nextProducer,
-		Nodes: make([]savedNode, len(v.nodes)), Topics: make([]savedTopic, len(v.topics)), laterState: v.laterState,
+		Nodes: make([]savedNode, len(v.nodes)), Topics: make([]savedTopic, len(v.topics)),
+		ACLs: slices.Collect(v.acls.All()), Users: v.users, Quotas: slices.Collect(v.quotas.All()), laterState: v.laterState,
 	}
 	for i, n := range v.nodes {
 		s.Nodes[i] = savedNode{RegisterNode{
@@ -159,10 +166,13 @@ func decodeView(b []byte) (*View, error) {
 }
 
 func (s *savedTable) view() (*View, error) {
+	if err := s.validSecurity(); err != nil {
+		return nil, err
+	}
 	v := &View{
 		index: s.Index, clusterID: s.ClusterID, clusterName: s.ClusterName, founder: s.Founder, level: s.Level,
 		nextSequence: s.NextSequence, nextGroup: s.NextGroup, nextReplica: s.NextReplica, nextProducer: s.NextProducer,
-		laterState: s.laterState,
+		acls: acl.SetOf(s.ACLs...), users: s.Users, quotas: quota.SetOf(s.Quotas...), laterState: s.laterState,
 	}
 	for _, n := range s.Nodes {
 		v.nodes = append(v.nodes, &Node{

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -103,6 +104,18 @@ func (v *View) apply(c Command) (any, error) {
 		return v.allocateProducers(c)
 	case SetFeatureLevel:
 		return nil, v.setLevel(c)
+	case CreateACLs:
+		v.acls = v.acls.With(c.Bindings...)
+		return nil, nil
+	case DeleteACLs:
+		var gone []acl.Binding
+		v.acls, gone = v.acls.Without(c.Bindings...)
+		return gone, nil
+	case AlterUsers:
+		return nil, v.alterUsers(c)
+	case AlterQuotas:
+		v.quotas = v.quotas.With(c.rules(v.quotas)...)
+		return nil, nil
 	default:
 		return v.applyLater(c)
 	}

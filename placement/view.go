@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/quorumlog/quorumlog/placement/quota"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -68,6 +70,9 @@ type View struct {
 	nextGroup    id.Group
 	nextReplica  id.Replica
 	nextProducer id.Producer
+	acls         *acl.Set
+	users        []*Credential // by user and mechanism
+	quotas       *quota.Set
 	laterState
 }
 

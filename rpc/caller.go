@@ -83,7 +83,7 @@ func (p *Peers) CloseUnbelieved(believed func(chain []*x509.Certificate) error) 
 
 // callerOf is who is at the other end of a connection, as far as the connection shows it. With TLS the handshake must be over.
 func (s *Server) callerOf(c *conn) *broker.Caller {
-	caller := &broker.Caller{Principal: broker.Anonymous, Host: hostOf(c.RemoteAddr()), Node: id.NoNode, Peer: s.o.TLS == nil}
+	caller := &broker.Caller{Principal: broker.Anonymous, Host: addressOf(c.RemoteAddr()), Node: id.NoNode, Peer: s.o.TLS == nil}
 	secured, ok := c.Conn.(*secured)
 	if !ok {
 		return caller
@@ -104,7 +104,7 @@ func (s *Server) callerOf(c *conn) *broker.Caller {
 	return caller
 }
 
-func hostOf(a net.Addr) netip.Addr {
+func addressOf(a net.Addr) netip.Addr {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
 	}
@@ -182,7 +182,7 @@ func Forwarded(ctx context.Context) context.Context {
 // with it is the node's own, unless the handler says otherwise with Forwarded.
 func (s *Server) receive(ctx context.Context, c *conn, name string) (context.Context, error) {
 	meta, _ := drpcmetadata.Get(ctx)
-	in := incoming{caller: named(c.caller, printable([]byte(meta[clientKey]))), forwarded: meta[forwardedKey] != ""}
+	in := incoming{caller: named(c.caller, broker.CleanClientID(meta[clientKey])), forwarded: meta[forwardedKey] != ""}
 	c.client = in.caller.ClientID
 	if peerCalls[name] || in.forwarded {
 		if err := s.checkPeer(c, "make this call"); err != nil {

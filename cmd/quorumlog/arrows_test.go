@@ -15,7 +15,7 @@ var arrows = map[string][]string{
 	"wal/id":    {},
 	"wal/batch": {"wal/id"},
 	"wal":       {"wal"},
-	"placement": {"wal/id", "wal/batch"},
+	"placement": {"wal/id", "wal/batch", "rpc/broker/acl"},
 	"rpc":       {"wal/id", "wal/batch"},
 	// What a client may ask of a node, whatever the protocol: the leaves of package rpc.
 	"rpc/kerr":   {"wal/id"},

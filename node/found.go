@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -111,44 +110,4 @@ func (n *Node) pollPeers(ctx context.Context) poll {
 		}
 	}
 	return p
-}
-
-// identify asks who serves an address, where node is expected. With TLS nobody else is asked.
-func (n *Node) identify(ctx context.Context, address string, node id.Node) (*pb.IdentifyResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
-	defer cancel()
-	return n.dialer.AdminOf(address, node).Identify(ctx, &pb.IdentifyRequest{})
-}
-
-// identifyTimeout bounds the question who serves an address, dial included.
-const identifyTimeout = 3 * time.Second
-
-// ErrFormatted is the refusal to format a data directory that belongs to a cluster.
-var ErrFormatted = errors.New("belongs to a cluster already")
-
-// Format makes the data directory of o that of the founder of a new cluster, and returns the cluster's id. It fails with ErrFormatted the
-// second time. A node of any Founding then starts on it; nobody is asked whether there is a cluster of that name.
-func Format(ctx context.Context, o Options) (clusterID string, err error) {
-	o = o.withDefaults()
-	if err := o.Validate(); err != nil {
-		return "", err
-	}
-	shares, err := shareFiles(openFiles())
-	if err != nil {
-		return "", err
-	}
-	n := newNode(o, shares)
-	defer func() { err = errors.Join(err, n.closeParts(context.WithoutCancel(ctx))) }()
-	if err := n.openDirectory(ctx); err != nil {
-		return "", err
-	}
-	if n.identity.ClusterID != "" {
-		return "", fmt.Errorf("%s %w: node %d of cluster %q, id %s",
-			o.DataDir, ErrFormatted, n.identity.NodeID, n.identity.Cluster, n.identity.ClusterID)
-	}
-	if err := n.openStore(ctx); err != nil { // which notes whose it is, before the directory can belong to a cluster
-		return "", err
-	}
-	n.identity.ClusterID, n.identity.Cluster, n.identity.Founder = newClusterID(), o.ClusterName, true
-	return n.identity.ClusterID, n.identity.store(n.files, o.DataDir)
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal"
 )
 
@@ -59,42 +58,4 @@ func (m mark) atStart(dir string, class wal.FsyncClass) (mark, error) {
 	return "", fmt.Errorf("%s was written with --unsafe-no-fsync by a node that was not stopped in order (%s: %s=%s): records and votes that it acknowledged may be lost. "+
 		"Start this node with an empty data directory and an unused node id; for comparisons only, it can go on with --unsafe-no-fsync",
 		dir, identityFile, markKey, m)
-}
-
-// warnOfFsyncClass says at each start what a node without syncs is worth.
-func (n *Node) warnOfFsyncClass() {
-	if n.options.Storage.Fsync != wal.FsyncNone {
-		return
-	}
-	n.logger.Warn("--unsafe-no-fsync: nothing is synced before it is acknowledged; a power failure WILL lose acknowledged records; for benchmarks only",
-		"data_dir", n.options.DataDir)
-	if n.identity.Mark == suspect {
-		n.logger.Warn("--unsafe-no-fsync: a node was not stopped in order while it wrote here: acknowledged records and votes may be lost already",
-			"data_dir", n.options.DataDir)
-	}
-}
-
-// fsyncClass is the class as other nodes and users are told it.
-func (n *Node) fsyncClass() string {
-	if n.options.Storage.Fsync == wal.FsyncNone {
-		return rpc.FsyncClassNone
-	}
-	return rpc.FsyncClassAll
-}
-
-// closeStore closes the store, and takes the mark away if all is durable then.
-func (n *Node) closeStore() error {
-	if err := n.store.Close(); err != nil {
-		return err
-	}
-	if n.identity.Mark != unsynced {
-		return nil
-	}
-	// As it is stored: a start that failed half-way has more in memory, such as a cluster that it did not get a place in.
-	ident, err := loadIdentity(n.files, n.options.DataDir, n.logger)
-	if err != nil {
-		return err
-	}
-	ident.Mark = unmarked
-	return ident.store(n.files, n.options.DataDir)
 }

@@ -36,45 +36,6 @@ const (
 	doubtInterval = 5 * time.Second
 )
 
-// registered is the boot epoch with which the metadata knows a node, as far as it is here; 0: it does not.
-func (n *Node) registered(peer id.Node) uint64 {
-	if node := n.tableNode(peer); node != nil {
-		return node.BootEpoch
-	}
-	return 0
-}
-
-func (n *Node) tableNode(peer id.Node) *placement.Node {
-	if running := n.running.Load(); running != nil {
-		return running.View().Node(peer)
-	}
-	return nil
-}
-
-// addresses returns where a peer may be, the likeliest first.
-func (n *Node) addresses(peer id.Node) []string {
-	m, gossips := n.membership.Member(peer)
-	gossips = gossips && m.RPCAddress != "" && !n.isStranger(m)
-	known := n.tableNode(peer)
-	switch {
-	case known == nil && gossips:
-		return []string{m.RPCAddress}
-	case known == nil:
-		return nil
-	case gossips && m.StoreID == known.StoreID && m.Boot > known.BootEpoch && m.RPCAddress != known.RPCAddress:
-		return []string{known.RPCAddress, m.RPCAddress} // all nodes may have moved at once: then none can register
-	}
-	return []string{known.RPCAddress}
-}
-
-// resolve returns where a peer is.
-func (n *Node) resolve(peer id.Node) (string, bool) {
-	if all := n.addresses(peer); len(all) > 0 {
-		return all[0], true
-	}
-	return "", false
-}
-
 // plausible tells whether what gossip says of a node can be.
 func (n *Node) plausible(s membership.Self) bool {
 	return rpc.PlausibleBoot(s.Boot, n.registered(s.Node))
@@ -126,7 +87,7 @@ func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
 func (n *Node) answersAs(ctx context.Context, node id.Node, boot uint64, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	status, err := n.dialer.AdminOf(address, node).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
+	status, err := n.dialer.AdminOf(address, node).ClusterStatus(rpc.PassOn(ctx, nil), &pb.ClusterStatusRequest{})
 	if err != nil || len(status.GetNodes()) == 0 {
 		return false
 	}

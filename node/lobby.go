@@ -150,5 +150,8 @@ func (l *lobby) PeerOpened(id.Node) {}
 // Health implements rpc.PeerHandler.
 func (l *lobby) Health(id.Node, rpc.Health) {}
 
+// News implements rpc.PeerHandler.
+func (l *lobby) News(id.Node, uint64, rpc.News) bool { return true }
+
 // PeerClosed implements rpc.PeerHandler.
-func (l *lobby) PeerClosed(id.Node) {}
+func (l *lobby) PeerClosed(id.Node, uint64) {}

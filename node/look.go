@@ -14,8 +14,6 @@ const (
 	restartLook = time.Second
 	// ownPatience is how long a node that finds only nodes of another cluster waits for one of its own.
 	ownPatience = 5 * time.Second
-	// probeTimeout bounds the question whether an earlier start of this node is still there.
-	probeTimeout = time.Second
 )
 
 // firstLook waits until gossip has looked for the others once.

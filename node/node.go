@@ -4,127 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
-	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/quota"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
 	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
-	"github.com/quorumlog/quorumlog/rpc/auth"
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/console"
-	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// Node is a running node. Its parts are opened in the order of the fields and closed in the opposite one.
-type Node struct {
-	options Options
-	logger  *slog.Logger
-	lines   *loglimit.Limiter // for what strangers can cause
-
-	lock         io.Closer // of the data directory
-	identity     identity
-	store        *wal.Store
-	listener     net.Listener
-	credentials  *auth.Credentials // nil: without TLS
-	dialer       *rpc.Dialer
-	membership   *membership.Membership
-	peers        *rpc.Peers
-	host         *raftgroup.Host
-	replicas     *replicas.Set
-	controller   *controller.Controller
-	server       *rpc.Server
-	console      *console.Server      // nil without a metrics address
-	registry     *prometheus.Registry // what it shows
-	leaders      leaderCache
-	word         word
-	lost         sync.Map // id.Node: the peers whose lanes broke and have not come back
-	reach        reach
-	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	turns        serving.Turns
-	broker       *serving.Broker
-	quotas       *quota.Engine
-	registrar    background
-	identities   background
-	doubts       chan id.Node // capacity 1: peers that take another process for this node
-	balancer     background
-	certificates background
-	condition    background
-	majority     background
-	expiry       background
-	condemned    condemned
-	taker        background
-
-	// running is the controller once it is open: gossip and the lanes ask for it from before that.
-	running atomic.Pointer[controller.Controller]
-
-	shares      fileShares
-	files       disk.FS
-	pebbleFiles vfs.FS // nil: the operating system's
-
-	state    atomic.Int32          // a State
-	fatal    chan error            // capacity 1: the first one counts
-	failure  atomic.Pointer[error] // the one that fatal delivers, or has delivered
-	closers  []closer              // what is open, in the order of opening
-	stopOnce sync.Once
-}
-
-// State is a node's own word for how far it is.
-type State int32
-
-// The states, in order.
-const (
-	Starting State = iota // not all replicas are open, or the metadata is behind
-	Ready
-	Draining // hands its leaderships over
-)
-
-// String names the state.
-func (s State) String() string { return [...]string{"starting", "ready", "draining"}[s] }
-
-type closer struct {
-	what  string
-	close func(context.Context) error
-}
-
-// background is a goroutine with its owner's means to end it.
-type background struct {
-	stop context.CancelFunc
-	done sync.WaitGroup
-}
-
-func (b *background) start(run func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
-	b.done.Go(func() { run(ctx) })
-}
-
-func (b *background) close(context.Context) error {
-	b.stop()
-	b.done.Wait()
-	return nil
-}
 
 // Start opens a node and returns once it serves. A node that belongs to no cluster yet waits for one until ctx ends, and says in
 // one line what it waits for.
@@ -152,23 +57,6 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		}
 	}
 	return n, nil
-}
-
-func newNode(o Options, shares fileShares) *Node {
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), lines: loglimit.Strangers(), fatal: make(chan error, 1), shares: shares, reach: newReach()}
-	n.condemned.wake = make(chan struct{}, 1)
-	n.doubts = make(chan id.Node, 1)
-	n.word.began = time.Now()
-	return n
-}
-
-// opened notes a part to be closed.
-func (n *Node) opened(what string, close func(context.Context) error) {
-	n.closers = append(n.closers, closer{what, close})
-}
-
-func ignoreContext(close func() error) func(context.Context) error {
-	return func(context.Context) error { return close() }
 }
 
 func (n *Node) openDirectory(ctx context.Context) error {
@@ -307,38 +195,23 @@ func (n *Node) openListener(ctx context.Context) error {
 	return nil
 }
 
-// listenError says why an address cannot be listened on, and what to do if somebody else does.
-func listenError(what, flag, address string, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s address %s is in use by another process: stop it, or choose another port with %s", what, address, flag)
-	}
-	return fmt.Errorf("cannot listen on the %s address %s: %w", what, address, err)
-}
-
-// advertised is the address that peers and clients are told to dial.
-func (n *Node) advertised() string {
-	if n.options.AdvertisedAddress != "" {
-		return n.options.AdvertisedAddress
-	}
-	return n.listener.Addr().String()
-}
-
 // openGroups opens everything that needs a cluster id: the lanes, the Raft host, the replicas and the metadata.
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Versions: rpc.Spoken, Release: Version, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord}
+	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Changed: func() { n.peers.Tell() }})
+	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord, leaders: n.leaders}
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
-		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Dialer: n.dialer, Logger: n.logger,
+		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Teller: n.leaders, Dialer: n.dialer, Logger: n.logger,
 		Down: func(peer id.Node) {
 			n.logger.Info("peer lost", "peer", peer)
-			n.lost.Store(peer, nil)
+			n.leaders.Down(peer)
 			in.host.NodeDown(peer)
 		},
 		Up: func(peer id.Node) {
 			n.logger.Info("peer connected", "peer", peer)
-			n.lost.Delete(peer)
+			n.leaders.Up(peer)
 			in.host.NodeUp(peer)
 		},
 	})
@@ -359,22 +232,40 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
-	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, InFlightBytes: n.options.Limits.ProduceBytes})
+	n.openBroker()
 	return n.openServer(in)
+}
+
+// openBroker wires what clients ask to the parts that know.
+func (n *Node) openBroker() {
+	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
+	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
+	n.broker = serving.New(serving.Options{
+		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
+		Nodes: serving.Nodes{
+			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
+			Remote: func(node id.Node, address string) broker.Remote {
+				return native.Remote(n.dialer.AdminOf(address, node))
+			},
+		},
+		Age: n.word.age, Self: n.selfStatus, InFlightBytes: n.options.Limits.ProduceBytes,
+	})
 }
 
 func (n *Node) openServer(in *inbound) error {
 	n.quotas = quota.New(func() *rules.Set { return n.controller.View().Quotas() })
-	quotas := n.quotas.Of(n.broker)
+	services := native.Services(n.quotas.Of(n.broker), &peerCalls{node: n})
+	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
 		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(quotas), Fetch: native.Fetch(quotas)},
-		Calls:    n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
+		Calls: n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
+		Services: services,
 	})
 	if err != nil {
 		return err
@@ -400,6 +291,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("watch of the disk", n.condition.close)
 	n.expiry.start(n.expireProducers)
 	n.opened("expiry of producers", n.expiry.close)
+	n.sweeper.start(func(ctx context.Context) { n.leaders.Keep(ctx, n.controller.Changed) })
+	n.opened("sweeper of what leaders said", n.sweeper.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
 	if n.console != nil {
@@ -432,35 +325,6 @@ func (n *Node) openConsole(ctx context.Context) error {
 	return nil
 }
 
-// fail is told of an error after which nothing may be acknowledged any more.
-func (n *Node) fail(err error) {
-	n.logger.Error("the node cannot go on", "reason", err)
-	n.failure.CompareAndSwap(nil, &err)
-	select {
-	case n.fatal <- err:
-	default:
-	}
-}
-
-// Fatal delivers the error after which the process must exit, if one occurs: a failed write or sync, or metadata that this
-// release cannot follow. Nothing is acknowledged after it.
-func (n *Node) Fatal() <-chan error { return n.fatal }
-
-// State returns how far the node is.
-func (n *Node) State() State { return State(n.state.Load()) }
-
-// readiness returns nil when the node holds what the metadata wants it to hold, its disk takes records, and all that it holds has a leader
-// that it hears of.
-func (n *Node) readiness() error {
-	if s := n.State(); s != Ready && n.failure.Load() == nil {
-		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
-	}
-	if err := n.conditionError(); err != nil {
-		return err
-	}
-	return n.leaderError()
-}
-
 // RPCAddress returns the address that the node serves.
 func (n *Node) RPCAddress() string { return n.listener.Addr().String() }
 
@@ -490,9 +354,6 @@ func (n *Node) Stop(ctx context.Context) error {
 	return err
 }
 
-// closeTimeout bounds the closing of one part that waits for others, such as administrative calls in progress.
-const closeTimeout = 5 * time.Second
-
 func (n *Node) closeParts(ctx context.Context) error {
 	var first error
 	if n.store != nil {
@@ -508,4 +369,34 @@ func (n *Node) closeParts(ctx context.Context) error {
 	}
 	n.closers = nil
 	return first
+}
+
+// warnOfFsyncClass says at each start what a node without syncs is worth.
+func (n *Node) warnOfFsyncClass() {
+	if n.options.Storage.Fsync != wal.FsyncNone {
+		return
+	}
+	n.logger.Warn("--unsafe-no-fsync: nothing is synced before it is acknowledged; a power failure WILL lose acknowledged records; for benchmarks only",
+		"data_dir", n.options.DataDir)
+	if n.identity.Mark == suspect {
+		n.logger.Warn("--unsafe-no-fsync: a node was not stopped in order while it wrote here: acknowledged records and votes may be lost already",
+			"data_dir", n.options.DataDir)
+	}
+}
+
+// closeStore closes the store, and takes the mark away if all is durable then.
+func (n *Node) closeStore() error {
+	if err := n.store.Close(); err != nil {
+		return err
+	}
+	if n.identity.Mark != unsynced {
+		return nil
+	}
+	// As it is stored: a start that failed half-way has more in memory, such as a cluster that it did not get a place in.
+	ident, err := loadIdentity(n.files, n.options.DataDir, n.logger)
+	if err != nil {
+		return err
+	}
+	ident.Mark = unmarked
+	return ident.store(n.files, n.options.DataDir)
 }

@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -35,55 +35,9 @@ const (
 	// also how often one asks that is.
 	reachRetry    = time.Second
 	reachInterval = 30 * time.Second
-	// unreachedFor is how long it is believed that a node is not reached, before it is dialled again for a new topic.
-	unreachedFor = 5 * time.Second
 	// ownController is how long a node looks for the controller by itself, before it asks through others. It leaves time to dial back.
 	ownController = identifyTimeout + time.Second
-	// dialBacks bounds how many calls back are made at once to addresses that nobody is registered with: anybody may ask for one.
-	dialBacks = 16
 )
-
-// reach is what the controller knows of the nodes that it has dialled.
-type reach struct {
-	dialling chan struct{}      // as many tokens as addresses of strangers are dialled
-	asked    singleflight.Group // by address and node: who answers there
-
-	mu    sync.Mutex
-	known map[id.Node]dialled
-}
-
-// dialled is the last word about one start of a node at one address.
-type dialled struct {
-	boot    uint64
-	address string
-	err     error // nil: it was reached
-	when    time.Time
-}
-
-func newReach() reach {
-	return reach{dialling: make(chan struct{}, dialBacks), known: make(map[id.Node]dialled)}
-}
-
-func (r *reach) get(node *placement.Node) (dialled, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d, ok := r.known[node.ID]
-	ok = ok && d.boot == node.BootEpoch && d.address == node.RPCAddress
-	return d, ok && (d.err == nil || time.Since(d.when) < unreachedFor)
-}
-
-func (r *reach) put(node *placement.Node, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.known[node.ID] = dialled{node.BootEpoch, node.RPCAddress, err, time.Now()}
-}
-
-// forget has a node dialled anew where it matters: a start of it was not reached, so the word about the one before may be over.
-func (r *reach) forget(node id.Node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.known, node)
-}
 
 // dialBack returns who answers at the address, if that is the node with this store. It is bounded in time and holds no lock.
 func (n *Node) dialBack(ctx context.Context, node id.Node, store, address string) (*pb.IdentifyResponse, error) {
@@ -164,7 +118,7 @@ func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {
 }
 
 // Identify says who this node is.
-func (a *admin) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
+func (a *peerCalls) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
 	n := a.node
 	return &pb.IdentifyResponse{
 		NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, BootEpoch: n.identity.Boot, ClusterId: n.identity.ClusterID,
@@ -172,7 +126,7 @@ func (a *admin) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResp
 }
 
 // CheckReach dials a registered node from where the metadata is led.
-func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+func (a *peerCalls) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
 	if err := a.checkCaller(ctx, id.Node(r.GetNodeId())); err != nil {
 		return nil, err
 	}
@@ -183,7 +137,7 @@ func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.Ch
 	})
 }
 
-func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+func (a *peerCalls) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
 	n := a.node
 	if err := n.controller.CheckLeads(); err != nil {
 		return nil, err
@@ -256,7 +210,7 @@ func (n *Node) askReach(ctx context.Context) (*pb.CheckReachResponse, error) {
 		MetadataReplica: uint64(n.controller.Group().Replica()),
 	}
 	return askAnyController(ctx, n, func(ctx context.Context) (*pb.CheckReachResponse, error) {
-		return (&admin{node: n}).CheckReach(ctx, r)
+		return (&peerCalls{node: n}).CheckReach(ctx, r)
 	}, func(ctx context.Context, member pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
 		return member.CheckReach(ctx, r)
 	})
@@ -280,7 +234,7 @@ func askAnyController[T any](
 		limited, cancel := context.WithTimeout(ctx, registerTimeout)
 		answer, e := through(limited, n.dialer.AdminOf(m.RPCAddress, m.Node))
 		cancel()
-		if e == nil || !worthAnotherController(e) {
+		if e == nil || !serving.WorthAnotherController(e) {
 			return answer, e
 		}
 	}
@@ -297,4 +251,17 @@ func (n *Node) unreachedError() error {
 		return *e
 	}
 	return nil
+}
+
+// isUp tells whether a registered node lives, as far as can be found out: the gossip hears from it, or it answers. Another store under its
+// number is somebody else.
+func (n *Node) isUp(ctx context.Context, node *placement.Node) bool {
+	if node.ID == n.options.NodeID {
+		return true
+	}
+	if m, ok := n.membership.Member(node.ID); ok && m.StoreID == node.StoreID && !n.isStranger(m) {
+		return true
+	}
+	who, err := n.identify(ctx, node.RPCAddress, node.ID)
+	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID
 }

@@ -76,7 +76,7 @@ func TestClusterWithTLS(t *testing.T) {
 				return
 			case <-time.After(time.Millisecond):
 			}
-			err := producer.Produce(c.Context(), client.Record{Topic: "before", Partition: client.AnyPartition, Value: []byte("x")}, func(a client.Ack) {
+			err := producer.Produce(c.Context(), client.Record{Topic: "before", Value: []byte("x")}, func(a client.Ack) {
 				if a.Err != nil {
 					failed.CompareAndSwap(nil, &a.Err)
 				}

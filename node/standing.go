@@ -12,6 +12,7 @@ import (
 
 // groupFailed is the host's OnGroupFailed. A refusal is durable by now.
 func (n *Node) groupFailed(g *raftgroup.Group, err error) {
+	n.leaders.Gone(g.ID())
 	var failed *raftgroup.FailedError
 	if errors.As(err, &failed) && failed.Refused {
 		n.replicas.NoteRefused(wal.Refusal{Group: g.ID(), Replica: g.Replica(), Name: nameOf(g), Reason: failed.Cause.Error()})
@@ -60,4 +61,16 @@ func (n *Node) trouble() string {
 		list = append(list, fmt.Sprintf("%d of its replicas stopped: its log says why; start it again", stopped))
 	}
 	return strings.Join(list, "; ")
+}
+
+// readiness returns nil when the node holds what the metadata wants it to hold, its disk takes records, and all that it holds has a leader
+// that it hears of.
+func (n *Node) readiness() error {
+	if s := n.State(); s != Ready && n.failure.Load() == nil {
+		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
+	}
+	if err := n.conditionError(); err != nil {
+		return err
+	}
+	return n.leaderError()
 }

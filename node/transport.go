@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -28,6 +29,8 @@ type inbound struct {
 	self  rpc.PeerHello
 	peers *rpc.Peers
 	host  *raftgroup.Host
+	// leaders takes what the others say of who leads.
+	leaders *leaders.Table
 	// known tells whether a node is in the metadata or the gossip. Only such a peer gets lanes back to it: they stay for good.
 	known func(id.Node) bool
 	// word is shown the messages of the metadata group.
@@ -63,8 +66,14 @@ func (in *inbound) Step(from id.Node, g id.Group, m *raftpb.Message, data rpc.Lo
 // Stepped implements rpc.PeerHandler.
 func (in *inbound) Stepped() { in.host.Visit().End() }
 
+// News implements rpc.PeerHandler. What a node says that is not known is lost; it says it again once it is.
+func (in *inbound) News(from id.Node, session uint64, n rpc.News) bool {
+	return in.known(from) && in.leaders.Hear(from, session, n)
+}
+
 // PeerClosed implements rpc.PeerHandler.
-func (in *inbound) PeerClosed(from id.Node) {
+func (in *inbound) PeerClosed(from id.Node, session uint64) {
+	in.leaders.Closed(from, session)
 	if in.known(from) {
 		in.peers.Lost(from)
 	}

@@ -1,19 +1,12 @@
 package node
 
 import (
-	"context"
 	"slices"
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/quorumlog/quorumlog/raftgroup"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// wordInterval is how often a node that leads the metadata looks when a majority answered it last. Answers come with each heartbeat.
-const wordInterval = 250 * time.Millisecond
 
 // word is when this node last had word from a majority of the metadata group: from the leader, which leads only as long as a majority
 // follows it, or, being the leader, from that majority. A node that is cut off knows nothing newer, answers clients as fast as ever, and so
@@ -40,39 +33,6 @@ func (w *word) age() time.Duration {
 		return -1
 	}
 	return max(time.Since(w.began)-time.Duration(last), 0)
-}
-
-// noteWord is called with each message of the metadata group.
-func (n *Node) noteWord(from id.Node, m *raftpb.Message) {
-	switch m.GetType() {
-	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
-	default:
-		return
-	}
-	// A leader of an earlier term is no word: what it sends is refused. The first message of a new one is not counted either.
-	if c := n.running.Load(); c != nil && c.Leader() == from {
-		n.word.heard(time.Now())
-	}
-}
-
-// listenToMajority is the goroutine that notes, while this node leads the metadata, when a majority answered last.
-func (n *Node) listenToMajority(ctx context.Context) {
-	tick := time.NewTicker(wordInterval)
-	defer tick.Stop()
-	for {
-		if group := n.controller.Group(); group.IsLeader() {
-			if status, err := group.Status(ctx); err == nil && status.Role == raftgroup.Leader {
-				if silent, ok := majoritySilence(status.Members); ok {
-					n.word.heard(time.Now().Add(-silent))
-				}
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // majoritySilence returns for how long the leader has not heard from the majority of the voters that it heard from last, itself included.

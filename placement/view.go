@@ -54,6 +54,9 @@ type Member struct {
 // NextProducer returns the first producer id that nobody has been given yet.
 func (v *View) NextProducer() id.Producer { return v.nextProducer }
 
+// NextGroup returns the id that the next group gets. Those below it were given out, those from it on were not, as of this view.
+func (v *View) NextGroup() id.Group { return v.nextGroup }
+
 // View is the table as of one command: an immutable snapshot for any number of readers. What its methods return is shared
 // and must not be modified.
 type View struct {

@@ -688,6 +688,7 @@ func (quiet) Truncate(id.Index)                                           {}
 func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) (any, error) { return nil, nil }
 func (quiet) Committed(id.Offset)                                         {}
 func (quiet) Leader(raftgroup.LeaderChange)                               {}
+func (quiet) InSync(raftgroup.InSync)                                     {}
 func (quiet) View() []byte                                                { return nil }
 
 // TestRetryWaitsForMinInSync sends a batch again that is committed and not yet on as many replicas as min.insync.replicas asks for.

@@ -85,8 +85,9 @@ type group struct {
 	order       []id.Replica // who campaigns first
 
 	minInSync int
-	inSync    int  // voters in sync, as of the last refresh
-	majority  bool // a majority of the voters is alive, as of the last refresh
+	inSync    int    // voters in sync, as of the last refresh
+	majority  bool   // a majority of the voters is alive, as of the last refresh
+	judged    InSync // what the machine was told last
 	samples   insync.Samples
 
 	pending  []*Proposal     // to be proposed

@@ -79,6 +79,34 @@ func (g *group) refreshInSync() {
 		}
 	}
 	g.majority = g.most(g.alive)
+	g.tellInSync()
+}
+
+// tellInSync tells the machine how the members are judged, if that is another judgement than the last one: it costs a comparison otherwise.
+func (g *group) tellInSync() {
+	changed, named, answering := g.judged.Term != g.term, 0, 0
+	for i := range g.members {
+		m := &g.members[i]
+		if !m.inSync {
+			continue
+		}
+		if g.alive(m) {
+			answering++
+		}
+		changed = changed || named == len(g.judged.Nodes) || g.judged.Nodes[named] != g.nodeOf(m.replica)
+		named++
+	}
+	lagging := len(g.members) - answering
+	if !changed && named == len(g.judged.Nodes) && lagging == g.judged.Lagging {
+		return
+	}
+	g.judged = InSync{Term: g.term, Nodes: make([]id.Node, 0, named), Lagging: lagging}
+	for i := range g.members {
+		if m := &g.members[i]; m.inSync {
+			g.judged.Nodes = append(g.judged.Nodes, g.nodeOf(m.replica))
+		}
+	}
+	g.machine.InSync(g.judged)
 }
 
 // most tells whether a majority of the voters is as is asks.

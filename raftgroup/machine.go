@@ -33,6 +33,9 @@ type Machine interface {
 	Committed(hw id.Offset)
 	// Leader tells that leader, term or role changed. It is called once when the replica is opened.
 	Leader(l LeaderChange)
+	// InSync tells that the leader, which this replica is or becomes with the call of Leader that follows in the same turn, judges the members
+	// in another way than it said last. Nobody changes the nodes afterwards.
+	InSync(s InSync)
 	// View returns the state as of the last Apply, to be kept in the log's cut. The result belongs to the caller.
 	View() []byte
 }

@@ -14,6 +14,13 @@ type LeaderChange struct {
 	Role   Role       // of this replica
 }
 
+// InSync tells which members keep up with the leader.
+type InSync struct {
+	Term    id.Term
+	Nodes   []id.Node // of the voters in sync, the leader's included
+	Lagging int       // members that are not in sync, or do not answer: see Status.Answering
+}
+
 // Role is the part a replica plays in the Raft paper's sense. A learner's is Follower.
 type Role uint8
 

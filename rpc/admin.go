@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"storj.io/drpc"
@@ -77,7 +78,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	c.setDeadline(preludeTimeout)
 	ctx, cancel := context.WithTimeout(received, timeout)
 	defer cancel()
-	door := doorOf(name, IsForwarded(ctx))
+	door := doorOf(name, broker.IsForwarded(ctx))
 	if s.o.Calls != nil && door != peerDoor { // what is passed on was counted where it came in
 		done, err := s.o.Calls(ctx, CallerOf(ctx))
 		if err != nil {
@@ -170,11 +171,11 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	defer cancel()
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
 	answer := &noting{Encoding: e}
-	ctx = WithMetadata(ctx, timeoutKey, meta)
-	ctx = WithMetadata(ctx, versionsKey, c.dialer.spoken().text())
-	ctx = WithMetadata(ctx, clientKey, c.dialer.ClientID)
+	ctx = withMetadata(ctx, timeoutKey, meta)
+	ctx = withMetadata(ctx, versionsKey, c.dialer.spoken().text())
+	ctx = withMetadata(ctx, clientKey, c.dialer.ClientID)
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
-		ctx = WithMetadata(ctx, clusterKey, *cluster)
+		ctx = withMetadata(ctx, clusterKey, *cluster)
 	}
 	err := c.Conn.Invoke(ctx, rpc, answer, in, out)
 	if err == nil || answer.complete {

@@ -146,66 +146,46 @@ func (s *Server) checkHello(c *conn, hello PeerHello) error {
 
 type callerValue struct{}
 
-// incoming are what a call came with.
-type incoming struct {
-	caller    *broker.Caller
-	forwarded bool
-}
-
 // CallerOf returns who has made the administrative call with this context. A node that passes a call on says for whom. nil: the call came
 // from nowhere else, this process makes it itself.
 func CallerOf(ctx context.Context) *broker.Caller {
-	in, _ := ctx.Value(callerValue{}).(incoming)
-	return in.caller
+	caller, _ := ctx.Value(callerValue{}).(*broker.Caller)
+	return caller
 }
 
-// IsForwarded tells whether another node has passed the call with this context on.
-func IsForwarded(ctx context.Context) bool {
-	in, _ := ctx.Value(callerValue{}).(incoming)
-	return in.forwarded
-}
-
-// Forwarded marks the calls made with the context as passed on, for the caller of the call that the context is of.
-func Forwarded(ctx context.Context) context.Context {
-	out := WithMetadata(ctx, forwardedKey, "1")
-	if caller := CallerOf(ctx); caller != nil {
+// PassOn marks the calls made with a context as passed on: for whom, if that is not nil. See broker.IsForwarded, which is how they arrive.
+func PassOn(ctx context.Context, caller *broker.Caller) context.Context {
+	out := withMetadata(ctx, forwardedKey, "1")
+	if caller != nil {
 		text, err := json.Marshal(caller)
 		if err != nil {
 			panic(err) // it has nothing that cannot be encoded
 		}
-		out = WithMetadata(out, callerKey, string(text))
+		out = withMetadata(out, callerKey, string(text))
 	}
 	return out
 }
 
-// receive makes the context of an administrative call. Nothing of the metadata that says who calls stays in it: a call that the handler makes
-// with it is the node's own, unless the handler says otherwise with Forwarded.
+// receive makes the context of an administrative call. Nothing of the metadata that came stays in it: a call that the handler makes with it
+// is the node's own, unless the handler says otherwise with PassOn. A stranger could speak in the node's name.
 func (s *Server) receive(ctx context.Context, c *conn, name string) (context.Context, error) {
 	meta, _ := drpcmetadata.Get(ctx)
-	in := incoming{caller: named(c.caller, broker.CleanClientID(meta[clientKey])), forwarded: meta[forwardedKey] != ""}
-	c.client = in.caller.ClientID
-	if peerCalls[name] || in.forwarded {
+	caller, forwarded := named(c.caller, broker.CleanClientID(meta[clientKey])), meta[forwardedKey] != ""
+	c.client = caller.ClientID
+	if peerCalls[name] || forwarded {
 		if err := s.checkPeer(c, "make this call"); err != nil {
 			return nil, err
 		}
 	}
-	if text := meta[callerKey]; in.forwarded && text != "" {
-		in.caller = &broker.Caller{}
-		if err := json.Unmarshal([]byte(text), in.caller); err != nil {
-			return nil, kerr.Errorf(kerr.InvalidRequest, "a node passes a call on and does not say for whom: %v", err)
-		}
-	}
-	rest := make(map[string]string, len(meta))
-	for key, value := range meta {
-		switch key {
-		case clientKey, forwardedKey, callerKey, timeoutKey, versionsKey, clusterKey:
-		default:
-			rest[key] = value
-		}
-	}
 	ctx = withoutMetadata{ctx}
-	if len(rest) > 0 {
-		ctx = drpcmetadata.AddPairs(ctx, rest)
+	if forwarded {
+		ctx = broker.Forwarded(ctx)
+		if text := meta[callerKey]; text != "" {
+			caller = &broker.Caller{}
+			if err := json.Unmarshal([]byte(text), caller); err != nil {
+				return nil, kerr.Errorf(kerr.InvalidRequest, "a node passes a call on and does not say for whom: %v", err)
+			}
+		}
 	}
-	return context.WithValue(ctx, callerValue{}, in), nil
+	return context.WithValue(ctx, callerValue{}, caller), nil
 }

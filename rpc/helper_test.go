@@ -94,6 +94,7 @@ type testPeer struct {
 	mu         sync.Mutex
 	registered map[id.Node]uint64
 	health     map[id.Node]Health
+	news       func(from id.Node, session uint64, n News) bool
 }
 
 func newTestPeer(self PeerHello, step func(stepped)) *testPeer {
@@ -142,7 +143,11 @@ func (p *testPeer) healthOf(n id.Node) (Health, bool) {
 	return h, ok
 }
 
-func (p *testPeer) PeerClosed(from id.Node) { p.closed <- from }
+func (p *testPeer) News(from id.Node, session uint64, n News) bool {
+	return p.news == nil || p.news(from, session, n)
+}
+
+func (p *testPeer) PeerClosed(from id.Node, _ uint64) { p.closed <- from }
 
 func hello(n id.Node) PeerHello {
 	return PeerHello{Versions: Spoken, ClusterID: "cluster-a", Node: n, Boot: 7}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -22,8 +23,9 @@ type laneKey struct {
 // inbound is the receiving end of a lane. A node has one of each number at a time: a newer one of the same process supersedes the older,
 // whose end is then no news. All of a node's are one process's.
 type inbound struct {
-	conn *conn
-	who  incarnation
+	conn    *conn
+	who     incarnation
+	session uint64 // its number among all lanes that were let in
 }
 
 // serveLane receives the lane of another node until it ends. This goroutine only receives; pongs have their own.
@@ -65,8 +67,8 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		s.o.Services.Peer.PeerOpened(hello.Node)
 	}
 	version := trainVersionOf(self.picked)
-	pong := version.seal(make([]byte, trainHead), trainPong)
-	echo := newEcho(func() error { return transmit(st, pong) })
+	var missed atomic.Bool // something of what it tells
+	echo := newEcho(func() error { return transmit(st, version.pong(missed.Load())) })
 	defer func() {
 		c.hurry()
 		echo.close()
@@ -77,6 +79,16 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		}
 	}
 	told(hello.Health)
+	var words []Word
+	news := func(heads []byte) error {
+		n, err := decodeNews(heads, words[:0])
+		if err != nil {
+			return err
+		}
+		missed.Store(!s.o.Services.Peer.News(hello.Node, in.session, n))
+		words = clearWords(n.Words)
+		return nil
+	}
 	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
 	err = receive(c, st, func(message *buffer) error {
 		defer message.Release()
@@ -96,6 +108,8 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 			echo.send()
 			told(h)
 			return nil
+		case kind == trainNews && hello.Lane == LaneCtl && len(bodies) == 0:
+			return news(heads)
 		}
 		return errUnexpected(kind)
 	})
@@ -154,6 +168,8 @@ func (s *Server) enter(key laneKey, in *inbound, registered uint64) error {
 			delete(s.mu.lanes, k)
 		}
 	}
+	s.mu.sessions++
+	in.session = s.mu.sessions
 	s.mu.lanes[key] = in
 	return nil
 }
@@ -167,7 +183,7 @@ func (s *Server) leave(key laneKey, in *inbound) {
 	}
 	s.mu.Unlock()
 	if newest && key.lane == LaneCtl && s.closing.Err() == nil {
-		s.o.Services.Peer.PeerClosed(key.node)
+		s.o.Services.Peer.PeerClosed(key.node, in.session)
 	}
 }
 

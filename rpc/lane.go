@@ -35,6 +35,7 @@ type lane struct {
 	kick   chan struct{} // capacity 1: dial now
 	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
 	news   chan struct{} // capacity 1, control lane only: our health is another
+	tale   *tale         // what the node is told; control lane only
 
 	link    atomic.Pointer[link] // the present stream, for breakNow
 	version atomic.Uint32        // its trainVersion
@@ -102,6 +103,7 @@ func newLane(p *peer, number Lane, bound int, ping time.Duration) *lane {
 	return &lane{
 		peer: p, number: number, out: newTrains(bound, trainVersionOf(p.peers.o.Self.Versions.Newest)), ping: ping,
 		kick: make(chan struct{}, 1), notice: make(chan struct{}, 1), news: make(chan struct{}, 1), backoff: backoffMin,
+		tale: newTale(p.peers.o.Teller, number),
 	}
 }
 
@@ -203,12 +205,17 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// answer takes what the other side says on the lane: pongs, which did their work by arriving.
+// answer takes what the other side says on the lane: pongs, which did their work by arriving, but for those that ask for all news again.
 func (l *lane) answer(message []byte) error {
-	kind, _, err := l.agreed().openBare(message)
-	if err == nil && kind != trainPong {
-		err = errUnexpected(kind)
+	kind, heads, err := l.agreed().openBare(message)
+	if err != nil {
+		return err
 	}
+	if kind != trainPong {
+		return errUnexpected(kind)
+	}
+	anew, err := decodeLanePong(heads)
+	l.tale.missed.Store(anew)
 	return err
 }
 
@@ -216,6 +223,8 @@ func (l *lane) answer(message []byte) error {
 func (l *lane) write(k *link, received chan error) error {
 	ticker := time.NewTicker(l.ping)
 	defer ticker.Stop()
+	l.tale.begin()
+	defer l.tale.end()
 	busy := false // since the last ping
 	for {
 		select {
@@ -231,6 +240,15 @@ func (l *lane) write(k *link, received chan error) error {
 			busy = false
 			if err := l.say(k, l.agreed().ping(l.health())); err != nil {
 				return err
+			}
+			l.tale.look()
+		case <-l.tale.awake():
+			l.tale.schedule()
+		case <-l.tale.due.C:
+			if message := l.tale.next(l.agreed()); message != nil {
+				if err := l.say(k, message); err != nil {
+					return err
+				}
 			}
 		case err := <-received:
 			received <- err

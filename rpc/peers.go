@@ -38,8 +38,10 @@ type PeerOptions struct {
 	Refused func(by id.Node, err error)
 	// Dropped, when not nil, is called for each message that found its queue full or its lane down. On the goroutine of Send.
 	Dropped func(to id.Node, g id.Group, m *raftpb.Message)
-	Dialer  *Dialer
-	Logger  *slog.Logger
+	// Teller, when not nil, has what each node is told on its control lane.
+	Teller Teller
+	Dialer *Dialer
+	Logger *slog.Logger
 
 	BulkLanes           int           // 2
 	CtlBytes, BulkBytes int           // bounds of a lane's queue: 1 MiB, 32 MiB
@@ -201,6 +203,13 @@ func (p *Peers) SetHealth(h Health) {
 		case target.ctl.news <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// Tell has all nodes told what the Teller has, in a moment: changes gather meanwhile. It never blocks. Any goroutine.
+func (p *Peers) Tell() {
+	for _, target := range *p.byNode.Load() {
+		target.ctl.tale.wake()
 	}
 }
 

@@ -246,8 +246,7 @@ func TestCallsAmongNodes(t *testing.T) {
 		t.Errorf("a client makes a call of nodes: %v", err)
 	}
 	bob := &broker.Caller{Principal: broker.Principal{Type: "User", Name: "CN=bob"}, Node: id.NoNode}
-	for_ := context.WithValue(t.Context(), callerValue{}, incoming{caller: bob})
-	if _, err := client.Admin(addr).Metadata(Forwarded(for_), &pb.MetadataRequest{}); kerr.CodeOf(err) != kerr.ClusterAuthorizationFailed {
+	if _, err := client.Admin(addr).Metadata(PassOn(t.Context(), bob), &pb.MetadataRequest{}); kerr.CodeOf(err) != kerr.ClusterAuthorizationFailed {
 		t.Errorf("a client passes a call on: %v", err)
 	}
 	if _, err := node.AdminOf(addr, 1).Identify(t.Context(), &pb.IdentifyRequest{}); err != nil {
@@ -255,13 +254,13 @@ func TestCallsAmongNodes(t *testing.T) {
 	} else if got := <-seen; !got.MayBe(2) || got.MayBe(3) {
 		t.Errorf("node 2 is %+v", got)
 	}
-	if _, err := node.Admin(addr).Metadata(Forwarded(for_), &pb.MetadataRequest{}); err != nil {
+	if _, err := node.Admin(addr).Metadata(PassOn(t.Context(), bob), &pb.MetadataRequest{}); err != nil {
 		t.Error(err)
 	} else if got := <-seen; *got != *bob {
 		t.Errorf("a call that is passed on for bob is made by %+v", got)
 	}
 	// Not marked as passed on, a call that a handler makes with the context of another is the node's own.
-	if _, err := node.Admin(addr).Metadata(WithMetadata(t.Context(), callerKey, `{"Peer":true}`), &pb.MetadataRequest{}); err != nil {
+	if _, err := node.Admin(addr).Metadata(withMetadata(t.Context(), callerKey, `{"Peer":true}`), &pb.MetadataRequest{}); err != nil {
 		t.Error(err)
 	} else if got := <-seen; got.Node != 2 {
 		t.Errorf("the node's own call is made by %+v", got)

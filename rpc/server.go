@@ -50,8 +50,12 @@ type PeerHandler interface {
 	Stepped()
 	// Health tells what a node says of itself: after the hello of its control lane, and again and again.
 	Health(from id.Node, h Health)
-	// PeerClosed says that the newest control lane of a node has ended. The node passes it on to Peers.Lost.
-	PeerClosed(from id.Node)
+	// News bring what a node tells on its control lane. Session numbers that lane among all: a higher one is newer, and what still comes of an
+	// older one is not to be believed. The words' memory is used again, what they hold belongs to whoever keeps it. False asks the teller to
+	// begin anew, as long as that is the last answer.
+	News(from id.Node, session uint64, n News) bool
+	// PeerClosed says that the newest control lane of a node has ended, by its number. The node passes it on to Peers.Lost.
+	PeerClosed(from id.Node, session uint64)
 }
 
 // ServerOptions are the settings of a server.
@@ -105,6 +109,8 @@ type Server struct {
 		reserve reserve
 		hosts   map[netip.Prefix]int
 		lanes   map[laneKey]*inbound
+
+		sessions uint64 // lanes that were let in
 	}
 	counts struct {
 		accepted, refused, dropped, panics, lanesRefused atomic.Uint64

@@ -5,8 +5,8 @@ import "time"
 // Protocol is the newest version that this release speaks of everything that this package puts on the wire, and oldestProtocol the
 // oldest. What a stream uses is agreed on at its start: see opening.go.
 const (
-	Protocol       uint16 = 3
-	oldestProtocol uint16 = 3
+	Protocol       uint16 = 4
+	oldestProtocol uint16 = 4
 )
 
 // The fsync classes that a node reports in ClusterStatus: what its acknowledgements wait for.

@@ -17,7 +17,8 @@ import (
 //	2  u16  0
 //	4  u32  CRC-32C of what follows up to the end of the heads
 //	8  u32  bytes of the heads
-//	12 …    heads: of messages, see raftcodec.go; of a ping, the dialer's Health (u8); of a pong, nothing
+//	12 …    heads: of messages, see raftcodec.go; of a ping, the dialer's Health (u8); of a pong, 1 if the dialer is to begin its news anew,
+//	        otherwise 0 (u8); of news, see news.go
 //	   …    bodies: the batches of the messages, one behind the other
 //
 // A batch has a CRC of its own, which the follower checks, and its entry in the heads has one of what that leaves out; so neither
@@ -35,6 +36,7 @@ const (
 	trainMessages trainKind = 1
 	trainPing     trainKind = 2
 	trainPong     trainKind = 3
+	trainNews     trainKind = 4
 )
 
 // seal fills in the header of the heads of a train, whose first trainHead bytes were kept free.
@@ -88,6 +90,24 @@ func decodePing(heads []byte) (Health, error) {
 		return 0, kerr.Errorf(kerr.InvalidRequest, "ping of %d bytes, it has one", len(heads))
 	}
 	return Health(heads[0]), nil
+}
+
+// pong encodes the answer to a ping. Anew asks for everything that the dialer has to tell.
+func (v trainVersion) pong(anew bool) []byte {
+	return v.seal(append(make([]byte, trainHead), flag(anew, 1)), trainPong)
+}
+
+// decodeLanePong returns what a pong asks for.
+func decodeLanePong(heads []byte) (anew bool, err error) {
+	if len(heads) != 1 || heads[0] > 1 {
+		return false, kerr.Errorf(kerr.InvalidRequest, "pong of %d bytes: %.4x", len(heads), heads)
+	}
+	return heads[0] == 1, nil
+}
+
+// news encodes news.
+func (v trainVersion) news(n News) []byte {
+	return v.seal(appendNews(make([]byte, trainHead, trainHead+newsHead+24*len(n.Words)), n), trainNews)
 }
 
 // errUnexpected is a train that has no place where it came.

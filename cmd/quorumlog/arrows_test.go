@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"raftgroup/waiting":  {"wal/id"},
 	"client":             {"rpc", "wal/id", "wal/batch"},
 	"node":               {"rpc", "raftgroup", "placement", "wal"},
+	"node/leaders":       {"rpc", "placement", "wal/id", "wal/batch"}, // pure, but for the metadata that it asks
 	"bench":              {"client", "rpc", "wal/id", "wal/batch"},
 	"cmd":                {""},
 }

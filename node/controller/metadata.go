@@ -145,5 +145,8 @@ func (m *Metadata) Leader(l raftgroup.LeaderChange) {
 	m.announce()
 }
 
+// InSync implements raftgroup.Machine.
+func (m *Metadata) InSync(raftgroup.InSync) {}
+
 // View implements raftgroup.Machine.
 func (m *Metadata) View() []byte { return m.table.Snapshot(nil) }

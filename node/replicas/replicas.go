@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/quorumlog/quorumlog/node/envelope"
+	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -21,6 +22,7 @@ type Set struct {
 	node   id.Node
 	store  *wal.Store
 	host   *raftgroup.Host
+	tell   *leaders.Table // what the replicas know of who leads
 	logger *slog.Logger
 	limits partition.Limits
 
@@ -42,9 +44,9 @@ type partitionKey struct {
 
 // New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. nextProducer tells
 // which producer ids have been given out.
-func New(node id.Node, store *wal.Store, host *raftgroup.Host, logger *slog.Logger, nextProducer func() id.Producer) *Set {
+func New(node id.Node, store *wal.Store, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
 	r := &Set{
-		node: node, store: store, host: host, logger: logger,
+		node: node, store: store, host: host, tell: tell, logger: logger,
 		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
 		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
@@ -72,14 +74,6 @@ func (r *Set) Group(g id.Group) *partition.Partition {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.byGroup[g]
-}
-
-// Working returns the open replica of a group unless it has stopped or is refused, or nil.
-func (r *Set) Working(g id.Group) *partition.Partition {
-	if p := r.Group(g); p != nil && !p.Group().Failed() {
-		return p
-	}
-	return nil
 }
 
 // All returns the open replicas, in no order.
@@ -143,7 +137,7 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 		hint = raftgroup.CampaignPreferred
 	}
 	group, err := r.host.Open(raftgroup.Spec{
-		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: opened,
+		Group: p.Group, Replica: p.Replica, Members: membersOf(p.Members), Log: log, Machine: telling{opened, p.Group, r.tell},
 		MinInSync: p.Config.MinInSyncReplicas, Campaign: hint,
 	})
 	if err != nil {
@@ -162,6 +156,22 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 	r.byGroup[p.Group] = opened
 	return nil
 }
+
+// telling is a partition whose worker tells the node's table who leads.
+type telling struct {
+	*partition.Partition
+	id    id.Group
+	table *leaders.Table
+}
+
+// Leader implements raftgroup.Machine.
+func (m telling) Leader(l raftgroup.LeaderChange) {
+	m.table.Leads(m.id, l.Node, l.Term) // first: who wakes asks it
+	m.Partition.Leader(l)
+}
+
+// InSync implements raftgroup.Machine.
+func (m telling) InSync(s raftgroup.InSync) { m.table.InSync(m.id, s.Term, s.Nodes, s.Lagging) }
 
 // Refuse takes a replica out for good. Whether its group is open and stops is the caller's business.
 func (r *Set) Refuse(ctx context.Context, log *wal.Log, reason string) error {
@@ -253,6 +263,7 @@ func (r *Set) Delete(ctx context.Context, g id.Group, replica id.Replica) error 
 		if err := r.host.CloseGroup(ctx, open.Group()); err != nil {
 			return fmt.Errorf("cannot close the Raft group: %w", err)
 		}
+		r.tell.Gone(g)
 		open.Release()
 	}
 	if log := r.logs[g]; log != nil && log.Replica() == replica {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc64"
+	"slices"
 	"sync"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -216,6 +217,7 @@ type Machine struct {
 
 	mu     sync.Mutex
 	leader raftgroup.LeaderChange
+	inSync []raftgroup.InSync
 }
 
 // NewMachine returns the machine of a replica whose log has this state.
@@ -303,6 +305,20 @@ func (m *Machine) Leader(l raftgroup.LeaderChange) {
 	m.leader = l
 	m.mu.Unlock()
 	m.witness.leader(m.who, m.group, l)
+}
+
+// InSync implements raftgroup.Machine.
+func (m *Machine) InSync(s raftgroup.InSync) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inSync = append(m.inSync, s)
+}
+
+// Judged returns what the machine was told of members in sync, in order.
+func (m *Machine) Judged() []raftgroup.InSync {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.inSync)
 }
 
 // Led returns the last LeaderChange.

@@ -83,11 +83,28 @@ func (s *stream) run() {
 			return
 		case <-s.wake:
 		}
+		if !s.pause(conn) {
+			return
+		}
 		if err := s.sendReady(conn); err != nil {
 			s.fail(fmt.Errorf("node %d at %s: %w", s.node, s.addr, err))
 			return
 		}
 	}
+}
+
+// pause waits for as long as the node wants to be sent nothing, because this client is over its quota; false: the stream has failed.
+func (s *stream) pause(conn *rpc.ProduceConn) bool {
+	for throttle := conn.Throttled(); throttle > 0; throttle = conn.Throttled() {
+		wait := time.NewTimer(throttle)
+		select {
+		case <-wait.C:
+		case <-s.ctx.Done():
+			wait.Stop()
+			return false
+		}
+	}
+	return true
 }
 
 func (s *stream) dial() (*rpc.ProduceConn, error) {
@@ -127,6 +144,11 @@ func (s *stream) sendReady(conn *rpc.ProduceConn) error {
 		for i, q := range queues {
 			if s.full() {
 				s.putBack(queues[i:])
+				return conn.Flush()
+			}
+			if conn.Throttled() > 0 {
+				s.putBack(queues[i:])
+				s.poke() // run pauses before it looks again
 				return conn.Flush()
 			}
 			if err := s.sendOne(conn, q); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -102,7 +103,7 @@ func (n *Node) memberChanged(e membership.Event) {
 		n.duplicated(e)
 	case n.running.Load() == nil:
 	case e.Kind != membership.Down && n.isStranger(e.Member):
-		n.logger.Error("gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
+		n.lines.Log(n.logger, slog.LevelError, "gossip: a node of another cluster under the same name: stop it, or give one of the clusters another --cluster-name",
 			"peer", e.Node, "rpc", e.Member.RPCAddress, "its_cluster", e.Member.ClusterID, "cluster", n.identity.ClusterID)
 	case e.Kind == membership.Up:
 		n.peers.Reset(e.Node)

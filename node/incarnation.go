@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
@@ -105,7 +106,7 @@ func (n *Node) duplicated(e membership.Event) {
 		n.fail(e.Err)
 		return
 	}
-	n.logger.Error("gossip", "reason", e.Err)
+	n.lines.Log(n.logger, slog.LevelError, "gossip", "reason", e.Err)
 }
 
 // refusedBy notes that a peer takes another process for this node.

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/quorumlog/quorumlog/node/quota"
+	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal"
@@ -22,6 +24,7 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	register(registry, peerSamples, n.peers.Metrics)
 	register(registry, serverSamples, n.server.Metrics)
 	register(registry, gossipSamples, n.membership.Implausible)
+	n.registerQuotas(registry)
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
 	}
@@ -54,6 +57,28 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		}
 		return float64(led)
 	})
+}
+
+// registerQuotas says what limits and quotas did to clients. By kind, not by client: clients make their ids up.
+func (n *Node) registerQuotas(registry *prometheus.Registry) {
+	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "produce_in_flight_bytes", Help: "Bytes of batches that are not answered yet."},
+			func() float64 { bytes, _ := n.broker.InFlight(); return float64(bytes) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: "produce_refused_in_flight_total",
+			Help: "Batches that were refused because too many bytes of their connection, or of all, were not answered yet."},
+			func() float64 { _, refused := n.broker.InFlight(); return float64(refused) }),
+	)
+	for _, key := range []rules.Key{rules.ProducerByteRate, rules.ConsumerByteRate, rules.RequestPercentage} {
+		labels := prometheus.Labels{"quota": key.String()}
+		counter := func(name, help string, value func(quota.Metrics) float64) {
+			registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help, ConstLabels: labels},
+				func() float64 { return value(n.quotas.Metrics(key)) }))
+		}
+		counter("quota_throttled_total", "Times that a client was told to pause, or sent nothing, for using more than its quota.",
+			func(m quota.Metrics) float64 { return float64(m.Throttled) })
+		counter("quota_throttle_seconds_total", "For how long clients were told to pause.", func(m quota.Metrics) float64 { return m.Time.Seconds() })
+		counter("quota_refused_total", "Requests of clients that did not pause, and were refused.", func(m quota.Metrics) float64 { return float64(m.Refused) })
+	}
 }
 
 // sample is one number of a part, and where in the part's Metrics it is.
@@ -110,6 +135,14 @@ var peerSamples = []sample[rpc.PeerMetrics]{
 }
 
 var serverSamples = []sample[rpc.ServerMetrics]{
+	{"connections", "Connections of clients and other nodes.", func(m rpc.ServerMetrics) uint64 { return uint64(m.Connections) }},
+	{"connections_refused_total", "Connections that were one too many, of the node or of their host.", func(m rpc.ServerMetrics) uint64 { return m.Refused }},
+	{"connections_dropped_total", "Connections that made no valid call.", func(m rpc.ServerMetrics) uint64 { return m.Dropped }},
+	{"connections_evicted_total", "Connections that did not finish a message while others waited for its memory.",
+		func(m rpc.ServerMetrics) uint64 { return m.Evicted }},
+	{"calls_refused_total", "Administrative calls that found too many under way.", func(m rpc.ServerMetrics) uint64 { return m.CallsRefused }},
+	{"answers_refused_total", "Answers to producers for which there was no room, because so many are not read.",
+		func(m rpc.ServerMetrics) uint64 { return m.AnswersRefused }},
 	{"lanes_refused_total", "Hellos of other nodes, or of who says so, that were refused.", func(m rpc.ServerMetrics) uint64 { return m.LanesRefused }},
 }
 

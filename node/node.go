@@ -18,8 +18,10 @@ import (
 	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/leaders"
+	"github.com/quorumlog/quorumlog/node/quota"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
+	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -254,16 +256,18 @@ func (n *Node) openBroker() {
 				return native.Remote(n.dialer.AdminOf(address, node))
 			},
 		},
-		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer,
+		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer, InFlightBytes: n.options.Limits.ProduceBytes,
 	})
 }
 
 func (n *Node) openServer(in *inbound) error {
-	services := native.Services(authorizer.Guard(n.broker, n.authorizer), &peerCalls{node: n})
+	n.quotas = quota.New(func() *rules.Set { return n.controller.View().Quotas() })
+	services := native.Services(n.quotas.Of(authorizer.Guard(n.broker, n.authorizer)), &peerCalls{node: n})
 	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
 		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
+		Calls: n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
 		Services: services,
 	})
 	if err != nil {

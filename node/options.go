@@ -52,6 +52,8 @@ type Options struct {
 	Storage StorageOptions
 	// Authorization says who may do what. The zero value: everybody everything.
 	Authorization AuthorizationOptions
+	// Limits bound what clients may cost. The zero value takes the defaults.
+	Limits LimitOptions
 	// Timing tunes elections and failure detection. The zero value takes the defaults.
 	Timing TimingOptions
 	// Logger receives the node's log. Default: slog.Default().
@@ -70,6 +72,16 @@ type StorageOptions struct {
 	ReserveBytes        int64
 	CheckpointInterval  time.Duration
 	DefaultSegmentBytes int64
+}
+
+// LimitOptions bound what all clients of a node may cost together. Zero values take the defaults.
+type LimitOptions struct {
+	// ConnectionsPerAddress is how many connections one host may have; negative: as many as there are. By default a quarter of all, which
+	// depend on the limit of open files, but at least 64. Loopback is not limited. Kafka's max.connections.per.ip.
+	ConnectionsPerAddress int
+	// ProduceBytes bounds the batches of all producers that have not been answered, 256 MiB by default. Beyond it producers are throttled, those
+	// first that have most.
+	ProduceBytes int64
 }
 
 // DiskMode selects how segment files are written.

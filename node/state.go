@@ -16,6 +16,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/node/quota"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/placement"
@@ -24,6 +25,7 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/console"
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -36,6 +38,7 @@ const Version = rpc.Release
 type Node struct {
 	options Options
 	logger  *slog.Logger
+	lines   *loglimit.Limiter // for what strangers can cause
 
 	lock         io.Closer // of the data directory
 	identity     identity
@@ -59,6 +62,7 @@ type Node struct {
 	turns        serving.Turns
 	broker       *serving.Broker
 	authorizer   broker.Authorizer
+	quotas       *quota.Engine
 	registrar    background
 	identities   background
 	doubts       chan id.Node // capacity 1: peers that take another process for this node
@@ -122,7 +126,7 @@ func (b *background) close(context.Context) error {
 }
 
 func newNode(o Options, shares fileShares) *Node {
-	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), fatal: make(chan error, 1), shares: shares, reach: newReach()}
+	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), lines: loglimit.Strangers(), fatal: make(chan error, 1), shares: shares, reach: newReach()}
 	n.condemned.wake = make(chan struct{}, 1)
 	n.doubts = make(chan id.Node, 1)
 	n.word.began = time.Now()

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"storj.io/drpc"
@@ -33,6 +34,7 @@ type adminStream struct {
 	drpc.Stream
 	ctx  context.Context
 	conn *conn
+	gate *gate
 }
 
 func (s *adminStream) Context() context.Context { return s.ctx }
@@ -41,6 +43,16 @@ func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
 	err := s.Stream.MsgRecv(m, e)
 	s.conn.setDeadline(unaryTimeout + unaryGrace)
 	return err
+}
+
+// MsgSend implements drpc.Stream.
+func (s *adminStream) MsgSend(m drpc.Message, e drpc.Encoding) error {
+	done, err := s.gate.room(s.ctx, m)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.Stream.MsgSend(m, e)
 }
 
 // serveAdmin runs one administrative call.
@@ -66,7 +78,20 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	c.setDeadline(preludeTimeout)
 	ctx, cancel := context.WithTimeout(received, timeout)
 	defer cancel()
-	err = s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
+	door := doorOf(name, broker.IsForwarded(ctx))
+	if s.o.Calls != nil && door != peerDoor { // what is passed on was counted where it came in
+		done, err := s.o.Calls(ctx, CallerOf(ctx))
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	leave, err := s.bounds.gate.enter(ctx, door)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c, gate: s.bounds.gate}, name)
 	if err == nil {
 		return nil
 	}
@@ -96,7 +121,7 @@ func (d *Dialer) AdminOf(addr string, node id.Node) pb.DRPCAdminClient {
 	}
 	pool := d.pool
 	d.mu.Unlock()
-	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), target{addr, node}, d.dialAdmin), addr: addr, dialer: d})
+	return pb.NewDRPCAdminClient(&adminConn{Conn: pool.Get(context.Background(), target{addr, node}, d.dialAdmin), to: target{addr, node}, dialer: d})
 }
 
 // dialAdmin opens a connection for calls one after the other. A call that is cancelled, or takes too long, closes it: drpc may have
@@ -133,7 +158,7 @@ func (n *noting) Unmarshal(b []byte, m drpc.Message) error {
 // adminConn adds to a pooled connection what drpc does not do.
 type adminConn struct {
 	drpc.Conn
-	addr   string
+	to     target
 	dialer *Dialer
 }
 
@@ -161,9 +186,9 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	case errors.As(err, &known):
 		return known
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return &kerr.Error{Code: kerr.RequestTimedOut, Message: fmt.Sprintf("no answer from %s within %s", c.addr, timeout.Round(time.Millisecond)), Leader: id.NoNode}
+		return &kerr.Error{Code: kerr.RequestTimedOut, Message: fmt.Sprintf("no answer from %s within %s", c.to.addr, timeout.Round(time.Millisecond)), Leader: id.NoNode}
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return lost(c.addr, err)
+	return c.dialer.lost(c.to, err)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/budget"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/lni/goutils/leaktest"
@@ -227,7 +228,7 @@ func TestFlushIsEnough(t *testing.T) {
 
 // TestSmallDoesNotOvertake: who writes little writes nothing while there is something before it.
 func TestSmallDoesNotOvertake(t *testing.T) {
-	o := newOutbox(4<<10, answersBound)
+	o := newOutbox(answersBound, budget.NewFair(2*answersBound, firstTrain).Share(2*answersBound))
 	put := func(b string) {
 		if !o.begin(len(b)) {
 			t.Fatal("no room")
@@ -238,17 +239,17 @@ func TestSmallDoesNotOvertake(t *testing.T) {
 	put(large)
 	put("small")
 	if train := o.takeSmall(smallAnswers); train != nil {
-		t.Errorf("%d bytes were taken, %d wait before them", len(train), trainBytes)
+		t.Errorf("%d bytes were taken, %d wait before them", len(train.bytes), trainBytes)
 	}
-	if train := o.take(); string(train) != large {
-		t.Errorf("%d bytes were taken", len(train))
+	if train := o.take(); string(train.bytes) != large {
+		t.Errorf("%d bytes were taken", len(train.bytes))
 	}
-	if train := o.takeSmall(smallAnswers); string(train) != "small" {
-		t.Errorf("%q was taken", train)
+	if train := o.takeSmall(smallAnswers); string(train.bytes) != "small" {
+		t.Errorf("%q was taken", train.bytes)
 	}
 	put(strings.Repeat("m", smallAnswers+1))
 	if train := o.takeSmall(smallAnswers); train != nil {
-		t.Errorf("%d bytes are little", len(train))
+		t.Errorf("%d bytes are little", len(train.bytes))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"net"
 	"testing"
 
+	"github.com/quorumlog/quorumlog/rpc/auth"
+	"github.com/quorumlog/quorumlog/rpc/auth/authtest"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -75,6 +77,39 @@ func pipeline(b *testing.B, window int, answered <-chan int, send, flush func() 
 	}
 	for inFlight > 0 {
 		inFlight -= <-answered
+	}
+}
+
+// BenchmarkSecuredProduce compares produce streams with TLS and without.
+func BenchmarkSecuredProduce(b *testing.B) {
+	ca := authtest.New(b, "prod")
+	server, client := authtest.Load(b, ca.Node(1)), authtest.Load(b, ca.Client("alice"))
+	for _, size := range []int{1 << 10, 64 << 10} {
+		for _, window := range []int{1, 64} {
+			for _, secure := range []string{"plain", "tls"} {
+				b.Run(fmt.Sprintf("%dKiB/window=%d/%s", size>>10, window, secure), func(b *testing.B) {
+					o := ServerOptions{Services: Services{Produce: func(p *ProduceStream) error {
+						return serve(p, func(r ProduceRequest) { p.Send(ProduceResponse{Correlation: r.Correlation}) })
+					}}}
+					d := &Dialer{}
+					if secure == "tls" {
+						o.TLS, d = server.Server(auth.CertificateRequired), clientDialer(client)
+					}
+					c, err := d.DialProduce(b.Context(), startServer(b, o).Addr().String())
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer c.Close()
+					answered := make(chan int, window)
+					go func() { _ = c.Recv(func(ProduceResponse) { answered <- 1 }) }()
+					r := ProduceRequest{Topic: topic, Acks: AcksAll, Batch: make([]byte, size)}
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					b.ResetTimer()
+					pipeline(b, window, answered, func() error { r.Correlation++; return c.Send(r) }, c.Flush)
+				})
+			}
+		}
 	}
 }
 

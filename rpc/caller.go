@@ -83,7 +83,7 @@ func (p *Peers) CloseUnbelieved(believed func(chain []*x509.Certificate) error) 
 
 // callerOf is who is at the other end of a connection, as far as the connection shows it. With TLS the handshake must be over.
 func (s *Server) callerOf(c *conn) *broker.Caller {
-	caller := &broker.Caller{Principal: broker.Anonymous, Host: hostOf(c.RemoteAddr()), Node: id.NoNode, Peer: s.o.TLS == nil}
+	caller := &broker.Caller{Principal: broker.Anonymous, Host: addressOf(c.RemoteAddr()), Node: id.NoNode, Peer: s.o.TLS == nil}
 	secured, ok := c.Conn.(*secured)
 	if !ok {
 		return caller
@@ -104,7 +104,7 @@ func (s *Server) callerOf(c *conn) *broker.Caller {
 	return caller
 }
 
-func hostOf(a net.Addr) netip.Addr {
+func addressOf(a net.Addr) netip.Addr {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
 	}
@@ -170,7 +170,7 @@ func PassOn(ctx context.Context, caller *broker.Caller) context.Context {
 // is the node's own, unless the handler says otherwise with PassOn. A stranger could speak in the node's name.
 func (s *Server) receive(ctx context.Context, c *conn, name string) (context.Context, error) {
 	meta, _ := drpcmetadata.Get(ctx)
-	caller, forwarded := named(c.caller, printable([]byte(meta[clientKey]))), meta[forwardedKey] != ""
+	caller, forwarded := named(c.caller, broker.CleanClientID(meta[clientKey])), meta[forwardedKey] != ""
 	c.client = caller.ClientID
 	if peerCalls[name] || forwarded {
 		if err := s.checkPeer(c, "make this call"); err != nil {

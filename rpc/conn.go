@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,9 @@ type conn struct {
 	certified auth.Identity       // with a chain: what its certificate says
 	chain     []*x509.Certificate // that was shown and believed; under the server's mutex until the first call
 	standing  standing            // under the server's mutex
+	refusal   string              // why there is no room for it among the clients; "": there is
+	host      netip.Prefix        // by which connections are counted; not valid: it is not
+	intake    *intake             // of messages on a stream; nil: they are not counted
 
 	closing sync.Once
 	closed  chan struct{}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"storj.io/drpc/drpcconn"
 	"storj.io/drpc/drpcpool"
 
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -26,8 +28,9 @@ type Dialer struct {
 	cluster  atomic.Pointer[string] // that administrative calls are meant for; nil: whichever it is
 	versions Versions               // other than Spoken only in tests
 
-	mu   sync.Mutex
-	pool *drpcpool.Pool[target, *drpcconn.Conn]
+	mu       sync.Mutex
+	refusals map[target]refusal // the last of each
+	pool     *drpcpool.Pool[target, *drpcconn.Conn]
 }
 
 // target is whom a connection is to.
@@ -44,6 +47,37 @@ func (d *Dialer) spoken() Versions {
 		return Spoken
 	}
 	return d.versions
+}
+
+// refusal is why the other side of TLS did not believe this one.
+type refusal struct {
+	err  error
+	when time.Time
+}
+
+const (
+	refusalCounts = 2 * time.Second
+	maxRefusals   = 256
+)
+
+func (d *Dialer) noteRefusal(to target, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refusals == nil || len(d.refusals) >= maxRefusals {
+		d.refusals = make(map[target]refusal)
+	}
+	d.refusals[to] = refusal{err, time.Now()}
+}
+
+// lost is what has become of a connection. drpc often has only its end, even if the other side has said a moment before why.
+func (d *Dialer) lost(to target, err error) error {
+	d.mu.Lock()
+	r, ok := d.refusals[to]
+	d.mu.Unlock()
+	if _, said := fromWire(err); ok && !said && time.Since(r.when) < refusalCounts {
+		return &kerr.Error{Code: kerr.NetworkException, Message: fmt.Sprintf("%s does not believe this side's certificate: %v", to.addr, r.err), Leader: id.NoNode}
+	}
+	return lost(to.addr, err)
 }
 
 // DialProduce opens a produce stream. ctx bounds the opening, not the stream.

@@ -3,7 +3,9 @@ package rpc
 import (
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"sync"
+	"time"
 
 	"storj.io/drpc/drpcstream"
 
@@ -141,7 +143,8 @@ type FetchStream struct {
 
 	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
 	out    *framer
-	queued []byte
+	queued *buffer // nil while there is nothing: an idle consumer holds no memory
+	large  int     // how long the last queue became: the next one is taken to become as long
 }
 
 // serveFetch runs the handler on a stream.
@@ -162,7 +165,7 @@ func (s *Server) serveFetch(c *conn, st *drpcstream.Stream) error {
 	err := s.o.Services.Fetch(f)
 	switch {
 	case f.bad != nil:
-		s.log.Info("closed a fetch stream that carried what it should not", "remote", f.Remote(), "reason", f.bad.Error())
+		s.lines.Log(s.log, slog.LevelInfo, "closed a fetch stream that carried what it should not", "remote", f.Remote(), "client", c.client, "reason", f.bad.Error())
 		return f.bad
 	case hungUp(err):
 		return nil
@@ -215,13 +218,19 @@ func (s *FetchStream) Send(e FetchEvent) error {
 func (s *FetchStream) Append(e FetchEvent) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	if n := len(s.queued); n > 0 && n+eventHead+len(e.Message)+len(e.Batches) > trainBytes {
-		if err := s.writeQueueLocked(n); err != nil {
+	size := eventHead + len(e.Message) + len(e.Batches)
+	if s.queued != nil && len(s.queued.bytes)+size > trainBytes {
+		if err := s.writeQueueLocked(len(s.queued.bytes)); err != nil {
 			return err
 		}
 	}
-	at := len(s.queued)
-	s.queued = append(appendEventHead(s.queued, e), e.Batches...)
+	if s.queued == nil {
+		s.queued = newBuffer(0)
+	}
+	q := s.queued
+	q.grow(size)
+	at := len(q.bytes)
+	q.bytes = append(appendEventHead(q.bytes, e), e.Batches...)
 	return s.endLocked(at)
 }
 
@@ -230,25 +239,33 @@ func (s *FetchStream) Append(e FetchEvent) error {
 func (s *FetchStream) AppendRead(e FetchEvent, read func(dst []byte) ([]byte, error)) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	at := len(s.queued)
-	s.queued = appendEventHead(s.queued, e)
-	extended, err := read(s.queued)
+	if s.queued == nil {
+		s.queued = newBuffer(s.large)
+		s.queued.bytes = s.queued.bytes[:0]
+	}
+	q := s.queued
+	at := len(q.bytes)
+	q.bytes = appendEventHead(q.bytes, e)
+	extended, err := read(q.bytes)
 	if err != nil {
-		s.queued = s.queued[:at]
+		q.bytes = q.bytes[:at]
+		s.putBackLocked()
 		return err
 	}
-	s.queued = extended
+	q.bytes = extended
 	return s.endLocked(at)
 }
 
 // endLocked completes the event that begins at at, and writes the queue if it is a full message.
 func (s *FetchStream) endLocked(at int) error {
-	if n := len(s.queued) - at; n > maxMessage {
-		s.queued = s.queued[:at]
+	q := s.queued
+	if n := len(q.bytes) - at; n > maxMessage {
+		q.bytes = q.bytes[:at]
+		s.putBackLocked()
 		return kerr.Errorf(kerr.MessageTooLarge, "fetch event of %d bytes, the limit is %d", n, maxMessage)
 	}
-	endFrame(s.queued, at)
-	if len(s.queued) < trainBytes {
+	endFrame(q.bytes, at)
+	if len(q.bytes) < trainBytes {
 		return nil
 	}
 	if at > 0 { // a large event goes alone: together they might be more than a message may have
@@ -256,24 +273,47 @@ func (s *FetchStream) endLocked(at int) error {
 			return err
 		}
 	}
-	return s.writeQueueLocked(len(s.queued))
+	return s.writeQueueLocked(len(q.bytes))
+}
+
+// Throttle writes what is queued, and tells the consumer that it is sent nothing for a while. Like Send.
+func (s *FetchStream) Throttle(d time.Duration) error {
+	if err := s.Flush(); err != nil {
+		return err
+	}
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	return s.writeLocked(appendThrottle(nil, d))
 }
 
 // Flush writes what Append has queued.
 func (s *FetchStream) Flush() error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	if len(s.queued) == 0 {
+	if s.queued == nil {
 		return nil
 	}
-	return s.writeQueueLocked(len(s.queued))
+	return s.writeQueueLocked(len(s.queued.bytes))
 }
 
-// writeQueueLocked writes the first n bytes of the queue as one message.
+// writeQueueLocked writes the first n bytes of the queue as one message. A failed stream is over, and what it queued with it.
 func (s *FetchStream) writeQueueLocked(n int) error {
-	err := s.writeLocked(s.queued[:n])
-	s.queued = s.queued[:copy(s.queued, s.queued[n:])]
+	q := s.queued
+	s.large = len(q.bytes)
+	err := s.writeLocked(q.bytes[:n])
+	if q.bytes = q.bytes[:copy(q.bytes, q.bytes[n:])]; err != nil {
+		q.bytes = q.bytes[:0]
+	}
+	s.putBackLocked()
 	return err
+}
+
+// putBackLocked gives the memory of an empty queue back.
+func (s *FetchStream) putBackLocked() {
+	if len(s.queued.bytes) == 0 {
+		s.queued.Release()
+		s.queued = nil
+	}
 }
 
 // writeLocked writes one message. The stream may be over although its connection is not: then nobody reads any more.
@@ -319,6 +359,9 @@ func (c *FetchConn) Recv(f func(FetchEvent)) error {
 			case frameEvent:
 			case framePong:
 				c.age.Store(int64(decodePong(frame)))
+				return nil
+			case frameThrottle:
+				c.noteThrottle(frame)
 				return nil
 			default:
 				return nil // news of a later version

@@ -3,6 +3,8 @@ package rpc
 import (
 	"fmt"
 	"sync/atomic"
+
+	"github.com/quorumlog/quorumlog/rpc/budget"
 )
 
 // malformed is why a connection that broke the framing rules is dropped.
@@ -41,6 +43,24 @@ type guard struct {
 	sum     uint64
 
 	messages int // packets of kind message whose last frame has begun
+
+	requests *budget.Share // for what drpc buffers; nil: it is not counted
+	buffered uint64        // the largest message so far: drpc keeps its buffer as long as the connection lives
+}
+
+// freeRequest is a message that is not counted.
+const freeRequest = 16 << 10
+
+// room counts the memory of a message of n bytes, if it is the largest of the connection: drpc's buffer doubles until it fits.
+func (g *guard) room(n uint64) error {
+	if g.requests == nil || g.kind() != kindMessage || n <= max(g.buffered, freeRequest) {
+		return nil
+	}
+	if g.requests.Take(2*int64(n-g.buffered)) != nil {
+		return &malformed{"the node had no memory for its request: too many large ones are under way"}
+	}
+	g.buffered = n
+	return nil
 }
 
 // scan consumes the next bytes of the connection. A non-nil error is a *malformed.
@@ -115,6 +135,9 @@ func (g *guard) length(n uint64) error {
 	}
 	if g.sum > limit {
 		return &malformed{fmt.Sprintf("message of more than %d bytes", limit)}
+	}
+	if err := g.room(g.sum); err != nil {
+		return err
 	}
 	g.open = g.open || g.kind() == kindInvoke
 	if g.kind() == kindMessage && g.control&1 != 0 {

@@ -192,7 +192,7 @@ func TestManyStrangers(t *testing.T) {
 	}
 	eventually(t, 2*time.Second, "the loud ones are gone", func() bool { return s.Metrics().Connections <= n/3 })
 	checkService(t, s)
-	if l, took := log.lines(), time.Since(began); l > linesPerSecond*(4+int(took/time.Second)) { // a busy machine takes seconds
+	if l, took := log.lines(), time.Since(began); l > 10*(4+int(took/time.Second)) { // a busy machine takes seconds
 		t.Errorf("%d lines in %v", l, took)
 	}
 }

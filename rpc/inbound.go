@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,7 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 	}
 	defer s.leave(key, in)
 	c.established(maxTrain, missedPings*self.ping)
+	c.intake = nil // other nodes are few
 	if err := c.tapStream(st.ID(), 1); err != nil {
 		return err
 	}
@@ -112,10 +114,10 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		return errUnexpected(kind)
 	})
 	if hello.Lane == LaneCtl && errors.Is(err, os.ErrDeadlineExceeded) {
-		s.log.Warn("closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*self.ping)
+		s.lines.Log(s.log, slog.LevelWarn, "closed the control lane of a silent node", "node", hello.Node, "silent", missedPings*self.ping)
 	}
 	if code := kerr.CodeOf(err); code == kerr.CorruptMessage || code == kerr.InvalidRequest {
-		s.log.Warn("closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
+		s.lines.Log(s.log, slog.LevelWarn, "closed a lane that carried what it should not", "node", hello.Node, "lane", hello.Lane, "reason", err.Error())
 	}
 	if hungUp(err) {
 		return nil
@@ -141,9 +143,8 @@ func (s *Server) welcome(hello PeerHello, in *inbound, key laneKey) (self PeerHe
 
 // complainOfIdentity says that somebody is not who it says: an operator has mixed up certificates, or worse.
 func (s *Server) complainOfIdentity(c *conn, err error) {
-	if n, ok := s.complaints.allow(); ok {
-		s.log.Warn("refused what only nodes may do", "remote", c.RemoteAddr().String(), "principal", c.caller.Principal.String(), "reason", err.Error(), "suppressed", n)
-	}
+	s.lines.Log(s.log, slog.LevelWarn, "refused what only nodes may do", "remote", c.RemoteAddr().String(), "principal", c.caller.Principal.String(),
+		"reason", err.Error())
 }
 
 // enter makes a lane the node's one of its number. Of another process of the node all lanes are closed, if it may be displaced.

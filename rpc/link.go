@@ -43,6 +43,7 @@ func (d *Dialer) dial(ctx context.Context, to target) (*conn, error) {
 			_ = raw.Close()
 			return nil, fmt.Errorf("no secure connection to %s: %w", to.addr, err)
 		}
+		secured.refused = func(err error) { d.noteRefusal(to, err) }
 		raw = secured
 	}
 	c := newConn(raw)
@@ -77,7 +78,7 @@ func (d *Dialer) open(ctx context.Context, to target, rpc string, hello []byte, 
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("no answer from %s within %s: %w", addr, timeout, ctx.Err())
 		}
-		return nil, lost(addr, err)
+		return nil, d.lost(to, err)
 	}
 	c.established(maxMessage, idle)
 	k.out = newFramer(c, k.st.ID())

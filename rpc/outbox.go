@@ -3,6 +3,8 @@ package rpc
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/quorumlog/quorumlog/rpc/budget"
 )
 
 // outbox is the queue of answers to one producer, bounded in bytes. What is put into it is packed at once, by copy, into
@@ -12,25 +14,29 @@ import (
 //	if o.begin(size) {              // locked; room for size bytes was found
 //		o.end(appendItem(o.train(), …))
 //	}
+//
+// The memory of the trains is taken from the connection's share of the node's budget, and goes back when they are written: a producer to
+// whom nothing is to be said holds none.
 type outbox struct {
-	chunk int           // capacity of a new train; it grows if need be
-	bound int           // of all bytes in mu.full and mu.last
+	bound int // of all bytes in mu.full and mu.last
+	share *budget.Share
 	wake  chan struct{} // capacity 1: there is something to take
 	dirty atomic.Bool   // something was put since the last signal
 
 	mu struct {
 		sync.Mutex
-		shut  bool     // nothing is accepted
-		full  [][]byte // trains complete, oldest first
-		last  []byte   // the train being filled, or nil
+		shut  bool      // nothing is accepted
+		full  []*buffer // trains complete, oldest first
+		last  *buffer   // the train being filled, or nil
 		bytes int
-		free  [][]byte // written trains, for reuse
-		idle  int      // capacity of free
 	}
 }
 
-func newOutbox(chunk, bound int) *outbox {
-	return &outbox{chunk: chunk, bound: bound, wake: make(chan struct{}, 1)}
+// firstTrain is the memory of a train until more is put into it.
+const firstTrain = 4 << 10
+
+func newOutbox(bound int, share *budget.Share) *outbox {
+	return &outbox{bound: bound, share: share, wake: make(chan struct{}, 1)}
 }
 
 // begin finds room for an item of at most size bytes and leaves the outbox locked until end. False (and not locked): the
@@ -41,43 +47,52 @@ func (o *outbox) begin(size int) bool {
 		o.mu.Unlock()
 		return false
 	}
-	if o.mu.last != nil && len(o.mu.last)+size > trainBytes {
+	if o.mu.last != nil && len(o.mu.last.bytes)+size > trainBytes {
 		o.mu.full = append(o.mu.full, o.mu.last)
 		o.mu.last = nil
 		o.signal() // enough for a message: the writer need not wait for the end of the turn
 	}
-	if o.mu.last == nil {
-		o.mu.last = o.buffer(size)
+	if !o.roomLocked(size) {
+		o.mu.Unlock()
+		return false
 	}
 	return true
 }
 
+// roomLocked makes room for an item in the last train, if the node has the memory.
+func (o *outbox) roomLocked(size int) bool {
+	if o.mu.last == nil {
+		b := newBuffer(max(size, firstTrain))
+		b.bytes = b.bytes[:0]
+		if o.share.Take(int64(cap(b.bytes))) != nil {
+			b.Release()
+			return false
+		}
+		o.mu.last = b
+		return true
+	}
+	b := o.mu.last
+	before := cap(b.bytes)
+	need := len(b.bytes) + size
+	if need <= before {
+		return true
+	}
+	if o.share.Take(int64(1<<classOf(need)-before)) != nil {
+		return false
+	}
+	b.grow(size)
+	return true
+}
+
 // train is the buffer to append the item to, between begin and end.
-func (o *outbox) train() []byte { return o.mu.last }
+func (o *outbox) train() []byte { return o.mu.last.bytes }
 
 // end takes the train with the item appended and unlocks.
 func (o *outbox) end(train []byte) {
-	o.mu.bytes += len(train) - len(o.mu.last)
-	o.mu.last = train
+	o.mu.bytes += len(train) - len(o.mu.last.bytes)
+	o.mu.last.bytes = train
 	o.mu.Unlock()
 	o.dirty.Store(true)
-}
-
-// buffer returns an empty train with room for n bytes: the one that was written last, if it is large enough.
-func (o *outbox) buffer(n int) []byte {
-	for i := len(o.mu.free) - 1; i >= 0; i-- {
-		b := o.mu.free[i]
-		if cap(b) < n {
-			continue
-		}
-		last := len(o.mu.free) - 1
-		o.mu.free[i] = o.mu.free[last]
-		o.mu.free[last] = nil
-		o.mu.free = o.mu.free[:last]
-		o.mu.idle -= cap(b)
-		return b[:0]
-	}
-	return make([]byte, 0, max(n, o.chunk))
 }
 
 // signal wakes the writer if it sleeps.
@@ -92,24 +107,24 @@ func (o *outbox) signal() {
 func (o *outbox) flushed() bool { return o.dirty.Load() && o.dirty.Swap(false) }
 
 // takeSmall is take for somebody who must not write much: nil when there is more than limit bytes.
-func (o *outbox) takeSmall(limit int) []byte {
+func (o *outbox) takeSmall(limit int) *buffer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.mu.full) > 0 || len(o.mu.last) > limit {
+	if len(o.mu.full) > 0 || o.mu.last != nil && len(o.mu.last.bytes) > limit {
 		return nil
 	}
 	return o.takeLocked()
 }
 
 // take returns the oldest train, nil when there is none. The writer owns it until done.
-func (o *outbox) take() []byte {
+func (o *outbox) take() *buffer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.takeLocked()
 }
 
-func (o *outbox) takeLocked() []byte {
-	var train []byte
+func (o *outbox) takeLocked() *buffer {
+	var train *buffer
 	switch {
 	case len(o.mu.full) > 0:
 		train = o.mu.full[0]
@@ -119,19 +134,15 @@ func (o *outbox) takeLocked() []byte {
 		train, o.mu.last = o.mu.last, nil
 	}
 	if train != nil {
-		o.mu.bytes -= len(train)
+		o.mu.bytes -= len(train.bytes)
 	}
 	return train
 }
 
-// done gives a written train back.
-func (o *outbox) done(train []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.idle+cap(train) <= o.bound/4 {
-		o.mu.free = append(o.mu.free, train[:0])
-		o.mu.idle += cap(train)
-	}
+// done gives a train back that is written, or never will be.
+func (o *outbox) done(train *buffer) {
+	o.share.Give(int64(cap(train.bytes)))
+	train.Release()
 }
 
 // close drops all that is queued and accepts nothing from here on.
@@ -139,7 +150,10 @@ func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.mu.shut = true
-	o.mu.full, o.mu.last, o.mu.bytes = nil, nil, 0
+	for train := o.takeLocked(); train != nil; train = o.takeLocked() {
+		o.done(train)
+	}
+	o.mu.full = nil
 }
 
 // overflows tells whether begin fails for want of room rather than because the outbox is shut.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -158,7 +159,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	if err := s.acceptHello(c, st, limits); err != nil {
 		return err
 	}
-	p := &ProduceStream{conn: c, st: st, age: s.age, out: newOutbox(4<<10, answersBound), failing: make(chan struct{})}
+	p := &ProduceStream{conn: c, st: st, age: s.age, out: newOutbox(answersBound, s.bounds.answers.Share(2*answersBound)), failing: make(chan struct{})}
 	p.writing.framer = newFramer(c, st.ID())
 	c.endedBy(p.Fail)
 	stop, written := make(chan struct{}), make(chan struct{})
@@ -176,7 +177,7 @@ func (s *Server) serveProduce(c *conn, st *drpcstream.Stream) error {
 	err := s.o.Services.Produce(p)
 	switch {
 	case p.bad != nil:
-		s.log.Info("closed a produce stream that carried what it should not", "remote", p.Remote(), "reason", p.bad.Error())
+		s.lines.Log(s.log, slog.LevelInfo, "closed a produce stream that carried what it should not", "remote", p.Remote(), "client", c.client, "reason", p.bad.Error())
 		return p.bad
 	case hungUp(err):
 		return nil
@@ -218,7 +219,7 @@ func (p *ProduceStream) drain() error {
 		return err
 	}
 	for answers := p.out.take(); answers != nil; answers = p.out.take() {
-		err := w.framer.write(p.piecesOf(answers))
+		err := w.framer.write(p.piecesOf(answers.bytes))
 		p.out.done(answers)
 		if err != nil {
 			return err
@@ -241,7 +242,7 @@ func (p *ProduceStream) writeSmall() bool {
 	if answers == nil {
 		return false
 	}
-	err := w.framer.tryWrite(p.piecesOf(answers))
+	err := w.framer.tryWrite(p.piecesOf(answers.bytes))
 	p.out.done(answers)
 	return err == nil && w.framer.whole()
 }
@@ -330,8 +331,15 @@ func (p *ProduceStream) Send(r ProduceResponse) {
 	if p.out.begin(answerHead + len(r.Message)) {
 		p.out.end(appendAnswer(p.out.train(), r))
 	} else if p.out.overflows() {
-		p.Fail(kerr.Errorf(kerr.PolicyViolation, "%d bytes of answers were not read: the stream is closed", answersBound))
+		p.Fail(kerr.Errorf(kerr.PolicyViolation, "%d KiB of answers were not read, of which the node holds up to %d for a connection, and less while many do not read: the stream is closed",
+			p.out.share.Held()>>10, answersBound>>10))
 	}
+}
+
+// Throttle tells the producer to send nothing for a while. Like Send, which it goes before: what is sent next goes with it.
+func (p *ProduceStream) Throttle(d time.Duration) {
+	var frame [12]byte
+	p.put(appendThrottle(frame[:0], d))
 }
 
 // smallAnswers is what Flush writes itself: about two hundred answers.
@@ -364,7 +372,7 @@ func (p *ProduceStream) Fail(err error) {
 type ProduceConn struct {
 	*client
 	limits Limits
-	queued []byte    // frames; guarded by sendMu
+	queued *buffer   // frames; guarded by sendMu; nil while there are none
 	pieces [2][]byte // scratch
 }
 
@@ -382,16 +390,25 @@ func (c *ProduceConn) Send(r ProduceRequest) error {
 	}
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	if n := len(c.queued); n > 0 && n+requestHead+len(r.Batch) > trainBytes {
+	if c.queued != nil && len(c.queued.bytes)+requestHead+len(r.Batch) > trainBytes {
 		if err := c.writeLocked(nil); err != nil {
 			return err
 		}
 	}
-	c.queued = appendRequestHead(c.queued, r)
-	if len(r.Batch) > smallRequest {
+	if c.queued == nil {
+		c.queued = newBuffer(0)
+	}
+	q := c.queued
+	alone := len(r.Batch) > smallRequest
+	if alone {
+		q.grow(requestHead)
+	} else {
+		q.grow(requestHead + len(r.Batch))
+	}
+	if q.bytes = appendRequestHead(q.bytes, r); alone {
 		return c.writeLocked(r.Batch)
 	}
-	c.queued = append(c.queued, r.Batch...)
+	q.bytes = append(q.bytes, r.Batch...)
 	return nil
 }
 
@@ -399,18 +416,19 @@ func (c *ProduceConn) Send(r ProduceRequest) error {
 func (c *ProduceConn) Flush() error {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	if len(c.queued) == 0 {
+	if c.queued == nil {
 		return nil
 	}
 	return c.writeLocked(nil)
 }
 
-// writeLocked writes what is queued, and the batch that belongs behind it.
+// writeLocked writes what is queued, and the batch that belongs behind it. An idle connection keeps no buffer.
 func (c *ProduceConn) writeLocked(batch []byte) error {
-	c.pieces = [2][]byte{c.queued, batch}
+	c.pieces = [2][]byte{c.queued.bytes, batch}
 	err := c.out.write(c.pieces[:])
 	c.pieces = [2][]byte{}
-	if c.queued = c.queued[:0]; err != nil {
+	c.queued.Release()
+	if c.queued = nil; err != nil {
 		return lost(c.addr, err)
 	}
 	return nil
@@ -425,6 +443,9 @@ func (c *ProduceConn) Recv(f func(ProduceResponse)) error {
 			case frameAnswer:
 			case framePong:
 				c.age.Store(int64(decodePong(frame)))
+				return nil
+			case frameThrottle:
+				c.noteThrottle(frame)
 				return nil
 			default:
 				return nil // news of a later version

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"net/netip"
 	"slices"
 
 	"storj.io/drpc/drpcmetadata"
@@ -30,18 +31,19 @@ type reserve struct {
 	gone  int     // evicted, and not ended yet
 }
 
-// placeLocked finds room for a connection that was just accepted; false: there is none. The server's mutex is held.
-func (s *Server) placeLocked(c *conn) bool {
+// clientsLocked is how many connections are those of clients. The server's mutex is held.
+func (s *Server) clientsLocked() int {
 	r := &s.mu.reserve
-	if len(s.mu.conns)-r.peers-len(r.trial)-r.gone < s.o.MaxConnections {
-		c.standing = asClient
-		return true
-	}
+	return len(s.mu.conns) - r.peers - len(r.trial) - r.gone
+}
+
+// onTrialLocked puts a connection for which there is no room among the clients on trial, if it can.
+func (s *Server) onTrialLocked(c *conn) bool {
 	if !s.roomLocked() {
 		return false
 	}
-	c.standing = onTrial
-	r.trial = append(r.trial, c)
+	c.standing, c.host = onTrial, netip.Prefix{} // a node's host is not one of clients
+	s.mu.reserve.trial = append(s.mu.reserve.trial, c)
 	return true
 }
 
@@ -75,11 +77,11 @@ func (s *Server) proven(c *conn) {
 	}
 	c.standing = asPeer
 	s.mu.reserve.peers++
+	s.leaveHostLocked(c)
 }
 
-// removeLocked forgets a connection that has ended.
-func (s *Server) removeLocked(c *conn) {
-	delete(s.mu.conns, c)
+// leaveRoomLocked forgets a connection that has ended.
+func (s *Server) leaveRoomLocked(c *conn) {
 	switch r := &s.mu.reserve; c.standing {
 	case onTrial:
 		r.trial = slices.DeleteFunc(r.trial, func(other *conn) bool { return other == c })
@@ -102,10 +104,8 @@ func (s *Server) try(c *conn, st *drpcstream.Stream, name string) error {
 	if !trial || s.o.TLS == nil && isPeerCall(st, name) {
 		return nil // a lane is proven once it is let in; other calls of nodes prove nothing, since anybody may make them, and are soon over
 	}
-	s.counts.refused.Add(1)
-	s.complainOfRoom(c)
-	return kerr.Errorf(kerr.BrokerNotAvailable, "%s has as many connections of clients as it may have, %d: close some, or raise its limit of open files",
-		nodeName(s.o.Node), s.o.MaxConnections)
+	s.refuse(c)
+	return kerr.Errorf(kerr.BrokerNotAvailable, "%s: close some, or raise the limits of %s", c.refusal, nodeName(s.o.Node))
 }
 
 func isPeerCall(st *drpcstream.Stream, name string) bool {
@@ -114,10 +114,4 @@ func isPeerCall(st *drpcstream.Stream, name string) bool {
 	}
 	meta, _ := drpcmetadata.Get(st.Context())
 	return meta[forwardedKey] != ""
-}
-
-func (s *Server) complainOfRoom(c *conn) {
-	if n, ok := s.complaints.allow(); ok {
-		s.log.Warn("connection refused: too many", "remote", c.RemoteAddr().String(), "limit", s.o.MaxConnections, "suppressed", n)
-	}
 }

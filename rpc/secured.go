@@ -23,8 +23,9 @@ import (
 type secured struct {
 	*tls.Conn
 	below  *corked
-	server bool
 	shaken bool // the handshake is over; of the reading goroutine
+	// refused, when not nil, is told why the other side does not believe this one. That comes after the handshake (TLS 1.3), with a read.
+	refused func(error)
 }
 
 // maxRecord is how much TLS carries in one record.
@@ -37,7 +38,7 @@ var plains = sync.Pool{New: func() any { return new([maxRecord]byte) }}
 func secureServer(raw net.Conn, config *tls.Config) *secured {
 	below := newCorked(raw)
 	_ = raw.SetWriteDeadline(time.Now().Add(preludeTimeout)) // of the handshake; conn moves it on
-	return &secured{Conn: tls.Server(below, config), below: below, server: true}
+	return &secured{Conn: tls.Server(below, config), below: below}
 }
 
 // secureClient is the side that dials; when it returns, the other one has shown who it is.
@@ -73,7 +74,12 @@ func (s *secured) Read(p []byte) (int, error) {
 		}
 		s.shaken = true
 	}
-	return s.Conn.Read(p)
+	n, err := s.Conn.Read(p)
+	var said *net.OpError
+	if s.refused != nil && errors.As(err, &said) && said.Op == "remote error" {
+		s.refused(err)
+	}
+	return n, err
 }
 
 // isQuiet tells whether the other side has said nothing, or has gone: there is nothing to answer.
@@ -91,9 +97,8 @@ func (s *secured) farewell(err error) {
 		_, _ = raw.Write(drpcwire.AppendFrame(nil, drpcwire.Frame{
 			ID: drpcwire.ID{Stream: 1, Message: 1}, Kind: drpcwire.KindError, Data: drpcwire.MarshalError(reason), Done: true,
 		}))
-	}
-	w, ok := raw.(interface{ CloseWrite() error })
-	if !ok || w.CloseWrite() != nil {
+		// No end of the connection yet: drpc would take it for the reason, if it comes while the call is still being written.
+	} else if w, ok := raw.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		return
 	}
 	_ = raw.SetReadDeadline(time.Now().Add(lingerTimeout))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,9 @@ import (
 	"storj.io/drpc/drpcmux"
 	"storj.io/drpc/drpcstream"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -73,6 +76,10 @@ type ServerOptions struct {
 	// refused to all but those with the certificate of a node of the cluster ClusterName.
 	TLS         *tls.Config
 	ClusterName string
+	// Calls, when not nil, is asked before each administrative call of a client, and told when it has ended.
+	Calls func(context.Context, *broker.Caller) (done func(), err error)
+	// Limits bound what the connections may cost together.
+	Limits ServerLimits
 
 	versions Versions // other than Spoken only in tests
 
@@ -90,15 +97,17 @@ type Server struct {
 	log         *slog.Logger
 	mux         *drpcmux.Mux
 
-	closing, hard     context.Context // no new call; every call is cut off
-	close, cut        context.CancelFunc
-	wg                sync.WaitGroup
-	drops, complaints limiter
+	closing, hard context.Context // no new call; every call is cut off
+	close, cut    context.CancelFunc
+	wg            sync.WaitGroup
+	bounds        bounds
+	lines         *loglimit.Limiter // for all that a stranger can cause
 
 	mu struct {
 		sync.Mutex
 		conns   map[*conn]bool // true: between calls, or before the first
 		reserve reserve
+		hosts   map[netip.Prefix]int
 		lanes   map[laneKey]*inbound
 
 		sessions uint64 // lanes that were let in
@@ -122,7 +131,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.versions == (Versions{}) {
 		o.versions = Spoken
 	}
-	s := &Server{o: o, versions: o.versions, log: o.Logger, mux: drpcmux.New()}
+	o.Limits = o.Limits.withDefaults(o.MaxConnections)
+	s := &Server{o: o, versions: o.versions, log: o.Logger, lines: loglimit.Strangers(), mux: drpcmux.New()}
 	s.unknownCall = kerr.Errorf(kerr.UnsupportedVersion, "%s does not know the call: it is of release %s and speaks protocol %s; upgrade it, or use the tools of its release",
 		nodeName(o.Node), Release, s.versions)
 	if o.Services.Admin != nil {
@@ -132,7 +142,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.hard, s.cut = context.WithCancel(context.Background())
-	s.mu.conns = make(map[*conn]bool)
+	s.bounds = s.newBounds(o.Limits)
+	s.mu.conns, s.mu.hosts = make(map[*conn]bool), make(map[netip.Prefix]int)
 	s.mu.lanes = make(map[laneKey]*inbound)
 	s.wg.Go(s.accept)
 	return s, nil
@@ -163,9 +174,7 @@ func (s *Server) accept() {
 			s.log.Error("the rpc listener was closed by someone else; this node takes no more connections", "address", s.Addr().String())
 			return
 		case err != nil:
-			if n, ok := s.complaints.allow(); ok {
-				s.log.Warn("cannot accept a connection", "reason", err.Error(), "suppressed", n)
-			}
+			s.lines.Log(s.log, slog.LevelWarn, "cannot accept a connection", "reason", err.Error())
 			select {
 			case <-time.After(backoff):
 			case <-s.closing.Done():
@@ -183,24 +192,12 @@ func (s *Server) accept() {
 		}
 		c := newConn(raw)
 		if !s.admit(c) {
-			s.counts.refused.Add(1)
-			_ = raw.Close()
-			s.complainOfRoom(c)
+			s.refuse(c)
+			_ = c.Close()
 			continue
 		}
 		s.wg.Go(func() { s.serve(c) })
 	}
-}
-
-// admit counts a connection in; false when there are too many.
-func (s *Server) admit(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing.Err() != nil || !s.placeLocked(c) {
-		return false
-	}
-	s.mu.conns[c] = true
-	return true
 }
 
 // waiting notes that a connection is between calls (true) or in one. False: the server is closing, no other call may begin.
@@ -215,9 +212,7 @@ func (s *Server) waiting(c *conn, between bool) bool {
 func (s *Server) serve(c *conn) {
 	defer func() {
 		_ = c.Close()
-		s.mu.Lock()
-		s.removeLocked(c)
-		s.mu.Unlock()
+		s.release(c)
 	}()
 	m := drpcmanager.NewWithOptions(c, managerOptions())
 	defer func() { _ = m.Close() }()
@@ -259,10 +254,8 @@ func (s *Server) drop(c *conn, err error) {
 	if s.closing.Err() != nil || (c.received.Load() == 0 && (errors.Is(err, io.EOF) || errors.Is(err, context.Canceled))) {
 		return
 	}
-	if n, ok := s.drops.allow(); ok {
-		s.log.Info("dropped a connection", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
-			"reason", dropReason(err), "suppressed", n)
-	}
+	s.lines.Log(s.log, slog.LevelInfo, "dropped a connection", "remote", c.RemoteAddr().String(), "bytes", c.received.Load(),
+		"reason", dropReason(err))
 }
 
 func dropReason(err error) string {
@@ -324,7 +317,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 		if p := recover(); p != nil {
 			s.counts.panics.Add(1)
 			value, stack := panicDetails(p)
-			s.log.Error("panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
+			s.lines.Log(s.log, slog.LevelError, "panic in a call; the call failed, the node goes on", "call", shorten(name), "remote", c.RemoteAddr().String(),
 				"client", c.client, "panic", value, "stack", stack)
 			err = kerr.Errorf(kerr.Unknown, "internal error: see the log of node %d", s.o.Node)
 		}
@@ -398,7 +391,10 @@ type ServerMetrics struct {
 	Dropped                   uint64 // connections that made no valid call
 	LanesRefused              uint64 // hellos of other nodes, or of who says so
 	Panics                    uint64
-	ControlLanes, BulkInbound int // lanes of other nodes, now
+	Evicted                   uint64 // connections that did not finish their message while others waited for its memory
+	CallsRefused              uint64 // administrative calls that found too many under way
+	AnswersRefused            uint64 // answers for which there was no room, since others were not read
+	ControlLanes, BulkInbound int    // lanes of other nodes, now
 }
 
 // Metrics returns the counts.
@@ -408,6 +404,8 @@ func (s *Server) Metrics() ServerMetrics {
 	m := ServerMetrics{
 		Connections: len(s.mu.conns), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(),
 		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(), LanesRefused: s.counts.lanesRefused.Load(),
+		Evicted: s.bounds.intake.evicted.Load(), CallsRefused: s.bounds.gate.refused.Load() + s.bounds.requests.Refused(),
+		AnswersRefused: s.bounds.answers.Refused(),
 	}
 	for k := range s.mu.lanes {
 		if k.lane == LaneCtl {

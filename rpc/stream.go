@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -16,6 +17,9 @@ import (
 const (
 	framePing = 0xf2
 	framePong = 0xf3
+	// frameThrottle says for how long the client is to send nothing, or will be sent nothing; it has no other place in a message than before
+	// the answers that it goes with.
+	frameThrottle = 0xf4
 )
 
 // appendClientHello encodes a client's hello, behind the opening:
@@ -23,7 +27,7 @@ const (
 //	u8 length, client id
 func appendClientHello(dst []byte, v Versions, clientID string) []byte {
 	dst = opening{versions: v, release: Release}.begin(dst)
-	clientID = shorten(clientID)
+	clientID = broker.CleanClientID(clientID)
 	return endOpening(append(append(dst, byte(len(clientID))), clientID...))
 }
 
@@ -90,6 +94,25 @@ func decodePong(frame []byte) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
+// appendThrottle encodes how long a client is to pause, which has used more than its quota:
+//
+//	0 u32 length | 4 u8 kind | 5 u8 0, u16 0 | 8 u32 milliseconds
+func appendThrottle(dst []byte, d time.Duration) []byte {
+	at := len(dst)
+	dst = beginFrame(dst, frameThrottle, 12)
+	ms := (d + time.Millisecond - 1).Milliseconds()
+	binary.LittleEndian.PutUint32(dst[at+8:], uint32(min(max(ms, 0), math.MaxUint32)))
+	endFrame(dst, at)
+	return dst
+}
+
+func decodeThrottle(frame []byte) time.Duration {
+	if len(frame) < 12 {
+		return 0
+	}
+	return time.Duration(binary.LittleEndian.Uint32(frame[8:])) * time.Millisecond
+}
+
 // frameOf returns a frame that is nothing but its kind.
 func frameOf(kind byte) []byte {
 	f := beginFrame(nil, kind, frameHead)
@@ -105,7 +128,7 @@ func (s *Server) acceptHello(c *conn, st rawStream, l Limits) error {
 		if err != nil {
 			return err
 		}
-		c.client = printable([]byte(client))
+		c.client = broker.CleanClientID(client)
 		c.caller = named(c.caller, c.client)
 		answer, err = s.versions.answerTo(hello, nodeName(s.o.Node), "the client")
 		return err
@@ -131,6 +154,7 @@ type client struct {
 	opened time.Time
 	heard  atomic.Int64 // when something last arrived, since opened
 	age    atomic.Int64 // of the node's knowledge, as it last said
+	paused atomic.Int64 // since opened: until when the node wants nothing from us, or sends nothing
 
 	mu struct {
 		sync.Mutex
@@ -194,6 +218,20 @@ func (c *client) Silent() time.Duration { return time.Since(c.opened) - time.Dur
 // Age returns how old the node's knowledge of the cluster was when it last answered a ping: since it had word from a majority. Negative: it
 // never had since its start.
 func (c *client) Age() time.Duration { return time.Duration(c.age.Load()) }
+
+// Throttled returns for how long the node still wants to be sent nothing, or sends nothing itself, because the client has used more than its
+// quota. A producer that sends all the same is refused in the end.
+func (c *client) Throttled() time.Duration {
+	until := c.paused.Load()
+	if until == 0 {
+		return 0
+	}
+	return max(time.Duration(until)-time.Since(c.opened), 0)
+}
+
+func (c *client) noteThrottle(frame []byte) {
+	c.paused.Store(int64(time.Since(c.opened) + decodeThrottle(frame)))
+}
 
 // Done is closed when the connection is broken or closed.
 func (c *client) Done() <-chan struct{} { return c.dc.Closed() }

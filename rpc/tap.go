@@ -40,6 +40,8 @@ type tap struct {
 	left    int     // bytes of data of the present frame that are still to come
 	done    bool    // the present frame is the last of its message
 	large   int     // bytes of the last message of several frames: the next one is taken to be as large
+	intake  *intake // nil: what is received is not counted
+	arrival arrival // what message holds of it
 }
 
 // onBuffer takes a message and one reference of its memory. It must not block: what it says on the stream must not wait for the peer.
@@ -68,7 +70,8 @@ func (c *conn) tapStream(stream uint64, messages int) error {
 	if c.guard.messages != messages || c.guard.skip > 0 || c.guard.field != 0 {
 		return errEarly
 	}
-	c.tap.Store(&tap{conn: c, stream: stream, receivers: make(chan onBuffer, 1), ended: make(chan struct{}), gone: make(chan struct{}), buf: make([]byte, tapBuffer)})
+	c.tap.Store(&tap{conn: c, stream: stream, receivers: make(chan onBuffer, 1), ended: make(chan struct{}), gone: make(chan struct{}), buf: make([]byte, tapBuffer),
+		intake: c.intake, arrival: arrival{conn: c}})
 	return nil
 }
 
@@ -229,6 +232,9 @@ func (t *tap) room(id uint64) error {
 		if !t.done && size == frameBytes { // one that was split because it is large
 			size = max(2*size, t.large)
 		}
+		if err := t.intake.take(&t.arrival, 1<<classOf(size)); err != nil {
+			return err
+		}
 		t.message = newBuffer(size)
 		t.message.bytes = t.message.bytes[:0]
 	}
@@ -237,7 +243,11 @@ func (t *tap) room(id uint64) error {
 		return &malformed{"message that is too long"}
 	}
 	if need > cap(t.message.bytes) {
-		larger := newBuffer(max(need, 2*cap(t.message.bytes)))
+		size := max(need, 2*cap(t.message.bytes))
+		if err := t.intake.take(&t.arrival, 1<<classOf(size)); err != nil {
+			return err
+		}
+		larger := newBuffer(size)
 		larger.bytes = append(larger.bytes[:0], t.message.bytes...)
 		t.message.Release()
 		t.message = larger
@@ -255,6 +265,7 @@ func (t *tap) frameDone() {
 	}
 	message := t.message
 	t.message = nil
+	defer t.intake.give(&t.arrival) // whoever keeps it counts it himself
 	if t.receive == nil {
 		select {
 		case t.receive = <-t.receivers:
@@ -296,6 +307,7 @@ func (t *tap) drop() {
 	if t.message != nil {
 		t.message.Release()
 		t.message = nil
+		t.intake.give(&t.arrival)
 	}
 }
 

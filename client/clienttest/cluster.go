@@ -36,6 +36,7 @@ const (
 	MoveLeader        // the partition moves to another node, then Refuse
 	MoveAfter         // the batch is written, the partition moves, the connection breaks
 	NumFaults         // how many there are
+	Pause             // the batch is written, and the producer told to send nothing for PauseTime
 
 	// Discard is no fault: the batch is acknowledged and not kept, for benchmarks.
 	Discard

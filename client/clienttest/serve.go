@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
@@ -13,6 +14,9 @@ import (
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
+
+// PauseTime is for how long Pause has a producer send nothing.
+const PauseTime = 300 * time.Millisecond
 
 // produce serves one producer.
 func (n *node) produce(s *rpc.ProduceStream) error {
@@ -69,6 +73,9 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		_, _ = c.appendLocked(p, r.Batch)
 		notLeader.Leader = id.NoNode
 		answer(id.NoOffset, notLeader)
+	case Pause:
+		s.Throttle(PauseTime)
+		answer(c.appendLocked(p, r.Batch))
 	case Throttle:
 		answer(id.NoOffset, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "too fast"))
 	case Drop, DropAfter:

@@ -75,7 +75,8 @@ type nodeFlags struct {
 	authorizer, superUsers                                                            string
 	tls                                                                               auth.Files
 	tlsClients, gossipKeys                                                            string
-	cacheMB, checkpointMB, reserveMB, segmentMB                                       int64
+	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB                            int64
+	connectionsPerIP                                                                  int
 }
 
 func (f *nodeFlags) register(flags *pflag.FlagSet) {
@@ -106,6 +107,8 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.checkpointMB, "checkpoint-mb", 0, "journal bytes between checkpoints, in `MiB` (default: the storage's)")
 	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "disk kept for votes and metadata, in `MiB`: with less, records are refused (default 256; at least about 180)")
 	flags.Int64Var(&f.segmentMB, "segment-mb", 0, "segment size of topics without segment.bytes, in `MiB` (default 1024)")
+	flags.Int64Var(&f.produceMB, "max-produce-mb", 0, "batches of all producers that are not answered yet, in `MiB`: beyond it each gets a fair share (default 256)")
+	flags.IntVar(&f.connectionsPerIP, "max-connections-per-ip", 0, "`number` of connections from one host, loopback excepted; -1: no limit (default: a quarter of all, at least 64)")
 }
 
 // configured returns the options of flags and file.
@@ -125,7 +128,7 @@ func (f *nodeFlags) options() (node.Options, error) {
 	case f.nodeID < 0 || f.nodeID > math.MaxInt32:
 		return node.Options{}, fmt.Errorf("--node-id %d: from 0 to %d", f.nodeID, math.MaxInt32)
 	}
-	for flag, mib := range map[string]int64{"cache-mb": f.cacheMB, "checkpoint-mb": f.checkpointMB, "reserve-mb": f.reserveMB, "segment-mb": f.segmentMB} {
+	for flag, mib := range map[string]int64{"cache-mb": f.cacheMB, "checkpoint-mb": f.checkpointMB, "reserve-mb": f.reserveMB, "segment-mb": f.segmentMB, "max-produce-mb": f.produceMB} {
 		if mib < 0 || mib > maxMiB {
 			return node.Options{}, fmt.Errorf("--%s %d: from 0 (the default) to %d", flag, mib, maxMiB)
 		}
@@ -136,6 +139,7 @@ func (f *nodeFlags) options() (node.Options, error) {
 	}
 	o := node.Options{
 		NodeID: id.Node(f.nodeID), DataDir: f.dataDir, ClusterName: f.cluster, RPCAddress: f.rpc, AdvertisedAddress: f.advertised,
+		Limits:        node.LimitOptions{ConnectionsPerAddress: f.connectionsPerIP, ProduceBytes: f.produceMB << 20},
 		GossipAddress: f.gossip, MetricsAddress: f.metrics, Join: f.join, Rack: f.rack, Logger: logger,
 		Storage: node.StorageOptions{
 			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,

@@ -5,76 +5,22 @@ import (
 	"context"
 	"log"
 	"log/slog"
-	"sync"
 	"time"
+
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 )
 
-// limiter lets one line through for each key in a while, and counts the rest: whoever sends garbage must not be able to fill the disk with
-// complaints about it.
-type limiter struct {
-	mu struct {
-		sync.Mutex
-		keys map[string]*quiet
-	}
-}
-
-type quiet struct {
-	until      time.Time
-	suppressed int
-}
-
-const (
-	quietTime    = time.Minute
-	maxQuietKeys = 256 // beyond that, all others share one
-)
-
-// allow tells whether a line may be written now, and how many were not since the last one.
-func (l *limiter) allow(key string) (suppressed int, ok bool) {
-	now := time.Now()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.mu.keys == nil {
-		l.mu.keys = make(map[string]*quiet)
-	}
-	q := l.mu.keys[key]
-	if q == nil {
-		l.forgetLocked(now)
-		if len(l.mu.keys) >= maxQuietKeys {
-			key = ""
-			q = l.mu.keys[key]
-		}
-	}
-	if q == nil {
-		q = &quiet{}
-		l.mu.keys[key] = q
-	}
-	if now.Before(q.until) {
-		q.suppressed++
-		return 0, false
-	}
-	suppressed, q.suppressed, q.until = q.suppressed, 0, now.Add(quietTime)
-	return suppressed, true
-}
-
-func (l *limiter) forgetLocked(now time.Time) {
-	if len(l.mu.keys) < maxQuietKeys {
-		return
-	}
-	for k, q := range l.mu.keys {
-		if now.After(q.until) {
-			delete(l.mu.keys, k)
-		}
-	}
-}
+// quietTime is how long lines of one kind are not repeated: whoever sends garbage must not be able to fill the disk with complaints about it.
+const quietTime = time.Minute
 
 // logBridge turns memberlist's lines, "[LEVEL] memberlist: text", into records.
 type logBridge struct {
 	log   *slog.Logger
-	limit limiter
+	limit *loglimit.Limiter
 }
 
 func newLogBridge(l *slog.Logger) *log.Logger {
-	return log.New(&logBridge{log: l}, "", 0)
+	return log.New(&logBridge{log: l, limit: loglimit.New(quietTime, 1)}, "", 0)
 }
 
 // expected are lines that memberlist warns of and that are part of every restart or stop.
@@ -99,7 +45,7 @@ func (b *logBridge) Write(line []byte) (int, error) {
 	}
 	suppressed, ok := 0, true
 	if level > slog.LevelDebug {
-		suppressed, ok = b.limit.allow(lineKey(text))
+		suppressed, ok = b.limit.Allow(lineKey(text))
 	}
 	if ok {
 		attrs := []slog.Attr{slog.String("memberlist", string(text))}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -83,6 +84,7 @@ type Membership struct {
 	options   Options
 	timing    timing
 	log       *slog.Logger
+	lines     *loglimit.Limiter // for what any member can cause
 	transport *transport
 	list      *memberlist.Memberlist
 	box       *mailbox
@@ -111,7 +113,7 @@ func Start(o Options) (*Membership, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Membership{
-		name: newName(o.Self), options: o, timing: o.Profile.timing(), log: o.Logger, box: newMailbox(),
+		name: newName(o.Self), options: o, timing: o.Profile.timing(), log: o.Logger, lines: loglimit.Strangers(), box: newMailbox(),
 		announced: make(chan struct{}, 1), called: make(chan struct{}, 1), looked: make(chan struct{}),
 	}
 	meta, err := encodeMeta(o.Self)
@@ -289,7 +291,7 @@ func (m *Membership) deliver(ctx context.Context) {
 func (m *Membership) tell(events []Event) {
 	for _, e := range events {
 		if e.Kind == Up || e.Kind == Down {
-			m.log.Info("gossip: node is "+e.Kind.String(), "node", e.Node, "rpc", e.Member.RPCAddress, "boot", e.Member.Boot)
+			m.lines.Log(m.log, slog.LevelInfo, "gossip: node is "+e.Kind.String(), "node", e.Node, "rpc", e.Member.RPCAddress, "boot", e.Member.Boot)
 		}
 		if m.options.OnChange != nil {
 			m.options.OnChange(e)

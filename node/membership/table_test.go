@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -103,38 +101,6 @@ func TestTableIsBounded(t *testing.T) {
 	if !tab.full("3.1") || tab.full("2.0") {
 		t.Error("one more name, or not one that is there")
 	}
-}
-
-func TestLimiter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var l limiter
-		through := 0
-		for range 100 {
-			if _, ok := l.allow("a"); ok {
-				through++
-			}
-		}
-		if _, ok := l.allow("b"); !ok || through != 1 {
-			t.Errorf("%d of 100 lines, the other key: %v", through, ok)
-		}
-		time.Sleep(quietTime + time.Second)
-		if n, ok := l.allow("a"); !ok || n != 99 {
-			t.Errorf("after a while: %v, %d suppressed", ok, n)
-		}
-		lines := 0
-		for i := range 100_000 {
-			if _, ok := l.allow(fmt.Sprint("spoofed", i)); ok {
-				lines++
-			}
-		}
-		if lines > maxQuietKeys || len(l.mu.keys) > maxQuietKeys+1 {
-			t.Errorf("%d lines, %d keys for as many senders as you like", lines, len(l.mu.keys))
-		}
-		time.Sleep(quietTime + time.Second)
-		if _, ok := l.allow("later"); !ok {
-			t.Error("never recovers")
-		}
-	})
 }
 
 func TestLogBridge(t *testing.T) {

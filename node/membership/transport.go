@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/quorumlog/quorumlog/rpc/loglimit"
 )
 
 const (
@@ -36,7 +38,7 @@ type transport struct {
 	encrypted  bool
 	maxStreams int
 	log        *slog.Logger
-	limit      limiter
+	limit      *loglimit.Limiter
 	tcp        *net.TCPListener
 	udp        *net.UDPConn
 	advertised netip.AddrPort
@@ -78,7 +80,7 @@ func listen(o Options, timing timing) (*transport, error) {
 	}
 	t := &transport{
 		maxStreams: o.MaxStreams,
-		label:      o.Cluster, encrypted: len(o.Keys) > 0, log: o.Logger,
+		label:      o.Cluster, encrypted: len(o.Keys) > 0, log: o.Logger, limit: loglimit.New(quietTime, 1),
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), wrap: o.WrapConn, passes: o.Passes,
 	}
 	if err := t.open(canonical(bind)); err != nil {
@@ -268,7 +270,7 @@ func (t *transport) complain(network, from string, err error) {
 	if errors.As(err, &wrong) {
 		key = network + from // labels are free to choose
 	}
-	if suppressed, ok := t.limit.allow(key); ok {
+	if suppressed, ok := t.limit.Allow(key); ok {
 		t.log.Warn("gossip: refused", "what", reason.Error(), "network", network, "from", from, "cluster", t.label, "suppressed", suppressed)
 	}
 }

@@ -8,15 +8,21 @@ import (
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/budget"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// maxInFlight bounds the bytes of unanswered batches of one connection. It is what clients are told; a client that sends more all the same is
-// answered with THROTTLING_QUOTA_EXCEEDED, never by not reading: a connection that is not read does not even notice that its client is gone.
-const maxInFlight = 32 << 20
+const (
+	// maxInFlight bounds the bytes of unanswered batches of one connection. It is what clients are told; a client that sends more all the same
+	// is answered with THROTTLING_QUOTA_EXCEEDED, never by not reading: a connection that is not read does not even notice that its client is gone.
+	maxInFlight = 32 << 20
+	// defaultInFlight bounds those of all connections: beyond it each gets a fair share, but at least leastInFlight.
+	defaultInFlight = 256 << 20
+	leastInFlight   = 64 << 10
+)
 
 // defaultProduceTimeout is how long a batch may wait for its commit if its producer does not say. Kafka's request.timeout.ms.
 const defaultProduceTimeout = 30 * time.Second
@@ -27,13 +33,15 @@ type appender struct {
 	caller    *broker.Caller
 	permits   *broker.Permits
 	answered  func()
-	inFlight  atomic.Int64 // bytes
-	unflushed atomic.Bool  // in the list of Turns
+	inFlight  *budget.Share // bytes
+	unflushed atomic.Bool   // in the list of Turns
 }
 
 // OpenAppender implements broker.Appends.
 func (b *Broker) OpenAppender(c *broker.Caller, answered func()) broker.Appender {
-	return &appender{broker: b, caller: c, permits: broker.NewPermits(b.o.Authorizer, c), answered: answered}
+	return &appender{
+		broker: b, caller: c, permits: broker.NewPermits(b.o.Authorizer, c), answered: answered, inFlight: b.inFlight.Share(maxInFlight),
+	}
 }
 
 // proposal is an appended batch on its way through its partition. Proposals go round through a pool.
@@ -66,6 +74,10 @@ func (w *proposal) keep(a *broker.Append) []byte {
 func (a *appender) Append(r *broker.Append) {
 	now := time.Now()
 	p, err := a.admit(r, now)
+	if err == nil && a.inFlight.Take(int64(len(r.Batch))) != nil {
+		err = kerr.Errorf(kerr.ThrottlingQuotaExceeded, "%d bytes of batches of this connection wait for an answer, of which node %d takes %d from a connection, and less while it has many of others: wait for answers",
+			a.inFlight.Held(), a.broker.o.Node, maxInFlight)
+	}
 	if err != nil {
 		refuse(r, err, nil)
 		r.Done(r)
@@ -81,7 +93,6 @@ func (a *appender) Append(r *broker.Append) {
 	if r.Acks != broker.AcksAll {
 		w.Proposal.Acks = raftgroup.AcksLeader
 	}
-	a.inFlight.Add(int64(w.size))
 	a.broker.o.Host.Visit().Propose(w.group, &w.Proposal)
 }
 
@@ -101,8 +112,6 @@ func (a *appender) admit(r *broker.Append, now time.Time) (*partition.Partition,
 		return nil, err
 	}
 	switch {
-	case a.inFlight.Load()+int64(len(r.Batch)) > maxInFlight:
-		return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "more than %d bytes of batches of this connection wait for an answer", maxInFlight)
 	case pressure == wal.PressureThrottle && p.Group().IsLeader(): // who does not lead says who does
 		return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", o.Node)
 	case pressure == wal.PressureNoSpace && p.Group().IsLeader():
@@ -130,7 +139,7 @@ func proposed(p *raftgroup.Proposal) {
 	}
 	r.Done(r) // from here on it is not ours
 	a.broker.o.Turns.add(a)
-	a.inFlight.Add(-size)
+	a.inFlight.Give(size)
 	if w.data != nil {
 		w.data.Release()
 	}

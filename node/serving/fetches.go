@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"time"
 
 	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/partition"
@@ -51,6 +52,9 @@ func (f *fetcher) Serve(s broker.FetchSink) (bool, error) {
 	f.sink.FetchSink = s
 	return f.session.Serve(&f.sink)
 }
+
+// Throttle implements broker.Fetcher: quotas are package quota's.
+func (f *fetcher) Throttle() time.Duration { return 0 }
 
 // Wait implements broker.Fetcher.
 func (f *fetcher) Wait(ctx context.Context) error { return f.session.Wait(ctx) }

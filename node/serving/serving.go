@@ -3,6 +3,7 @@ package serving
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/controller"
@@ -12,6 +13,7 @@ import (
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/budget"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -62,17 +64,30 @@ type Options struct {
 	Authorizer broker.Authorizer
 	// Self is what the node says of itself, but for its replicas.
 	Self func() broker.NodeStatus
+	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.
+	InFlightBytes int64
 }
 
 // Broker implements broker.Broker on one node.
 type Broker struct {
-	o Options
+	o        Options
+	inFlight *budget.Fair
 }
 
 var _ broker.Broker = (*Broker)(nil)
 
 // New returns the broker of a node. It starts nothing, and needs no closing.
-func New(o Options) *Broker { return &Broker{o: o} }
+func New(o Options) *Broker {
+	if o.InFlightBytes <= 0 { // no more than a quarter of what the process is to take (GOMEMLIMIT)
+		o.InFlightBytes = min(defaultInFlight, debug.SetMemoryLimit(-1)/4)
+	}
+	return &Broker{o: o, inFlight: budget.NewFair(o.InFlightBytes, leastInFlight)}
+}
+
+// InFlight returns the bytes of all unanswered batches, and how many batches were refused because there were too many.
+func (b *Broker) InFlight() (bytes int64, refused uint64) {
+	return b.inFlight.Used(), b.inFlight.Refused()
+}
 
 // defaultTimeout bounds calls that come without a deadline, and those for which a minute would be too much.
 const defaultTimeout = 15 * time.Second

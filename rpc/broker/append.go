@@ -60,6 +60,10 @@ type Append struct {
 	Done  func(*Append)
 	Owner any // the caller's own
 
+	// Throttle is how long the client is to send nothing from now on, or it is refused: it has used more than its quota. To be told with the
+	// outcome, and without one to acks=0.
+	Throttle time.Duration
+
 	// The outcome. Leader and Epoch are, with an Err of kerr.NotLeaderOrFollower, who leads instead as far as this node knows.
 	Err        *kerr.Error
 	BaseOffset id.Offset // id.NoOffset with an Err

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -39,6 +40,8 @@ type Fetcher interface {
 	// Serve says one thing, if there is any, and at most a piece of one partition: subscriptions take turns. False: Wait. An error is the
 	// sink's.
 	Serve(sink FetchSink) (more bool, err error)
+	// Throttle is how long nothing is to be served from now on: the client was sent more than its quota.
+	Throttle() time.Duration
 	// Wait returns nil when there may be something to serve.
 	Wait(ctx context.Context) error
 	Close()

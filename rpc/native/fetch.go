@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -48,9 +49,9 @@ func (c *consumer) receive(r rpc.FetchCommand) error {
 // push sends what there is to send, and sleeps when there is nothing.
 func (c *consumer) push(ctx context.Context) {
 	for {
-		more, err := c.fetcher.Serve(c)
+		more, err := c.serve(ctx)
 		for more && err == nil {
-			more, err = c.fetcher.Serve(c)
+			more, err = c.serve(ctx)
 		}
 		if err != nil || c.stream.Flush() != nil {
 			return // the stream is gone
@@ -59,6 +60,26 @@ func (c *consumer) push(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// throttleLook is how long a throttled consumer waits until the next look: its quota may have been raised.
+const throttleLook = time.Second
+
+// serve says one thing, if there is any and the consumer is within its quota. It is told when it is not, and for how long.
+func (c *consumer) serve(ctx context.Context) (more bool, err error) {
+	for throttle := c.fetcher.Throttle(); throttle > 0; throttle = c.fetcher.Throttle() {
+		if err := c.stream.Throttle(throttle); err != nil {
+			return false, err
+		}
+		wait := time.NewTimer(min(throttle, throttleLook))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return false, ctx.Err()
+		}
+	}
+	return c.fetcher.Serve(c)
 }
 
 // Append implements broker.FetchSink.

@@ -47,6 +47,9 @@ func (p *producer) receive(r rpc.ProduceRequest) {
 func answer(a *broker.Append) {
 	w := a.Owner.(*request)
 	stream, refused := w.producer.stream, a.Err
+	if a.Throttle > 0 {
+		stream.Throttle(a.Throttle)
+	}
 	switch {
 	case a.Acks == broker.AcksNone && refused != nil:
 		stream.Fail(refused)

@@ -28,6 +28,8 @@ import (
 	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/rpc/console"
 	"github.com/quorumlog/quorumlog/rpc/loglimit"
 	"github.com/quorumlog/quorumlog/rpc/native"
@@ -63,6 +65,7 @@ type Node struct {
 	turns      serving.Turns
 	broker     *serving.Broker
 	quotas     *quota.Engine
+	authorizer broker.Authorizer
 	registrar  background
 	identities background
 	doubts     chan id.Node // capacity 1: peers that take another process for this node
@@ -282,7 +285,7 @@ func (n *Node) openListener(ctx context.Context) error {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
-	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID), Caller: rpc.ForNode}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		n.dialer.WrapConn = network.Opened
 	}
@@ -352,7 +355,11 @@ func (n *Node) openGroups(ctx context.Context) error {
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
-	n.broker = serving.New(serving.Options{Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, InFlightBytes: n.options.Limits.ProduceBytes})
+	n.authorizer = n.options.Security.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
+	n.broker = serving.New(serving.Options{
+		Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, Authorizer: n.authorizer,
+		InFlightBytes: n.options.Limits.ProduceBytes,
+	})
 	return n.openServer(in)
 }
 
@@ -362,8 +369,8 @@ func (n *Node) openServer(in *inbound) error {
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: native.Produce(quotas), Fetch: native.Fetch(quotas)},
-		Calls:    n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
+		Calls: n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
+		Services: rpc.Services{Admin: native.Guard(&admin{node: n}, n.authorizer), Peer: in, Produce: native.Produce(quotas), Fetch: native.Fetch(quotas)},
 	})
 	if err != nil {
 		return err

@@ -165,6 +165,9 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	answer := &noting{Encoding: e}
 	ctx = WithMetadata(ctx, timeoutKey, meta)
 	ctx = WithMetadata(ctx, versionsKey, c.dialer.spoken().text())
+	if c.dialer.Caller == ForNode {
+		ctx = WithMetadata(ctx, nodeKey, "1")
+	}
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
 		ctx = WithMetadata(ctx, clusterKey, *cluster)
 	}

@@ -18,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/quorumlog/quorumlog/node"
+	"github.com/quorumlog/quorumlog/node/authorizer"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -69,9 +70,10 @@ type nodeFlags struct {
 	nodeID                                                                            int
 	dataDir, cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
 	join                                                                              []string
-	bootstrap, unsafeNoFsync                                                          bool
 	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB                            int64
 	connectionsPerIP                                                                  int
+	bootstrap, unsafeNoFsync, allowMissing                                            bool
+	authorizer, superUsers                                                            string
 }
 
 func (f *nodeFlags) register(flags *pflag.FlagSet) {
@@ -85,6 +87,9 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.join, "join", nil, "gossip `addresses` of nodes of the cluster; any one that is alive suffices, but for --bootstrap, which asks them all")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless this data directory, or any node of --join, belongs to one")
 	flags.StringVar(&f.rack, "rack", "", "`name` of the rack: replicas are spread over racks")
+	flags.StringVar(&f.authorizer, "authorizer", "none", "none: everybody may do everything; acl: what 'quorumlog acl' says, and nothing else")
+	flags.StringVar(&f.superUsers, "super-users", "", "`principals` who may do everything, separated by semicolons: User:admin;User:ops")
+	flags.BoolVar(&f.allowMissing, "allow-everyone-if-no-acl-found", false, "let everybody use what there is no ACL for at all")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.io, "disk-io", "auto", "auto: direct I/O where the file system allows it; buffered: through the page cache")
@@ -131,6 +136,9 @@ func (f *nodeFlags) options() (node.Options, error) {
 			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,
 		},
 	}
+	if o.Security, err = f.security(); err != nil {
+		return node.Options{}, err
+	}
 	if f.bootstrap {
 		o.Founding = node.Bootstrap
 	}
@@ -145,6 +153,25 @@ func (f *nodeFlags) options() (node.Options, error) {
 		return node.Options{}, fmt.Errorf("--disk-io %q: must be auto or buffered", f.io)
 	}
 	return o, nil
+}
+
+func (f *nodeFlags) security() (node.SecurityOptions, error) {
+	var s node.SecurityOptions
+	switch f.authorizer {
+	case "none":
+	case "acl":
+		s.Authorizer = node.ACLAuthorizer
+	default:
+		return s, fmt.Errorf("--authorizer %q: must be none or acl", f.authorizer)
+	}
+	if f.allowMissing {
+		s.MissingACLs = authorizer.AllowMissing
+	}
+	var err error
+	if s.SuperUsers, err = authorizer.ParseSuperUsers(f.superUsers); err != nil {
+		return s, fmt.Errorf("--super-users: %w", err)
+	}
+	return s, nil
 }
 
 func newLogger(level, format string) (*slog.Logger, error) {

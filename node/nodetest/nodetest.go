@@ -28,7 +28,9 @@ type Cluster struct {
 	dir    string
 	Nodes  []*Node // in the order of their ids, which begin with 1
 	dialer *rpc.Dialer
+	peer   *rpc.Dialer // as a node dials
 	log    *rpctest.Log
+	adjust []func(*node.Options)
 
 	network *network // nil: the operating system's alone
 }
@@ -38,6 +40,11 @@ type Setting func(*Cluster)
 
 // WithNetwork puts a network between the nodes that can be cut: see Cut, Block, Isolate and Heal.
 func WithNetwork() Setting { return func(c *Cluster) { c.network = newNetwork() } }
+
+// WithOptions changes the options of all nodes before they start.
+func WithOptions(change func(*node.Options)) Setting {
+	return func(c *Cluster) { c.adjust = append(c.adjust, change) }
+}
 
 // Crash says what a node that is cut off loses.
 type Crash = disksim.Kind
@@ -82,13 +89,16 @@ func StartSimulated(t testing.TB, n int, seed uint64, settings ...Setting) *Clus
 
 func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Setting) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &rpctest.Log{}}
+	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, peer: &rpc.Dialer{Caller: rpc.ForNode}, log: &rpctest.Log{}}
 	for _, set := range settings {
 		set(c)
 	}
 	t.Cleanup(c.close)
 	for i := range n {
 		o := Options(c.dir, i+1, c.log)
+		for _, change := range c.adjust {
+			change(&o)
+		}
 		if i > 0 {
 			o.Join = []string{c.Nodes[0].GossipAddress()}
 		}
@@ -116,6 +126,7 @@ func (c *Cluster) close() {
 		c.StopNode(i)
 	}
 	_ = c.dialer.Close()
+	_ = c.peer.Close()
 	if c.network != nil {
 		c.network.close()
 	}
@@ -219,6 +230,9 @@ func (c *Cluster) Servers() []string {
 
 // Admin returns the administrative client of node i.
 func (c *Cluster) Admin(i int) pb.DRPCAdminClient { return c.dialer.Admin(c.Nodes[i].RPCAddress()) }
+
+// AdminAsNode is Admin as another node of the cluster has it.
+func (c *Cluster) AdminAsNode(i int) pb.DRPCAdminClient { return c.peer.Admin(c.Nodes[i].RPCAddress()) }
 
 // Log returns what the nodes have logged.
 func (c *Cluster) Log() string { return c.log.String() }

@@ -31,6 +31,7 @@ const defaultProduceTimeout = 30 * time.Second
 type appender struct {
 	broker    *Broker
 	caller    *broker.Caller
+	permits   *broker.Permits
 	answered  func()
 	inFlight  *budget.Share // bytes
 	unflushed atomic.Bool   // in the list of Turns
@@ -38,7 +39,9 @@ type appender struct {
 
 // OpenAppender implements broker.Appends.
 func (b *Broker) OpenAppender(c *broker.Caller, answered func()) broker.Appender {
-	return &appender{broker: b, caller: c, answered: answered, inFlight: b.inFlight.Share(maxInFlight)}
+	return &appender{
+		broker: b, caller: c, permits: broker.NewPermits(b.o.Authorizer, c), answered: answered, inFlight: b.inFlight.Share(maxInFlight),
+	}
 }
 
 // proposal is an appended batch on its way through its partition. Proposals go round through a pool.
@@ -101,9 +104,14 @@ func (a *appender) End() { a.broker.o.Host.Visit().End() }
 func (a *appender) admit(r *broker.Append, now time.Time) (*partition.Partition, error) {
 	o := &a.broker.o
 	pressure := o.Pressure()
-	switch p := o.Replicas.Find(r.Topic, r.Partition); {
-	case p == nil:
+	p := o.Replicas.Find(r.Topic, r.Partition)
+	if p == nil {
 		return nil, kerr.Errorf(kerr.UnknownTopicOrPartition, "node %d has no replica of partition %d of topic %v", o.Node, r.Partition, r.Topic)
+	}
+	if err := a.permits.Topic("Produce", p.TopicPartition.Topic); err != nil {
+		return nil, err
+	}
+	switch {
 	case pressure == wal.PressureThrottle && p.Group().IsLeader(): // who does not lead says who does
 		return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", o.Node)
 	case pressure == wal.PressureNoSpace && p.Group().IsLeader():

@@ -90,4 +90,9 @@ var errorCodes = []struct {
 	{placement.ErrNotFounded, kerr.CoordinatorLoadInProgress},
 	{placement.ErrFeatureLevel, kerr.UnsupportedVersion},
 	{placement.ErrInvalidRequest, kerr.InvalidRequest},
+	{placement.ErrUnknownUser, kerr.ResourceNotFound},
+	{placement.ErrDuplicateUser, kerr.DuplicateResource},
+	{placement.ErrUnacceptableCredential, kerr.UnacceptableCredential},
+	{placement.ErrUnknownMechanism, kerr.UnsupportedSASLMechanism},
+	{placement.ErrTooMany, kerr.PolicyViolation},
 }

@@ -27,7 +27,8 @@ type fetcher struct {
 	caller *broker.Caller
 	wake   chan struct{} // capacity 1
 
-	// Of Serve: whose turn it is in this round, of whom the first have had theirs, and who comes again in the next one.
+	// Of Serve: whether the caller may read, still; whose turn it is in this round, of whom the first have had theirs, and who comes again in the next one.
+	permits      *broker.Permits
 	ready, again []*subscription
 	served       int
 
@@ -49,7 +50,10 @@ type subscription struct {
 
 // OpenFetcher implements broker.Fetches.
 func (b *Broker) OpenFetcher(c *broker.Caller) broker.Fetcher {
-	return &fetcher{broker: b, caller: c, wake: make(chan struct{}, 1), subscriptions: make(map[broker.SubscriptionID]*subscription)}
+	return &fetcher{
+		broker: b, caller: c, permits: broker.NewPermits(b.o.Authorizer, c), wake: make(chan struct{}, 1),
+		subscriptions: make(map[broker.SubscriptionID]*subscription),
+	}
 }
 
 // Subscribe implements broker.Fetcher. An unknown partition gets a subscription as well, so that Serve, which alone says anything, says so.
@@ -208,6 +212,9 @@ func (f *fetcher) ended(ctx context.Context, sub *subscription) error {
 	p := sub.partition
 	if p == nil || p.Closed() {
 		return kerr.Errorf(kerr.UnknownTopicOrPartition, "node %d has no replica of the partition", f.broker.o.Node)
+	}
+	if err := f.permits.Topic("Fetch", p.TopicPartition.Topic); err != nil {
+		return err
 	}
 	if !p.Group().IsLeader() {
 		_, leader, _ := p.Group().Leader()

@@ -25,6 +25,8 @@ type Options struct {
 	Pressure func() wal.Pressure // of the node's store
 	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.
 	InFlightBytes int64
+	// Authorizer is asked for each batch, and for each piece that is read, whether its caller may do that.
+	Authorizer broker.Authorizer
 }
 
 // Broker implements broker.Broker on one node.

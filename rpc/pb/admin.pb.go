@@ -2645,6 +2645,951 @@ func (x *UpgradeClusterResponse) GetFeatureLevel() int32 {
 	return 0
 }
 
+// A permission, or, in a filter, what one must have: there 0 and "" stand for all. The numbers are Kafka's.
+type ACL struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	ResourceType int32                  `protobuf:"varint,1,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	Name         string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	PatternType  int32                  `protobuf:"varint,3,opt,name=pattern_type,json=patternType,proto3" json:"pattern_type,omitempty"`
+	// "User:alice"; "User:*" is everybody.
+	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
+	// An IP address, or "*".
+	Host          string `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	Operation     int32  `protobuf:"varint,6,opt,name=operation,proto3" json:"operation,omitempty"`
+	Permission    int32  `protobuf:"varint,7,opt,name=permission,proto3" json:"permission,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACL) Reset() {
+	*x = ACL{}
+	mi := &file_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACL) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACL) ProtoMessage() {}
+
+func (x *ACL) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACL.ProtoReflect.Descriptor instead.
+func (*ACL) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ACL) GetResourceType() int32 {
+	if x != nil {
+		return x.ResourceType
+	}
+	return 0
+}
+
+func (x *ACL) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ACL) GetPatternType() int32 {
+	if x != nil {
+		return x.PatternType
+	}
+	return 0
+}
+
+func (x *ACL) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ACL) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ACL) GetOperation() int32 {
+	if x != nil {
+		return x.Operation
+	}
+	return 0
+}
+
+func (x *ACL) GetPermission() int32 {
+	if x != nil {
+		return x.Permission
+	}
+	return 0
+}
+
+type CreateACLsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that are there stay. When the call fails, the first ones may have been made.
+	Acls          []*ACL `protobuf:"bytes,1,rep,name=acls,proto3" json:"acls,omitempty"`
+	TimeoutMs     int32  `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateACLsRequest) Reset() {
+	*x = CreateACLsRequest{}
+	mi := &file_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateACLsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateACLsRequest) ProtoMessage() {}
+
+func (x *CreateACLsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateACLsRequest.ProtoReflect.Descriptor instead.
+func (*CreateACLsRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CreateACLsRequest) GetAcls() []*ACL {
+	if x != nil {
+		return x.Acls
+	}
+	return nil
+}
+
+func (x *CreateACLsRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type CreateACLsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateACLsResponse) Reset() {
+	*x = CreateACLsResponse{}
+	mi := &file_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateACLsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateACLsResponse) ProtoMessage() {}
+
+func (x *CreateACLsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateACLsResponse.ProtoReflect.Descriptor instead.
+func (*CreateACLsResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{39}
+}
+
+type DeleteACLsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filters       []*ACL                 `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	TimeoutMs     int32                  `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteACLsRequest) Reset() {
+	*x = DeleteACLsRequest{}
+	mi := &file_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteACLsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteACLsRequest) ProtoMessage() {}
+
+func (x *DeleteACLsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteACLsRequest.ProtoReflect.Descriptor instead.
+func (*DeleteACLsRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DeleteACLsRequest) GetFilters() []*ACL {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+func (x *DeleteACLsRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type DeleteACLsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For each filter what it deleted that those before it had not.
+	Filters       []*DeleteACLsResponse_Deleted `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteACLsResponse) Reset() {
+	*x = DeleteACLsResponse{}
+	mi := &file_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteACLsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteACLsResponse) ProtoMessage() {}
+
+func (x *DeleteACLsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteACLsResponse.ProtoReflect.Descriptor instead.
+func (*DeleteACLsResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DeleteACLsResponse) GetFilters() []*DeleteACLsResponse_Deleted {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+type DescribeACLsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filter        *ACL                   `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeACLsRequest) Reset() {
+	*x = DescribeACLsRequest{}
+	mi := &file_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeACLsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeACLsRequest) ProtoMessage() {}
+
+func (x *DescribeACLsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeACLsRequest.ProtoReflect.Descriptor instead.
+func (*DescribeACLsRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DescribeACLsRequest) GetFilter() *ACL {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type DescribeACLsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted: those of one pattern follow each other.
+	Acls          []*ACL `protobuf:"bytes,1,rep,name=acls,proto3" json:"acls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeACLsResponse) Reset() {
+	*x = DescribeACLsResponse{}
+	mi := &file_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeACLsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeACLsResponse) ProtoMessage() {}
+
+func (x *DescribeACLsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeACLsResponse.ProtoReflect.Descriptor instead.
+func (*DescribeACLsResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DescribeACLsResponse) GetAcls() []*ACL {
+	if x != nil {
+		return x.Acls
+	}
+	return nil
+}
+
+// What is known of a password (RFC 5802).
+type ScramCredential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// 1: SCRAM-SHA-256, 2: SCRAM-SHA-512.
+	Mechanism     int32  `protobuf:"varint,2,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
+	Iterations    int32  `protobuf:"varint,3,opt,name=iterations,proto3" json:"iterations,omitempty"`
+	Salt          []byte `protobuf:"bytes,4,opt,name=salt,proto3" json:"salt,omitempty"`
+	StoredKey     []byte `protobuf:"bytes,5,opt,name=stored_key,json=storedKey,proto3" json:"stored_key,omitempty"`
+	ServerKey     []byte `protobuf:"bytes,6,opt,name=server_key,json=serverKey,proto3" json:"server_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScramCredential) Reset() {
+	*x = ScramCredential{}
+	mi := &file_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScramCredential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScramCredential) ProtoMessage() {}
+
+func (x *ScramCredential) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScramCredential.ProtoReflect.Descriptor instead.
+func (*ScramCredential) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ScramCredential) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ScramCredential) GetMechanism() int32 {
+	if x != nil {
+		return x.Mechanism
+	}
+	return 0
+}
+
+func (x *ScramCredential) GetIterations() int32 {
+	if x != nil {
+		return x.Iterations
+	}
+	return 0
+}
+
+func (x *ScramCredential) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *ScramCredential) GetStoredKey() []byte {
+	if x != nil {
+		return x.StoredKey
+	}
+	return nil
+}
+
+func (x *ScramCredential) GetServerKey() []byte {
+	if x != nil {
+		return x.ServerKey
+	}
+	return nil
+}
+
+type AlterUsersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of it is done, or nothing.
+	Upsert        []*ScramCredential            `protobuf:"bytes,1,rep,name=upsert,proto3" json:"upsert,omitempty"`
+	Delete        []*AlterUsersRequest_Deletion `protobuf:"bytes,2,rep,name=delete,proto3" json:"delete,omitempty"`
+	TimeoutMs     int32                         `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterUsersRequest) Reset() {
+	*x = AlterUsersRequest{}
+	mi := &file_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterUsersRequest) ProtoMessage() {}
+
+func (x *AlterUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterUsersRequest.ProtoReflect.Descriptor instead.
+func (*AlterUsersRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *AlterUsersRequest) GetUpsert() []*ScramCredential {
+	if x != nil {
+		return x.Upsert
+	}
+	return nil
+}
+
+func (x *AlterUsersRequest) GetDelete() []*AlterUsersRequest_Deletion {
+	if x != nil {
+		return x.Delete
+	}
+	return nil
+}
+
+func (x *AlterUsersRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type AlterUsersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterUsersResponse) Reset() {
+	*x = AlterUsersResponse{}
+	mi := &file_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterUsersResponse) ProtoMessage() {}
+
+func (x *AlterUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterUsersResponse.ProtoReflect.Descriptor instead.
+func (*AlterUsersResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{46}
+}
+
+type DescribeUsersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// None: all.
+	Users         []string `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeUsersRequest) Reset() {
+	*x = DescribeUsersRequest{}
+	mi := &file_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeUsersRequest) ProtoMessage() {}
+
+func (x *DescribeUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeUsersRequest.ProtoReflect.Descriptor instead.
+func (*DescribeUsersRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *DescribeUsersRequest) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+type DescribeUsersResponse struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Users         []*DescribeUsersResponse_User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeUsersResponse) Reset() {
+	*x = DescribeUsersResponse{}
+	mi := &file_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeUsersResponse) ProtoMessage() {}
+
+func (x *DescribeUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeUsersResponse.ProtoReflect.Descriptor instead.
+func (*DescribeUsersResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *DescribeUsersResponse) GetUsers() []*DescribeUsersResponse_User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// One side of whom a quota is for.
+type QuotaSide struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that have no quota of their own; name is empty.
+	Default       bool   `protobuf:"varint,1,opt,name=default,proto3" json:"default,omitempty"`
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuotaSide) Reset() {
+	*x = QuotaSide{}
+	mi := &file_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuotaSide) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuotaSide) ProtoMessage() {}
+
+func (x *QuotaSide) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuotaSide.ProtoReflect.Descriptor instead.
+func (*QuotaSide) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *QuotaSide) GetDefault() bool {
+	if x != nil {
+		return x.Default
+	}
+	return false
+}
+
+func (x *QuotaSide) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Whom a quota is for: users, client ids, or pairs of them.
+type QuotaEntity struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          *QuotaSide             `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	ClientId      *QuotaSide             `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuotaEntity) Reset() {
+	*x = QuotaEntity{}
+	mi := &file_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuotaEntity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuotaEntity) ProtoMessage() {}
+
+func (x *QuotaEntity) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuotaEntity.ProtoReflect.Descriptor instead.
+func (*QuotaEntity) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *QuotaEntity) GetUser() *QuotaSide {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *QuotaEntity) GetClientId() *QuotaSide {
+	if x != nil {
+		return x.ClientId
+	}
+	return nil
+}
+
+type AlterQuotasRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of it is done, or nothing.
+	Changes   []*AlterQuotasRequest_Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	TimeoutMs int32                        `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Check everything, change nothing.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterQuotasRequest) Reset() {
+	*x = AlterQuotasRequest{}
+	mi := &file_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterQuotasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterQuotasRequest) ProtoMessage() {}
+
+func (x *AlterQuotasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterQuotasRequest.ProtoReflect.Descriptor instead.
+func (*AlterQuotasRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *AlterQuotasRequest) GetChanges() []*AlterQuotasRequest_Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *AlterQuotasRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *AlterQuotasRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type AlterQuotasResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterQuotasResponse) Reset() {
+	*x = AlterQuotasResponse{}
+	mi := &file_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterQuotasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterQuotasResponse) ProtoMessage() {}
+
+func (x *AlterQuotasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterQuotasResponse.ProtoReflect.Descriptor instead.
+func (*AlterQuotasResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{52}
+}
+
+type DescribeQuotasRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the entities must have, all of it; none: all entities.
+	Components []*DescribeQuotasRequest_Component `protobuf:"bytes,1,rep,name=components,proto3" json:"components,omitempty"`
+	// And nothing beside it.
+	Strict        bool `protobuf:"varint,2,opt,name=strict,proto3" json:"strict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeQuotasRequest) Reset() {
+	*x = DescribeQuotasRequest{}
+	mi := &file_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeQuotasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeQuotasRequest) ProtoMessage() {}
+
+func (x *DescribeQuotasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeQuotasRequest.ProtoReflect.Descriptor instead.
+func (*DescribeQuotasRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *DescribeQuotasRequest) GetComponents() []*DescribeQuotasRequest_Component {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+func (x *DescribeQuotasRequest) GetStrict() bool {
+	if x != nil {
+		return x.Strict
+	}
+	return false
+}
+
+type DescribeQuotasResponse struct {
+	state         protoimpl.MessageState          `protogen:"open.v1"`
+	Quotas        []*DescribeQuotasResponse_Quota `protobuf:"bytes,1,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeQuotasResponse) Reset() {
+	*x = DescribeQuotasResponse{}
+	mi := &file_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeQuotasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeQuotasResponse) ProtoMessage() {}
+
+func (x *DescribeQuotasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeQuotasResponse.ProtoReflect.Descriptor instead.
+func (*DescribeQuotasResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *DescribeQuotasResponse) GetQuotas() []*DescribeQuotasResponse_Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
 type ListOffsetsRequest_Partition struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -2657,7 +3602,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +3614,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +3669,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +3681,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,6 +3751,397 @@ func (x *ListOffsetsResponse_Partition) GetEpoch() int32 {
 		return x.Epoch
 	}
 	return 0
+}
+
+type DeleteACLsResponse_Deleted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Acls          []*ACL                 `protobuf:"bytes,1,rep,name=acls,proto3" json:"acls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteACLsResponse_Deleted) Reset() {
+	*x = DeleteACLsResponse_Deleted{}
+	mi := &file_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteACLsResponse_Deleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteACLsResponse_Deleted) ProtoMessage() {}
+
+func (x *DeleteACLsResponse_Deleted) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteACLsResponse_Deleted.ProtoReflect.Descriptor instead.
+func (*DeleteACLsResponse_Deleted) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{41, 0}
+}
+
+func (x *DeleteACLsResponse_Deleted) GetAcls() []*ACL {
+	if x != nil {
+		return x.Acls
+	}
+	return nil
+}
+
+type AlterUsersRequest_Deletion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Mechanism     int32                  `protobuf:"varint,2,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterUsersRequest_Deletion) Reset() {
+	*x = AlterUsersRequest_Deletion{}
+	mi := &file_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterUsersRequest_Deletion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterUsersRequest_Deletion) ProtoMessage() {}
+
+func (x *AlterUsersRequest_Deletion) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterUsersRequest_Deletion.ProtoReflect.Descriptor instead.
+func (*AlterUsersRequest_Deletion) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{45, 0}
+}
+
+func (x *AlterUsersRequest_Deletion) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *AlterUsersRequest_Deletion) GetMechanism() int32 {
+	if x != nil {
+		return x.Mechanism
+	}
+	return 0
+}
+
+type DescribeUsersResponse_Credential struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mechanism     int32                  `protobuf:"varint,1,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
+	Iterations    int32                  `protobuf:"varint,2,opt,name=iterations,proto3" json:"iterations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeUsersResponse_Credential) Reset() {
+	*x = DescribeUsersResponse_Credential{}
+	mi := &file_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeUsersResponse_Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeUsersResponse_Credential) ProtoMessage() {}
+
+func (x *DescribeUsersResponse_Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeUsersResponse_Credential.ProtoReflect.Descriptor instead.
+func (*DescribeUsersResponse_Credential) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{48, 0}
+}
+
+func (x *DescribeUsersResponse_Credential) GetMechanism() int32 {
+	if x != nil {
+		return x.Mechanism
+	}
+	return 0
+}
+
+func (x *DescribeUsersResponse_Credential) GetIterations() int32 {
+	if x != nil {
+		return x.Iterations
+	}
+	return 0
+}
+
+type DescribeUsersResponse_User struct {
+	state         protoimpl.MessageState              `protogen:"open.v1"`
+	Name          string                              `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Credentials   []*DescribeUsersResponse_Credential `protobuf:"bytes,2,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	ErrorCode     int32                               `protobuf:"varint,3,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorMessage  string                              `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeUsersResponse_User) Reset() {
+	*x = DescribeUsersResponse_User{}
+	mi := &file_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeUsersResponse_User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeUsersResponse_User) ProtoMessage() {}
+
+func (x *DescribeUsersResponse_User) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeUsersResponse_User.ProtoReflect.Descriptor instead.
+func (*DescribeUsersResponse_User) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{48, 1}
+}
+
+func (x *DescribeUsersResponse_User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DescribeUsersResponse_User) GetCredentials() []*DescribeUsersResponse_Credential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *DescribeUsersResponse_User) GetErrorCode() int32 {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return 0
+}
+
+func (x *DescribeUsersResponse_User) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
+type AlterQuotasRequest_Change struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Entity *QuotaEntity           `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
+	// producer_byte_rate, consumer_byte_rate, request_percentage.
+	Set           map[string]float64 `protobuf:"bytes,2,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	Remove        []string           `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterQuotasRequest_Change) Reset() {
+	*x = AlterQuotasRequest_Change{}
+	mi := &file_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterQuotasRequest_Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterQuotasRequest_Change) ProtoMessage() {}
+
+func (x *AlterQuotasRequest_Change) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterQuotasRequest_Change.ProtoReflect.Descriptor instead.
+func (*AlterQuotasRequest_Change) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{51, 0}
+}
+
+func (x *AlterQuotasRequest_Change) GetEntity() *QuotaEntity {
+	if x != nil {
+		return x.Entity
+	}
+	return nil
+}
+
+func (x *AlterQuotasRequest_Change) GetSet() map[string]float64 {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *AlterQuotasRequest_Change) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+type DescribeQuotasRequest_Component struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// user or client-id.
+	EntityType string `protobuf:"bytes,1,opt,name=entity_type,json=entityType,proto3" json:"entity_type,omitempty"`
+	// 0: the name; 1: the default; 2: any.
+	Match         int32  `protobuf:"varint,2,opt,name=match,proto3" json:"match,omitempty"`
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeQuotasRequest_Component) Reset() {
+	*x = DescribeQuotasRequest_Component{}
+	mi := &file_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeQuotasRequest_Component) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeQuotasRequest_Component) ProtoMessage() {}
+
+func (x *DescribeQuotasRequest_Component) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeQuotasRequest_Component.ProtoReflect.Descriptor instead.
+func (*DescribeQuotasRequest_Component) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{53, 0}
+}
+
+func (x *DescribeQuotasRequest_Component) GetEntityType() string {
+	if x != nil {
+		return x.EntityType
+	}
+	return ""
+}
+
+func (x *DescribeQuotasRequest_Component) GetMatch() int32 {
+	if x != nil {
+		return x.Match
+	}
+	return 0
+}
+
+func (x *DescribeQuotasRequest_Component) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DescribeQuotasResponse_Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entity        *QuotaEntity           `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
+	Limits        map[string]float64     `protobuf:"bytes,2,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeQuotasResponse_Quota) Reset() {
+	*x = DescribeQuotasResponse_Quota{}
+	mi := &file_admin_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeQuotasResponse_Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeQuotasResponse_Quota) ProtoMessage() {}
+
+func (x *DescribeQuotasResponse_Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeQuotasResponse_Quota.ProtoReflect.Descriptor instead.
+func (*DescribeQuotasResponse_Quota) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{54, 0}
+}
+
+func (x *DescribeQuotasResponse_Quota) GetEntity() *QuotaEntity {
+	if x != nil {
+		return x.Entity
+	}
+	return nil
+}
+
+func (x *DescribeQuotasResponse_Quota) GetLimits() map[string]float64 {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
 }
 
 var File_admin_proto protoreflect.FileDescriptor
@@ -3078,7 +4414,107 @@ const file_admin_proto_rawDesc = "" +
 	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"O\n" +
 	"\x16UpgradeClusterResponse\x12\x10\n" +
 	"\x03was\x18\x01 \x01(\x05R\x03was\x12#\n" +
-	"\rfeature_level\x18\x02 \x01(\x05R\ffeatureLevel2\xfe\b\n" +
+	"\rfeature_level\x18\x02 \x01(\x05R\ffeatureLevel\"\xd1\x01\n" +
+	"\x03ACL\x12#\n" +
+	"\rresource_type\x18\x01 \x01(\x05R\fresourceType\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
+	"\fpattern_type\x18\x03 \x01(\x05R\vpatternType\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\tR\x04host\x12\x1c\n" +
+	"\toperation\x18\x06 \x01(\x05R\toperation\x12\x1e\n" +
+	"\n" +
+	"permission\x18\a \x01(\x05R\n" +
+	"permission\"V\n" +
+	"\x11CreateACLsRequest\x12\"\n" +
+	"\x04acls\x18\x01 \x03(\v2\x0e.quorumlog.ACLR\x04acls\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"\x14\n" +
+	"\x12CreateACLsResponse\"\\\n" +
+	"\x11DeleteACLsRequest\x12(\n" +
+	"\afilters\x18\x01 \x03(\v2\x0e.quorumlog.ACLR\afilters\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\"\x84\x01\n" +
+	"\x12DeleteACLsResponse\x12?\n" +
+	"\afilters\x18\x01 \x03(\v2%.quorumlog.DeleteACLsResponse.DeletedR\afilters\x1a-\n" +
+	"\aDeleted\x12\"\n" +
+	"\x04acls\x18\x01 \x03(\v2\x0e.quorumlog.ACLR\x04acls\"=\n" +
+	"\x13DescribeACLsRequest\x12&\n" +
+	"\x06filter\x18\x01 \x01(\v2\x0e.quorumlog.ACLR\x06filter\":\n" +
+	"\x14DescribeACLsResponse\x12\"\n" +
+	"\x04acls\x18\x01 \x03(\v2\x0e.quorumlog.ACLR\x04acls\"\xb5\x01\n" +
+	"\x0fScramCredential\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1c\n" +
+	"\tmechanism\x18\x02 \x01(\x05R\tmechanism\x12\x1e\n" +
+	"\n" +
+	"iterations\x18\x03 \x01(\x05R\n" +
+	"iterations\x12\x12\n" +
+	"\x04salt\x18\x04 \x01(\fR\x04salt\x12\x1d\n" +
+	"\n" +
+	"stored_key\x18\x05 \x01(\fR\tstoredKey\x12\x1d\n" +
+	"\n" +
+	"server_key\x18\x06 \x01(\fR\tserverKey\"\xe3\x01\n" +
+	"\x11AlterUsersRequest\x122\n" +
+	"\x06upsert\x18\x01 \x03(\v2\x1a.quorumlog.ScramCredentialR\x06upsert\x12=\n" +
+	"\x06delete\x18\x02 \x03(\v2%.quorumlog.AlterUsersRequest.DeletionR\x06delete\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\x05R\ttimeoutMs\x1a<\n" +
+	"\bDeletion\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1c\n" +
+	"\tmechanism\x18\x02 \x01(\x05R\tmechanism\"\x14\n" +
+	"\x12AlterUsersResponse\",\n" +
+	"\x14DescribeUsersRequest\x12\x14\n" +
+	"\x05users\x18\x01 \x03(\tR\x05users\"\xd0\x02\n" +
+	"\x15DescribeUsersResponse\x12;\n" +
+	"\x05users\x18\x01 \x03(\v2%.quorumlog.DescribeUsersResponse.UserR\x05users\x1aJ\n" +
+	"\n" +
+	"Credential\x12\x1c\n" +
+	"\tmechanism\x18\x01 \x01(\x05R\tmechanism\x12\x1e\n" +
+	"\n" +
+	"iterations\x18\x02 \x01(\x05R\n" +
+	"iterations\x1a\xad\x01\n" +
+	"\x04User\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12M\n" +
+	"\vcredentials\x18\x02 \x03(\v2+.quorumlog.DescribeUsersResponse.CredentialR\vcredentials\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x03 \x01(\x05R\terrorCode\x12#\n" +
+	"\rerror_message\x18\x04 \x01(\tR\ferrorMessage\"9\n" +
+	"\tQuotaSide\x12\x18\n" +
+	"\adefault\x18\x01 \x01(\bR\adefault\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"j\n" +
+	"\vQuotaEntity\x12(\n" +
+	"\x04user\x18\x01 \x01(\v2\x14.quorumlog.QuotaSideR\x04user\x121\n" +
+	"\tclient_id\x18\x02 \x01(\v2\x14.quorumlog.QuotaSideR\bclientId\"\xe4\x02\n" +
+	"\x12AlterQuotasRequest\x12>\n" +
+	"\achanges\x18\x01 \x03(\v2$.quorumlog.AlterQuotasRequest.ChangeR\achanges\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x1a\xc9\x01\n" +
+	"\x06Change\x12.\n" +
+	"\x06entity\x18\x01 \x01(\v2\x16.quorumlog.QuotaEntityR\x06entity\x12?\n" +
+	"\x03set\x18\x02 \x03(\v2-.quorumlog.AlterQuotasRequest.Change.SetEntryR\x03set\x12\x16\n" +
+	"\x06remove\x18\x03 \x03(\tR\x06remove\x1a6\n" +
+	"\bSetEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x15\n" +
+	"\x13AlterQuotasResponse\"\xd3\x01\n" +
+	"\x15DescribeQuotasRequest\x12J\n" +
+	"\n" +
+	"components\x18\x01 \x03(\v2*.quorumlog.DescribeQuotasRequest.ComponentR\n" +
+	"components\x12\x16\n" +
+	"\x06strict\x18\x02 \x01(\bR\x06strict\x1aV\n" +
+	"\tComponent\x12\x1f\n" +
+	"\ventity_type\x18\x01 \x01(\tR\n" +
+	"entityType\x12\x14\n" +
+	"\x05match\x18\x02 \x01(\x05R\x05match\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x9b\x02\n" +
+	"\x16DescribeQuotasResponse\x12?\n" +
+	"\x06quotas\x18\x01 \x03(\v2'.quorumlog.DescribeQuotasResponse.QuotaR\x06quotas\x1a\xbf\x01\n" +
+	"\x05Quota\x12.\n" +
+	"\x06entity\x18\x01 \x01(\v2\x16.quorumlog.QuotaEntityR\x06entity\x12K\n" +
+	"\x06limits\x18\x02 \x03(\v23.quorumlog.DescribeQuotasResponse.Quota.LimitsEntryR\x06limits\x1a9\n" +
+	"\vLimitsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x012\xa9\r\n" +
 	"\x05Admin\x12C\n" +
 	"\bMetadata\x12\x1a.quorumlog.MetadataRequest\x1a\x1b.quorumlog.MetadataResponse\x12L\n" +
 	"\vCreateTopic\x12\x1d.quorumlog.CreateTopicRequest\x1a\x1e.quorumlog.CreateTopicResponse\x12L\n" +
@@ -3094,7 +4530,17 @@ const file_admin_proto_rawDesc = "" +
 	"CheckReach\x12\x1c.quorumlog.CheckReachRequest\x1a\x1d.quorumlog.CheckReachResponse\x12X\n" +
 	"\x0fPartitionStatus\x12!.quorumlog.PartitionStatusRequest\x1a\".quorumlog.PartitionStatusResponse\x12U\n" +
 	"\x0eTransferLeader\x12 .quorumlog.TransferLeaderRequest\x1a!.quorumlog.TransferLeaderResponse\x12U\n" +
-	"\x0eUpgradeCluster\x12 .quorumlog.UpgradeClusterRequest\x1a!.quorumlog.UpgradeClusterResponseB'Z%github.com/quorumlog/quorumlog/rpc/pbb\x06proto3"
+	"\x0eUpgradeCluster\x12 .quorumlog.UpgradeClusterRequest\x1a!.quorumlog.UpgradeClusterResponse\x12I\n" +
+	"\n" +
+	"CreateACLs\x12\x1c.quorumlog.CreateACLsRequest\x1a\x1d.quorumlog.CreateACLsResponse\x12I\n" +
+	"\n" +
+	"DeleteACLs\x12\x1c.quorumlog.DeleteACLsRequest\x1a\x1d.quorumlog.DeleteACLsResponse\x12O\n" +
+	"\fDescribeACLs\x12\x1e.quorumlog.DescribeACLsRequest\x1a\x1f.quorumlog.DescribeACLsResponse\x12I\n" +
+	"\n" +
+	"AlterUsers\x12\x1c.quorumlog.AlterUsersRequest\x1a\x1d.quorumlog.AlterUsersResponse\x12R\n" +
+	"\rDescribeUsers\x12\x1f.quorumlog.DescribeUsersRequest\x1a .quorumlog.DescribeUsersResponse\x12L\n" +
+	"\vAlterQuotas\x12\x1d.quorumlog.AlterQuotasRequest\x1a\x1e.quorumlog.AlterQuotasResponse\x12U\n" +
+	"\x0eDescribeQuotas\x12 .quorumlog.DescribeQuotasRequest\x1a!.quorumlog.DescribeQuotasResponseB'Z%github.com/quorumlog/quorumlog/rpc/pbb\x06proto3"
 
 var (
 	file_admin_proto_rawDescOnce sync.Once
@@ -3108,63 +4554,90 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_admin_proto_goTypes = []any{
-	(*Node)(nil),                          // 0: quorumlog.Node
-	(*MetadataRequest)(nil),               // 1: quorumlog.MetadataRequest
-	(*MetadataResponse)(nil),              // 2: quorumlog.MetadataResponse
-	(*Topic)(nil),                         // 3: quorumlog.Topic
-	(*Partition)(nil),                     // 4: quorumlog.Partition
-	(*CreateTopicRequest)(nil),            // 5: quorumlog.CreateTopicRequest
-	(*CreateTopicResponse)(nil),           // 6: quorumlog.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),            // 7: quorumlog.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),           // 8: quorumlog.DeleteTopicResponse
-	(*AlterTopicConfigRequest)(nil),       // 9: quorumlog.AlterTopicConfigRequest
-	(*AlterTopicConfigResponse)(nil),      // 10: quorumlog.AlterTopicConfigResponse
-	(*ListOffsetsRequest)(nil),            // 11: quorumlog.ListOffsetsRequest
-	(*ListOffsetsResponse)(nil),           // 12: quorumlog.ListOffsetsResponse
-	(*InitProducerIDRequest)(nil),         // 13: quorumlog.InitProducerIDRequest
-	(*InitProducerIDResponse)(nil),        // 14: quorumlog.InitProducerIDResponse
-	(*ClusterStatusRequest)(nil),          // 15: quorumlog.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil),         // 16: quorumlog.ClusterStatusResponse
-	(*PartitionLeader)(nil),               // 17: quorumlog.PartitionLeader
-	(*NodeStatus)(nil),                    // 18: quorumlog.NodeStatus
-	(*MetadataQuorum)(nil),                // 19: quorumlog.MetadataQuorum
-	(*RegisterNodeRequest)(nil),           // 20: quorumlog.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),          // 21: quorumlog.RegisterNodeResponse
-	(*MetadataSeed)(nil),                  // 22: quorumlog.MetadataSeed
-	(*MetadataMember)(nil),                // 23: quorumlog.MetadataMember
-	(*UnregisterNodeRequest)(nil),         // 24: quorumlog.UnregisterNodeRequest
-	(*UnregisterNodeResponse)(nil),        // 25: quorumlog.UnregisterNodeResponse
-	(*IdentifyRequest)(nil),               // 26: quorumlog.IdentifyRequest
-	(*IdentifyResponse)(nil),              // 27: quorumlog.IdentifyResponse
-	(*CheckReachRequest)(nil),             // 28: quorumlog.CheckReachRequest
-	(*CheckReachResponse)(nil),            // 29: quorumlog.CheckReachResponse
-	(*PartitionStatusRequest)(nil),        // 30: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),       // 31: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),               // 32: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),         // 33: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),        // 34: quorumlog.TransferLeaderResponse
-	(*UpgradeClusterRequest)(nil),         // 35: quorumlog.UpgradeClusterRequest
-	(*UpgradeClusterResponse)(nil),        // 36: quorumlog.UpgradeClusterResponse
-	nil,                                   // 37: quorumlog.Topic.ConfigsEntry
-	nil,                                   // 38: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                   // 39: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                   // 40: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),  // 41: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil), // 42: quorumlog.ListOffsetsResponse.Partition
+	(*Node)(nil),                             // 0: quorumlog.Node
+	(*MetadataRequest)(nil),                  // 1: quorumlog.MetadataRequest
+	(*MetadataResponse)(nil),                 // 2: quorumlog.MetadataResponse
+	(*Topic)(nil),                            // 3: quorumlog.Topic
+	(*Partition)(nil),                        // 4: quorumlog.Partition
+	(*CreateTopicRequest)(nil),               // 5: quorumlog.CreateTopicRequest
+	(*CreateTopicResponse)(nil),              // 6: quorumlog.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),               // 7: quorumlog.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),              // 8: quorumlog.DeleteTopicResponse
+	(*AlterTopicConfigRequest)(nil),          // 9: quorumlog.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil),         // 10: quorumlog.AlterTopicConfigResponse
+	(*ListOffsetsRequest)(nil),               // 11: quorumlog.ListOffsetsRequest
+	(*ListOffsetsResponse)(nil),              // 12: quorumlog.ListOffsetsResponse
+	(*InitProducerIDRequest)(nil),            // 13: quorumlog.InitProducerIDRequest
+	(*InitProducerIDResponse)(nil),           // 14: quorumlog.InitProducerIDResponse
+	(*ClusterStatusRequest)(nil),             // 15: quorumlog.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil),            // 16: quorumlog.ClusterStatusResponse
+	(*PartitionLeader)(nil),                  // 17: quorumlog.PartitionLeader
+	(*NodeStatus)(nil),                       // 18: quorumlog.NodeStatus
+	(*MetadataQuorum)(nil),                   // 19: quorumlog.MetadataQuorum
+	(*RegisterNodeRequest)(nil),              // 20: quorumlog.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),             // 21: quorumlog.RegisterNodeResponse
+	(*MetadataSeed)(nil),                     // 22: quorumlog.MetadataSeed
+	(*MetadataMember)(nil),                   // 23: quorumlog.MetadataMember
+	(*UnregisterNodeRequest)(nil),            // 24: quorumlog.UnregisterNodeRequest
+	(*UnregisterNodeResponse)(nil),           // 25: quorumlog.UnregisterNodeResponse
+	(*IdentifyRequest)(nil),                  // 26: quorumlog.IdentifyRequest
+	(*IdentifyResponse)(nil),                 // 27: quorumlog.IdentifyResponse
+	(*CheckReachRequest)(nil),                // 28: quorumlog.CheckReachRequest
+	(*CheckReachResponse)(nil),               // 29: quorumlog.CheckReachResponse
+	(*PartitionStatusRequest)(nil),           // 30: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),          // 31: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),                  // 32: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),            // 33: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),           // 34: quorumlog.TransferLeaderResponse
+	(*UpgradeClusterRequest)(nil),            // 35: quorumlog.UpgradeClusterRequest
+	(*UpgradeClusterResponse)(nil),           // 36: quorumlog.UpgradeClusterResponse
+	(*ACL)(nil),                              // 37: quorumlog.ACL
+	(*CreateACLsRequest)(nil),                // 38: quorumlog.CreateACLsRequest
+	(*CreateACLsResponse)(nil),               // 39: quorumlog.CreateACLsResponse
+	(*DeleteACLsRequest)(nil),                // 40: quorumlog.DeleteACLsRequest
+	(*DeleteACLsResponse)(nil),               // 41: quorumlog.DeleteACLsResponse
+	(*DescribeACLsRequest)(nil),              // 42: quorumlog.DescribeACLsRequest
+	(*DescribeACLsResponse)(nil),             // 43: quorumlog.DescribeACLsResponse
+	(*ScramCredential)(nil),                  // 44: quorumlog.ScramCredential
+	(*AlterUsersRequest)(nil),                // 45: quorumlog.AlterUsersRequest
+	(*AlterUsersResponse)(nil),               // 46: quorumlog.AlterUsersResponse
+	(*DescribeUsersRequest)(nil),             // 47: quorumlog.DescribeUsersRequest
+	(*DescribeUsersResponse)(nil),            // 48: quorumlog.DescribeUsersResponse
+	(*QuotaSide)(nil),                        // 49: quorumlog.QuotaSide
+	(*QuotaEntity)(nil),                      // 50: quorumlog.QuotaEntity
+	(*AlterQuotasRequest)(nil),               // 51: quorumlog.AlterQuotasRequest
+	(*AlterQuotasResponse)(nil),              // 52: quorumlog.AlterQuotasResponse
+	(*DescribeQuotasRequest)(nil),            // 53: quorumlog.DescribeQuotasRequest
+	(*DescribeQuotasResponse)(nil),           // 54: quorumlog.DescribeQuotasResponse
+	nil,                                      // 55: quorumlog.Topic.ConfigsEntry
+	nil,                                      // 56: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                      // 57: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                      // 58: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),     // 59: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil),    // 60: quorumlog.ListOffsetsResponse.Partition
+	(*DeleteACLsResponse_Deleted)(nil),       // 61: quorumlog.DeleteACLsResponse.Deleted
+	(*AlterUsersRequest_Deletion)(nil),       // 62: quorumlog.AlterUsersRequest.Deletion
+	(*DescribeUsersResponse_Credential)(nil), // 63: quorumlog.DescribeUsersResponse.Credential
+	(*DescribeUsersResponse_User)(nil),       // 64: quorumlog.DescribeUsersResponse.User
+	(*AlterQuotasRequest_Change)(nil),        // 65: quorumlog.AlterQuotasRequest.Change
+	nil,                                      // 66: quorumlog.AlterQuotasRequest.Change.SetEntry
+	(*DescribeQuotasRequest_Component)(nil),  // 67: quorumlog.DescribeQuotasRequest.Component
+	(*DescribeQuotasResponse_Quota)(nil),     // 68: quorumlog.DescribeQuotasResponse.Quota
+	nil,                                      // 69: quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	37, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	38, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	55, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	56, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	39, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	40, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	41, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	42, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	57, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	58, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	59, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	60, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
 	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
 	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
 	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
@@ -3172,39 +4645,72 @@ var file_admin_proto_depIdxs = []int32{
 	22, // 14: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
 	23, // 15: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
 	32, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
-	1,  // 17: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
-	5,  // 18: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
-	7,  // 19: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
-	9,  // 20: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
-	11, // 21: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
-	13, // 22: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
-	15, // 23: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
-	20, // 24: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	24, // 25: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
-	26, // 26: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
-	28, // 27: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
-	30, // 28: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	33, // 29: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	35, // 30: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
-	2,  // 31: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 32: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 33: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 34: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 35: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 36: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 37: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	21, // 38: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	25, // 39: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
-	27, // 40: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
-	29, // 41: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
-	31, // 42: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	34, // 43: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	36, // 44: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	37, // 17: quorumlog.CreateACLsRequest.acls:type_name -> quorumlog.ACL
+	37, // 18: quorumlog.DeleteACLsRequest.filters:type_name -> quorumlog.ACL
+	61, // 19: quorumlog.DeleteACLsResponse.filters:type_name -> quorumlog.DeleteACLsResponse.Deleted
+	37, // 20: quorumlog.DescribeACLsRequest.filter:type_name -> quorumlog.ACL
+	37, // 21: quorumlog.DescribeACLsResponse.acls:type_name -> quorumlog.ACL
+	44, // 22: quorumlog.AlterUsersRequest.upsert:type_name -> quorumlog.ScramCredential
+	62, // 23: quorumlog.AlterUsersRequest.delete:type_name -> quorumlog.AlterUsersRequest.Deletion
+	64, // 24: quorumlog.DescribeUsersResponse.users:type_name -> quorumlog.DescribeUsersResponse.User
+	49, // 25: quorumlog.QuotaEntity.user:type_name -> quorumlog.QuotaSide
+	49, // 26: quorumlog.QuotaEntity.client_id:type_name -> quorumlog.QuotaSide
+	65, // 27: quorumlog.AlterQuotasRequest.changes:type_name -> quorumlog.AlterQuotasRequest.Change
+	67, // 28: quorumlog.DescribeQuotasRequest.components:type_name -> quorumlog.DescribeQuotasRequest.Component
+	68, // 29: quorumlog.DescribeQuotasResponse.quotas:type_name -> quorumlog.DescribeQuotasResponse.Quota
+	37, // 30: quorumlog.DeleteACLsResponse.Deleted.acls:type_name -> quorumlog.ACL
+	63, // 31: quorumlog.DescribeUsersResponse.User.credentials:type_name -> quorumlog.DescribeUsersResponse.Credential
+	50, // 32: quorumlog.AlterQuotasRequest.Change.entity:type_name -> quorumlog.QuotaEntity
+	66, // 33: quorumlog.AlterQuotasRequest.Change.set:type_name -> quorumlog.AlterQuotasRequest.Change.SetEntry
+	50, // 34: quorumlog.DescribeQuotasResponse.Quota.entity:type_name -> quorumlog.QuotaEntity
+	69, // 35: quorumlog.DescribeQuotasResponse.Quota.limits:type_name -> quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
+	1,  // 36: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
+	5,  // 37: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
+	7,  // 38: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
+	9,  // 39: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
+	11, // 40: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
+	13, // 41: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
+	15, // 42: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
+	20, // 43: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
+	24, // 44: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
+	26, // 45: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
+	28, // 46: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
+	30, // 47: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	33, // 48: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	35, // 49: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
+	38, // 50: quorumlog.Admin.CreateACLs:input_type -> quorumlog.CreateACLsRequest
+	40, // 51: quorumlog.Admin.DeleteACLs:input_type -> quorumlog.DeleteACLsRequest
+	42, // 52: quorumlog.Admin.DescribeACLs:input_type -> quorumlog.DescribeACLsRequest
+	45, // 53: quorumlog.Admin.AlterUsers:input_type -> quorumlog.AlterUsersRequest
+	47, // 54: quorumlog.Admin.DescribeUsers:input_type -> quorumlog.DescribeUsersRequest
+	51, // 55: quorumlog.Admin.AlterQuotas:input_type -> quorumlog.AlterQuotasRequest
+	53, // 56: quorumlog.Admin.DescribeQuotas:input_type -> quorumlog.DescribeQuotasRequest
+	2,  // 57: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 58: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 59: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 60: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 61: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 62: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 63: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	21, // 64: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	25, // 65: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
+	27, // 66: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
+	29, // 67: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
+	31, // 68: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	34, // 69: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	36, // 70: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
+	39, // 71: quorumlog.Admin.CreateACLs:output_type -> quorumlog.CreateACLsResponse
+	41, // 72: quorumlog.Admin.DeleteACLs:output_type -> quorumlog.DeleteACLsResponse
+	43, // 73: quorumlog.Admin.DescribeACLs:output_type -> quorumlog.DescribeACLsResponse
+	46, // 74: quorumlog.Admin.AlterUsers:output_type -> quorumlog.AlterUsersResponse
+	48, // 75: quorumlog.Admin.DescribeUsers:output_type -> quorumlog.DescribeUsersResponse
+	52, // 76: quorumlog.Admin.AlterQuotas:output_type -> quorumlog.AlterQuotasResponse
+	54, // 77: quorumlog.Admin.DescribeQuotas:output_type -> quorumlog.DescribeQuotasResponse
+	57, // [57:78] is the sub-list for method output_type
+	36, // [36:57] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -3218,7 +4724,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

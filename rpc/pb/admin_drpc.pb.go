@@ -52,6 +52,13 @@ type DRPCAdminClient interface {
 	PartitionStatus(ctx context.Context, in *PartitionStatusRequest) (*PartitionStatusResponse, error)
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest) (*TransferLeaderResponse, error)
 	UpgradeCluster(ctx context.Context, in *UpgradeClusterRequest) (*UpgradeClusterResponse, error)
+	CreateACLs(ctx context.Context, in *CreateACLsRequest) (*CreateACLsResponse, error)
+	DeleteACLs(ctx context.Context, in *DeleteACLsRequest) (*DeleteACLsResponse, error)
+	DescribeACLs(ctx context.Context, in *DescribeACLsRequest) (*DescribeACLsResponse, error)
+	AlterUsers(ctx context.Context, in *AlterUsersRequest) (*AlterUsersResponse, error)
+	DescribeUsers(ctx context.Context, in *DescribeUsersRequest) (*DescribeUsersResponse, error)
+	AlterQuotas(ctx context.Context, in *AlterQuotasRequest) (*AlterQuotasResponse, error)
+	DescribeQuotas(ctx context.Context, in *DescribeQuotasRequest) (*DescribeQuotasResponse, error)
 }
 
 type drpcAdminClient struct {
@@ -190,6 +197,69 @@ func (c *drpcAdminClient) UpgradeCluster(ctx context.Context, in *UpgradeCluster
 	return out, nil
 }
 
+func (c *drpcAdminClient) CreateACLs(ctx context.Context, in *CreateACLsRequest) (*CreateACLsResponse, error) {
+	out := new(CreateACLsResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/CreateACLs", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) DeleteACLs(ctx context.Context, in *DeleteACLsRequest) (*DeleteACLsResponse, error) {
+	out := new(DeleteACLsResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/DeleteACLs", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) DescribeACLs(ctx context.Context, in *DescribeACLsRequest) (*DescribeACLsResponse, error) {
+	out := new(DescribeACLsResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/DescribeACLs", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) AlterUsers(ctx context.Context, in *AlterUsersRequest) (*AlterUsersResponse, error) {
+	out := new(AlterUsersResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/AlterUsers", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) DescribeUsers(ctx context.Context, in *DescribeUsersRequest) (*DescribeUsersResponse, error) {
+	out := new(DescribeUsersResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/DescribeUsers", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) AlterQuotas(ctx context.Context, in *AlterQuotasRequest) (*AlterQuotasResponse, error) {
+	out := new(AlterQuotasResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/AlterQuotas", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) DescribeQuotas(ctx context.Context, in *DescribeQuotasRequest) (*DescribeQuotasResponse, error) {
+	out := new(DescribeQuotasResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/DescribeQuotas", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 type DRPCAdminServer interface {
 	Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error)
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
@@ -205,6 +275,13 @@ type DRPCAdminServer interface {
 	PartitionStatus(context.Context, *PartitionStatusRequest) (*PartitionStatusResponse, error)
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
 	UpgradeCluster(context.Context, *UpgradeClusterRequest) (*UpgradeClusterResponse, error)
+	CreateACLs(context.Context, *CreateACLsRequest) (*CreateACLsResponse, error)
+	DeleteACLs(context.Context, *DeleteACLsRequest) (*DeleteACLsResponse, error)
+	DescribeACLs(context.Context, *DescribeACLsRequest) (*DescribeACLsResponse, error)
+	AlterUsers(context.Context, *AlterUsersRequest) (*AlterUsersResponse, error)
+	DescribeUsers(context.Context, *DescribeUsersRequest) (*DescribeUsersResponse, error)
+	AlterQuotas(context.Context, *AlterQuotasRequest) (*AlterQuotasResponse, error)
+	DescribeQuotas(context.Context, *DescribeQuotasRequest) (*DescribeQuotasResponse, error)
 }
 
 type DRPCAdminUnimplementedServer struct{}
@@ -265,9 +342,37 @@ func (s *DRPCAdminUnimplementedServer) UpgradeCluster(context.Context, *UpgradeC
 	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
 }
 
+func (s *DRPCAdminUnimplementedServer) CreateACLs(context.Context, *CreateACLsRequest) (*CreateACLsResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) DeleteACLs(context.Context, *DeleteACLsRequest) (*DeleteACLsResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) DescribeACLs(context.Context, *DescribeACLsRequest) (*DescribeACLsResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) AlterUsers(context.Context, *AlterUsersRequest) (*AlterUsersResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) DescribeUsers(context.Context, *DescribeUsersRequest) (*DescribeUsersResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) AlterQuotas(context.Context, *AlterQuotasRequest) (*AlterQuotasResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) DescribeQuotas(context.Context, *DescribeQuotasRequest) (*DescribeQuotasResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
 type DRPCAdminDescription struct{}
 
-func (DRPCAdminDescription) NumMethods() int { return 14 }
+func (DRPCAdminDescription) NumMethods() int { return 21 }
 
 func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver, interface{}, bool) {
 	switch n {
@@ -397,6 +502,69 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*UpgradeClusterRequest),
 					)
 			}, DRPCAdminServer.UpgradeCluster, true
+	case 14:
+		return "/quorumlog.Admin/CreateACLs", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					CreateACLs(
+						ctx,
+						in1.(*CreateACLsRequest),
+					)
+			}, DRPCAdminServer.CreateACLs, true
+	case 15:
+		return "/quorumlog.Admin/DeleteACLs", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					DeleteACLs(
+						ctx,
+						in1.(*DeleteACLsRequest),
+					)
+			}, DRPCAdminServer.DeleteACLs, true
+	case 16:
+		return "/quorumlog.Admin/DescribeACLs", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					DescribeACLs(
+						ctx,
+						in1.(*DescribeACLsRequest),
+					)
+			}, DRPCAdminServer.DescribeACLs, true
+	case 17:
+		return "/quorumlog.Admin/AlterUsers", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					AlterUsers(
+						ctx,
+						in1.(*AlterUsersRequest),
+					)
+			}, DRPCAdminServer.AlterUsers, true
+	case 18:
+		return "/quorumlog.Admin/DescribeUsers", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					DescribeUsers(
+						ctx,
+						in1.(*DescribeUsersRequest),
+					)
+			}, DRPCAdminServer.DescribeUsers, true
+	case 19:
+		return "/quorumlog.Admin/AlterQuotas", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					AlterQuotas(
+						ctx,
+						in1.(*AlterQuotasRequest),
+					)
+			}, DRPCAdminServer.AlterQuotas, true
+	case 20:
+		return "/quorumlog.Admin/DescribeQuotas", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					DescribeQuotas(
+						ctx,
+						in1.(*DescribeQuotasRequest),
+					)
+			}, DRPCAdminServer.DescribeQuotas, true
 	default:
 		return "", nil, nil, nil, false
 	}
@@ -680,6 +848,146 @@ func (x *drpcAdmin_UpgradeClusterStream) GetStream() drpc.Stream {
 }
 
 func (x *drpcAdmin_UpgradeClusterStream) SendAndClose(m *UpgradeClusterResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_CreateACLsStream interface {
+	drpc.Stream
+	SendAndClose(*CreateACLsResponse) error
+}
+
+type drpcAdmin_CreateACLsStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_CreateACLsStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_CreateACLsStream) SendAndClose(m *CreateACLsResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_DeleteACLsStream interface {
+	drpc.Stream
+	SendAndClose(*DeleteACLsResponse) error
+}
+
+type drpcAdmin_DeleteACLsStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_DeleteACLsStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_DeleteACLsStream) SendAndClose(m *DeleteACLsResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_DescribeACLsStream interface {
+	drpc.Stream
+	SendAndClose(*DescribeACLsResponse) error
+}
+
+type drpcAdmin_DescribeACLsStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_DescribeACLsStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_DescribeACLsStream) SendAndClose(m *DescribeACLsResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_AlterUsersStream interface {
+	drpc.Stream
+	SendAndClose(*AlterUsersResponse) error
+}
+
+type drpcAdmin_AlterUsersStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_AlterUsersStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_AlterUsersStream) SendAndClose(m *AlterUsersResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_DescribeUsersStream interface {
+	drpc.Stream
+	SendAndClose(*DescribeUsersResponse) error
+}
+
+type drpcAdmin_DescribeUsersStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_DescribeUsersStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_DescribeUsersStream) SendAndClose(m *DescribeUsersResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_AlterQuotasStream interface {
+	drpc.Stream
+	SendAndClose(*AlterQuotasResponse) error
+}
+
+type drpcAdmin_AlterQuotasStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_AlterQuotasStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_AlterQuotasStream) SendAndClose(m *AlterQuotasResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_DescribeQuotasStream interface {
+	drpc.Stream
+	SendAndClose(*DescribeQuotasResponse) error
+}
+
+type drpcAdmin_DescribeQuotasStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_DescribeQuotasStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_DescribeQuotasStream) SendAndClose(m *DescribeQuotasResponse) error {
 	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 // TestClusterGrowsAndSurvivesItsFounder is the life of the metadata: one voter, then three; the founder goes, topics can still be
 // created; it comes back and knows of them.
 func TestClusterGrowsAndSurvivesItsFounder(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	nodetest.Eventually(t, "three voters", func() bool {
 		status, err := c.Admin(0).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
@@ -166,6 +167,7 @@ func TestFullDiskAtStart(t *testing.T) {
 
 // TestLongestNames deletes topics with the longest name there is and creates them again, with restarts in between.
 func TestLongestNames(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	name := strings.Repeat("x", 249)
 	for range 3 {

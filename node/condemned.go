@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -178,7 +179,7 @@ func (n *Node) canBeSpared(ctx context.Context, c *condemnedReplica, own raftgro
 		if !ok {
 			continue
 		}
-		s, err := n.dialer.Admin(address).PartitionStatus(ctx, ask)
+		s, err := n.dialer.Admin(address).PartitionStatus(broker.Forwarded(ctx), ask)
 		if err == nil && s.GetReplica() == uint64(m.Replica) && !s.GetCondemned() && s.GetLogEndOffset() >= int64(own.HW) {
 			vouch++
 		}

@@ -181,6 +181,7 @@ func (c *rotCluster) refused(i int) {
 // TestLeaderWithRot has a bit flip in what a leader keeps of a partition, in a batch and in the index. The consumer that meets it reads
 // on at another leader; the replica is refused, also after a restart; and producing goes on.
 func TestLeaderWithRot(t *testing.T) {
+	t.Parallel()
 	for _, suffix := range []string{".log", ".index"} {
 		t.Run(suffix, func(t *testing.T) {
 			c := newRotCluster(t, 3)
@@ -229,6 +230,7 @@ func TestLeaderWithRot(t *testing.T) {
 // TestTwoReplicasWithRot has the same record rot in two of three replicas, one after the other. The first is taken out; the second gives
 // up leading and is not given it again, but has to vote and follow: without it nobody could be elected, for ever.
 func TestTwoReplicasWithRot(t *testing.T) {
+	t.Parallel()
 	c := newRotCluster(t, 3)
 	c.produce(60, 100<<10)
 	c.restart(0, 1, 2)
@@ -258,6 +260,7 @@ func TestTwoReplicasWithRot(t *testing.T) {
 
 // TestFollowerNeedsWhatRotted has a follower lag behind a leader whose disk has lost what it needs: the third replica serves it.
 func TestFollowerNeedsWhatRotted(t *testing.T) {
+	t.Parallel()
 	c := newRotCluster(t, 3)
 	c.produce(10, 1000)
 	lead := c.leader(3, 0, 1, 2)

@@ -207,6 +207,7 @@ func (c *sickCluster) read() {
 // TestFullNodeGivesUp fills the disk of a node that leads: the others lead at once, producers and consumers notice nothing, the node says
 // what is wrong, is given nothing by the balancer, and leads what it should when there is space again.
 func TestFullNodeGivesUp(t *testing.T) {
+	t.Parallel()
 	c := startSick(t)
 	c.produce()
 	c.more(10)
@@ -255,6 +256,7 @@ func TestFullNodeGivesUp(t *testing.T) {
 // TestHungNodeGivesUp has the disk of a node that leads hang, controller included: others lead within two seconds, and producers are
 // answered until then. It comes back by itself.
 func TestHungNodeGivesUp(t *testing.T) {
+	t.Parallel()
 	c := startSick(t)
 	c.produce()
 	c.more(10)
@@ -302,6 +304,7 @@ func (c *sickCluster) console(i int, path string) (code int, text string) {
 // TestBadDiskIsSaid: whoever balances load by /readyz, alarms on gauges or reads logs learns of a bad disk, how it is bad, and of
 // its end.
 func TestBadDiskIsSaid(t *testing.T) {
+	t.Parallel()
 	c := startSick(t)
 	c.produce()
 	const well = "ready\n"
@@ -337,6 +340,7 @@ func one(b bool) int {
 // TestAllNodesFull: with all disks full everything has its leader, is read, and a topic can be deleted; the nodes stop and start again, and
 // go on when there is space.
 func TestAllNodesFull(t *testing.T) {
+	t.Parallel()
 	c := startSick(t)
 	c.produce()
 	c.more(10)

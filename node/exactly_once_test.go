@@ -124,6 +124,7 @@ func TestRetryAfterSilence(t *testing.T) {
 
 // TestProducersExpire: a producer is remembered for at least as long as was promised, and is forgotten some time after, by all replicas.
 func TestProducersExpire(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	const promised = 2 * time.Second
 	for i := range c.Nodes {

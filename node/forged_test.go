@@ -83,6 +83,7 @@ func TestForgedRegistration(t *testing.T) {
 // TestStrangersKeepTheControllerDialling has more strangers than are dialled at once ask for a place, under an address that takes connections
 // and says nothing. The controller says of nodes that it reaches them all the same, and takes the next start of one.
 func TestStrangersKeepTheControllerDialling(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	threeVoters(t, c)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

@@ -175,6 +175,7 @@ func TestFounderWaitsForAll(t *testing.T) {
 // TestWipedFounderStartsFirst has the founder lose its disk while all nodes are down. Its unit file still says --bootstrap. Whether it starts
 // first, or the others are up and it does not reach them, it must not found again: it waits until they answer, and learns that it is refused.
 func TestWipedFounderStartsFirst(t *testing.T) {
+	t.Parallel()
 	h := hosts(t, 3)
 	h[0].options.Founding = node.Bootstrap
 	for _, x := range h {
@@ -362,6 +363,7 @@ func (f *forwarder) shut() {
 // TestUnreachedNode has a node advertise an address under which nobody reaches it. It gets no place, and no id is used up, until the port is
 // opened; and when that happens to a member, the member gets no replicas, and says so.
 func TestUnreachedNode(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 1)
 	h := hosts(t, 1)[0]
 	h.options.NodeID = 2
@@ -476,6 +478,7 @@ func TestNameThatResolvesLate(t *testing.T) {
 // TestRemoveNode takes a node out of a cluster of three: not while it is alive, not while it holds replicas. Its vote goes with it; its old
 // data is refused for good, and an empty directory and another id make it a new node.
 func TestRemoveNode(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	voters := func(n int) {
 		t.Helper()

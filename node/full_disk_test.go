@@ -15,6 +15,7 @@ import (
 
 // TestStopWhileTheDiskIsFull: a node that is stopped while its controller waits for space in the store, for the first cut of a new log, stops.
 func TestStopWhileTheDiskIsFull(t *testing.T) {
+	t.Parallel()
 	c := nodetest.StartSimulated(t, 1, 1)
 	waits := make(chan struct{})
 	var once sync.Once

@@ -72,6 +72,7 @@ func alive(t *testing.T, c *nodetest.Cluster, nodes ...int) {
 
 // A new node takes the address of a dead one, which the others look for there again and again: the new node's good lanes stay.
 func TestNewNodeAtADeadOnesAddress(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	threeVoters(t, c)
 	c.StopNode(2)
@@ -154,6 +155,7 @@ func TestStrangerSaysItIsNodeTwo(t *testing.T) {
 // Two processes on copies of one directory: the one that runs goes on, the other stops and says why, without help from gossip, and also when
 // it counts more starts.
 func TestCopiedDirectoryGivesWay(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	threeVoters(t, c)
 	c.StopNode(2)
@@ -192,6 +194,7 @@ func TestCopiedDirectoryGivesWay(t *testing.T) {
 // All nodes come back under other addresses at once: the metadata, which nobody can change before they have found each other, knows
 // none of them.
 func TestAllNodesMove(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	threeVoters(t, c)
 	for i := range c.Nodes {

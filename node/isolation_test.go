@@ -121,6 +121,7 @@ const resumeTime = 6 * time.Second
 // TestClientsLeaveAnIsolatedNode cuts off the node from which clients have their metadata, in several ways. It goes on answering them,
 // at once and with what was true before the cut. The clients go on with the others as soon as those have elected leaders.
 func TestClientsLeaveAnIsolatedNode(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3, nodetest.WithNetwork())
 	const isolated = 1 // neither the founder nor the controller
 	var clients [2]*client.Client
@@ -191,6 +192,7 @@ func TestClientsLeaveAnIsolatedNode(t *testing.T) {
 // TestHalves cuts five nodes in two halves. The larger one has the metadata's majority and is up to date by that; but of a partition it has
 // the old leader alone, and who leads it now is known on the other side only, to nodes of which clients know that they are cut off.
 func TestHalves(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 5, nodetest.WithNetwork())
 	nodetest.Eventually(t, "five voters of the metadata", func() bool {
 		status, err := c.Admin(0).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})

@@ -284,7 +284,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 
 func (n *Node) registerSelf(ctx context.Context) error {
 	_, err := askAnyController(ctx, n, func(ctx context.Context) (*pb.RegisterNodeResponse, error) {
-		return (&admin{node: n}).RegisterNode(ctx, n.registration())
+		return (&peerCalls{node: n}).RegisterNode(ctx, n.registration())
 	}, func(ctx context.Context, member pb.DRPCAdminClient) (*pb.RegisterNodeResponse, error) {
 		return member.RegisterNode(ctx, n.registration())
 	})
@@ -325,3 +325,6 @@ func (n *Node) memberChanged(e membership.Event) {
 func (n *Node) isStranger(m membership.Member) bool {
 	return m.ClusterID != "" && m.ClusterID != n.identity.ClusterID
 }
+
+// isOldRelease tells whether a registration was refused because of what this release knows: it will be refused as long as it runs.
+func isOldRelease(err error) bool { return kerr.CodeOf(err) == kerr.UnsupportedVersion }

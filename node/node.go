@@ -19,7 +19,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/quorumlog/quorumlog/node/authorizer"
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/membership"
 	"github.com/quorumlog/quorumlog/node/quota"
@@ -54,6 +56,7 @@ type Node struct {
 	host       *raftgroup.Host
 	replicas   *replicas.Set
 	controller *controller.Controller
+	fetching   *fetching.Hub
 	server     *rpc.Server
 	console    *console.Server      // nil without a metrics address
 	registry   *prometheus.Registry // what it shows
@@ -285,7 +288,7 @@ func (n *Node) openListener(ctx context.Context) error {
 		return listenError("rpc", "--rpc-address", n.options.RPCAddress, err)
 	}
 	n.listener = listener
-	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID), Caller: rpc.ForNode}
+	n.dialer = &rpc.Dialer{ClientID: fmt.Sprintf("node-%d", n.options.NodeID)}
 	if network, ok := simulated.NetworkOf(ctx); ok {
 		n.dialer.WrapConn = network.Opened
 	}
@@ -355,22 +358,35 @@ func (n *Node) openGroups(ctx context.Context) error {
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
-	n.authorizer = n.options.Security.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
-	n.broker = serving.New(serving.Options{
-		Node: n.options.NodeID, Host: host, Turns: &n.turns, Replicas: n.replicas, Pressure: n.store.Pressure, Authorizer: n.authorizer,
-		InFlightBytes: n.options.Limits.ProduceBytes,
-	})
+	n.openBroker()
 	return n.openServer(in)
+}
+
+// openBroker wires what clients ask to the parts that know.
+func (n *Node) openBroker() {
+	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
+	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
+	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
+	n.broker = serving.New(serving.Options{
+		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: leaders{n}, Controller: n.controller,
+		Nodes: serving.Nodes{
+			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
+			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },
+		},
+		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer, InFlightBytes: n.options.Limits.ProduceBytes,
+	})
 }
 
 func (n *Node) openServer(in *inbound) error {
 	n.quotas = quota.New(func() *rules.Set { return n.controller.View().Quotas() })
-	quotas := n.quotas.Of(n.broker)
+	services := native.Services(n.quotas.Of(authorizer.Guard(n.broker, n.authorizer)), &peerCalls{node: n})
+	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,
 		Calls: n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
-		Services: rpc.Services{Admin: native.Guard(&admin{node: n}, n.authorizer), Peer: in, Produce: native.Produce(quotas), Fetch: native.Fetch(quotas)},
+		Services: services,
 	})
 	if err != nil {
 		return err

@@ -8,9 +8,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/quorumlog/quorumlog/node/authorizer"
-	"github.com/quorumlog/quorumlog/rpc/broker"
-	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -53,51 +50,12 @@ type Options struct {
 	Storage StorageOptions
 	// Limits bound what clients may cost. The zero value takes the defaults.
 	Limits LimitOptions
-	// Security says who may do what. The zero value: everybody everything.
-	Security SecurityOptions
+	// Authorization says who may do what. The zero value: everybody everything.
+	Authorization AuthorizationOptions
 	// Timing tunes elections and failure detection. The zero value takes the defaults.
 	Timing TimingOptions
 	// Logger receives the node's log. Default: slog.Default().
 	Logger *slog.Logger
-}
-
-// SecurityOptions say who may do what.
-type SecurityOptions struct {
-	// Authorizer says what decides it.
-	Authorizer AuthorizerKind
-	// SuperUsers may do everything, whatever the permissions say.
-	SuperUsers []acl.Principal
-	// MissingACLs says what holds for resources for which there is no permission at all.
-	MissingACLs authorizer.Missing
-}
-
-// AuthorizerKind names an authorizer.
-type AuthorizerKind int
-
-const (
-	// NoAuthorizer lets everybody do everything.
-	NoAuthorizer AuthorizerKind = iota
-	// ACLAuthorizer goes by the permissions in the metadata.
-	ACLAuthorizer
-)
-
-func (s SecurityOptions) authorizer(rules func() *acl.Set, logger *slog.Logger) broker.Authorizer {
-	if s.Authorizer == NoAuthorizer {
-		return broker.AllowAll{}
-	}
-	return authorizer.New(authorizer.Options{SuperUsers: s.SuperUsers, Missing: s.MissingACLs, Rules: rules, Logger: logger})
-}
-
-func (s SecurityOptions) validate() error {
-	switch {
-	case s.Authorizer != NoAuthorizer && s.Authorizer != ACLAuthorizer:
-		return fmt.Errorf("authorizer %d: there are none and acl (--authorizer)", s.Authorizer)
-	case s.Authorizer == NoAuthorizer && len(s.SuperUsers) > 0:
-		return errors.New("--super-users without --authorizer acl: everybody may do everything")
-	case s.Authorizer == NoAuthorizer && s.MissingACLs != authorizer.DenyMissing:
-		return errors.New("--allow-everyone-if-no-acl-found without --authorizer acl: everybody may do everything")
-	}
-	return nil
 }
 
 // StorageOptions tune the node's wal. All sizes are bytes; zero takes the wal's default.
@@ -221,7 +179,7 @@ func (o Options) Validate() error {
 			return fmt.Errorf("--join %w", err)
 		}
 	}
-	if err := o.Security.validate(); err != nil {
+	if err := o.Authorization.validate(); err != nil {
 		return err
 	}
 	return o.validateAdvertised()

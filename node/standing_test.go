@@ -14,6 +14,7 @@ import (
 // TestReplicaThatLostEntries: a follower hears from its leader, again and again, that it has stored more than it has. Its node says that the
 // replica is refused, at once and after a restart, and the others go on.
 func TestReplicaThatLostEntries(t *testing.T) {
+	t.Parallel()
 	c := newRotCluster(t, 3, nodetest.WithNetwork())
 	c.produce(3, 100)
 	lead := c.leader(3, 0, 1, 2)

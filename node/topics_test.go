@@ -15,6 +15,7 @@ import (
 // TestDefaultReplicationFactor: a topic that is made by default while a node is away is refused. With fewer replicas than the cluster has
 // nodes for it would stay short of one for ever.
 func TestDefaultReplicationFactor(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 3)
 	create := func(name string, rf int32) (*pb.CreateTopicResponse, error) {
 		return c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: name, Partitions: 1, ReplicationFactor: rf})
@@ -84,6 +85,7 @@ func TestOnlyTheControllerDials(t *testing.T) {
 // TestVoterGraceSurvivesTheLeader: when the leader of the metadata dies, the next one gives it the whole grace to come back. It knows nothing of
 // when it was last heard of.
 func TestVoterGraceSurvivesTheLeader(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}

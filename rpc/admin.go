@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"storj.io/drpc"
@@ -27,6 +28,9 @@ const timeoutKey = "timeout-ms"
 // clusterKey is the metadata that carries the id of the cluster that a call is meant for. Addresses are used again, and a client may have
 // been given those of two clusters: what is meant for one must not be done to the other.
 const clusterKey = "cluster-id"
+
+// forwardedKey is the metadata that marks a call as passed on by another node: see broker.Forwarded.
+const forwardedKey = "quorumlog-forwarded"
 
 // adminStream gives drpcmux the deadline of the call, and lifts the limit on silence once the request is there.
 type adminStream struct {
@@ -56,7 +60,8 @@ func (s *adminStream) MsgSend(m drpc.Message, e drpc.Encoding) error {
 
 // serveAdmin runs one administrative call.
 func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
-	timeout, passedOn := unaryTimeout, false
+	timeout, door := unaryTimeout, doorOf(name)
+	parent := context.WithValue(withoutMetadata{st.Context()}, callerKey{}, c)
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
 		if meant := meta[clusterKey]; meant != "" && s.o.ClusterID != "" && meant != s.o.ClusterID {
 			return kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
@@ -65,15 +70,16 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		if err := s.versions.checkCaller(meta[versionsKey], nodeName(s.o.Node)); err != nil {
 			return err
 		}
-		passedOn = meta[ForwardedKey] != ""
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
+		if meta[forwardedKey] != "" && c.whoCalls().Peer {
+			parent, door = broker.Forwarded(parent), peerDoor
+		}
 	}
 	c.setDeadline(preludeTimeout)
-	ctx, cancel := context.WithTimeout(context.WithValue(st.Context(), callerKey{}, c), timeout)
+	ctx, cancel := context.WithTimeout(parent, timeout)
 	defer cancel()
-	door := doorOf(name, passedOn)
 	if s.o.Calls != nil && door != peerDoor { // what is passed on was counted where it came in
 		done, err := s.o.Calls(ctx, CallerOf(ctx))
 		if err != nil {
@@ -163,13 +169,13 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	defer cancel()
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
 	answer := &noting{Encoding: e}
-	ctx = WithMetadata(ctx, timeoutKey, meta)
-	ctx = WithMetadata(ctx, versionsKey, c.dialer.spoken().text())
-	if c.dialer.Caller == ForNode {
-		ctx = WithMetadata(ctx, nodeKey, "1")
+	ctx = withMetadata(ctx, timeoutKey, meta)
+	ctx = withMetadata(ctx, versionsKey, c.dialer.spoken().text())
+	if broker.IsForwarded(ctx) {
+		ctx = withMetadata(ctx, forwardedKey, "1")
 	}
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
-		ctx = WithMetadata(ctx, clusterKey, *cluster)
+		ctx = withMetadata(ctx, clusterKey, *cluster)
 	}
 	err := c.Conn.Invoke(ctx, rpc, answer, in, out)
 	if err == nil || answer.complete {

@@ -28,20 +28,3 @@ func CallerOf(ctx context.Context) *broker.Caller {
 	}
 	return &broker.Caller{Principal: broker.Anonymous}
 }
-
-// CallerKind is on whose behalf a dialer calls.
-type CallerKind int
-
-const (
-	// ForClient is somebody who uses the cluster.
-	ForClient CallerKind = iota
-	// ForNode is a node of it, for itself or for a client whose permissions it has checked.
-	ForNode
-)
-
-// nodeKey is the metadata of an administrative call of a node.
-const nodeKey = "quorumlog-node"
-
-// ByNode tells whether a node of the cluster makes the administrative call with this context: it says so, and can be one. Where nodes have no
-// certificates everybody can.
-func ByNode(ctx context.Context) bool { return Metadata(ctx, nodeKey) != "" && CallerOf(ctx).Peer }

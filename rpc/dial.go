@@ -17,9 +17,6 @@ type Dialer struct {
 	ClientID string                           // told to servers for their logs
 	WrapConn func(net.Conn) (net.Conn, error) // applied to each connection before anything is written (TLS)
 
-	// Caller says on whose behalf administrative calls are made. A node's are not asked for permissions: it has asked already.
-	Caller CallerKind
-
 	cluster  atomic.Pointer[string] // that administrative calls are meant for; nil: whichever it is
 	versions Versions               // other than Spoken only in tests
 

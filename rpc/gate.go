@@ -37,8 +37,6 @@ const (
 	gateWait = 2 * time.Second
 	// smallAnswer is an answer that is not counted.
 	smallAnswer = 64 << 10
-	// ForwardedKey is the metadata of a call that another node has passed on.
-	ForwardedKey = "quorumlog-forwarded"
 )
 
 func newGate(node id.Node, calls, bytes int64) *gate {
@@ -49,16 +47,12 @@ func newGate(node id.Node, calls, bytes int64) *gate {
 	return g
 }
 
-// doorOf returns through which door a call comes.
-func doorOf(name string, passedOn bool) door {
+// doorOf returns through which door a call comes that no node has passed on; those come through that of nodes.
+func doorOf(name string) door {
 	switch name {
 	case "/quorumlog.Admin/RegisterNode", "/quorumlog.Admin/Identify", "/quorumlog.Admin/CheckReach", "/quorumlog.Admin/PartitionStatus":
 		return peerDoor
-	}
-	switch {
-	case passedOn:
-		return peerDoor
-	case name == "/quorumlog.Admin/Metadata", name == "/quorumlog.Admin/ListOffsets", name == "/quorumlog.Admin/ClusterStatus":
+	case "/quorumlog.Admin/Metadata", "/quorumlog.Admin/ListOffsets", "/quorumlog.Admin/ClusterStatus":
 		return lookDoor
 	}
 	return changeDoor

@@ -136,7 +136,7 @@ func (f *nodeFlags) options() (node.Options, error) {
 			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,
 		},
 	}
-	if o.Security, err = f.security(); err != nil {
+	if o.Authorization, err = f.authorization(); err != nil {
 		return node.Options{}, err
 	}
 	if f.bootstrap {
@@ -155,8 +155,8 @@ func (f *nodeFlags) options() (node.Options, error) {
 	return o, nil
 }
 
-func (f *nodeFlags) security() (node.SecurityOptions, error) {
-	var s node.SecurityOptions
+func (f *nodeFlags) authorization() (node.AuthorizationOptions, error) {
+	var s node.AuthorizationOptions
 	switch f.authorizer {
 	case "none":
 	case "acl":

@@ -28,7 +28,6 @@ type Cluster struct {
 	dir    string
 	Nodes  []*Node // in the order of their ids, which begin with 1
 	dialer *rpc.Dialer
-	peer   *rpc.Dialer // as a node dials
 	log    *rpctest.Log
 	adjust []func(*node.Options)
 
@@ -89,7 +88,7 @@ func StartSimulated(t testing.TB, n int, seed uint64, settings ...Setting) *Clus
 
 func start(t testing.TB, n int, newDisk func(int) *disksim.Disk, settings []Setting) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, peer: &rpc.Dialer{Caller: rpc.ForNode}, log: &rpctest.Log{}}
+	c := &Cluster{t: t, dir: t.TempDir(), dialer: &rpc.Dialer{}, log: &rpctest.Log{}}
 	for _, set := range settings {
 		set(c)
 	}
@@ -126,7 +125,6 @@ func (c *Cluster) close() {
 		c.StopNode(i)
 	}
 	_ = c.dialer.Close()
-	_ = c.peer.Close()
 	if c.network != nil {
 		c.network.close()
 	}
@@ -230,9 +228,6 @@ func (c *Cluster) Servers() []string {
 
 // Admin returns the administrative client of node i.
 func (c *Cluster) Admin(i int) pb.DRPCAdminClient { return c.dialer.Admin(c.Nodes[i].RPCAddress()) }
-
-// AdminAsNode is Admin as another node of the cluster has it.
-func (c *Cluster) AdminAsNode(i int) pb.DRPCAdminClient { return c.peer.Admin(c.Nodes[i].RPCAddress()) }
 
 // Log returns what the nodes have logged.
 func (c *Cluster) Log() string { return c.log.String() }

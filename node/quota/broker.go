@@ -82,12 +82,12 @@ func (b *Broker) OpenFetcher(c *broker.Caller) broker.Fetcher {
 }
 
 // Serve implements broker.Fetcher.
-func (f *fetcher) Serve(ctx context.Context, sink broker.FetchSink) (bool, error) {
+func (f *fetcher) Serve(sink broker.FetchSink) (bool, error) {
 	if now := time.Now(); !f.meter.Limited(now) {
-		return f.Fetcher.Serve(ctx, sink)
+		return f.Fetcher.Serve(sink)
 	}
 	f.sink = counting{FetchSink: sink}
-	more, err := f.Fetcher.Serve(ctx, &f.sink)
+	more, err := f.Fetcher.Serve(&f.sink)
 	f.sink.FetchSink = nil
 	if f.sink.bytes > 0 {
 		f.meter.Use(f.sink.bytes, time.Now())

@@ -1,7 +1,6 @@
 package quota
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -143,7 +142,10 @@ func TestBucketsAreBounded(t *testing.T) {
 }
 
 // within is a broker that takes everything and remembers how much.
-type within struct{ taken, served int }
+type within struct {
+	broker.Broker
+	taken, served int
+}
 
 type appendsAll struct{ of *within }
 
@@ -157,7 +159,7 @@ type servesAll struct {
 }
 
 func (b *within) OpenFetcher(*broker.Caller) broker.Fetcher { return servesAll{of: b} }
-func (f servesAll) Serve(_ context.Context, sink broker.FetchSink) (bool, error) {
+func (f servesAll) Serve(sink broker.FetchSink) (bool, error) {
 	f.of.served++
 	return true, sink.AppendRead(broker.FetchEvent{}, func(dst []byte) ([]byte, error) { return append(dst, make([]byte, 50_000)...), nil })
 }
@@ -194,7 +196,7 @@ func TestBrokerThrottles(t *testing.T) {
 		f := b.OpenFetcher(callerOf("reader"))
 		for range 3 {
 			require.Zero(t, f.Throttle())
-			_, err := f.Serve(t.Context(), drain{})
+			_, err := f.Serve(drain{})
 			require.NoError(t, err)
 		}
 		require.Equal(t, 500*time.Millisecond, f.Throttle())

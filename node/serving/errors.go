@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"context"
 	"errors"
 
 	"github.com/quorumlog/quorumlog/node/controller"
@@ -12,6 +13,14 @@ import (
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
+
+// coded is Refusal for errors that may be nil.
+func coded(err error) error {
+	if err == nil {
+		return nil
+	}
+	return Refusal(err)
+}
 
 // Refusal gives an error of the layers below its code. It does not know nil.
 func Refusal(err error) *kerr.Error {
@@ -76,6 +85,7 @@ var errorCodes = []struct {
 	{wal.ErrUnavailable, kerr.OffsetNotAvailable},
 	{wal.ErrClosed, kerr.BrokerNotAvailable},
 	{wal.ErrDeleted, kerr.UnknownTopicOrPartition},
+	{context.DeadlineExceeded, kerr.RequestTimedOut},
 
 	{placement.ErrTopicExists, kerr.TopicAlreadyExists},
 	{placement.ErrUnknownTopic, kerr.UnknownTopicOrPartition},

@@ -1,9 +1,15 @@
 package serving
 
 import (
+	"context"
+	"log/slog"
 	"runtime/debug"
+	"time"
 
+	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/budget"
@@ -13,20 +19,67 @@ import (
 
 // Replicas are the partitions that the node holds.
 type Replicas interface {
-	Find(topic id.Topic, p id.Partition) *partition.Partition // nil: it is not open here
+	// Find returns the open replica of a partition, Group that of a group, or nil.
+	Find(topic id.Topic, p id.Partition) *partition.Partition
+	Group(g id.Group) *partition.Partition
+	All() []*partition.Partition
+	// Refusal returns why this node's replica of a group is refused, if it is.
+	Refusal(g id.Group) (wal.Refusal, bool)
 }
 
-// Options are what a Broker works on.
+// Leaders is who leads what, as far as this node can say.
+type Leaders interface {
+	Leader(ctx context.Context, p *placement.Partition) Leader
+	// Leaders returns the leader of each partition of a topic.
+	Leaders(ctx context.Context, t *placement.Topic) []Leader
+	// AddISR fills in the ISR of partitions that other nodes lead.
+	AddISR(ctx context.Context, topics []broker.Topic)
+}
+
+// Leader is who leads a partition: id.NoNode if nobody is known to.
+type Leader struct {
+	Node  id.Node
+	Epoch id.Epoch
+}
+
+// Nodes is what this node knows of the others.
+type Nodes struct {
+	// Resolve returns where a node serves.
+	Resolve func(id.Node) (address string, ok bool)
+	// Alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
+	Alive func(id.Node) bool
+	// TakesLeaderships tells whether a node seems to be up, with a disk that can take records.
+	TakesLeaderships func(id.Node) bool
+	// Reachable tells which of the registered nodes that seem to be up are reached; those of which nothing is known are dialled first.
+	Reachable func(context.Context) (fit func(id.Node) bool)
+	// IsUp tells whether a registered node lives, as far as can be found out.
+	IsUp func(context.Context, *placement.Node) bool
+	// Remote returns the node at an address, to pass calls on to.
+	Remote func(address string) broker.Remote
+}
+
+// Options are what a Broker works on. All are required.
 type Options struct {
-	Node     id.Node
-	Host     *raftgroup.Host // of the groups of Replicas
-	Turns    *Turns          // told of the end of each of Host's turns
-	Replicas Replicas
-	Pressure func() wal.Pressure // of the node's store
+	Node                   id.Node
+	ClusterID, ClusterName string
+	Logger                 *slog.Logger
+
+	Host       *raftgroup.Host // of the groups of Replicas
+	Turns      *Turns          // told of the end of each of Host's turns
+	Pressure   func() wal.Pressure
+	Replicas   Replicas
+	Fetching   *fetching.Hub
+	Leaders    Leaders
+	Controller *controller.Controller
+	Nodes      Nodes
+	// Age is how old what this node knows may be: see broker.Metadata.
+	Age func() time.Duration
 	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.
 	InFlightBytes int64
-	// Authorizer is asked for each batch, and for each piece that is read, whether its caller may do that.
+	// Authorizer is asked for each batch, and for each piece that is read. All else is asked by who is in front of the Broker.
 	Authorizer broker.Authorizer
+	// Self is what the node says of itself, but for its replicas.
+	Self func() broker.NodeStatus
 }
 
 // Broker implements broker.Broker on one node.
@@ -49,3 +102,12 @@ func New(o Options) *Broker {
 func (b *Broker) InFlight() (bytes int64, refused uint64) {
 	return b.inFlight.Used(), b.inFlight.Refused()
 }
+
+// defaultTimeout bounds calls that come without a deadline, and those for which a minute would be too much.
+const defaultTimeout = 15 * time.Second
+
+// askTimeout bounds a question to another node for an answer that is incomplete without it, askParallel how many are asked at once.
+const (
+	askTimeout  = time.Second
+	askParallel = 16
+)

@@ -49,7 +49,7 @@ type Need struct {
 // Needs says for each call which permissions it needs, as Kafka has it: any one of them suffices. A call that is not here is denied.
 //
 // What comes beside: topics that a caller may not describe are left out of lists; the configs of a topic are shown to whoever has
-// DESCRIBE_CONFIGS on it; what nodes do among themselves takes a node's certificate.
+// DESCRIBE_CONFIGS on it; what nodes do among themselves takes a node's certificate, and is no matter of permissions.
 var Needs = map[string][]Need{
 	"Produce": {{Operation: acl.Write, Type: acl.Topic}},
 	"Fetch":   {{Operation: acl.Read, Type: acl.Topic}},
@@ -73,16 +73,10 @@ var Needs = map[string][]Need{
 	"DescribeUsers":  {{Operation: acl.Describe, Type: acl.Cluster}},
 	"AlterQuotas":    {{Operation: acl.AlterConfigs, Type: acl.Cluster}},
 	"DescribeQuotas": {{Operation: acl.DescribeConfigs, Type: acl.Cluster}},
-
-	"RegisterNode": {{Operation: acl.ClusterAction, Type: acl.Cluster}},
-	"CheckReach":   {{Operation: acl.ClusterAction, Type: acl.Cluster}},
 }
 
-// Open lists the calls that need no permission: who asks learns who serves the address, and nothing of what is in the cluster.
-var Open = map[string]bool{"Identify": true}
-
 // Require returns nil if the caller has one of the permissions that the call needs, on the topic if it is about one, and else what to tell him.
-func Require(a Authorizer, c *Caller, call, topic string) error {
+func Require(a Authorizer, c *Caller, call, topic string) *kerr.Error {
 	needs := Needs[call]
 	if len(needs) == 0 {
 		return kerr.Errorf(kerr.ClusterAuthorizationFailed, "nobody may call %s", call)
@@ -104,7 +98,7 @@ func Require(a Authorizer, c *Caller, call, topic string) error {
 	return refusal(c, needs, last)
 }
 
-func refusal(c *Caller, needs []Need, r acl.Resource) error {
+func refusal(c *Caller, needs []Need, r acl.Resource) *kerr.Error {
 	wanted := ""
 	for i, need := range needs {
 		if i > 0 {
@@ -131,7 +125,7 @@ type Permits struct {
 	authorizer Authorizer
 	caller     *Caller
 	rules      *acl.Set
-	answers    map[topicPermit]error
+	answers    map[topicPermit]*kerr.Error
 }
 
 type topicPermit struct{ call, topic string }
@@ -140,12 +134,12 @@ type topicPermit struct{ call, topic string }
 func NewPermits(a Authorizer, c *Caller) *Permits { return &Permits{authorizer: a, caller: c} }
 
 // Topic returns nil if the caller may make the call, which is about one topic, and else what to tell him.
-func (p *Permits) Topic(call, topic string) error {
+func (p *Permits) Topic(call, topic string) *kerr.Error {
 	if !p.authorizer.Enabled() {
 		return nil
 	}
 	if rules := p.authorizer.Rules(); rules != p.rules || p.answers == nil || len(p.answers) >= permitsKept {
-		p.rules, p.answers = rules, make(map[topicPermit]error)
+		p.rules, p.answers = rules, make(map[topicPermit]*kerr.Error)
 	}
 	permit := topicPermit{call, topic}
 	answer, known := p.answers[permit]

@@ -38,8 +38,8 @@ type Fetcher interface {
 	// Unsubscribe ends a subscription. What is being said to it is still said.
 	Unsubscribe(which SubscriptionID)
 	// Serve says one thing, if there is any, and at most a piece of one partition: subscriptions take turns. False: Wait. An error is the
-	// sink's, or ctx has ended.
-	Serve(ctx context.Context, sink FetchSink) (more bool, err error)
+	// sink's.
+	Serve(sink FetchSink) (more bool, err error)
 	// Throttle is how long nothing is to be served from now on: the client was sent more than its quota.
 	Throttle() time.Duration
 	// Wait returns nil when there may be something to serve.

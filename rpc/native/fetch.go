@@ -79,7 +79,7 @@ func (c *consumer) serve(ctx context.Context) (more bool, err error) {
 			return false, ctx.Err()
 		}
 	}
-	return c.fetcher.Serve(ctx, c)
+	return c.fetcher.Serve(c)
 }
 
 // Append implements broker.FetchSink.

@@ -1,0 +1,50 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/quorumlog/quorumlog/node/authorizer"
+	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/broker/acl"
+)
+
+// AuthorizationOptions say who may do what.
+type AuthorizationOptions struct {
+	// Authorizer says what decides it.
+	Authorizer AuthorizerKind
+	// SuperUsers may do everything, whatever the permissions say.
+	SuperUsers []acl.Principal
+	// MissingACLs says what holds for resources for which there is no permission at all.
+	MissingACLs authorizer.Missing
+}
+
+// AuthorizerKind names an authorizer.
+type AuthorizerKind int
+
+const (
+	// NoAuthorizer lets everybody do everything.
+	NoAuthorizer AuthorizerKind = iota
+	// ACLAuthorizer goes by the permissions in the metadata.
+	ACLAuthorizer
+)
+
+func (s AuthorizationOptions) authorizer(rules func() *acl.Set, logger *slog.Logger) broker.Authorizer {
+	if s.Authorizer == NoAuthorizer {
+		return broker.AllowAll{}
+	}
+	return authorizer.New(authorizer.Options{SuperUsers: s.SuperUsers, Missing: s.MissingACLs, Rules: rules, Logger: logger})
+}
+
+func (s AuthorizationOptions) validate() error {
+	switch {
+	case s.Authorizer != NoAuthorizer && s.Authorizer != ACLAuthorizer:
+		return fmt.Errorf("authorizer %d: there are none and acl (--authorizer)", s.Authorizer)
+	case s.Authorizer == NoAuthorizer && len(s.SuperUsers) > 0:
+		return errors.New("--super-users without --authorizer acl: everybody may do everything")
+	case s.Authorizer == NoAuthorizer && s.MissingACLs != authorizer.DenyMissing:
+		return errors.New("--allow-everyone-if-no-acl-found without --authorizer acl: everybody may do everything")
+	}
+	return nil
+}

@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc/kerr"
-
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -157,7 +155,7 @@ func (s *ownSystem) Create(ctx context.Context, l Layout) error {
 			if err == nil {
 				break
 			}
-			if kerr.CodeOf(err) != kerr.InvalidReplicationFactor || sleepFor(ctx, 50*time.Millisecond) != nil {
+			if !errors.Is(err, client.ErrInvalidReplicationFactor) || sleepFor(ctx, 50*time.Millisecond) != nil {
 				return err
 			}
 		}
@@ -283,7 +281,7 @@ func (p *ownProducer) batch(b client.BatchAck) {
 // Send implements Producer.
 func (p *ownProducer) Send(ctx context.Context, partition int, key, value []byte) error {
 	topic, n := p.layout.At(partition)
-	return p.producer.Produce(ctx, client.Record{Topic: topic, Partition: id.Partition(n), Key: key, Value: value}, nil)
+	return p.producer.Produce(ctx, client.Record{Topic: topic, Partition: client.At(id.Partition(n)), Key: key, Value: value}, nil)
 }
 
 // Flush implements Producer.

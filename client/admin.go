@@ -78,8 +78,11 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicSpec) error {
 		Configs:           t.Configs,
 		TimeoutMs:         int32(a.client.opts.RequestTimeout.Milliseconds()),
 	}
-	if int(req.Partitions) != t.Partitions || int(req.ReplicationFactor) != t.ReplicationFactor || t.ReplicationFactor < 0 {
-		return fmt.Errorf("client: create topic %q: %d partitions with %d replicas each: no topic has that", t.Name, t.Partitions, t.ReplicationFactor)
+	switch { // what is left of these in 32 bits might do
+	case int(req.Partitions) != t.Partitions:
+		return fmt.Errorf("client: create topic %q: %w: %d", t.Name, ErrInvalidPartitions, t.Partitions)
+	case int(req.ReplicationFactor) != t.ReplicationFactor || t.ReplicationFactor < 0:
+		return fmt.Errorf("client: create topic %q: %w: %d", t.Name, ErrInvalidReplicationFactor, t.ReplicationFactor)
 	}
 	if t.ReplicationFactor == 0 {
 		req.ReplicationFactor = -1
@@ -107,7 +110,7 @@ func (a *Admin) waitForLeaders(ctx context.Context, topic string) error {
 		for _, t := range resp.Topics {
 			ready := t.Name == topic && len(t.Partitions) > 0
 			for _, p := range t.Partitions {
-				ready = ready && id.Node(p.Leader) != id.NoNode
+				ready = ready && NodeID(p.Leader) != NoNode
 			}
 			if ready {
 				return nil
@@ -164,6 +167,11 @@ func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, e
 		if err != nil {
 			return nil, err
 		}
+		for _, t := range resp.Topics {
+			if err := denialOf(t); err != nil {
+				return nil, fmt.Errorf("client: topic %q: %w", t.Name, err)
+			}
+		}
 		m := metadataFromWire(resp)
 		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 			return slices.ContainsFunc(m.Topics, func(t Topic) bool { return t.Name == name })
@@ -180,96 +188,6 @@ func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, e
 	}
 }
 
-// Offsets returns what the partitions of a topic hold, in the order of the partitions.
-func (a *Admin) Offsets(ctx context.Context, topic string) ([]OffsetRange, error) {
-	topics, err := a.DescribeTopics(ctx, topic)
-	if err != nil {
-		return nil, err
-	}
-	tps := make([]id.TopicPartition, len(topics[0].Partitions))
-	for i := range tps {
-		tps[i] = id.TopicPartition{Topic: topic, Partition: topics[0].Partitions[i].Partition}
-	}
-	out := make([]OffsetRange, len(tps))
-	if _, err := a.client.cache.topic(ctx, topic); err != nil {
-		return nil, err
-	}
-	open := tps
-	for backoff := adminBackoff; ; backoff = min(2*backoff, adminBackoffMax) {
-		found, cause := a.client.listOffsets(ctx, open)
-		for i, tp := range tps {
-			if r, ok := found[tp]; ok {
-				out[i] = r
-			}
-		}
-		open = slices.DeleteFunc(slices.Clone(open), func(tp id.TopicPartition) bool { _, ok := found[tp]; return ok })
-		if len(open) == 0 {
-			return out, nil
-		}
-		var refused *kerr.Error
-		if errors.As(cause, &refused) && !refused.Code.Retriable() {
-			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], cause)
-		}
-		a.client.cache.request()
-		if err := pause(ctx, backoff); err != nil {
-			return nil, fmt.Errorf("client: offsets of %s: %w", open[0], errors.Join(err, cause))
-		}
-	}
-}
-
-// listOffsets asks the leaders for the ranges of the partitions, each leader once. Those missing in the result were not
-// answered; err is one reason.
-func (c *Client) listOffsets(ctx context.Context, tps []id.TopicPartition) (found map[id.TopicPartition]OffsetRange, err error) {
-	const latest, earliest = -1, -2
-	requests := make(map[string]*pb.ListOffsetsRequest)
-	known := c.cache.current.Load()
-	for _, tp := range tps {
-		l, ok := known.leader(tp)
-		if !ok {
-			err = &kerr.Error{Code: kerr.LeaderNotAvailable, Message: fmt.Sprintf("%s has no known leader", tp), Leader: id.NoNode}
-			continue
-		}
-		req := requests[l.addr]
-		if req == nil {
-			req = new(pb.ListOffsetsRequest)
-			requests[l.addr] = req
-		}
-		for _, at := range []int64{earliest, latest} {
-			req.Partitions = append(req.Partitions, &pb.ListOffsetsRequest_Partition{Topic: tp.Topic, Partition: int32(tp.Partition), Timestamp: at})
-		}
-	}
-	found = make(map[id.TopicPartition]OffsetRange, len(tps))
-	for addr, req := range requests {
-		if e := c.listOffsetsAt(ctx, addr, req, found); e != nil {
-			err = e
-		}
-	}
-	return found, err
-}
-
-func (c *Client) listOffsetsAt(ctx context.Context, addr string, req *pb.ListOffsetsRequest, found map[id.TopicPartition]OffsetRange) error {
-	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
-	defer cancel()
-	resp, err := c.dialer.Admin(addr).ListOffsets(ctx, req)
-	if err != nil {
-		return fmt.Errorf("%s: %w", addr, err)
-	}
-	if len(resp.Partitions) != len(req.Partitions) {
-		return fmt.Errorf("client: %s answered %d of %d offsets", addr, len(resp.Partitions), len(req.Partitions))
-	}
-	for i := 0; i+1 < len(resp.Partitions); i += 2 {
-		start, end := resp.Partitions[i], resp.Partitions[i+1]
-		tp := id.TopicPartition{Topic: req.Partitions[i].Topic, Partition: id.Partition(req.Partitions[i].Partition)}
-		if code := kerr.Code(max(start.ErrorCode, end.ErrorCode)); code != kerr.None {
-			// The leader that it names is not taken over: it may be that of an older topic of this name, with an epoch that the new one never has.
-			err = &kerr.Error{Code: code, Message: start.ErrorMessage + end.ErrorMessage, Leader: id.Node(start.Leader)}
-			continue
-		}
-		found[tp] = OffsetRange{TopicPartition: tp, Start: id.Offset(start.Offset), End: id.Offset(end.Offset)}
-	}
-	return err
-}
-
 // ClusterStatus returns the state of the cluster.
 func (a *Admin) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 	var resp *pb.ClusterStatusResponse
@@ -284,7 +202,7 @@ func (a *Admin) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 }
 
 // UnregisterNode takes a dead node that holds no replicas out of the cluster.
-func (a *Admin) UnregisterNode(ctx context.Context, node id.Node) error {
+func (a *Admin) UnregisterNode(ctx context.Context, node NodeID) error {
 	req := &pb.UnregisterNodeRequest{NodeId: int32(node), TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}
 	return a.call(ctx, fmt.Sprintf("remove node %d", node), func(ctx context.Context, c pb.DRPCAdminClient, past attempt) error {
 		_, err := c.UnregisterNode(ctx, req)
@@ -296,7 +214,7 @@ func (a *Admin) UnregisterNode(ctx context.Context, node id.Node) error {
 }
 
 // PartitionStatus returns what the leader of a partition knows.
-func (a *Admin) PartitionStatus(ctx context.Context, tp id.TopicPartition) (PartitionStatus, error) {
+func (a *Admin) PartitionStatus(ctx context.Context, tp TopicPartition) (PartitionStatus, error) {
 	var resp *pb.PartitionStatusResponse
 	err := a.callLeader(ctx, tp, "status of", func(ctx context.Context, c pb.DRPCAdminClient) (err error) {
 		resp, err = c.PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: tp.Topic, Partition: int32(tp.Partition)})
@@ -309,7 +227,7 @@ func (a *Admin) PartitionStatus(ctx context.Context, tp id.TopicPartition) (Part
 }
 
 // TransferLeader asks the leader of a partition to hand over to the replica on node to.
-func (a *Admin) TransferLeader(ctx context.Context, tp id.TopicPartition, to id.Node) error {
+func (a *Admin) TransferLeader(ctx context.Context, tp TopicPartition, to NodeID) error {
 	return a.callLeader(ctx, tp, "transfer leadership of", func(ctx context.Context, c pb.DRPCAdminClient) error {
 		_, err := c.TransferLeader(ctx, &pb.TransferLeaderRequest{Topic: tp.Topic, Partition: int32(tp.Partition), To: int32(to)})
 		return err
@@ -336,6 +254,7 @@ func (a *Admin) initProducerID(ctx context.Context) (id.Producer, id.ProducerEpo
 type attempt struct {
 	server    string
 	maybeDone bool // an earlier one got no answer: it may have been carried out
+	answered  bool // one of them got an answer, with whatever
 	foreign   int  // how many nodes in a row were of another cluster
 }
 
@@ -360,6 +279,7 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 		if err == nil {
 			return nil
 		}
+		past.answered = past.answered || isAnswer(err) || errors.Is(err, errNoMajority)
 		var refused *kerr.Error
 		isRefusal := errors.As(err, &refused)
 		wrong := kerr.CodeOf(err) == kerr.InconsistentClusterID || errors.Is(err, ErrWrongCluster)
@@ -392,13 +312,21 @@ func (a *Admin) callAny(ctx context.Context, what string, f func(context.Context
 		}
 		if isRefusal || servers.exhausted() {
 			if e := pause(ctx, backoff); e != nil {
-				return fmt.Errorf("client: %s: %w (last error: %w)", what, e, at(server, err))
+				return past.gaveUp(what, e, err)
 			}
 			backoff = min(2*backoff, adminBackoffMax)
 		} else if ctx.Err() != nil {
-			return fmt.Errorf("client: %s: %w (last error: %w)", what, ctx.Err(), at(server, err))
+			return past.gaveUp(what, ctx.Err(), err)
 		}
 	}
+}
+
+// gaveUp is the error of a call whose context ended after an attempt that failed with last.
+func (past attempt) gaveUp(what string, ended, last error) error {
+	if !past.answered {
+		ended = fmt.Errorf("%w: %w", ended, ErrNoNodeReachable)
+	}
+	return fmt.Errorf("client: %s: %w (last error: %w)", what, ended, at(past.server, last))
 }
 
 // at says where an error comes from, unless it says so itself.
@@ -410,7 +338,7 @@ func at(server string, err error) error {
 }
 
 // callLeader runs f against the leader of a partition until it answers, or refuses for good, or ctx ends.
-func (a *Admin) callLeader(ctx context.Context, tp id.TopicPartition, what string, f func(context.Context, pb.DRPCAdminClient) error) error {
+func (a *Admin) callLeader(ctx context.Context, tp TopicPartition, what string, f func(context.Context, pb.DRPCAdminClient) error) error {
 	cache := &a.client.cache
 	if t, err := cache.topic(ctx, tp.Topic); err != nil {
 		return fmt.Errorf("client: %s %s: %w", what, tp, err)

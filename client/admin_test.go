@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc/kerr"
-
 	"github.com/quorumlog/quorumlog/client"
 )
 
@@ -29,10 +27,10 @@ func TestTopics(t *testing.T) {
 	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "orders", Partitions: 4, Configs: map[string]string{"max.message.bytes": "9000"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "orders"}); !errors.Is(err, &kerr.Error{Code: kerr.TopicAlreadyExists}) {
+	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "orders"}); !errors.Is(err, client.ErrTopicExists) {
 		t.Errorf("created twice: %v", err)
 	}
-	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "wide", ReplicationFactor: 4}); !errors.Is(err, &kerr.Error{Code: kerr.InvalidReplicationFactor}) {
+	if err := a.CreateTopic(ctx, client.TopicSpec{Name: "wide", ReplicationFactor: 4}); !errors.Is(err, client.ErrInvalidReplicationFactor) {
 		t.Errorf("four replicas on three nodes: %v", err)
 	}
 	// What is left of these in 32 bits would be fine, and raising the level cannot be undone.
@@ -70,7 +68,7 @@ func TestTopics(t *testing.T) {
 	if _, err := a.DescribeTopics(ctx, "orders"); !errors.Is(err, client.ErrUnknownTopic) {
 		t.Errorf("after its deletion: %v", err)
 	}
-	if err := a.DeleteTopic(ctx, "orders"); !errors.Is(err, &kerr.Error{Code: kerr.UnknownTopicOrPartition}) {
+	if err := a.DeleteTopic(ctx, "orders"); !errors.Is(err, client.ErrUnknownTopic) {
 		t.Errorf("deleted twice: %v", err)
 	}
 }

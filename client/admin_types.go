@@ -1,36 +1,36 @@
 package client
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Node is a node as the cluster's metadata knows it.
 type Node struct {
-	ID            id.Node `json:"id"`
-	Address       string  `json:"address"` // of rpc
-	GossipAddress string  `json:"gossip_address,omitempty"`
-	Rack          string  `json:"rack,omitempty"`
-	Alive         bool    `json:"alive"`
-	Version       string  `json:"version,omitempty"`
+	ID            NodeID `json:"id"`
+	Address       string `json:"address"` // of rpc
+	GossipAddress string `json:"gossip_address,omitempty"`
+	Rack          string `json:"rack,omitempty"`
+	Alive         bool   `json:"alive"`
+	Version       string `json:"version,omitempty"`
 }
 
 // Partition is the state of a partition.
 type Partition struct {
-	Partition id.Partition `json:"partition"`
-	Leader    id.Node      `json:"leader"` // id.NoNode: none
-	Epoch     id.Epoch     `json:"epoch"`
-	Replicas  []id.Node    `json:"replicas"` // preferred leader first
-	ISR       []id.Node    `json:"isr"`
-	Error     string       `json:"error,omitempty"`
+	Partition PartitionID `json:"partition"`
+	Leader    NodeID      `json:"leader"` // NoNode: none
+	Epoch     Epoch       `json:"epoch"`
+	Replicas  []NodeID    `json:"replicas"` // preferred leader first
+	ISR       []NodeID    `json:"isr"`
+	Error     string      `json:"error,omitempty"`
 }
 
 // Topic is a topic as the cluster's metadata knows it.
 type Topic struct {
 	Name       string            `json:"name"`
-	ID         id.Topic          `json:"id"`
+	ID         TopicID           `json:"id"`
 	Partitions []Partition       `json:"partitions"`
 	Configs    map[string]string `json:"configs"`
 	// ReplicationFactor is the number of replicas of each partition.
@@ -41,7 +41,7 @@ type Topic struct {
 // Metadata is what every node knows about the cluster.
 type Metadata struct {
 	ClusterID  string  `json:"cluster_id"`
-	Controller id.Node `json:"controller"`
+	Controller NodeID  `json:"controller"`
 	Nodes      []Node  `json:"nodes"`
 	Topics     []Topic `json:"topics"`
 }
@@ -58,9 +58,14 @@ type TopicSpec struct {
 
 // OffsetRange is what a partition holds.
 type OffsetRange struct {
-	id.TopicPartition
-	Start id.Offset // of the first record
-	End   id.Offset // the high watermark: after the last committed record
+	TopicPartition
+	Start Offset // of the first record
+	End   Offset // the high watermark: after the last committed record
+}
+
+// String returns the partition and its offsets: orders-3 [10, 42).
+func (r OffsetRange) String() string {
+	return fmt.Sprintf("%s [%d, %d)", r.TopicPartition, r.Start, r.End)
 }
 
 // NodeStatus is what a node tells about itself, or what the others know when it does not answer.
@@ -89,19 +94,19 @@ func (n NodeStatus) Unsafe() bool { return n.FsyncClass == rpc.FsyncClassNone }
 
 // MetadataQuorum is the group that holds the cluster's metadata.
 type MetadataQuorum struct {
-	Leader   id.Node   `json:"leader"`
-	Term     id.Term   `json:"term"`
-	Commit   id.Index  `json:"commit"`
-	Voters   []id.Node `json:"voters"`
-	Learners []id.Node `json:"learners"`
+	Leader   NodeID   `json:"leader"`
+	Term     Term     `json:"term"`
+	Commit   Index    `json:"commit"`
+	Voters   []NodeID `json:"voters"`
+	Learners []NodeID `json:"learners"`
 }
 
 // ClusterStatus is the state of the whole cluster.
 type ClusterStatus struct {
 	ClusterID       string         `json:"cluster_id"`
 	ClusterName     string         `json:"cluster_name"`
-	Controller      id.Node        `json:"controller"`
-	AnsweredBy      id.Node        `json:"answered_by"`
+	Controller      NodeID         `json:"controller"`
+	AnsweredBy      NodeID         `json:"answered_by"`
 	Nodes           []NodeStatus   `json:"nodes"`
 	Metadata        MetadataQuorum `json:"metadata"`
 	Topics          int            `json:"topics"`
@@ -117,21 +122,27 @@ type ClusterStatus struct {
 
 // PartitionStatus is what the leader of a partition knows about its replicas.
 type PartitionStatus struct {
-	id.TopicPartition
-	Leader        id.Node
-	Epoch         id.Epoch
-	Start         id.Offset // of the first record
-	HighWatermark id.Offset
-	LogEnd        id.Offset // after the last appended record, committed or not
-	ISR           []id.Node
+	TopicPartition
+	Leader        NodeID
+	Epoch         Epoch
+	Start         Offset // of the first record
+	HighWatermark Offset
+	LogEnd        Offset // after the last appended record, committed or not
+	ISR           []NodeID
 	Members       []PartitionMember
+}
+
+// String returns who leads the partition and how far it is.
+func (s PartitionStatus) String() string {
+	return fmt.Sprintf("%s led by node %d in epoch %d: high watermark %d, log end %d, ISR %v",
+		s.TopicPartition, s.Leader, s.Epoch, s.HighWatermark, s.LogEnd, s.ISR)
 }
 
 // PartitionMember is a replica as the leader sees it.
 type PartitionMember struct {
-	Node    id.Node
-	Replica id.Replica
-	Match   id.Index // the last entry it has on disk
+	Node    NodeID
+	Replica ReplicaID
+	Match   Index // the last entry it has on disk
 	InSync  bool
 	Learner bool
 	LastAck time.Duration // ago; negative: never in this term

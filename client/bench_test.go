@@ -22,7 +22,7 @@ func BenchmarkProduce(b *testing.B) {
 				p := newProducer(b, c, client.ProducerOptions{Linger: linger})
 				ctx := testContext(b)
 				value := make([]byte, size)
-				r := client.Record{Topic: "test", Partition: client.AnyPartition, Value: value}
+				r := client.Record{Topic: "test", Value: value}
 				if err := p.Produce(ctx, r, nil); err != nil {
 					b.Fatal(err)
 				}

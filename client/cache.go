@@ -52,6 +52,8 @@ type metadataCache struct {
 		settled   bool      // the cluster is the right one: it was named, or knows a topic that was asked for
 		trouble   time.Time // since when refreshes have brought nothing new; zero: the last one did
 		ended     time.Time // the last refresh
+		reach     reach
+		denied    map[string]denial // by topic
 	}
 }
 
@@ -116,6 +118,9 @@ func (m *metadataCache) absent(topic string) error {
 	if wrong, ok := m.mu.err.(*WrongClusterError); ok { //nolint:errorlint // that of all servers; others are joined
 		return wrong
 	}
+	if err := m.deniedLocked(topic); err != nil {
+		return fmt.Errorf("client: topic %q: %w", topic, err)
+	}
 	a := m.mu.missing[topic]
 	if a == nil || time.Since(a.last) > unknownMemory || a.last.Sub(a.since) < unknownGrace || len(a.said) < min(unknownVoices, m.voicesLocked()) {
 		return nil
@@ -175,6 +180,9 @@ func (m *metadataCache) because(err error) error {
 	if m.mu.err == nil {
 		return err
 	}
+	if !m.mu.reach.since.IsZero() {
+		err = fmt.Errorf("%w: %w", err, ErrNoNodeReachable)
+	}
 	return fmt.Errorf("%w (last error: %w)", err, m.mu.err)
 }
 
@@ -214,6 +222,7 @@ func (m *metadataCache) refresh(ctx context.Context) time.Duration {
 	m.mu.Unlock()
 	req.NodesOnly = len(req.Topics) == 0
 
+	began := time.Now()
 	err := m.ask(ctx, req)
 
 	m.mu.Lock()
@@ -223,6 +232,7 @@ func (m *metadataCache) refresh(ctx context.Context) time.Duration {
 		m.client.opts.Logger.Warn("no node answers with metadata that is up to date", "error", err)
 	}
 	m.mu.err = err
+	m.mu.reach.refreshed(began, err)
 	news := m.current.Load().news(before)
 	m.mu.sources.refreshed(news)
 	m.announceLocked()
@@ -292,6 +302,7 @@ func (m *metadataCache) judge(server string, req *pb.MetadataRequest, resp *pb.M
 // mistake, and the wrong one answers first: so the first one that knows a topic which is asked for is the right one. From then on all
 // others are refused.
 func (m *metadataCache) judgeLocked(server string, req *pb.MetadataRequest, resp *pb.MetadataResponse) (enough bool, err error) {
+	m.mu.reach.answered(time.Now())
 	knows := len(req.Topics) == 0 || slices.ContainsFunc(resp.Topics, func(t *pb.Topic) bool { return kerr.Code(t.ErrorCode) == kerr.None })
 	ours := m.current.Load().clusterID
 	if ours != resp.ClusterId {
@@ -329,9 +340,13 @@ func (m *metadataCache) refused(server string, err error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if kerr.CodeOf(err) == kerr.InconsistentClusterID {
+		m.mu.reach.answered(time.Now())
 		wrong := &WrongClusterError{Server: server, Ours: m.current.Load().clusterID, Err: err}
 		m.mu.sources.wrongCluster(wrong)
 		return wrong
+	}
+	if isAnswer(err) {
+		m.mu.reach.answered(time.Now())
 	}
 	m.mu.sources.shun(server, time.Now())
 	return at(server, err)
@@ -341,6 +356,7 @@ func (m *metadataCache) refused(server string, err error) error {
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()
 	for _, t := range resp.Topics {
+		m.noteDenialLocked(t)
 		if m.current.Load().topics[t.Name] != nil {
 			delete(m.mu.missing, t.Name)
 			continue

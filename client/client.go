@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
 )
@@ -16,6 +17,8 @@ type Client struct {
 	cache  metadataCache
 	admin  Admin
 
+	unreachableAfter time.Duration // less in tests
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -26,7 +29,7 @@ func New(o Options) (*Client, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{opts: o.withDefaults()}
+	c := &Client{opts: o.withDefaults(), unreachableAfter: unreachableAfter}
 	c.dialer = rpc.Dialer{Timeout: c.opts.DialTimeout, ClientID: c.opts.ClientID}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.cache.init(c)

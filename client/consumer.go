@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Consumer reads assigned partitions. Within one consumer no record comes twice and none is left out. It belongs to one
@@ -23,13 +22,15 @@ type Consumer struct {
 	wg     sync.WaitGroup
 	wake   chan struct{} // capacity 1: the housekeeper has something to do
 	news   chan struct{} // capacity 1: Poll has
-	spare  bufferPool
+	// patience is Poll's: when it looks next whether anybody is there. nil: it has not waited yet.
+	patience *time.Timer
+	spare    bufferPool
 
 	mu struct {
 		sync.Mutex
-		cursors       map[id.TopicPartition]*cursor
-		streams       map[id.Node]*fetchStream
-		backoff       map[id.Node]nodeBackoff
+		cursors       map[TopicPartition]*cursor
+		streams       map[NodeID]*fetchStream
+		backoff       map[NodeID]nodeBackoff
 		deliveries    []*delivery // in the order of their arrival
 		handedOut     *delivery   // by the last Poll
 		subscriptions uint32      // given out so far
@@ -47,21 +48,32 @@ func (c *Client) NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	}
 	k := &Consumer{client: c, opts: o.withDefaults(), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)
-	k.mu.cursors = make(map[id.TopicPartition]*cursor)
-	k.mu.streams = make(map[id.Node]*fetchStream)
-	k.mu.backoff = make(map[id.Node]nodeBackoff)
+	k.mu.cursors = make(map[TopicPartition]*cursor)
+	k.mu.streams = make(map[NodeID]*fetchStream)
+	k.mu.backoff = make(map[NodeID]nodeBackoff)
 	k.wg.Go(k.keepHouse)
 	return k, nil
 }
 
 // Assign adds a partition, to be read from offset, Beginning or End on; if it is assigned already, it moves there. It does
 // not wait: a partition that does not exist shows in Poll.
-func (c *Consumer) Assign(tp id.TopicPartition, offset id.Offset) error {
-	if c.ctx.Err() != nil {
-		return ErrClosed
-	}
+func (c *Consumer) Assign(tp TopicPartition, offset Offset) error {
 	if offset < Beginning {
 		return fmt.Errorf("client: offset %d of %s: use an offset, Beginning or End", offset, tp)
+	}
+	return c.assign(&cursor{tp: tp, next: offset})
+}
+
+// AssignAtTime is Assign from the first record on whose timestamp is t or later, to the millisecond; from End on, if there is none. Older
+// records may be among those that follow: timestamps are the producers' to set.
+func (c *Consumer) AssignAtTime(tp TopicPartition, t time.Time) error {
+	return c.assign(&cursor{tp: tp, next: AtTime, time: millis(t)})
+}
+
+func (c *Consumer) assign(cur *cursor) error {
+	tp := cur.tp
+	if c.ctx.Err() != nil {
+		return ErrClosed
 	}
 	if tp.Partition < 0 {
 		return fmt.Errorf("%w %s", ErrUnknownPartition, tp)
@@ -72,13 +84,13 @@ func (c *Consumer) Assign(tp id.TopicPartition, offset id.Offset) error {
 	if old := c.mu.cursors[tp]; old != nil {
 		c.dropLocked(old)
 	}
-	c.mu.cursors[tp] = &cursor{tp: tp, next: offset}
+	c.mu.cursors[tp] = cur
 	poke(c.wake)
 	return nil
 }
 
 // Unassign removes a partition.
-func (c *Consumer) Unassign(tp id.TopicPartition) {
+func (c *Consumer) Unassign(tp TopicPartition) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if cur := c.mu.cursors[tp]; cur != nil {
@@ -86,11 +98,11 @@ func (c *Consumer) Unassign(tp id.TopicPartition) {
 	}
 }
 
-// Assignment lists the partitions, and the offset at which Poll goes on; Beginning and End until that is known.
-func (c *Consumer) Assignment() map[id.TopicPartition]id.Offset {
+// Assignment lists the partitions, and the offset at which Poll goes on; Beginning, End and AtTime until that is known.
+func (c *Consumer) Assignment() map[TopicPartition]Offset {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make(map[id.TopicPartition]id.Offset, len(c.mu.cursors))
+	out := make(map[TopicPartition]Offset, len(c.mu.cursors))
 	for tp, cur := range c.mu.cursors {
 		out[tp] = cur.next
 	}
@@ -105,7 +117,11 @@ func (c *Consumer) Assignment() map[id.TopicPartition]id.Offset {
 // Poll waits for records of any partition, or for the news that a partition has no more for now (Fetch.CaughtUp). What it
 // returns is valid until the next call. Errors about one partition are a *PartitionError or an *OutOfRangeError: that
 // partition is no longer assigned, the others go on.
+//
+// When no node has answered for 5 s, that is an ErrNoNodeReachable. Nothing is lost by it: the consumer keeps trying, and Poll may be called
+// again.
 func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
+	var began time.Time // of the wait; zero: there was none yet
 	for {
 		if c.ctx.Err() != nil {
 			return Fetch{}, ErrClosed
@@ -119,12 +135,24 @@ func (c *Consumer) Poll(ctx context.Context) (Fetch, error) {
 		case !assigned:
 			return Fetch{}, ErrNotAssigned
 		}
+		if began.IsZero() {
+			began = time.Now()
+		}
+		if look := c.client.unreachableAfter / 5; c.patience == nil {
+			c.patience = time.NewTimer(look)
+		} else {
+			c.patience.Reset(look)
+		}
 		select {
 		case <-c.news:
+		case <-c.patience.C:
+			if err := c.unreachable(began); err != nil {
+				return Fetch{}, err
+			}
 		case <-c.ctx.Done():
 			return Fetch{}, ErrClosed
 		case <-ctx.Done():
-			return Fetch{}, ctx.Err()
+			return Fetch{}, c.because(ctx)
 		}
 	}
 }
@@ -160,7 +188,7 @@ func (c *Consumer) Close() error {
 	c.cancel()
 	c.mu.Lock()
 	streams := c.mu.streams
-	c.mu.streams = make(map[id.Node]*fetchStream)
+	c.mu.streams = make(map[NodeID]*fetchStream)
 	c.mu.Unlock()
 	for _, s := range streams {
 		s.fail(ErrClosed)
@@ -171,18 +199,23 @@ func (c *Consumer) Close() error {
 
 // Fetch is a run of records of one partition.
 type Fetch struct {
-	id.TopicPartition
+	TopicPartition
 	// HighWatermark is the offset after the last committed record, as of this fetch.
-	HighWatermark id.Offset
+	HighWatermark Offset
 	// LogStart is the offset of the first record that the partition holds.
-	LogStart id.Offset
+	LogStart Offset
 	// Next is the offset at which the next fetch of the partition goes on.
-	Next id.Offset
+	Next Offset
 	// CaughtUp says that Next has reached HighWatermark.
 	CaughtUp bool
 
-	batches []byte    // checked, whole batches
-	from    id.Offset // records below are not the caller's
+	batches []byte // checked, whole batches
+	from    Offset // records below are not the caller's
+}
+
+// String returns where the fetch is, and what the partition holds: orders-3 up to 42 (17000 bytes, high watermark 50).
+func (f Fetch) String() string {
+	return fmt.Sprintf("%s up to %d (%d bytes, high watermark %d)", f.TopicPartition, f.Next, len(f.batches), f.HighWatermark)
 }
 
 // Bytes is the size of the batches.

@@ -60,49 +60,51 @@ func TestConsumeFromTheEnd(t *testing.T) {
 
 func TestMessagesAreWhole(t *testing.T) {
 	for _, compression := range []batch.Compression{batch.None, batch.Gzip} {
-		cluster, c := newCluster(t, 1)
-		cluster.CreateTopic("test", 1, nil)
-		p := newProducer(t, c, client.ProducerOptions{Compression: compression, Linger: time.Millisecond})
-		ctx := testContext(t)
-		records := []client.Record{
-			{Topic: "test", Key: []byte("k"), Value: []byte("v"), Timestamp: 12345, Headers: []client.Header{{Key: "a", Value: []byte("b")}, {Key: "n"}}},
-			{Topic: "test", Value: nil, Timestamp: 12346},
-			{Topic: "test", Key: []byte{}, Value: []byte{}, Timestamp: 12300},
-			{Topic: "test", Value: make([]byte, 5000), Timestamp: 1},
-		}
-		for _, r := range records {
-			if err := p.Produce(ctx, r, nil); err != nil {
+		t.Run(compression.String(), func(t *testing.T) {
+			cluster, c := newCluster(t, 1)
+			cluster.CreateTopic("test", 1, nil)
+			p := newProducer(t, c, client.ProducerOptions{Compression: compression, Linger: time.Millisecond})
+			ctx := testContext(t)
+			records := []client.Record{
+				{Topic: "test", Key: []byte("k"), Value: []byte("v"), Timestamp: 12345, Headers: []client.Header{{Key: "a", Value: []byte("b")}, {Key: "n"}}},
+				{Topic: "test", Value: nil, Timestamp: 12346},
+				{Topic: "test", Key: []byte{}, Value: []byte{}, Timestamp: 12300},
+				{Topic: "test", Value: make([]byte, 5000), Timestamp: 1},
+			}
+			for _, r := range records {
+				if err := p.Produce(ctx, r, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Flush(ctx); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := p.Flush(ctx); err != nil {
-			t.Fatal(err)
-		}
-		k := newConsumer(t, c, client.ConsumerOptions{})
-		if err := k.Assign(tp("test", 0), 0); err != nil {
-			t.Fatal(err)
-		}
-		var got []client.Message
-		for len(got) < len(records) {
-			f, err := k.Poll(ctx)
-			if err != nil {
+			k := newConsumer(t, c, client.ConsumerOptions{})
+			if err := k.Assign(tp("test", 0), 0); err != nil {
 				t.Fatal(err)
 			}
-			for m, err := range f.Records() {
+			var got []client.Message
+			for len(got) < len(records) {
+				f, err := k.Poll(ctx)
 				if err != nil {
 					t.Fatal(err)
 				}
-				m.Key, m.Value = slices.Clone(m.Key), slices.Clone(m.Value)
-				got = append(got, m)
+				for m, err := range f.Records() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					m.Key, m.Value = slices.Clone(m.Key), slices.Clone(m.Value)
+					got = append(got, m)
+				}
 			}
-		}
-		for i, r := range records {
-			m := got[i]
-			if m.Offset != id.Offset(i) || m.Timestamp != r.Timestamp || !slices.Equal(m.Key, r.Key) || !slices.Equal(m.Value, r.Value) ||
-				(m.Key == nil) != (r.Key == nil) || (m.Value == nil) != (r.Value == nil) || fmt.Sprint(m.Headers) != fmt.Sprint(r.Headers) {
-				t.Errorf("%v: record %d came back as %+v", compression, i, m)
+			for i, r := range records {
+				m := got[i]
+				if m.Offset != id.Offset(i) || m.Timestamp != r.Timestamp || !slices.Equal(m.Key, r.Key) || !slices.Equal(m.Value, r.Value) ||
+					(m.Key == nil) != (r.Key == nil) || (m.Value == nil) != (r.Value == nil) || fmt.Sprint(m.Headers) != fmt.Sprint(r.Headers) {
+					t.Errorf("%v: record %d came back as %+v", compression, i, m)
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -257,7 +259,7 @@ func TestConsumeUnderFaults(t *testing.T) {
 	produced := make(chan error, 1)
 	go func() {
 		for i := range records {
-			r := client.Record{Topic: "test", Partition: id.Partition(i % partitions), Value: []byte(fmt.Sprintf("%06d", i))}
+			r := client.Record{Topic: "test", Partition: client.At(id.Partition(i % partitions)), Value: []byte(fmt.Sprintf("%06d", i))}
 			if err := p.Produce(ctx, r, nil); err != nil {
 				produced <- err
 				return

@@ -14,7 +14,8 @@ import (
 // cursor: what is left of the old one is told from it by its address.
 type cursor struct {
 	tp   id.TopicPartition
-	next id.Offset // of the next record to arrive; Beginning or End: to be resolved
+	next id.Offset // of the next record to arrive; Beginning, End or AtTime: to be resolved
+	time int64     // with AtTime: which
 
 	resolving    bool // a goroutine asks what Beginning or End is
 	stream       *fetchStream

@@ -1,13 +1,44 @@
 // Package client is the Go client of quorumlog: a Producer that puts records into partitions exactly once and in order, a
 // Consumer that reads them back, and an Admin for topics and the cluster. Everything goes over package rpc.
 //
-// A Client is what they share: the addresses to start from, a cache of the cluster's metadata and the connections for admin
-// calls. It is safe for concurrent use, and so are Producer and Admin; a Consumer belongs to one goroutine.
+// # The first ten minutes
 //
-//	c, err := client.New(client.Options{Servers: []string{"127.0.0.1:9092"}})
+// A Client is what producers, consumers and admin calls share: the addresses to start from, what is known of the cluster, and the
+// connections for admin calls. It is made once, and needs the address of one node that answers:
+//
+//	c, err := client.New(client.Options{Servers: []string{"host1:9192", "host2:9192"}})
+//	defer c.Close()
+//
+// A topic is a name for partitions, and a partition is a list of records, numbered from 0 by their offsets:
+//
+//	err = c.Admin().CreateTopic(ctx, client.TopicSpec{Name: "orders", Partitions: 12})
+//
+// A producer puts records into partitions: where their keys say, so that the records of a key stay in order, or where they say themselves.
+// ProduceSync waits until the records are on the disks of a majority; Produce does not wait, and calls back. One producer serves a whole
+// program:
+//
 //	p, err := c.NewProducer(client.ProducerOptions{})
-//	err = p.Produce(ctx, client.Record{Topic: "orders", Partition: client.AnyPartition, Value: value}, nil)
+//	acks, err := p.ProduceSync(ctx, client.Record{Topic: "orders", Key: []byte("alice"), Value: order})
+//	err = p.Produce(ctx, client.Record{Topic: "orders", Partition: client.At(3), Value: order}, func(a client.Ack) { ... })
 //	err = p.Close(ctx) // waits for everything that was produced
+//
+// A consumer reads the partitions that it is given, from an offset, their Beginning, their End or a time on. Where it goes on is for its
+// user to keep:
+//
+//	k, err := c.NewConsumer(client.ConsumerOptions{})
+//	defer k.Close()
+//	err = k.Assign(client.TopicPartition{Topic: "orders", Partition: 3}, client.Beginning)
+//	for {
+//		fetch, err := k.Poll(ctx)
+//		for m, err := range fetch.Records() { ... }
+//	}
+//
+// Everything is safe for concurrent use but for a Consumer, which belongs to one goroutine. What fails is tried again, elsewhere if need be,
+// as long as that may help and the context or the delivery timeout lets it; the errors that remain are told apart with errors.Is and the
+// Err variables of this package. The examples run as they stand.
+//
+// Offsets, partitions and the like have types, some of which live in packages that this one shares with the nodes. All of them have names
+// here, and no other package has to be imported.
 //
 // # How it is built
 //

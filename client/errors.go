@@ -4,16 +4,59 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 )
 
+// What a node refuses is one of these in the sense of errors.Is, whoever met it: a call, an Ack, Poll. This is the whole table of the codes
+// that mean something to a program; of the others the text says what there is to know.
+var (
+	// ErrUnknownTopic: there is no such topic, or it has no such partition.
+	ErrUnknownTopic error = kerr.NewClass("client: unknown topic", kerr.UnknownTopicOrPartition, kerr.UnknownTopicID)
+	// ErrTopicExists: there is a topic of that name.
+	ErrTopicExists error = kerr.NewClass("client: topic exists", kerr.TopicAlreadyExists)
+	// ErrNotAuthorized: the principal may not do that with this topic, group, transaction or cluster.
+	ErrNotAuthorized error = kerr.NewClass("client: not authorized", kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed,
+		kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed)
+	// ErrNotAuthenticated: the node does not believe who this client says it is.
+	ErrNotAuthenticated error = kerr.NewClass("client: not authenticated", kerr.SASLAuthenticationFailed, kerr.UnsupportedSASLMechanism,
+		kerr.IllegalSASLState)
+	// ErrInvalidTopic: no topic can have that name.
+	ErrInvalidTopic error = kerr.NewClass("client: invalid topic name", kerr.InvalidTopic)
+	// ErrInvalidPartitions: no topic can have that number of partitions.
+	ErrInvalidPartitions error = kerr.NewClass("client: invalid number of partitions", kerr.InvalidPartitions)
+	// ErrInvalidReplicationFactor: no topic can have that number of replicas, or there are too few nodes for it now.
+	ErrInvalidReplicationFactor error = kerr.NewClass("client: invalid replication factor", kerr.InvalidReplicationFactor)
+	// ErrInvalidConfig: there is no such setting, or it cannot have that value.
+	ErrInvalidConfig error = kerr.NewClass("client: invalid setting", kerr.InvalidConfig)
+	// ErrInvalidRecord: the partition does not take such a record, or one with such a timestamp.
+	ErrInvalidRecord error = kerr.NewClass("client: invalid record", kerr.InvalidRecord, kerr.InvalidTimestamp)
+	// ErrInvalidRequest: what was asked makes no sense to the node.
+	ErrInvalidRequest error = kerr.NewClass("client: invalid request", kerr.InvalidRequest)
+	// ErrPolicyViolation: it could be done, and the cluster's operators do not want it.
+	ErrPolicyViolation error = kerr.NewClass("client: against a policy of the cluster", kerr.PolicyViolation)
+	// ErrThrottled: the quota is used up for now.
+	ErrThrottled error = kerr.NewClass("client: throttled", kerr.ThrottlingQuotaExceeded)
+	// ErrRecordTooLarge: the record does not fit into a batch that the topic takes. See RecordTooLargeError.
+	ErrRecordTooLarge error = kerr.NewClass("client: record too large", kerr.MessageTooLarge)
+	// ErrOffsetOutOfRange: the offset is not, or no longer, in the partition. See OutOfRangeError.
+	ErrOffsetOutOfRange error = kerr.NewClass("client: offset out of range", kerr.OffsetOutOfRange)
+	// ErrNotEnoughReplicas: fewer replicas are in sync than the topic demands of an acknowledgement.
+	ErrNotEnoughReplicas error = kerr.NewClass("client: not enough replicas in sync", kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfter)
+	// ErrFenced: the partition knows a newer incarnation of this producer, and takes nothing from this one.
+	ErrFenced error = kerr.NewClass("client: fenced by a newer producer", kerr.InvalidProducerEpoch)
+	// ErrUnsupportedVersion: the node is of a release that does not know this call.
+	ErrUnsupportedVersion error = kerr.NewClass("client: unsupported by this release of the cluster", kerr.UnsupportedVersion)
+)
+
+// What the client finds itself.
 var (
 	// ErrClosed is returned by calls on a closed client, producer or consumer, and for records that Close gave up on.
 	ErrClosed = errors.New("client: closed")
+	// ErrNoNodeReachable says that no node has answered for a while: neither those that Options name nor those heard of since. What the
+	// last attempts failed with is wrapped with it. The client keeps trying.
+	ErrNoNodeReachable = errors.New("client: no node can be reached")
 	// ErrDeliveryTimeout marks records that got no acknowledgement in time. Whether they were written is not known.
 	ErrDeliveryTimeout = errors.New("client: delivery timeout")
-	// ErrUnknownTopic marks calls that name a topic which no node knows.
-	ErrUnknownTopic = errors.New("client: unknown topic")
 	// ErrUnknownPartition marks calls that name a partition which its topic does not have.
 	ErrUnknownPartition = errors.New("client: unknown partition")
 	// ErrNotAssigned is returned by Poll of a consumer without partitions.
@@ -58,20 +101,26 @@ func (e *RecordTooLargeError) Error() string {
 	return fmt.Sprintf("client: record of %d bytes is larger than max.message.bytes of topic %q (%d): split it, or raise the topic's limit", e.Size, e.Topic, e.Limit)
 }
 
+// Is makes every RecordTooLargeError an ErrRecordTooLarge.
+func (e *RecordTooLargeError) Is(target error) bool { return target == ErrRecordTooLarge }
+
 // OutOfRangeError says that a consumer's offset is not, or no longer, in the partition.
 type OutOfRangeError struct {
-	id.TopicPartition
-	Offset     id.Offset // wanted
-	Start, End id.Offset // first offset that exists, and the one after the last committed
+	TopicPartition
+	Offset     Offset // wanted
+	Start, End Offset // first offset that exists, and the one after the last committed
 }
 
 func (e *OutOfRangeError) Error() string {
 	return fmt.Sprintf("client: offset %d of %s is out of range: the log holds offsets %d to %d (exclusive)", e.Offset, e.TopicPartition, e.Start, e.End)
 }
 
+// Is makes every OutOfRangeError an ErrOffsetOutOfRange.
+func (e *OutOfRangeError) Is(target error) bool { return target == ErrOffsetOutOfRange }
+
 // PartitionError is what went wrong with one partition.
 type PartitionError struct {
-	id.TopicPartition
+	TopicPartition
 	Err error
 }
 

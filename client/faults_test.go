@@ -99,7 +99,7 @@ func TestRandomFaults(t *testing.T) {
 			nemesis.Go(func() { killAndRestart(cluster, stop, seed) })
 			for i := range records {
 				v := fmt.Sprintf("%06d", i)
-				r := client.Record{Topic: "test", Partition: client.AnyPartition, Key: []byte(strconv.Itoa(i % 50)), Value: []byte(v)}
+				r := client.Record{Topic: "test", Key: []byte(strconv.Itoa(i % 50)), Value: []byte(v)}
 				if err := p.Produce(ctx, r, a.callback(v)); err != nil {
 					t.Fatal(err)
 				}

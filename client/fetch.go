@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -415,23 +416,48 @@ func (c *Consumer) resolveLocked(cursors []*cursor, known *metadata, now time.Ti
 }
 
 func (c *Consumer) resolve(ask []*cursor, tps []id.TopicPartition) {
-	found, err := c.client.listOffsets(c.ctx, tps)
-	if err != nil {
+	found, failed := c.client.listOffsets(c.ctx, tps)
+	timed := c.resolveTimes(ask, failed)
+	if len(failed) > 0 {
 		c.client.cache.request()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, cur := range ask {
 		cur.resolving = false
-		r, ok := found[cur.tp]
+		r, at := found[cur.tp], timed[cur.tp]
+		err := failed[cur.tp]
 		switch {
-		case !ok:
+		case err != nil && isFinal(err) && c.mu.cursors[cur.tp] == cur:
+			c.failLocked(cur, &PartitionError{cur.tp, err})
+		case err != nil:
 			cur.notBefore = time.Now().Add(cur.nextDelay())
 		case cur.next == Beginning:
 			cur.next = r.Start
-		case cur.next == End:
+		case cur.next == End, at.Offset == End:
 			cur.next = r.End
+		default:
+			cur.next = at.Offset
 		}
 	}
 	poke(c.wake)
+}
+
+// resolveTimes asks for the offsets of those that begin at a time, once it is known where their partitions end: a record that comes in
+// between is not left out where there is none of that time.
+func (c *Consumer) resolveTimes(ask []*cursor, failed map[id.TopicPartition]error) map[id.TopicPartition]TimeOffset {
+	times := make(map[id.TopicPartition]int64)
+	c.mu.Lock()
+	for _, cur := range ask {
+		if cur.next == AtTime && failed[cur.tp] == nil {
+			times[cur.tp] = cur.time
+		}
+	}
+	c.mu.Unlock()
+	if len(times) == 0 {
+		return nil
+	}
+	found, missing := c.client.offsetsForTimes(c.ctx, times)
+	maps.Copy(failed, missing)
+	return found
 }

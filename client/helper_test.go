@@ -170,7 +170,7 @@ func produceAll(t testing.TB, p *client.Producer, topic string, partition id.Par
 	ctx := testContext(t)
 	for i := range n {
 		v := fmt.Sprintf("value-%06d", i)
-		if err := p.Produce(ctx, client.Record{Topic: topic, Partition: partition, Value: []byte(v)}, a.callback(v)); err != nil {
+		if err := p.Produce(ctx, client.Record{Topic: topic, Partition: client.At(partition), Value: []byte(v)}, a.callback(v)); err != nil {
 			t.Fatalf("produce %s: %v", v, err)
 		}
 	}

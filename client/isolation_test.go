@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func startGoing(t *testing.T, c *client.Client, p id.TopicPartition) *going {
 func (g *going) produce(value string) <-chan error {
 	g.t.Helper()
 	done := make(chan error, 1)
-	r := client.Record{Topic: g.tp.Topic, Partition: g.tp.Partition, Value: []byte(value)}
+	r := client.Record{Topic: g.tp.Topic, Partition: client.At(g.tp.Partition), Value: []byte(value)}
 	if err := g.producer.Produce(testContext(g.t), r, func(a client.Ack) { done <- a.Err }); err != nil {
 		g.t.Fatal(err)
 	}
@@ -202,7 +203,7 @@ func TestNodeOutOfReach(t *testing.T) {
 	cluster.Freeze(1)                    // to which nothing else leads: its partition stays where it is
 	p := newProducer(t, c, client.ProducerOptions{DeliveryTimeout: 2 * time.Second})
 	lost := make(chan error, 1)
-	r := client.Record{Topic: "test", Partition: 0, Value: []byte("v")}
+	r := client.Record{Topic: "test", Partition: client.At(0), Value: []byte("v")}
 	if err := p.Produce(testContext(t), r, func(a client.Ack) { lost <- a.Err }); err != nil {
 		t.Fatal(err)
 	}
@@ -224,23 +225,25 @@ func TestNodeOutOfReach(t *testing.T) {
 // TestTopicThatAnIsolatedNodeDoesNotKnow was created behind its back.
 func TestTopicThatAnIsolatedNodeDoesNotKnow(t *testing.T) {
 	for _, young := range []bool{false, true} {
-		cluster, _ := newCluster(t, 3)
-		cluster.CreateTopic("old", 1, nil)
-		c := onlyFrom(t, cluster, 1)
-		startGoing(t, c, tp("old", 0))
-		cluster.Isolate(1)
-		if young {
-			cluster.Young(1)
-		}
-		cluster.CreateTopic("new", 1, nil)
-		cluster.MoveLeader(tp("new", 0), 2)
-		p := newProducer(t, c, client.ProducerOptions{})
-		if a := produceAll(t, p, "new", 0, 1); a.firstFailure() != nil {
-			t.Error(a.firstFailure())
-		}
-		if _, err := c.Admin().DescribeTopics(testContext(t), "new"); err != nil {
-			t.Error(err)
-		}
+		t.Run(fmt.Sprintf("young=%v", young), func(t *testing.T) {
+			cluster, _ := newCluster(t, 3)
+			cluster.CreateTopic("old", 1, nil)
+			c := onlyFrom(t, cluster, 1)
+			startGoing(t, c, tp("old", 0))
+			cluster.Isolate(1)
+			if young {
+				cluster.Young(1)
+			}
+			cluster.CreateTopic("new", 1, nil)
+			cluster.MoveLeader(tp("new", 0), 2)
+			p := newProducer(t, c, client.ProducerOptions{})
+			if a := produceAll(t, p, "new", 0, 1); a.firstFailure() != nil {
+				t.Error(a.firstFailure())
+			}
+			if _, err := c.Admin().DescribeTopics(testContext(t), "new"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

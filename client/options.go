@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc"
-	"github.com/quorumlog/quorumlog/wal/batch"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Options configures a Client. Only Servers is required.
@@ -74,7 +72,7 @@ type ProducerOptions struct {
 	// DeliveryTimeout bounds the time from Produce to the outcome, retries included. Default 120 s.
 	DeliveryTimeout time.Duration
 	// Compression of the batches. Default none.
-	Compression batch.Compression
+	Compression Compression
 	// OnBatch, if set, is called once for every batch that has ended, after the callbacks of its records. It must not block.
 	OnBatch func(BatchAck)
 }
@@ -182,9 +180,11 @@ func (o ConsumerOptions) Validate() error {
 // Offsets that stand for a place that only the partition's leader knows, as in Kafka's ListOffsets.
 const (
 	// End is the offset after the last committed record.
-	End id.Offset = -1
+	End Offset = -1
 	// Beginning is the offset of the first record that is still there.
-	Beginning id.Offset = -2
+	Beginning Offset = -2
+	// AtTime is what Consumer.Assignment shows of a partition that AssignAtTime added, until the offset is known. Assign does not take it.
+	AtTime Offset = -3
 )
 
 func setDefault[T comparable](v *T, def T) {

@@ -54,9 +54,12 @@ type pending struct {
 	references atomic.Int32
 }
 
+// recordCallback is what a record that somebody waits for is told with.
 type recordCallback struct {
-	record int32 // number in the batch
-	call   func(Ack)
+	record    int32 // number in the batch
+	call      func(Ack)
+	timestamp int64
+	opaque    any // as its Record came with
 }
 
 var pendingPool = sync.Pool{New: func() any { return new(pending) }}

@@ -102,7 +102,7 @@ func (p *Producer) Produce(ctx context.Context, r Record, done func(Ack)) error 
 			return fmt.Errorf("client: %d bytes wait for their acknowledgement (BufferBytes %d): %w", p.budget.used.Load(), p.opts.BufferBytes, err)
 		}
 	}
-	if err := q.add(now, record, charge, done); err != nil {
+	if err := q.add(now, record, charge, recordCallback{call: done, timestamp: r.Timestamp, opaque: r.Opaque}); err != nil {
 		p.budget.release(charge)
 		return err
 	}
@@ -192,14 +192,15 @@ func (p *Producer) forgetTopic(t *producerTopic) {
 func (t *producerTopic) choose(p *Producer, r *Record) (*queue, error) {
 	queues := *t.queues.Load()
 	switch {
-	case r.Partition >= 0:
-		if int(r.Partition) >= len(queues) {
+	case r.Partition.named:
+		n := r.Partition.partition
+		if int(n) >= len(queues) {
 			p.client.cache.request()
-			return nil, fmt.Errorf("%w %d: topic %q has partitions 0 to %d", ErrUnknownPartition, r.Partition, t.name, len(queues)-1)
 		}
-		return queues[r.Partition], nil
-	case r.Partition != AnyPartition:
-		return nil, fmt.Errorf("%w %d: use AnyPartition (%d) to let the producer choose", ErrUnknownPartition, r.Partition, AnyPartition)
+		if n < 0 || int(n) >= len(queues) {
+			return nil, fmt.Errorf("%w %d: topic %q has partitions 0 to %d", ErrUnknownPartition, n, t.name, len(queues)-1)
+		}
+		return queues[n], nil
 	case r.Key != nil:
 		return queues[partitionOf(r.Key, len(queues))], nil
 	}

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/client/clienttest"
@@ -85,8 +84,8 @@ func TestWrongPartition(t *testing.T) {
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 2, nil)
 	p := newProducer(t, c, client.ProducerOptions{})
-	for _, partition := range []id.Partition{2, -2} {
-		err := p.Produce(testContext(t), client.Record{Topic: "test", Partition: partition}, nil)
+	for _, partition := range []id.Partition{2, -1, -2, math.MaxInt32, math.MinInt32} {
+		err := p.Produce(testContext(t), client.Record{Topic: "test", Partition: client.At(partition)}, nil)
 		if !errors.Is(err, client.ErrUnknownPartition) {
 			t.Errorf("partition %d: %v", partition, err)
 		}
@@ -130,8 +129,8 @@ func TestKeysAndStickyPartitions(t *testing.T) {
 	for i := range 500 {
 		value := []byte(fmt.Sprintf("%03d", i))
 		for _, r := range []client.Record{
-			{Topic: "keys", Partition: client.AnyPartition, Key: value[:2], Value: value},
-			{Topic: "sticky", Partition: client.AnyPartition, Value: value},
+			{Topic: "keys", Key: value[:2], Value: value},
+			{Topic: "sticky", Value: value},
 		} {
 			if err := p.Produce(ctx, r, nil); err != nil {
 				t.Fatal(err)
@@ -225,7 +224,7 @@ func TestFencedProducer(t *testing.T) {
 	produceAll(t, p, "test", 0, 1)
 	cluster.FenceProducers(tp("test", 0))
 	a := produceAll(t, p, "test", 0, 1)
-	if err := a.firstFailure(); !errors.Is(err, &kerr.Error{Code: kerr.InvalidProducerEpoch}) {
+	if err := a.firstFailure(); !errors.Is(err, client.ErrFenced) {
 		t.Errorf("fenced: %v", err)
 	}
 	// With another producer id it goes on.
@@ -366,7 +365,7 @@ func TestRecreatedTopic(t *testing.T) {
 	}
 	cluster.CreateTopic("test", 2, nil)
 	a := newAcks()
-	if err := p.Produce(ctx, client.Record{Topic: "test", Value: []byte("new")}, a.callback("new")); err != nil {
+	if err := p.Produce(ctx, client.Record{Topic: "test", Partition: client.At(0), Value: []byte("new")}, a.callback("new")); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Flush(ctx); err != nil {

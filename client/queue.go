@@ -64,7 +64,7 @@ func newQueue(p *Producer, t *producerTopic, partition id.Partition) *queue {
 }
 
 // add appends a record to the open batch.
-func (q *queue) add(now time.Time, r batch.Record, charge int64, done func(Ack)) error {
+func (q *queue) add(now time.Time, r batch.Record, charge int64, done recordCallback) error {
 	q.mu.Lock()
 	if q.err != nil {
 		q.mu.Unlock()
@@ -80,8 +80,9 @@ func (q *queue) add(now time.Time, r batch.Record, charge int64, done func(Ack))
 		b = newPending(now)
 		q.open = b
 	}
-	if done != nil {
-		b.callbacks = append(b.callbacks, recordCallback{int32(b.builder.Count()), done})
+	if done.call != nil {
+		done.record = int32(b.builder.Count())
+		b.callbacks = append(b.callbacks, done)
 	}
 	b.builder.Append(r)
 	b.charge += charge
@@ -398,6 +399,7 @@ func (q *queue) callBackOne(b *pending) {
 		if b.offset != id.NoOffset {
 			ack.Offset = b.offset + id.Offset(c.record)
 		}
+		ack.Timestamp, ack.Opaque = c.timestamp, c.opaque
 		c.call(ack)
 	}
 	if f := q.producer.opts.OnBatch; f != nil {

@@ -37,7 +37,7 @@ func newTestQueue(t *testing.T) *queue {
 func (q *queue) addForTest(t *testing.T, n int) {
 	t.Helper()
 	for range n {
-		if err := q.add(time.Now(), batch.Record{Value: []byte("v")}, 10, nil); err != nil {
+		if err := q.add(time.Now(), batch.Record{Value: []byte("v")}, 10, recordCallback{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -112,7 +112,7 @@ func (c *sickCluster) produce() {
 			defer tick.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
 				value := strconv.AppendInt(nil, int64(i), 10)
-				if err := p.Produce(c.Context(), client.Record{Topic: topic, Partition: id.Partition(n), Value: value}, func(a client.Ack) { c.ack(n, a) }); err != nil {
+				if err := p.Produce(c.Context(), client.Record{Topic: topic, Partition: client.At(id.Partition(n)), Value: value}, func(a client.Ack) { c.ack(n, a) }); err != nil {
 					return
 				}
 				<-tick.C

@@ -95,7 +95,7 @@ func (tr *traffic) produce(ctx context.Context, p *client.Producer, partition id
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		done := make(chan error, 1)
-		err := p.Produce(ctx, client.Record{Topic: topic, Partition: partition, Value: []byte("v")}, func(a client.Ack) { done <- a.Err })
+		err := p.Produce(ctx, client.Record{Topic: topic, Partition: client.At(partition), Value: []byte("v")}, func(a client.Ack) { done <- a.Err })
 		if err == nil {
 			select {
 			case err = <-done:
@@ -228,7 +228,7 @@ func TestHalves(t *testing.T) {
 	produce := func() <-chan error {
 		t.Helper()
 		done := make(chan error, 1)
-		record := client.Record{Topic: topic, Partition: 0, Value: []byte("x")}
+		record := client.Record{Topic: topic, Partition: client.At(0), Value: []byte("x")}
 		if err := p.Produce(c.Context(), record, func(a client.Ack) { done <- a.Err }); err != nil {
 			t.Fatal(err)
 		}

@@ -50,6 +50,7 @@ type Cluster struct {
 
 	mu         sync.Mutex
 	topics     map[string]*topic
+	denied     map[string]bool
 	byID       map[id.Topic]*topic
 	fault      func(id.TopicPartition, batch.Batch) Fault
 	producers  id.Producer
@@ -171,6 +172,21 @@ func (c *Cluster) Supplant(name, by string) {
 	}
 	c.index++
 	c.announceLocked()
+}
+
+// Deny forbids everything with a topic.
+func (c *Cluster) Deny(topic string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.denied == nil {
+		c.denied = make(map[string]bool)
+	}
+	c.denied[topic] = true
+	c.announceLocked()
+}
+
+func denied(topic string) *kerr.Error {
+	return kerr.Errorf(kerr.TopicAuthorizationFailed, "User:test may not use topic %q", topic)
 }
 
 // SetFault makes f decide what happens to each produce request. f is called with the cluster locked.

@@ -47,6 +47,10 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		answer(id.NoOffset, kerr.Errorf(kerr.UnknownTopicOrPartition, "no such partition"))
 		return
 	}
+	if c.denied[t.name] {
+		answer(id.NoOffset, denied(t.name))
+		return
+	}
 	p := t.partitions[r.Partition]
 	leader, _ := n.leaderLocked(p)
 	notLeader := &kerr.Error{Code: kerr.NotLeaderOrFollower, Message: "not the leader", Leader: leader}
@@ -207,6 +211,9 @@ func (s *session) events() []rpc.FetchEvent {
 		e.HighWatermark, e.LogStart = p.next, p.start
 		leader, epoch := s.node.leaderLocked(p)
 		switch {
+		case c.denied[t.name]:
+			e.Code, e.Message = denied(t.name).Code, denied(t.name).Message
+			delete(s.subscriptions, sub.number)
 		case leader != s.node.id:
 			e.Code, e.Leader, e.Epoch = kerr.NotLeaderOrFollower, leader, epoch
 			delete(s.subscriptions, sub.number)
@@ -256,7 +263,9 @@ func (a *admin) Metadata(_ context.Context, r *pb.MetadataRequest) (*pb.Metadata
 		}
 	}
 	for _, name := range names {
-		if t := c.topics[name]; a.node.knowsLocked(t) {
+		if c.denied[name] {
+			out.Topics = append(out.Topics, &pb.Topic{Name: name, ErrorCode: int32(denied(name).Code), ErrorMessage: denied(name).Message})
+		} else if t := c.topics[name]; a.node.knowsLocked(t) {
 			out.Topics = append(out.Topics, a.node.describeTopicLocked(t))
 		} else {
 			out.Topics = append(out.Topics, &pb.Topic{Name: name, ErrorCode: int32(kerr.UnknownTopicOrPartition)})
@@ -301,6 +310,9 @@ func (a *admin) CreateTopic(_ context.Context, r *pb.CreateTopicRequest) (*pb.Cr
 	defer c.mu.Unlock()
 	if err := a.notController(); err != nil {
 		return nil, err
+	}
+	if c.denied[r.Name] {
+		return nil, denied(r.Name)
 	}
 	live := len(slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return !n.up }))
 	replicas := int(r.ReplicationFactor)
@@ -384,13 +396,32 @@ func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.Li
 		switch {
 		case leader != a.node.id || a.node.view != nil:
 			part.ErrorCode, part.Offset = int32(kerr.NotLeaderOrFollower), -1
+		case c.denied[q.Topic]:
+			part.ErrorCode, part.ErrorMessage, part.Offset = int32(denied(q.Topic).Code), denied(q.Topic).Message, -1
 		case q.Timestamp == -2:
 			part.Offset = int64(p.start)
+		case q.Timestamp >= 0:
+			offset, timestamp := p.atTime(q.Timestamp)
+			part.Offset, part.Timestamp = int64(offset), timestamp
 		default:
 			part.Offset = int64(p.next)
 		}
 	}
 	return out, nil
+}
+
+// atTime is the first record that is not older than a time.
+func (p *partition) atTime(at int64) (id.Offset, int64) {
+	for rest := p.log; len(rest) > 0; {
+		var b batch.Batch
+		b, rest, _ = batch.Next(rest)
+		for r := b.Records(); r.Next(); {
+			if t := r.Record().Timestamp; t >= at && r.Offset() >= p.start {
+				return r.Offset(), t
+			}
+		}
+	}
+	return id.NoOffset, -1
 }
 
 func (a *admin) InitProducerID(ctx context.Context, _ *pb.InitProducerIDRequest) (*pb.InitProducerIDResponse, error) {

@@ -151,7 +151,7 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 			}
 			number := n
 			d.ledger.Sent(number, bench.Sum(key, v))
-			err := producer.Produce(ctx, client.Record{Topic: chaosTopic, Partition: client.AnyPartition, Key: key, Value: v}, func(a client.Ack) {
+			err := producer.Produce(ctx, client.Record{Topic: chaosTopic, Key: key, Value: v}, func(a client.Ack) {
 				if d.heard != nil {
 					d.heard(a)
 				}

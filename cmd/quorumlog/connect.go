@@ -91,7 +91,7 @@ func withoutDeadline(err error) error {
 
 // unknownTopic adds to an error about a topic that does not exist which one may be meant.
 func unknownTopic(ctx context.Context, a *client.Admin, topic string, err error) error {
-	if !isUnknownTopic(err) {
+	if !errors.Is(err, client.ErrUnknownTopic) {
 		return err
 	}
 	names, e := a.ListTopics(ctx)

@@ -61,7 +61,7 @@ func produceNumbers(t *testing.T, c *client.Client, topic string, from, to int) 
 	var failed atomic.Pointer[error]
 	for n := from; n < to; n++ {
 		key := strconv.AppendInt(nil, int64(n), 10)
-		if err := p.Produce(ctx, client.Record{Topic: topic, Partition: client.AnyPartition, Key: key, Value: key}, func(a client.Ack) {
+		if err := p.Produce(ctx, client.Record{Topic: topic, Key: key, Value: key}, func(a client.Ack) {
 			if a.Err != nil {
 				failed.Store(&a.Err)
 			}
@@ -166,7 +166,7 @@ func (h *heartbeat) run(ctx context.Context, c *client.Client, topic string, par
 		case <-tick.C:
 		}
 		for i := range partitions {
-			if err := p.Produce(ctx, client.Record{Topic: topic, Partition: id.Partition(i), Value: []byte("beat")}, h.acked); err != nil {
+			if err := p.Produce(ctx, client.Record{Topic: topic, Partition: client.At(id.Partition(i)), Value: []byte("beat")}, h.acked); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -9,8 +10,6 @@ import (
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
-
-	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
@@ -167,7 +166,7 @@ func (d *demo) send(ctx context.Context, producer *client.Producer, n int, bar *
 	d.ledger.Sent(int64(n), bench.Sum(key, value))
 	sent := time.Now()
 	size := int64(len(key) + len(value))
-	err := producer.Produce(ctx, client.Record{Topic: demoTopic, Partition: client.AnyPartition, Key: key, Value: value}, func(a client.Ack) {
+	err := producer.Produce(ctx, client.Record{Topic: demoTopic, Key: key, Value: value}, func(a client.Ack) {
 		d.acked(n, size, sent, a)
 		bar.add(1)
 	})
@@ -236,7 +235,7 @@ func (d *demo) awaitRecovery(ctx context.Context, producer *client.Producer) err
 	}
 	sent := time.Now()
 	done := make(chan error, 1)
-	err := producer.Produce(ctx, client.Record{Topic: demoTopic, Partition: 0, Key: []byte("probe")}, func(a client.Ack) {
+	err := producer.Produce(ctx, client.Record{Topic: demoTopic, Partition: client.At(0), Key: []byte("probe")}, func(a client.Ack) {
 		if a.Err == nil && d.resumed.CompareAndSwap(false, true) {
 			d.recovered <- time.Now()
 		}
@@ -321,4 +320,4 @@ func (r demoResult) print(w io.Writer) {
 }
 
 // notEnoughBrokers tells whether a topic was refused because too few nodes are up.
-func notEnoughBrokers(err error) bool { return kerr.CodeOf(err) == kerr.InvalidReplicationFactor }
+func notEnoughBrokers(err error) bool { return errors.Is(err, client.ErrInvalidReplicationFactor) }

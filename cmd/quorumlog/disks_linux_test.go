@@ -318,7 +318,7 @@ func fillWithRecords(r *diskRun) {
 	value := make([]byte, 200_000)
 	sent, begin := int64(0), time.Now()
 	for n := 0; failed.Load() == nil && sent < 2*r.scenario.size; n++ {
-		record := client.Record{Topic: "filler", Partition: id.Partition(n % 3), Value: value}
+		record := client.Record{Topic: "filler", Partition: client.At(id.Partition(n % 3)), Value: value}
 		if err := p.Produce(r.ctx, record, func(a client.Ack) {
 			if a.Err != nil {
 				failed.Store(&a.Err)
@@ -368,7 +368,7 @@ func manyPartitions(r *diskRun) {
 			break
 		}
 		for i := range id.Partition(50) {
-			must(r.t, p.Produce(r.ctx, client.Record{Topic: topic, Partition: i, Value: make([]byte, 60_000)}, func(a client.Ack) {
+			must(r.t, p.Produce(r.ctx, client.Record{Topic: topic, Partition: client.At(i), Value: make([]byte, 60_000)}, func(a client.Ack) {
 				if a.Err != nil {
 					failed.Add(1)
 				} else {

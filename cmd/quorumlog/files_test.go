@@ -32,7 +32,7 @@ func produceLarge(t *testing.T, c *client.Client, topic string, partitions, n in
 	var failed atomic.Pointer[error]
 	for i := range partitions {
 		value := bytes.Repeat([]byte(fmt.Sprintf("%08d", i)), n/8)
-		record := client.Record{Topic: topic, Partition: id.Partition(i), Key: []byte(fmt.Sprint(i)), Value: value}
+		record := client.Record{Topic: topic, Partition: client.At(id.Partition(i)), Key: []byte(fmt.Sprint(i)), Value: value}
 		err := p.Produce(ctx, record, func(a client.Ack) {
 			if a.Err != nil {
 				failed.Store(&a.Err)

@@ -375,7 +375,7 @@ func (s *steady) run(ctx context.Context, c *client.Client, topic string) error 
 		case <-tick.C:
 		}
 		acked := make(chan error, 1)
-		if err := producer.Produce(ctx, client.Record{Topic: topic, Value: []byte("steady")}, func(a client.Ack) { acked <- a.Err }); err != nil {
+		if err := producer.Produce(ctx, client.Record{Topic: topic, Partition: client.At(0), Value: []byte("steady")}, func(a client.Ack) { acked <- a.Err }); err != nil {
 			return err
 		}
 		if err := <-acked; err != nil {

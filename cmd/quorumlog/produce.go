@@ -15,8 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorumlog/quorumlog/client"
-	"github.com/quorumlog/quorumlog/wal/batch"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // maxLine is where a line is cut off in memory: no topic takes records this large, and the error names the whole size.
@@ -60,7 +58,7 @@ line was not acknowledged. SIGINT and SIGTERM end the reading; what was read unt
 	flags := cmd.Flags()
 	flags.StringVar(&f.acks, "acks", "all", "`when` a record counts as written: all (committed), 1 (on the leader's disk) or 0 (sent)")
 	flags.StringVar(&f.separator, "key-separator", "", "`text` between key and value of each line (default: records have no key)")
-	flags.Int32Var(&f.partition, "partition", int32(client.AnyPartition), "produce to this partition only (default: by key, or in turn)")
+	flags.Int32Var(&f.partition, "partition", -1, "produce to this partition only (default: by key, or in turn)")
 	flags.Float64Var(&f.rate, "rate", 0, "records per `second` (default: as fast as they are taken)")
 	flags.DurationVar(&f.deliveryTimeout, "delivery-timeout", 2*time.Minute, "how long a record may wait for its acknowledgement, retries included")
 	flags.DurationVar(&f.linger, "linger", 5*time.Millisecond, "how long a batch waits for more records")
@@ -88,14 +86,22 @@ func (f *produceFlags) options() (client.ProducerOptions, error) {
 	if f.linger < 0 {
 		return o, fmt.Errorf("--linger %v: must not be negative", f.linger)
 	}
-	if f.partition < int32(client.AnyPartition) {
+	if f.partition < -1 {
 		return o, fmt.Errorf("--partition %d: must be 0 or more", f.partition)
 	}
 	var err error
-	if o.Compression, err = batch.ParseCompression(f.compression); err != nil {
+	if o.Compression, err = client.ParseCompression(f.compression); err != nil {
 		return o, fmt.Errorf("--compression %q: must be none, gzip, snappy, lz4 or zstd", f.compression)
 	}
 	return o, nil
+}
+
+// choice is the partition that the flags name, if they do.
+func (f *produceFlags) choice() client.Choice {
+	if f.partition < 0 {
+		return client.Choice{}
+	}
+	return client.At(client.PartitionID(f.partition))
 }
 
 // run produces lines until the input or ctx ends.
@@ -125,7 +131,7 @@ func (f *produceFlags) run(ctx context.Context, topic string, options client.Pro
 		return err
 	}
 	lines := lineProducer{
-		producer: p, tally: t, topic: topic, partition: id.Partition(f.partition), separator: []byte(f.separator), rate: f.rate,
+		producer: p, tally: t, topic: topic, partition: f.choice(), separator: []byte(f.separator), rate: f.rate,
 	}
 	readErr := lines.run(ctx, in)
 	// A record waits for its outcome at most this long, so this wait ends by itself, also after a signal.
@@ -140,7 +146,7 @@ type lineProducer struct {
 	producer  *client.Producer
 	tally     *tally
 	topic     string
-	partition id.Partition
+	partition client.Choice
 	separator []byte
 	rate      float64
 
@@ -283,9 +289,9 @@ type tally struct {
 
 // batchLine is the line of an acknowledged batch.
 type batchLine struct {
-	Partition  id.Partition `json:"partition"`
-	BaseOffset id.Offset    `json:"base_offset"`
-	Count      int          `json:"count"`
+	Partition  client.PartitionID `json:"partition"`
+	BaseOffset client.Offset      `json:"base_offset"`
+	Count      int                `json:"count"`
 }
 
 // ended takes the outcome of a batch.

@@ -72,7 +72,7 @@ func (t *topicCommand) create() *cobra.Command {
 
 func (t *topicCommand) runCreate(ctx context.Context, w io.Writer, a *client.Admin, spec client.TopicSpec, existsIsFine bool) error {
 	err := a.CreateTopic(ctx, spec)
-	if existsIsFine && errors.Is(err, &kerr.Error{Code: kerr.TopicAlreadyExists}) {
+	if existsIsFine && errors.Is(err, client.ErrTopicExists) {
 		return nil
 	}
 	if err != nil {
@@ -135,7 +135,7 @@ func (t *topicCommand) describe() *cobra.Command {
 
 // whichTopic finds out which of several names is the one that does not exist.
 func (t *topicCommand) whichTopic(ctx context.Context, a *client.Admin, names []string, err error) error {
-	if !isUnknownTopic(err) {
+	if !errors.Is(err, client.ErrUnknownTopic) {
 		return err
 	}
 	known, e := a.ListTopics(ctx)
@@ -285,11 +285,6 @@ func parseConfigs(pairs []string) (map[string]string, error) {
 		configs[key] = value
 	}
 	return configs, nil
-}
-
-// isUnknownTopic tells both ways in which a call can say that a topic does not exist.
-func isUnknownTopic(err error) bool {
-	return errors.Is(err, client.ErrUnknownTopic) || errors.Is(err, &kerr.Error{Code: kerr.UnknownTopicOrPartition})
 }
 
 // refusal is what the cluster said, without the words around it, if it was the cluster that refused.

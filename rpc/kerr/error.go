@@ -28,10 +28,15 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Is reports whether target is an *Error of the same code: errors.Is(err, &kerr.Error{Code: kerr.NotController}).
+// Is reports whether target is an *Error of the same code, errors.Is(err, &kerr.Error{Code: kerr.NotController}), or a *Class that has it.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error)
-	return ok && t.Code == e.Code
+	switch t := target.(type) {
+	case *Error:
+		return t.Code == e.Code
+	case *Class:
+		return t.Has(e.Code)
+	}
+	return false
 }
 
 // CodeOf returns the code of an error: None for nil, Unknown for one that carries none.

@@ -30,7 +30,7 @@ func TestProducerPauses(t *testing.T) {
 		p := newProducer(t, c, client.ProducerOptions{Acks: acks})
 		record := 0
 		waitFor(t, "a pause", func() bool { // the word to pause may come after the next record has left
-			err := p.Produce(testContext(t), client.Record{Topic: "test", Partition: id.Partition(record % 2), Value: []byte("v")}, nil)
+			err := p.Produce(testContext(t), client.Record{Topic: "test", Partition: client.At(id.Partition(record % 2)), Value: []byte("v")}, nil)
 			if record++; err != nil {
 				t.Fatal(err)
 			}

@@ -3,7 +3,9 @@ package native
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lni/goutils/leaktest"
 	"github.com/stretchr/testify/require"
@@ -24,6 +26,8 @@ type fetcher struct {
 
 	mu   sync.Mutex
 	says []func(broker.FetchSink) error
+
+	throttled atomic.Int64 // a time.Duration
 }
 
 type credit struct {
@@ -58,6 +62,8 @@ func (f *fetcher) Serve(sink broker.FetchSink) (bool, error) {
 	f.says = f.says[1:]
 	return true, say(sink)
 }
+
+func (f *fetcher) Throttle() time.Duration { return time.Duration(f.throttled.Load()) }
 
 func (f *fetcher) Wait(ctx context.Context) error {
 	select {
@@ -153,4 +159,23 @@ func TestFetchRefused(t *testing.T) {
 	require.NoError(t, c.Send(rpc.FetchCommand{Kind: rpc.Subscribe, Subscription: 7}))
 	require.Equal(t, kerr.PolicyViolation, kerr.CodeOf(next(t, ended)))
 	next(t, f.closed)
+}
+
+// TestThrottledConsumer is told that it is sent nothing, is sent nothing, and is served again soon after its quota allows it.
+func TestThrottledConsumer(t *testing.T) {
+	t.Cleanup(leaktest.AfterTest(t))
+	f, c := serveFetch(t)
+	events, ended := make(chan rpc.FetchEvent, 10), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = c.Recv(func(e rpc.FetchEvent) { events <- e })
+	}()
+	f.throttled.Store(int64(time.Hour))
+	f.say(func(s broker.FetchSink) error { return s.Append(broker.FetchEvent{Subscription: 7}) })
+	require.Eventually(t, func() bool { return c.Throttled() > 59*time.Minute }, 10*time.Second, time.Millisecond)
+	require.Empty(t, events)
+	f.throttled.Store(0)
+	require.EqualValues(t, 7, next(t, events).Subscription)
+	_ = c.Close()
+	<-ended
 }

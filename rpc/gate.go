@@ -47,7 +47,7 @@ func newGate(node id.Node, calls, bytes int64) *gate {
 	return g
 }
 
-// doorOf returns through which door a call comes.
+// doorOf returns through which door a call comes that no node has passed on; those come through that of nodes.
 func doorOf(name string, passedOn bool) door {
 	switch name {
 	case "/quorumlog.Admin/RegisterNode", "/quorumlog.Admin/Identify", "/quorumlog.Admin/CheckReach", "/quorumlog.Admin/PartitionStatus":

@@ -60,12 +60,12 @@ type Options struct {
 	Nodes      Nodes
 	// Age is how old what this node knows may be: see broker.Metadata.
 	Age func() time.Duration
+	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.
+	InFlightBytes int64
 	// Authorizer is asked for each batch, and for each piece that is read. All else is asked by who is in front of the Broker.
 	Authorizer broker.Authorizer
 	// Self is what the node says of itself, but for its replicas.
 	Self func() broker.NodeStatus
-	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.
-	InFlightBytes int64
 }
 
 // Broker implements broker.Broker on one node.

@@ -107,10 +107,10 @@ func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
 		n.say(c, "the metadata replica goes on without leading: replace this node by one with an empty data directory and an unused node id")
 		return false
 	}
-	if n.replicas.isRefused(c.Group) || !slices.Contains(n.store.Logs(), c.log) {
+	if n.replicas.IsRefused(c.Group) || !slices.Contains(n.store.Logs(), c.log) {
 		return true
 	}
-	p := n.replicas.group(c.Group)
+	p := n.replicas.Group(c.Group)
 	if p == nil {
 		return false // it is being opened, which may find the same
 	}
@@ -122,7 +122,7 @@ func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
 	if !spared {
 		return false
 	}
-	if err := n.replicas.refuse(ctx, c.log, c.Reason); err != nil {
+	if err := n.replicas.Refuse(ctx, c.log, c.Reason); err != nil {
 		n.say(c, fmt.Sprintf("the refusal cannot be stored; it is tried again: %v", err))
 		return false
 	}

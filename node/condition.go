@@ -84,7 +84,7 @@ func (n *Node) leaderError() error {
 	}
 	view := n.controller.View()
 	held, leaderless, example := 0, 0, id.TopicPartition{}
-	for _, p := range n.replicas.all() {
+	for _, p := range n.replicas.All() {
 		topic, _ := view.Partition(p.Group().ID())
 		if topic == nil || p.Group().Failed() { // about to be deleted, or useless
 			continue

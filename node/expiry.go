@@ -9,8 +9,6 @@ const (
 	// expiryInterval is how often a node looks whether producers are to be forgotten; with a short expiry more often.
 	expiryInterval = time.Minute
 	expiryLooks    = 64 // looks to an expiry, at least
-	// mostProducers is how many idempotent producers the partitions of a node remember together: 240 MB.
-	mostProducers = 1_000_000
 )
 
 // expireProducers has the partitions that this node leads forget producers that have been silent for long.
@@ -24,7 +22,7 @@ func (n *Node) expireProducers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, p := range n.replicas.all() {
+		for _, p := range n.replicas.All() {
 			p.Expire(after)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/node/membership"
@@ -125,7 +126,7 @@ func (n *Node) isThere(ctx context.Context, node *placement.Node) bool {
 func (n *Node) answersAs(ctx context.Context, node id.Node, boot uint64, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	status, err := n.dialer.Admin(address).ClusterStatus(forwarded(ctx), &pb.ClusterStatusRequest{})
+	status, err := n.dialer.Admin(address).ClusterStatus(broker.Forwarded(ctx), &pb.ClusterStatusRequest{})
 	if err != nil || len(status.GetNodes()) == 0 {
 		return false
 	}
@@ -181,4 +182,13 @@ func (n *Node) watchIdentity(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
+func (n *Node) alive(node id.Node) bool {
+	if node == n.options.NodeID {
+		return true
+	}
+	_, ok := n.membership.Member(node)
+	return ok
 }

@@ -265,7 +265,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 			return false
 		}
 		for _, p := range v.ReplicasOn(n.options.NodeID) {
-			if n.replicas.group(p.Group) == nil && !n.replicas.isRefused(p.Group) {
+			if n.replicas.Group(p.Group) == nil && !n.replicas.IsRefused(p.Group) {
 				return false
 			}
 		}
@@ -277,13 +277,13 @@ func (n *Node) keepRegistered(ctx context.Context) {
 		}
 	}
 	if n.state.CompareAndSwap(int32(Starting), int32(Ready)) {
-		n.logger.Info("node ready", "replicas", len(n.replicas.all()))
+		n.logger.Info("node ready", "replicas", len(n.replicas.All()))
 	}
 }
 
 func (n *Node) registerSelf(ctx context.Context) error {
 	_, err := askAnyController(ctx, n, func(ctx context.Context) (*pb.RegisterNodeResponse, error) {
-		return (&admin{node: n}).RegisterNode(ctx, n.registration())
+		return (&peerCalls{node: n}).RegisterNode(ctx, n.registration())
 	}, func(ctx context.Context, member pb.DRPCAdminClient) (*pb.RegisterNodeResponse, error) {
 		return member.RegisterNode(ctx, n.registration())
 	})
@@ -324,3 +324,6 @@ func (n *Node) memberChanged(e membership.Event) {
 func (n *Node) isStranger(m membership.Member) bool {
 	return m.ClusterID != "" && m.ClusterID != n.identity.ClusterID
 }
+
+// isOldRelease tells whether a registration was refused because of what this release knows: it will be refused as long as it runs.
+func isOldRelease(err error) bool { return kerr.CodeOf(err) == kerr.UnsupportedVersion }

@@ -5,11 +5,12 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal/id"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -33,7 +34,7 @@ func (n *Node) drain(ctx context.Context) {
 	var work errgroup.Group
 	work.SetLimit(transferParallel)
 	groups := []*raftgroup.Group{n.controller.Group()}
-	for _, p := range n.replicas.all() {
+	for _, p := range n.replicas.All() {
 		groups = append(groups, p.Group())
 	}
 	for _, g := range groups {
@@ -91,7 +92,7 @@ func (n *Node) balanceLeaders(ctx context.Context) {
 		}
 		var states []placement.LeaderState
 		open := make(map[id.Group]*partition.Partition)
-		for _, p := range n.replicas.all() {
+		for _, p := range n.replicas.All() {
 			if state, ok := leaderState(ctx, p); ok {
 				states = append(states, state)
 				open[state.Group] = p

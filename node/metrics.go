@@ -38,10 +38,10 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	gauge("unreached", "1 while the controller does not reach the node under the address that it advertises: it gets no replicas.",
 		func() float64 { return boolean(n.unreachedError() != nil) })
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
-	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.all())) })
+	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.All())) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {
 		led := 0
-		for _, p := range n.replicas.all() {
+		for _, p := range n.replicas.All() {
 			if p.Group().IsLeader() {
 				led++
 			}

@@ -20,13 +20,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
 	"github.com/quorumlog/quorumlog/node/internal/simulated"
 	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/membership"
+	"github.com/quorumlog/quorumlog/node/replicas"
+	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/console"
+	"github.com/quorumlog/quorumlog/rpc/native"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -45,8 +50,9 @@ type Node struct {
 	membership *membership.Membership
 	peers      *rpc.Peers
 	host       *raftgroup.Host
-	replicas   *replicas
+	replicas   *replicas.Set
 	controller *controller.Controller
+	fetching   *fetching.Hub
 	server     *rpc.Server
 	console    *console.Server      // nil without a metrics address
 	registry   *prometheus.Registry // what it shows
@@ -54,7 +60,8 @@ type Node struct {
 	word       word
 	reach      reach
 	unreached  atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	answers    answers
+	turns      serving.Turns
+	broker     *serving.Broker
 	registrar  background
 	identities background
 	doubts     chan id.Node // capacity 1: peers that take another process for this node
@@ -258,17 +265,11 @@ func (n *Node) openStore(ctx context.Context) error {
 		return err
 	}
 	for _, r := range store.Refused() {
-		logRefusal(n.logger, r)
+		replicas.LogRefusal(n.logger, r)
 	}
 	n.shares.warnOfFewFiles(n.logger, len(store.Logs()))
 	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
 	return nil
-}
-
-// logRefusal says what a refusal means: the other replicas have everything, and this one does not come back.
-func logRefusal(logger *slog.Logger, r wal.Refusal) {
-	logger.Error("a replica is refused, for good: it cannot vouch for its log. The others serve its partition, which has one copy less; check the disk",
-		"partition", r.Name, "replica", r.Replica, "reason", r.Reason)
 }
 
 func (n *Node) openListener(ctx context.Context) error {
@@ -315,7 +316,7 @@ func (n *Node) advertised() string {
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Versions: rpc.Spoken, Release: Version, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Changed: func() { n.peers.Tell() }})
+	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Alive: n.alive, Changed: func() { n.peers.Tell() }})
 	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord, leaders: n.leaders}
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
@@ -339,7 +340,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	t := n.options.Timing
 	host, err := raftgroup.New(raftgroup.Options{
 		Node: n.options.NodeID, Store: n.store, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
-		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.answers.flush,
+		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.turns.Done,
 		OnGroupFailed: n.groupFailed,
 	})
 	if err != nil {
@@ -348,10 +349,11 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = newReplicas(n.options.NodeID, n.store, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
+	n.openBroker()
 	return n.openServer(in)
 }
 
@@ -363,11 +365,28 @@ func (n *Node) view() *placement.View {
 	return nil
 }
 
+// openBroker wires what clients ask to the parts that know.
+func (n *Node) openBroker() {
+	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
+	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
+	n.broker = serving.New(serving.Options{
+		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
+		Nodes: serving.Nodes{
+			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
+			Remote: func(address string) broker.Remote { return native.Remote(n.dialer.Admin(address)) },
+		},
+		Age: n.word.age, Self: n.selfStatus,
+	})
+}
+
 func (n *Node) openServer(in *inbound) error {
+	services := native.Services(n.broker, &peerCalls{node: n})
+	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
 		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients,
 		ClusterID: n.identity.ClusterID, Age: n.word.age,
-		Services: rpc.Services{Admin: &admin{node: n}, Peer: in, Produce: n.produce, Fetch: n.fetch},
+		Services: services,
 	})
 	if err != nil {
 		return err

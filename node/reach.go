@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"golang.org/x/sync/errgroup"
@@ -164,7 +165,7 @@ func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {
 }
 
 // Identify says who this node is.
-func (a *admin) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
+func (a *peerCalls) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
 	n := a.node
 	return &pb.IdentifyResponse{
 		NodeId: int32(n.options.NodeID), StoreId: n.identity.StoreID, BootEpoch: n.identity.Boot, ClusterId: n.identity.ClusterID,
@@ -172,7 +173,7 @@ func (a *admin) Identify(context.Context, *pb.IdentifyRequest) (*pb.IdentifyResp
 }
 
 // CheckReach dials a registered node from where the metadata is led.
-func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+func (a *peerCalls) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
 	return atController(ctx, a.node, func(ctx context.Context) (*pb.CheckReachResponse, error) {
 		return a.checkReach(ctx, r)
 	}, func(ctx context.Context, peer pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
@@ -180,7 +181,7 @@ func (a *admin) CheckReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.Ch
 	})
 }
 
-func (a *admin) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
+func (a *peerCalls) checkReach(ctx context.Context, r *pb.CheckReachRequest) (*pb.CheckReachResponse, error) {
 	n := a.node
 	if err := n.controller.CheckLeads(); err != nil {
 		return nil, err
@@ -253,7 +254,7 @@ func (n *Node) askReach(ctx context.Context) (*pb.CheckReachResponse, error) {
 		MetadataReplica: uint64(n.controller.Group().Replica()),
 	}
 	return askAnyController(ctx, n, func(ctx context.Context) (*pb.CheckReachResponse, error) {
-		return (&admin{node: n}).CheckReach(ctx, r)
+		return (&peerCalls{node: n}).CheckReach(ctx, r)
 	}, func(ctx context.Context, member pb.DRPCAdminClient) (*pb.CheckReachResponse, error) {
 		return member.CheckReach(ctx, r)
 	})
@@ -277,7 +278,7 @@ func askAnyController[T any](
 		limited, cancel := context.WithTimeout(ctx, registerTimeout)
 		answer, e := through(limited, n.dialer.Admin(m.RPCAddress))
 		cancel()
-		if e == nil || !worthAnotherController(e) {
+		if e == nil || !serving.WorthAnotherController(e) {
 			return answer, e
 		}
 	}
@@ -294,4 +295,17 @@ func (n *Node) unreachedError() error {
 		return *e
 	}
 	return nil
+}
+
+// isUp tells whether a registered node lives, as far as can be found out: the gossip hears from it, or it answers. Another store under its
+// number is somebody else.
+func (n *Node) isUp(ctx context.Context, node *placement.Node) bool {
+	if node.ID == n.options.NodeID {
+		return true
+	}
+	if m, ok := n.membership.Member(node.ID); ok && m.StoreID == node.StoreID && !n.isStranger(m) {
+		return true
+	}
+	who, err := n.identify(ctx, node.RPCAddress)
+	return err == nil && id.Node(who.GetNodeId()) == node.ID && who.GetStoreId() == node.StoreID
 }

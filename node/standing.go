@@ -15,7 +15,7 @@ func (n *Node) groupFailed(g *raftgroup.Group, err error) {
 	n.leaders.Gone(g.ID())
 	var failed *raftgroup.FailedError
 	if errors.As(err, &failed) && failed.Refused {
-		n.replicas.noteRefused(wal.Refusal{Group: g.ID(), Replica: g.Replica(), Name: nameOf(g), Reason: failed.Cause.Error()})
+		n.replicas.NoteRefused(wal.Refusal{Group: g.ID(), Replica: g.Replica(), Name: nameOf(g), Reason: failed.Cause.Error()})
 	} else {
 		n.logger.Error("a replica stopped: it takes part again when this node is started again", "partition", nameOf(g), "reason", err)
 	}
@@ -36,7 +36,7 @@ func (n *Node) trouble() string {
 	var halted, stopped int
 	var why error // of one that is halted: mostly it is the same for all
 	groups := []*raftgroup.Group{n.controller.Group()}
-	for _, p := range n.replicas.all() {
+	for _, p := range n.replicas.All() {
 		groups = append(groups, p.Group())
 	}
 	for _, g := range groups {

@@ -173,7 +173,7 @@ func TestUnknownCommandStops(t *testing.T) {
 			if err := n.readiness(); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("/readyz: %v", err)
 			}
-			if s := n.selfStatus(); s.GetState() != "failed" || !strings.Contains(s.GetErrorMessage(), want) {
+			if s := n.selfStatus(); s.State != "failed" || !strings.Contains(s.Trouble, want) {
 				t.Errorf("status: %v", s)
 			}
 			d = end(t, n, d)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"storj.io/drpc"
@@ -28,6 +29,9 @@ const timeoutKey = "timeout-ms"
 // been given those of two clusters: what is meant for one must not be done to the other.
 const clusterKey = "cluster-id"
 
+// forwardedKey is the metadata that marks a call as passed on by another node: see broker.Forwarded.
+const forwardedKey = "quorumlog-forwarded"
+
 // adminStream gives drpcmux the deadline of the call, and lifts the limit on silence once the request is there.
 type adminStream struct {
 	drpc.Stream
@@ -46,6 +50,7 @@ func (s *adminStream) MsgRecv(m drpc.Message, e drpc.Encoding) error {
 // serveAdmin runs one administrative call.
 func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 	timeout := unaryTimeout
+	parent := context.WithValue(withoutMetadata{st.Context()}, callerKey{}, c)
 	if meta, ok := drpcmetadata.Get(st.Context()); ok {
 		if meant := meta[clusterKey]; meant != "" && s.o.ClusterID != "" && meant != s.o.ClusterID {
 			return kerr.Errorf(kerr.InconsistentClusterID, "node %d belongs to cluster %s, the call was meant for cluster %s: check the addresses it was given",
@@ -57,9 +62,12 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		if ms, err := strconv.ParseInt(meta[timeoutKey], 10, 32); err == nil && ms > 0 {
 			timeout = min(time.Duration(ms)*time.Millisecond, unaryTimeout)
 		}
+		if meta[forwardedKey] != "" && c.whoCalls().Peer {
+			parent = broker.Forwarded(parent)
+		}
 	}
 	c.setDeadline(preludeTimeout)
-	ctx, cancel := context.WithTimeout(st.Context(), timeout)
+	ctx, cancel := context.WithTimeout(parent, timeout)
 	defer cancel()
 	err := s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c}, name)
 	if err == nil {
@@ -138,10 +146,13 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	defer cancel()
 	meta := strconv.FormatInt(max(timeout.Milliseconds(), 1), 10)
 	answer := &noting{Encoding: e}
-	ctx = WithMetadata(ctx, timeoutKey, meta)
-	ctx = WithMetadata(ctx, versionsKey, c.dialer.spoken().text())
+	ctx = withMetadata(ctx, timeoutKey, meta)
+	ctx = withMetadata(ctx, versionsKey, c.dialer.spoken().text())
+	if broker.IsForwarded(ctx) {
+		ctx = withMetadata(ctx, forwardedKey, "1")
+	}
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
-		ctx = WithMetadata(ctx, clusterKey, *cluster)
+		ctx = withMetadata(ctx, clusterKey, *cluster)
 	}
 	err := c.Conn.Invoke(ctx, rpc, answer, in, out)
 	if err == nil || answer.complete {

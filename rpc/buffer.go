@@ -4,13 +4,12 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"github.com/quorumlog/quorumlog/rpc/broker"
 )
 
 // Loan is memory that its owner uses again when the last reference is released.
-type Loan interface {
-	Retain()
-	Release()
-}
+type Loan = broker.Loan
 
 // buffer is memory that a message was received in. It goes back to its pool with the last reference.
 type buffer struct {

@@ -1,7 +1,6 @@
 package partition
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -32,18 +31,13 @@ type Partition struct {
 	notes      notes         // of Expire's caller alone
 	forgetting atomic.Bool   // a command of Expire's is on its way
 
-	watch struct {
-		sync.Mutex
-		watchers map[*Watcher]struct{}
-	}
-	watching atomic.Int32 // len(watch.watchers), so that a commit nobody waits for takes no lock
+	waiters Waiters // for records, or for another leader
 }
 
 // New returns the partition whose log is log, with the view that the log's last cut holds. An error that wraps envelope.ErrUnknown says
 // that it is another release's.
 func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Partition, error) {
 	p := &Partition{TopicPartition: tp, Topic: log.Topic(), log: log, producers: NewProducers(limits)}
-	p.watch.watchers = make(map[*Watcher]struct{})
 	p.config.Store(&config)
 	p.hw.Store(int64(log.StartOffset()))
 	if err := p.restore(log.State().View); err != nil {
@@ -60,8 +54,14 @@ func (p *Partition) Attach(g *raftgroup.Group) { p.group = g }
 // Group returns the partition's Raft group.
 func (p *Partition) Group() *raftgroup.Group { return p.group }
 
+// Leads tells whether this replica leads. By the time it returns another may lead in a later term.
+func (p *Partition) Leads() bool { return p.group.IsLeader() }
+
 // Log returns the partition's log.
 func (p *Partition) Log() *wal.Log { return p.log }
+
+// StartOffset returns the first offset that the partition has.
+func (p *Partition) StartOffset() id.Offset { return p.log.StartOffset() }
 
 // Config returns the configuration in force.
 func (p *Partition) Config() Config { return *p.config.Load() }
@@ -75,7 +75,7 @@ func (p *Partition) SetConfig(c Config) {
 // Close ends waiting fetches: the replica is going away. The group and the log are closed by their owner.
 func (p *Partition) Close() {
 	p.closed.Store(true)
-	p.wake()
+	p.waiters.Moved()
 }
 
 // Release gives back what the partition counts against limits that it shares. Its group is closed.
@@ -127,11 +127,11 @@ func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data
 // Committed implements raftgroup.Machine: the high watermark moved.
 func (p *Partition) Committed(hw id.Offset) {
 	p.hw.Store(int64(hw))
-	p.wake()
+	p.waiters.Advanced(ToHighWatermark)
 }
 
 // Leader implements raftgroup.Machine: whoever waits for records here may have to go elsewhere.
-func (p *Partition) Leader(raftgroup.LeaderChange) { p.wake() }
+func (p *Partition) Leader(raftgroup.LeaderChange) { p.waiters.Moved() }
 
 // InSync implements raftgroup.Machine.
 func (p *Partition) InSync(raftgroup.InSync) {}

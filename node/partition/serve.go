@@ -45,35 +45,23 @@ func (p *Partition) Check(b []byte, now time.Time) error {
 	return nil
 }
 
-// Read appends to dst committed batches from the one that holds offset from on, as many as maxBytes allow but at least one, and
-// returns the high watermark that bounded it. It appends nothing when from is at or above the high watermark.
-func (p *Partition) Read(dst []byte, from id.Offset, maxBytes int) ([]byte, id.Offset, error) {
-	hw := p.HighWatermark()
-	if from >= hw {
-		return dst, hw, nil
+// Read appends to dst batches below a limit from the one that holds offset from on, as many as maxBytes allow but at least one, and
+// returns where the limit was. It appends nothing when from is at or above it.
+func (p *Partition) Read(dst []byte, from id.Offset, limit ReadLimit, maxBytes int) ([]byte, id.Offset, error) {
+	end := p.Limit(limit)
+	if from >= end {
+		return dst, end, nil
 	}
-	out, err := p.log.Read(dst, from, hw, maxBytes)
+	out, err := p.log.Read(dst, from, end, maxBytes)
 	if errors.Is(err, wal.ErrOutOfRange) {
-		return dst, hw, &ErrOutOfRange{Offset: from, Start: p.log.StartOffset(), End: hw}
+		return dst, end, &ErrOutOfRange{Offset: from, Start: p.log.StartOffset(), End: end}
 	}
-	return out, hw, err
+	return out, end, err
 }
 
-// Confirm returns nil when a consumer may wait for offset from: it is at or below a high watermark that a quorum vouches for. A
-// new leader's high watermark may for a moment lie below what its predecessor has shown; answering "out of range" from it would
-// send consumers back to where they began. So only a leader that has confirmed its term (ReadIndex) says so.
-func (p *Partition) Confirm(ctx context.Context, from id.Offset) error {
-	hw, err := p.ConfirmedHighWatermark(ctx)
-	if err != nil {
-		return err
-	}
-	if start := p.log.StartOffset(); from < start || from > hw {
-		return &ErrOutOfRange{Offset: from, Start: start, End: hw}
-	}
-	return nil
-}
-
-// ConfirmedHighWatermark returns a high watermark that is at least every one that was shown before the call, by any leader.
+// ConfirmedHighWatermark returns a high watermark that is at least every one that was shown before the call, by any leader. A new leader's
+// high watermark may for a moment lie below what its predecessor has shown; answering "out of range" from it would send consumers back
+// to where they began. So only a leader that has confirmed its term (ReadIndex) says so.
 func (p *Partition) ConfirmedHighWatermark(ctx context.Context) (id.Offset, error) {
 	index, err := p.group.ReadIndex(ctx)
 	if err != nil {

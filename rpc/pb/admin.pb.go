@@ -114,12 +114,8 @@ func (x *Node) GetVersion() string {
 type MetadataRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Topics by name; none: all, unless nodes_only is set.
-	Topics    []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
-	NodesOnly bool     `protobuf:"varint,2,opt,name=nodes_only,json=nodesOnly,proto3" json:"nodes_only,omitempty"`
-	// Fill in each partition's isr, which only its leader knows: the node asks the leaders first.
-	WithIsr bool `protobuf:"varint,3,opt,name=with_isr,json=withIsr,proto3" json:"with_isr,omitempty"`
-	// Asked by another node: answer only from what this node knows itself.
-	LocalOnly     bool `protobuf:"varint,4,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
+	Topics        []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	NodesOnly     bool     `protobuf:"varint,2,opt,name=nodes_only,json=nodesOnly,proto3" json:"nodes_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,20 +160,6 @@ func (x *MetadataRequest) GetTopics() []string {
 func (x *MetadataRequest) GetNodesOnly() bool {
 	if x != nil {
 		return x.NodesOnly
-	}
-	return false
-}
-
-func (x *MetadataRequest) GetWithIsr() bool {
-	if x != nil {
-		return x.WithIsr
-	}
-	return false
-}
-
-func (x *MetadataRequest) GetLocalOnly() bool {
-	if x != nil {
-		return x.LocalOnly
 	}
 	return false
 }
@@ -1038,8 +1020,6 @@ type ClusterStatusResponse struct {
 	// Partitions of which nobody who answered can tell whether they are led: their leader, or all their replicas, are on nodes that seem to
 	// be alive and did not answer in time. They do not count as leaderless.
 	LeaderUnknown int32 `protobuf:"varint,11,opt,name=leader_unknown,json=leaderUnknown,proto3" json:"leader_unknown,omitempty"`
-	// Between nodes only: who leads the partitions of which the asked node has a replica, as far as that knows.
-	Leaders []*PartitionLeader `protobuf:"bytes,12,rep,name=leaders,proto3" json:"leaders,omitempty"`
 	// The feature level of the cluster, and the highest that all registered nodes know.
 	FeatureLevel      int32 `protobuf:"varint,30,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	FeatureLevelKnown int32 `protobuf:"varint,31,opt,name=feature_level_known,json=featureLevelKnown,proto3" json:"feature_level_known,omitempty"`
@@ -1154,13 +1134,6 @@ func (x *ClusterStatusResponse) GetLeaderUnknown() int32 {
 	return 0
 }
 
-func (x *ClusterStatusResponse) GetLeaders() []*PartitionLeader {
-	if x != nil {
-		return x.Leaders
-	}
-	return nil
-}
-
 func (x *ClusterStatusResponse) GetFeatureLevel() int32 {
 	if x != nil {
 		return x.FeatureLevel
@@ -1171,59 +1144,6 @@ func (x *ClusterStatusResponse) GetFeatureLevel() int32 {
 func (x *ClusterStatusResponse) GetFeatureLevelKnown() int32 {
 	if x != nil {
 		return x.FeatureLevelKnown
-	}
-	return 0
-}
-
-type PartitionLeader struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Group uint64                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	// -1: none.
-	Leader        int32 `protobuf:"varint,2,opt,name=leader,proto3" json:"leader,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PartitionLeader) Reset() {
-	*x = PartitionLeader{}
-	mi := &file_admin_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PartitionLeader) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PartitionLeader) ProtoMessage() {}
-
-func (x *PartitionLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PartitionLeader.ProtoReflect.Descriptor instead.
-func (*PartitionLeader) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *PartitionLeader) GetGroup() uint64 {
-	if x != nil {
-		return x.Group
-	}
-	return 0
-}
-
-func (x *PartitionLeader) GetLeader() int32 {
-	if x != nil {
-		return x.Leader
 	}
 	return 0
 }
@@ -1256,7 +1176,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1188,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1201,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -1402,7 +1322,7 @@ type MetadataQuorum struct {
 
 func (x *MetadataQuorum) Reset() {
 	*x = MetadataQuorum{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1334,7 @@ func (x *MetadataQuorum) String() string {
 func (*MetadataQuorum) ProtoMessage() {}
 
 func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1347,7 @@ func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataQuorum.ProtoReflect.Descriptor instead.
 func (*MetadataQuorum) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MetadataQuorum) GetLeader() int32 {
@@ -1491,7 +1411,7 @@ type RegisterNodeRequest struct {
 
 func (x *RegisterNodeRequest) Reset() {
 	*x = RegisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1423,7 @@ func (x *RegisterNodeRequest) String() string {
 func (*RegisterNodeRequest) ProtoMessage() {}
 
 func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1436,7 @@ func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RegisterNodeRequest) GetClusterName() string {
@@ -1622,7 +1542,7 @@ type RegisterNodeResponse struct {
 
 func (x *RegisterNodeResponse) Reset() {
 	*x = RegisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1554,7 @@ func (x *RegisterNodeResponse) String() string {
 func (*RegisterNodeResponse) ProtoMessage() {}
 
 func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1567,7 @@ func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*RegisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RegisterNodeResponse) GetClusterId() string {
@@ -1694,7 +1614,7 @@ type MetadataSeed struct {
 
 func (x *MetadataSeed) Reset() {
 	*x = MetadataSeed{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1626,7 @@ func (x *MetadataSeed) String() string {
 func (*MetadataSeed) ProtoMessage() {}
 
 func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1639,7 @@ func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSeed.ProtoReflect.Descriptor instead.
 func (*MetadataSeed) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MetadataSeed) GetIndex() uint64 {
@@ -1768,7 +1688,7 @@ type MetadataMember struct {
 
 func (x *MetadataMember) Reset() {
 	*x = MetadataMember{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1700,7 @@ func (x *MetadataMember) String() string {
 func (*MetadataMember) ProtoMessage() {}
 
 func (x *MetadataMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1713,7 @@ func (x *MetadataMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataMember.ProtoReflect.Descriptor instead.
 func (*MetadataMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MetadataMember) GetReplica() uint64 {
@@ -1827,7 +1747,7 @@ type UnregisterNodeRequest struct {
 
 func (x *UnregisterNodeRequest) Reset() {
 	*x = UnregisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1759,7 @@ func (x *UnregisterNodeRequest) String() string {
 func (*UnregisterNodeRequest) ProtoMessage() {}
 
 func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1772,7 @@ func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*UnregisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnregisterNodeRequest) GetNodeId() int32 {
@@ -1877,7 +1797,7 @@ type UnregisterNodeResponse struct {
 
 func (x *UnregisterNodeResponse) Reset() {
 	*x = UnregisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +1809,7 @@ func (x *UnregisterNodeResponse) String() string {
 func (*UnregisterNodeResponse) ProtoMessage() {}
 
 func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +1822,7 @@ func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*UnregisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type IdentifyRequest struct {
@@ -1913,7 +1833,7 @@ type IdentifyRequest struct {
 
 func (x *IdentifyRequest) Reset() {
 	*x = IdentifyRequest{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +1845,7 @@ func (x *IdentifyRequest) String() string {
 func (*IdentifyRequest) ProtoMessage() {}
 
 func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +1858,7 @@ func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
 func (*IdentifyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type IdentifyResponse struct {
@@ -1956,7 +1876,7 @@ type IdentifyResponse struct {
 
 func (x *IdentifyResponse) Reset() {
 	*x = IdentifyResponse{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +1888,7 @@ func (x *IdentifyResponse) String() string {
 func (*IdentifyResponse) ProtoMessage() {}
 
 func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +1901,7 @@ func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
 func (*IdentifyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *IdentifyResponse) GetNodeId() int32 {
@@ -2032,7 +1952,7 @@ type CheckReachRequest struct {
 
 func (x *CheckReachRequest) Reset() {
 	*x = CheckReachRequest{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +1964,7 @@ func (x *CheckReachRequest) String() string {
 func (*CheckReachRequest) ProtoMessage() {}
 
 func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +1977,7 @@ func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReachRequest.ProtoReflect.Descriptor instead.
 func (*CheckReachRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckReachRequest) GetNodeId() int32 {
@@ -2107,7 +2027,7 @@ type CheckReachResponse struct {
 
 func (x *CheckReachResponse) Reset() {
 	*x = CheckReachResponse{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2039,7 @@ func (x *CheckReachResponse) String() string {
 func (*CheckReachResponse) ProtoMessage() {}
 
 func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2052,7 @@ func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReachResponse.ProtoReflect.Descriptor instead.
 func (*CheckReachResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckReachResponse) GetBy() int32 {
@@ -2159,7 +2079,7 @@ type PartitionStatusRequest struct {
 
 func (x *PartitionStatusRequest) Reset() {
 	*x = PartitionStatusRequest{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2091,7 @@ func (x *PartitionStatusRequest) String() string {
 func (*PartitionStatusRequest) ProtoMessage() {}
 
 func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2104,7 @@ func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusRequest.ProtoReflect.Descriptor instead.
 func (*PartitionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PartitionStatusRequest) GetTopic() string {
@@ -2223,7 +2143,7 @@ type PartitionStatusResponse struct {
 
 func (x *PartitionStatusResponse) Reset() {
 	*x = PartitionStatusResponse{}
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2155,7 @@ func (x *PartitionStatusResponse) String() string {
 func (*PartitionStatusResponse) ProtoMessage() {}
 
 func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2168,7 @@ func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusResponse.ProtoReflect.Descriptor instead.
 func (*PartitionStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PartitionStatusResponse) GetLeader() int32 {
@@ -2357,7 +2277,7 @@ type PartitionMember struct {
 
 func (x *PartitionMember) Reset() {
 	*x = PartitionMember{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2289,7 @@ func (x *PartitionMember) String() string {
 func (*PartitionMember) ProtoMessage() {}
 
 func (x *PartitionMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2302,7 @@ func (x *PartitionMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMember.ProtoReflect.Descriptor instead.
 func (*PartitionMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PartitionMember) GetNode() int32 {
@@ -2438,7 +2358,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2370,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2383,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TransferLeaderRequest) GetTopic() string {
@@ -2497,7 +2417,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2429,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2442,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TransferLeaderResponse) GetLeader() int32 {
@@ -2550,7 +2470,7 @@ type UpgradeClusterRequest struct {
 
 func (x *UpgradeClusterRequest) Reset() {
 	*x = UpgradeClusterRequest{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2482,7 @@ func (x *UpgradeClusterRequest) String() string {
 func (*UpgradeClusterRequest) ProtoMessage() {}
 
 func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2495,7 @@ func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpgradeClusterRequest) GetFeatureLevel() int32 {
@@ -2603,7 +2523,7 @@ type UpgradeClusterResponse struct {
 
 func (x *UpgradeClusterResponse) Reset() {
 	*x = UpgradeClusterResponse{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2535,7 @@ func (x *UpgradeClusterResponse) String() string {
 func (*UpgradeClusterResponse) ProtoMessage() {}
 
 func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2548,7 @@ func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpgradeClusterResponse) GetWas() int32 {
@@ -2657,7 +2577,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2589,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2644,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2656,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,14 +2740,11 @@ const file_admin_proto_rawDesc = "" +
 	"\x0egossip_address\x18\x03 \x01(\tR\rgossipAddress\x12\x12\n" +
 	"\x04rack\x18\x04 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05alive\x18\x05 \x01(\bR\x05alive\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\x82\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"H\n" +
 	"\x0fMetadataRequest\x12\x16\n" +
 	"\x06topics\x18\x01 \x03(\tR\x06topics\x12\x1d\n" +
 	"\n" +
-	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\x12\x19\n" +
-	"\bwith_isr\x18\x03 \x01(\bR\awithIsr\x12\x1d\n" +
-	"\n" +
-	"local_only\x18\x04 \x01(\bR\tlocalOnly\"\xe0\x01\n" +
+	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\"\xe0\x01\n" +
 	"\x10MetadataResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
@@ -2925,7 +2842,7 @@ const file_admin_proto_rawDesc = "" +
 	"\vproducer_id\x18\x01 \x01(\x03R\n" +
 	"producerId\x12%\n" +
 	"\x0eproducer_epoch\x18\x02 \x01(\x05R\rproducerEpoch\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xb3\x04\n" +
+	"\x14ClusterStatusRequest\"\xfd\x03\n" +
 	"\x15ClusterStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -2946,13 +2863,9 @@ const file_admin_proto_rawDesc = "" +
 	"\vanswered_by\x18\n" +
 	" \x01(\x05R\n" +
 	"answeredBy\x12%\n" +
-	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x124\n" +
-	"\aleaders\x18\f \x03(\v2\x1a.quorumlog.PartitionLeaderR\aleaders\x12#\n" +
+	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x12#\n" +
 	"\rfeature_level\x18\x1e \x01(\x05R\ffeatureLevel\x12.\n" +
-	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"?\n" +
-	"\x0fPartitionLeader\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\x05R\x06leader\"\xb3\x04\n" +
+	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"\xb3\x04\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
@@ -3108,7 +3021,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_admin_proto_goTypes = []any{
 	(*Node)(nil),                          // 0: quorumlog.Node
 	(*MetadataRequest)(nil),               // 1: quorumlog.MetadataRequest
@@ -3127,84 +3040,82 @@ var file_admin_proto_goTypes = []any{
 	(*InitProducerIDResponse)(nil),        // 14: quorumlog.InitProducerIDResponse
 	(*ClusterStatusRequest)(nil),          // 15: quorumlog.ClusterStatusRequest
 	(*ClusterStatusResponse)(nil),         // 16: quorumlog.ClusterStatusResponse
-	(*PartitionLeader)(nil),               // 17: quorumlog.PartitionLeader
-	(*NodeStatus)(nil),                    // 18: quorumlog.NodeStatus
-	(*MetadataQuorum)(nil),                // 19: quorumlog.MetadataQuorum
-	(*RegisterNodeRequest)(nil),           // 20: quorumlog.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),          // 21: quorumlog.RegisterNodeResponse
-	(*MetadataSeed)(nil),                  // 22: quorumlog.MetadataSeed
-	(*MetadataMember)(nil),                // 23: quorumlog.MetadataMember
-	(*UnregisterNodeRequest)(nil),         // 24: quorumlog.UnregisterNodeRequest
-	(*UnregisterNodeResponse)(nil),        // 25: quorumlog.UnregisterNodeResponse
-	(*IdentifyRequest)(nil),               // 26: quorumlog.IdentifyRequest
-	(*IdentifyResponse)(nil),              // 27: quorumlog.IdentifyResponse
-	(*CheckReachRequest)(nil),             // 28: quorumlog.CheckReachRequest
-	(*CheckReachResponse)(nil),            // 29: quorumlog.CheckReachResponse
-	(*PartitionStatusRequest)(nil),        // 30: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),       // 31: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),               // 32: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),         // 33: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),        // 34: quorumlog.TransferLeaderResponse
-	(*UpgradeClusterRequest)(nil),         // 35: quorumlog.UpgradeClusterRequest
-	(*UpgradeClusterResponse)(nil),        // 36: quorumlog.UpgradeClusterResponse
-	nil,                                   // 37: quorumlog.Topic.ConfigsEntry
-	nil,                                   // 38: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                   // 39: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                   // 40: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),  // 41: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil), // 42: quorumlog.ListOffsetsResponse.Partition
+	(*NodeStatus)(nil),                    // 17: quorumlog.NodeStatus
+	(*MetadataQuorum)(nil),                // 18: quorumlog.MetadataQuorum
+	(*RegisterNodeRequest)(nil),           // 19: quorumlog.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),          // 20: quorumlog.RegisterNodeResponse
+	(*MetadataSeed)(nil),                  // 21: quorumlog.MetadataSeed
+	(*MetadataMember)(nil),                // 22: quorumlog.MetadataMember
+	(*UnregisterNodeRequest)(nil),         // 23: quorumlog.UnregisterNodeRequest
+	(*UnregisterNodeResponse)(nil),        // 24: quorumlog.UnregisterNodeResponse
+	(*IdentifyRequest)(nil),               // 25: quorumlog.IdentifyRequest
+	(*IdentifyResponse)(nil),              // 26: quorumlog.IdentifyResponse
+	(*CheckReachRequest)(nil),             // 27: quorumlog.CheckReachRequest
+	(*CheckReachResponse)(nil),            // 28: quorumlog.CheckReachResponse
+	(*PartitionStatusRequest)(nil),        // 29: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),       // 30: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),               // 31: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),         // 32: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),        // 33: quorumlog.TransferLeaderResponse
+	(*UpgradeClusterRequest)(nil),         // 34: quorumlog.UpgradeClusterRequest
+	(*UpgradeClusterResponse)(nil),        // 35: quorumlog.UpgradeClusterResponse
+	nil,                                   // 36: quorumlog.Topic.ConfigsEntry
+	nil,                                   // 37: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                   // 38: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                   // 39: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),  // 40: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil), // 41: quorumlog.ListOffsetsResponse.Partition
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	37, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	38, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	36, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	37, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	39, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	40, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	41, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	42, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
-	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
-	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
-	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
-	0,  // 13: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
-	22, // 14: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
-	23, // 15: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
-	32, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
-	1,  // 17: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
-	5,  // 18: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
-	7,  // 19: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
-	9,  // 20: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
-	11, // 21: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
-	13, // 22: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
-	15, // 23: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
-	20, // 24: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	24, // 25: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
-	26, // 26: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
-	28, // 27: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
-	30, // 28: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	33, // 29: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	35, // 30: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
-	2,  // 31: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 32: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 33: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 34: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 35: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 36: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 37: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	21, // 38: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	25, // 39: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
-	27, // 40: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
-	29, // 41: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
-	31, // 42: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	34, // 43: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	36, // 44: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	38, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	39, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	40, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	41, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	17, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
+	18, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
+	0,  // 12: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
+	21, // 13: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
+	22, // 14: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
+	31, // 15: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
+	1,  // 16: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
+	5,  // 17: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
+	7,  // 18: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
+	9,  // 19: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
+	11, // 20: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
+	13, // 21: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
+	15, // 22: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
+	19, // 23: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
+	23, // 24: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
+	25, // 25: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
+	27, // 26: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
+	29, // 27: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	32, // 28: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	34, // 29: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
+	2,  // 30: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 31: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 32: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 33: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 34: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 35: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 36: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	20, // 37: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	24, // 38: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
+	26, // 39: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
+	28, // 40: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
+	30, // 41: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	33, // 42: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	35, // 43: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
+	30, // [30:44] is the sub-list for method output_type
+	16, // [16:30] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -3218,7 +3129,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

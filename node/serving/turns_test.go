@@ -1,4 +1,4 @@
-package node
+package serving
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 // end of the turns: nothing comes later that would take it along.
 func TestEveryAnswerIsFlushed(t *testing.T) {
 	defer leaktest.AfterTest(t)()
-	const producers, workers, turns, each, rounds = 3, 4, 2, 2, 300
+	const producers, workers, each, rounds, turnsEach = 3, 4, 2, 300, 2
 	opened := make(chan *rpc.ProduceStream)
 	listener, err := rpc.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
@@ -28,7 +28,8 @@ func TestEveryAnswerIsFlushed(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Close(context.Background())) }()
 
-	var streams []*produceStream
+	var streams []*rpc.ProduceStream
+	var appenders []*appender
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	received := make(chan uint64, 1000)
@@ -37,36 +38,38 @@ func TestEveryAnswerIsFlushed(t *testing.T) {
 		require.NoError(t, err)
 		defer c.Close()
 		clients.Go(func() { _ = c.Recv(func(r rpc.ProduceResponse) { received <- r.Correlation }) })
-		streams = append(streams, &produceStream{stream: <-opened})
+		stream := <-opened
+		streams = append(streams, stream)
+		appenders = append(appenders, &appender{answered: stream.Flush})
 	}
 
-	var a answers
+	var turns Turns
 	for round := range rounds {
 		var all sync.WaitGroup
 		for w := range workers {
 			all.Go(func() {
-				for turn := range turns {
+				for turn := range turnsEach {
 					for i := range each {
-						s := streams[(round+w*turn+i)%producers]
-						s.stream.Send(rpc.ProduceResponse{Correlation: uint64(round)})
-						a.add(s)
+						at := (round + w*turn + i) % producers
+						streams[at].Send(rpc.ProduceResponse{Correlation: uint64(round)})
+						turns.add(appenders[at])
 						for range (round * (w + 1)) % 200 { // the others are at the beginning of their flush now, or at its end
-							a.some.Load()
+							turns.some.Load()
 						}
 					}
-					a.flush()
+					turns.Done()
 				}
 			})
 		}
 		all.Wait()
 		// A client says something every few seconds, to say that it lives, and whatever waits is flushed then: that is too late.
 		late := time.After(time.Second)
-		for n := range turns * each * workers {
+		for n := range turnsEach * each * workers {
 			select {
 			case got := <-received:
 				require.EqualValues(t, round, got)
 			case <-late:
-				t.Fatalf("round %d: %d of %d answers came", round, n, turns*each*workers)
+				t.Fatalf("round %d: %d of %d answers came", round, n, turnsEach*each*workers)
 			}
 		}
 	}
@@ -74,18 +77,18 @@ func TestEveryAnswerIsFlushed(t *testing.T) {
 
 // TestFlushSaysFirstThatNothingWaits: who adds a stream after a flush has looked is not taken for having been there before.
 func TestFlushSaysFirstThatNothingWaits(t *testing.T) {
-	var a answers
-	a.some.Store(true)
-	a.mu.Lock()
+	var turns Turns
+	turns.some.Store(true)
+	turns.mu.Lock()
 	flushed := make(chan struct{})
 	go func() {
-		a.flush()
+		turns.Done()
 		close(flushed)
 	}()
-	for deadline := time.Now().Add(time.Second); a.some.Load() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Second); turns.some.Load() && time.Now().Before(deadline); {
 		runtime.Gosched()
 	}
-	require.False(t, a.some.Load(), "it is cleared after the look")
-	a.mu.Unlock()
+	require.False(t, turns.some.Load(), "it is cleared after the look")
+	turns.mu.Unlock()
 	<-flushed
 }

@@ -1,4 +1,4 @@
-package node
+package replicas
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// replicas are the partitions that this node holds, for the services to find and for the controller's reconciler to open and
-// delete (controller.Replicas).
-type replicas struct {
+// Set is the replicas that a node holds. The controller's reconciler opens and deletes them (controller.Replicas); all else may be called by
+// anyone.
+type Set struct {
 	node   id.Node
 	store  *wal.Store
 	host   *raftgroup.Host
@@ -34,13 +34,18 @@ type replicas struct {
 	byGroup     map[id.Group]*partition.Partition
 }
 
+// mostProducers is how many idempotent producers the partitions of a node remember together: 240 MB.
+const mostProducers = 1_000_000
+
 type partitionKey struct {
 	topic     id.Topic
 	partition id.Partition
 }
 
-func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *replicas {
-	r := &replicas{
+// New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. nextProducer tells
+// which producer ids have been given out.
+func New(node id.Node, store *wal.Store, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
+	r := &Set{
 		node: node, store: store, host: host, tell: tell, logger: logger,
 		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
 		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
@@ -57,22 +62,22 @@ func newReplicas(node id.Node, store *wal.Store, host *raftgroup.Host, tell *lea
 	return r
 }
 
-// find returns the open replica of a partition, or nil.
-func (r *replicas) find(topic id.Topic, p id.Partition) *partition.Partition {
+// Find returns the open replica of a partition, or nil.
+func (r *Set) Find(topic id.Topic, p id.Partition) *partition.Partition {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.byPartition[partitionKey{topic, p}]
 }
 
-// group returns the open replica of a group, or nil.
-func (r *replicas) group(g id.Group) *partition.Partition {
+// Group returns the open replica of a group, or nil.
+func (r *Set) Group(g id.Group) *partition.Partition {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.byGroup[g]
 }
 
-// all returns the open replicas, in no order.
-func (r *replicas) all() []*partition.Partition {
+// All returns the open replicas, in no order.
+func (r *Set) All() []*partition.Partition {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	list := make([]*partition.Partition, 0, len(r.byGroup))
@@ -83,7 +88,7 @@ func (r *replicas) all() []*partition.Partition {
 }
 
 // Held implements controller.Replicas.
-func (r *replicas) Held() map[id.Group]id.Replica {
+func (r *Set) Held() map[id.Group]id.Replica {
 	held := make(map[id.Group]id.Replica, len(r.logs))
 	for g, l := range r.logs {
 		held[g] = l.Replica()
@@ -96,18 +101,18 @@ func (r *replicas) Held() map[id.Group]id.Replica {
 	return held
 }
 
-// isRefused tells whether this node's replica of a group is refused, by recovery or since.
-func (r *replicas) isRefused(g id.Group) bool {
-	_, ok := r.refusal(g)
+// IsRefused tells whether this node's replica of a group is refused, by recovery or since.
+func (r *Set) IsRefused(g id.Group) bool {
+	_, ok := r.Refusal(g)
 	return ok
 }
 
 // Open implements controller.Replicas.
-func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
-	if open := r.group(p.Group); open != nil {
+func (r *Set) Open(ctx context.Context, p placement.Placement) error {
+	if open := r.Group(p.Group); open != nil {
 		return r.Change(ctx, p)
 	}
-	if r.isRefused(p.Group) {
+	if r.IsRefused(p.Group) {
 		return nil // that was said; it must not come back under this replica id
 	}
 	log, err := r.log(ctx, p)
@@ -125,7 +130,7 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		return fmt.Errorf("cannot restore the state of its last checkpoint: %w", err)
 	}
 	if err != nil { // it will not be another time: waiting for it would keep the node from becoming ready
-		return r.refuse(ctx, log, fmt.Sprintf("the state of its last checkpoint cannot be read: %v", err))
+		return r.Refuse(ctx, log, fmt.Sprintf("the state of its last checkpoint cannot be read: %v", err))
 	}
 	hint := raftgroup.CampaignInTurn
 	if p.Members[0].Node == r.node {
@@ -139,7 +144,7 @@ func (r *replicas) Open(ctx context.Context, p placement.Placement) error {
 		opened.Release()
 	}
 	if errors.Is(err, wal.ErrCorrupt) || errors.Is(err, raftgroup.ErrUnusableLog) {
-		return r.refuse(ctx, log, fmt.Sprintf("its log cannot be used: %v", err))
+		return r.Refuse(ctx, log, fmt.Sprintf("its log cannot be used: %v", err))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot open the Raft group: %w", err)
@@ -168,43 +173,49 @@ func (m telling) Leader(l raftgroup.LeaderChange) {
 // InSync implements raftgroup.Machine.
 func (m telling) InSync(s raftgroup.InSync) { m.table.InSync(m.id, s.Term, s.Nodes, s.Lagging) }
 
-// refuse takes a replica out for good. Whether its group is open and stops is the caller's business.
-func (r *replicas) refuse(ctx context.Context, log *wal.Log, reason string) error {
+// Refuse takes a replica out for good. Whether its group is open and stops is the caller's business.
+func (r *Set) Refuse(ctx context.Context, log *wal.Log, reason string) error {
 	if err := r.store.Refuse(ctx, log, reason); err != nil {
 		return fmt.Errorf("cannot refuse a replica: %w", err)
 	}
-	r.noteRefused(wal.Refusal{Group: log.Group(), Replica: log.Replica(), Name: log.Name(), Reason: reason})
+	r.NoteRefused(wal.Refusal{Group: log.Group(), Replica: log.Replica(), Name: log.Name(), Reason: reason})
 	return nil
 }
 
-// noteRefused takes note of a refusal that is durable.
-func (r *replicas) noteRefused(refusal wal.Refusal) {
+// NoteRefused takes note of a refusal that is durable.
+func (r *Set) NoteRefused(refusal wal.Refusal) {
 	r.mu.Lock()
 	known, ok := r.refused[refusal.Group]
 	r.refused[refusal.Group] = refusal
 	r.mu.Unlock()
 	if !ok || known.Replica != refusal.Replica {
-		logRefusal(r.logger, refusal)
+		LogRefusal(r.logger, refusal)
 	}
 }
 
-// refusal returns why this node's replica of a group is refused, if it is.
-func (r *replicas) refusal(g id.Group) (wal.Refusal, bool) {
+// Refusal returns why this node's replica of a group is refused, if it is.
+func (r *Set) Refusal(g id.Group) (wal.Refusal, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	refusal, ok := r.refused[g]
 	return refusal, ok
 }
 
-// refusedCount is how many replicas are refused.
-func (r *replicas) refusedCount() int {
+// LogRefusal says what a refusal means: the other replicas have everything, and this one does not come back.
+func LogRefusal(logger *slog.Logger, r wal.Refusal) {
+	logger.Error("a replica is refused, for good: it cannot vouch for its log. The others serve its partition, which has one copy less; check the disk",
+		"partition", r.Name, "replica", r.Replica, "reason", r.Reason)
+}
+
+// RefusedCount is how many replicas are refused.
+func (r *Set) RefusedCount() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return len(r.refused)
 }
 
 // log returns the replica's log, created if it is new.
-func (r *replicas) log(ctx context.Context, p placement.Placement) (*wal.Log, error) {
+func (r *Set) log(ctx context.Context, p placement.Placement) (*wal.Log, error) {
 	if log := r.logs[p.Group]; log != nil {
 		if log.Replica() != p.Replica {
 			return nil, fmt.Errorf("the data directory has replica %d of group %d, the metadata wants replica %d", log.Replica(), p.Group, p.Replica)
@@ -230,8 +241,8 @@ func (r *replicas) log(ctx context.Context, p placement.Placement) (*wal.Log, er
 }
 
 // Change implements controller.Replicas.
-func (r *replicas) Change(_ context.Context, p placement.Placement) error {
-	open := r.group(p.Group)
+func (r *Set) Change(_ context.Context, p placement.Placement) error {
+	open := r.Group(p.Group)
 	if open == nil {
 		return nil
 	}
@@ -242,8 +253,8 @@ func (r *replicas) Change(_ context.Context, p placement.Placement) error {
 }
 
 // Delete implements controller.Replicas.
-func (r *replicas) Delete(ctx context.Context, g id.Group, replica id.Replica) error {
-	if open := r.group(g); open != nil {
+func (r *Set) Delete(ctx context.Context, g id.Group, replica id.Replica) error {
+	if open := r.Group(g); open != nil {
 		r.mu.Lock()
 		delete(r.byGroup, g)
 		delete(r.byPartition, partitionKey{open.Topic, open.Partition})
@@ -265,7 +276,7 @@ func (r *replicas) Delete(ctx context.Context, g id.Group, replica id.Replica) e
 	return r.deleteRefused(ctx, g, replica)
 }
 
-func (r *replicas) deleteRefused(ctx context.Context, g id.Group, replica id.Replica) error {
+func (r *Set) deleteRefused(ctx context.Context, g id.Group, replica id.Replica) error {
 	r.mu.RLock()
 	refusal, ok := r.refused[g]
 	r.mu.RUnlock()

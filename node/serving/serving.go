@@ -1,0 +1,82 @@
+package serving
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/quorumlog/quorumlog/node/controller"
+	"github.com/quorumlog/quorumlog/node/fetching"
+	"github.com/quorumlog/quorumlog/node/leaders"
+	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// Replicas are the partitions that the node holds.
+type Replicas interface {
+	// Find returns the open replica of a partition, Group that of a group, or nil.
+	Find(topic id.Topic, p id.Partition) *partition.Partition
+	Group(g id.Group) *partition.Partition
+	All() []*partition.Partition
+	// Refusal returns why this node's replica of a group is refused, if it is.
+	Refusal(g id.Group) (wal.Refusal, bool)
+}
+
+// Nodes is what this node knows of the others.
+type Nodes struct {
+	// Resolve returns where a node serves.
+	Resolve func(id.Node) (address string, ok bool)
+	// Alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
+	Alive func(id.Node) bool
+	// TakesLeaderships tells whether a node seems to be up, with a disk that can take records.
+	TakesLeaderships func(id.Node) bool
+	// Reachable tells which of the registered nodes that seem to be up are reached; those of which nothing is known are dialled first.
+	Reachable func(context.Context) (fit func(id.Node) bool)
+	// IsUp tells whether a registered node lives, as far as can be found out.
+	IsUp func(context.Context, *placement.Node) bool
+	// Remote returns the node at an address, to pass calls on to.
+	Remote func(address string) broker.Remote
+}
+
+// Options are what a Broker works on. All are required.
+type Options struct {
+	Node                   id.Node
+	ClusterID, ClusterName string
+	Logger                 *slog.Logger
+
+	Host       *raftgroup.Host // of the groups of Replicas
+	Turns      *Turns          // told of the end of each of Host's turns
+	Pressure   func() wal.Pressure
+	Replicas   Replicas
+	Fetching   *fetching.Hub
+	Leaders    *leaders.Table
+	Controller *controller.Controller
+	Nodes      Nodes
+	// Age is how old what this node knows may be: see broker.Metadata.
+	Age func() time.Duration
+	// Self is what the node says of itself, but for its replicas.
+	Self func() broker.NodeStatus
+}
+
+// Broker implements broker.Broker on one node.
+type Broker struct {
+	o Options
+}
+
+var _ broker.Broker = (*Broker)(nil)
+
+// New returns the broker of a node. It starts nothing, and needs no closing.
+func New(o Options) *Broker { return &Broker{o: o} }
+
+// defaultTimeout bounds calls that come without a deadline, and those for which a minute would be too much.
+const defaultTimeout = 15 * time.Second
+
+// askTimeout bounds a question to another node for an answer that is incomplete without it, askParallel how many are asked at once.
+const (
+	askTimeout  = time.Second
+	askParallel = 16
+)

@@ -39,6 +39,8 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		func() float64 { return boolean(n.unreachedError() != nil) })
 	gauge("controller", "1 when the node leads the cluster's metadata.", func() float64 { return boolean(n.controller.Group().IsLeader()) })
 	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.All())) })
+	gauge("partitions_under_replicated", "Partitions that this node leads, of which not all replicas are in sync and answer.",
+		func() float64 { return float64(n.leaders.Lagging()) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {
 		led := 0
 		for _, p := range n.replicas.All() {
@@ -104,6 +106,7 @@ var peerSamples = []sample[rpc.PeerMetrics]{
 }
 
 var serverSamples = []sample[rpc.ServerMetrics]{
+	{"admin_calls_total", "Administrative calls served, of clients and other nodes.", func(m rpc.ServerMetrics) uint64 { return m.Calls }},
 	{"lanes_refused_total", "Hellos of other nodes, or of who says so, that were refused.", func(m rpc.ServerMetrics) uint64 { return m.LanesRefused }},
 }
 

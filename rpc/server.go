@@ -96,7 +96,7 @@ type Server struct {
 		sessions uint64 // lanes that were let in
 	}
 	counts struct {
-		accepted, refused, dropped, panics, lanesRefused atomic.Uint64
+		accepted, refused, dropped, panics, lanesRefused, calls atomic.Uint64
 	}
 }
 
@@ -320,6 +320,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 	case name == rpcFetch && v.Fetch != nil:
 		return s.serveFetch(c, st)
 	case v.Admin != nil:
+		s.counts.calls.Add(1)
 		return s.serveAdmin(c, st, name)
 	}
 	return s.unknownCall
@@ -378,6 +379,7 @@ type ServerMetrics struct {
 	Connections               int // now
 	Accepted, Refused         uint64
 	Dropped                   uint64 // connections that made no valid call
+	Calls                     uint64 // administrative ones
 	LanesRefused              uint64 // hellos of other nodes, or of who says so
 	Panics                    uint64
 	ControlLanes, BulkInbound int // lanes of other nodes, now
@@ -389,7 +391,7 @@ func (s *Server) Metrics() ServerMetrics {
 	defer s.mu.Unlock()
 	m := ServerMetrics{
 		Connections: len(s.mu.conns), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(),
-		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(), LanesRefused: s.counts.lanesRefused.Load(),
+		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(), LanesRefused: s.counts.lanesRefused.Load(), Calls: s.counts.calls.Load(),
 	}
 	for k := range s.mu.lanes {
 		if k.lane == LaneCtl {

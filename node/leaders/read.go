@@ -26,12 +26,21 @@ func (t *Table) Leader(p *placement.Partition) Leader {
 // Leaders returns who leads each partition of a topic.
 func (t *Table) Leaders(topic *placement.Topic) []Leader {
 	list := make([]Leader, len(topic.Partitions))
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for i := range list {
-		list[i] = t.leaderLocked(&topic.Partitions[i])
+	for from := 0; from < len(list); from += atOnce {
+		t.readPart(topic, list, from)
 	}
 	return list
+}
+
+// atOnce is how many partitions are looked at under one lock: a worker may wait for it.
+const atOnce = 1000
+
+func (t *Table) readPart(topic *placement.Topic, list []Leader, from int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for i := from; i < min(from+atOnce, len(list)); i++ {
+		list[i] = t.leaderLocked(&topic.Partitions[i])
+	}
 }
 
 // opinion is what a member says of its group.
@@ -113,16 +122,18 @@ type Count struct {
 // Count looks at all partitions of the metadata. That one is leaderless takes more than that its leader is not heard: as long as followers
 // hear it, or as it may be the only one to know, nothing is known.
 func (t *Table) Count(view *placement.View) (c Count) {
-	for _, topic := range view.Topics() { // a lock for each: workers wait for it
-		t.countTopic(topic, &c)
+	for _, topic := range view.Topics() {
+		for from := 0; from < len(topic.Partitions); from += atOnce {
+			t.countPart(topic, &c, from)
+		}
 	}
 	return c
 }
 
-func (t *Table) countTopic(topic *placement.Topic, c *Count) {
+func (t *Table) countPart(topic *placement.Topic, c *Count, from int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for i := range topic.Partitions {
+	for i := from; i < min(from+atOnce, len(topic.Partitions)); i++ {
 		known, led, lagging := t.standingLocked(&topic.Partitions[i])
 		switch {
 		case !known:

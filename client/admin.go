@@ -163,7 +163,7 @@ func (a *Admin) ListTopics(ctx context.Context) ([]string, error) {
 func (a *Admin) DescribeTopics(ctx context.Context, names ...string) ([]Topic, error) {
 	giveUp := time.Now().Add(describeGrace)
 	for {
-		resp, err := a.metadata(ctx, &pb.MetadataRequest{Topics: names, WithIsr: true})
+		resp, err := a.metadata(ctx, &pb.MetadataRequest{Topics: names})
 		if err != nil {
 			return nil, err
 		}

@@ -23,7 +23,10 @@ func TestScramCredential(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := other.GetStoredCredentials(scram.KeyFactors{Salt: string(c.GetSalt()), Iters: 4096})
+		want, err := other.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(c.GetSalt()), Iters: 4096})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if string(c.GetStoredKey()) != string(want.StoredKey) || string(c.GetServerKey()) != string(want.ServerKey) {
 			t.Errorf("%v: got %s, %s", m, base64.StdEncoding.EncodeToString(c.GetStoredKey()), base64.StdEncoding.EncodeToString(c.GetServerKey()))
 		}

@@ -62,7 +62,8 @@
 //
 //   - The higher epoch is right. Leaders are named with their epoch, a Raft term, in metadata, refusals and the ends of subscriptions; a
 //     client never goes back to a lower one. That nobody leads has no epoch: it is believed only of a node that is up to date.
-//   - A node says how old its knowledge is: since it had word from a majority of the metadata group. Beyond 1.5 s what it says is taken for
+//   - A node says how old its knowledge is: since it had word from a majority of the metadata group; never, if it was started a moment ago and
+//     cannot tell yet who leads one of the partitions. Beyond 1.5 s what it says is taken for
 //     what it is worth, and the next node is asked at once.
 //   - An answer that brings nothing new makes the next refresh begin with another node. That alone suffices in the first moments of a cut,
 //     and where a node has word from the metadata but is cut off from the replicas of a partition.

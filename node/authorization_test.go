@@ -253,7 +253,7 @@ func TestListsDropWhatIsNotForTheCaller(t *testing.T) {
 	}
 	list := func(names ...string) string {
 		t.Helper()
-		r, err := g.Admin(0).Metadata(g.Context(), &pb.MetadataRequest{Topics: names, WithIsr: true, LocalOnly: true})
+		r, err := g.Admin(0).Metadata(g.Context(), &pb.MetadataRequest{Topics: names})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,3 +15,9 @@ func (n *Node) Dialled() int {
 	defer n.reach.mu.Unlock()
 	return len(n.reach.known)
 }
+
+// Calls returns how many administrative calls the node has served.
+func (n *Node) Calls() uint64 { return n.server.Metrics().Calls }
+
+// Turns returns how many turns the node's workers have taken.
+func (n *Node) Turns() uint64 { return n.host.Metrics().Turns }

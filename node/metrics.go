@@ -48,6 +48,8 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	gauge("replicas", "Replicas of partitions on this node.", func() float64 { return float64(len(n.replicas.All())) })
 	gauge("subscriptions", "Partitions that consumers read here, each counted once for each connection.",
 		func() float64 { return float64(n.fetching.Subscriptions()) })
+	gauge("partitions_under_replicated", "Partitions that this node leads, of which not all replicas are in sync and answer.",
+		func() float64 { return float64(n.leaders.Lagging()) })
 	gauge("partitions_led", "Partitions that this node leads.", func() float64 {
 		led := 0
 		for _, p := range n.replicas.All() {
@@ -143,6 +145,7 @@ var serverSamples = []sample[rpc.ServerMetrics]{
 	{"calls_refused_total", "Administrative calls that found too many under way.", func(m rpc.ServerMetrics) uint64 { return m.CallsRefused }},
 	{"answers_refused_total", "Answers to producers for which there was no room, because so many are not read.",
 		func(m rpc.ServerMetrics) uint64 { return m.AnswersRefused }},
+	{"admin_calls_total", "Administrative calls served, of clients and other nodes.", func(m rpc.ServerMetrics) uint64 { return m.Calls }},
 	{"lanes_refused_total", "Hellos of other nodes, or of who says so, that were refused.", func(m rpc.ServerMetrics) uint64 { return m.LanesRefused }},
 }
 

@@ -201,7 +201,7 @@ func (n *Node) openListener(ctx context.Context) error {
 func (n *Node) openGroups(ctx context.Context) error {
 	hello := rpc.PeerHello{Versions: rpc.Spoken, Release: Version, ClusterID: n.identity.ClusterID, Node: n.options.NodeID, Boot: n.identity.Boot}
 	known := func(peer id.Node) bool { _, ok := n.resolve(peer); return ok }
-	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Changed: func() { n.peers.Tell() }})
+	n.leaders = leaders.New(leaders.Options{Self: n.options.NodeID, View: n.view, Alive: n.alive, Changed: func() { n.peers.Tell() }})
 	in := &inbound{self: hello, known: known, registered: n.registered, word: n.noteWord, leaders: n.leaders}
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{

@@ -113,7 +113,7 @@ type Server struct {
 		sessions uint64 // lanes that were let in
 	}
 	counts struct {
-		accepted, refused, dropped, panics, lanesRefused atomic.Uint64
+		accepted, refused, dropped, panics, lanesRefused, calls atomic.Uint64
 	}
 }
 
@@ -331,6 +331,7 @@ func (s *Server) dispatch(c *conn, st *drpcstream.Stream, name string) (err erro
 	case name == rpcFetch && v.Fetch != nil:
 		return s.serveFetch(c, st)
 	case v.Admin != nil:
+		s.counts.calls.Add(1)
 		return s.serveAdmin(c, st, name)
 	}
 	return s.unknownCall
@@ -389,6 +390,7 @@ type ServerMetrics struct {
 	Connections               int // now
 	Accepted, Refused         uint64
 	Dropped                   uint64 // connections that made no valid call
+	Calls                     uint64 // administrative ones
 	LanesRefused              uint64 // hellos of other nodes, or of who says so
 	Panics                    uint64
 	Evicted                   uint64 // connections that did not finish their message while others waited for its memory
@@ -405,7 +407,7 @@ func (s *Server) Metrics() ServerMetrics {
 		Connections: len(s.mu.conns), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(),
 		Dropped: s.counts.dropped.Load(), Panics: s.counts.panics.Load(), LanesRefused: s.counts.lanesRefused.Load(),
 		Evicted: s.bounds.intake.evicted.Load(), CallsRefused: s.bounds.gate.refused.Load() + s.bounds.requests.Refused(),
-		AnswersRefused: s.bounds.answers.Refused(),
+		AnswersRefused: s.bounds.answers.Refused(), Calls: s.counts.calls.Load(),
 	}
 	for k := range s.mu.lanes {
 		if k.lane == LaneCtl {

@@ -4,7 +4,7 @@
 // # Who says what
 //
 // Each node speaks of its own replicas: whom they take for their leader, in which term, and, where one of them leads, which members are in
-// sync. The words of this node's own replicas come from their workers (Leads, InSync, Gone); they are kept in the order in which they changed
+// sync. The words of this node's own replicas come from their workers (Leads, InSync, Gone); they are kept in the order of their changes
 // (own.go), so what is told to another node is what has changed since a count, everything if that is 0. The words of other nodes come as
 // News over their control lanes to this one (hear.go; package rpc carries them, rpc/news.go).
 //
@@ -21,7 +21,7 @@
 //
 // # Bounds
 //
-// A word takes some 50 bytes, a group of three 250. Words are kept of groups that the metadata has, and of groups that come after all that it
+// A word takes some 50 bytes, a group of three 250. Words are kept of groups that the metadata has, and of those after all that it
 // has: this node's metadata may be a little behind. Of those a node may say 65,536; should it have more to say it is asked to begin anew, a
 // little later. What the metadata had and has no more goes with the next Sweep.
 package leaders

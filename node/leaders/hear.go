@@ -19,8 +19,8 @@ func (t *Table) tellerLocked(node id.Node) *teller {
 	return l
 }
 
-// Hear takes news of another node, which came by a lane with this number: a higher one is newer. The caller knows the node, so there are not
-// many. False: something is missing, the node is to begin anew.
+// Hear takes news of another node, which came by a lane with this number: a higher one is newer. The caller knows the node, so there are
+// few. False: something is missing, the node is to begin anew.
 func (t *Table) Hear(node id.Node, session uint64, n rpc.News) bool {
 	view := t.o.View()
 	t.mu.Lock()

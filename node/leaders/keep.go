@@ -33,10 +33,9 @@ func (t *Table) Keep(ctx context.Context, changed func() <-chan struct{}) {
 
 // Await returns once somebody is known to lead a partition, or ctx ends.
 func (t *Table) Await(ctx context.Context, p *placement.Partition) error {
-	nobodyElse := func(id.Node) bool { return false }
-	for t.Leader(p, nobodyElse).Node == id.NoNode {
+	for t.Leader(p).Node == id.NoNode {
 		changed := t.Changed()
-		if t.Leader(p, nobodyElse).Node != id.NoNode {
+		if t.Leader(p).Node != id.NoNode {
 			return nil
 		}
 		select {

@@ -43,7 +43,7 @@ func newCluster(t *testing.T, rt *rapid.T) *cluster {
 
 // start starts a node that knows nothing, anew if it was there, with its replicas: they remember their terms.
 func (c *cluster) start(n id.Node) {
-	table := New(Options{Self: n, View: c.metadata.table.View})
+	table := New(Options{Self: n, View: c.metadata.table.View, Alive: alive})
 	table.piece = 80 // two words
 	c.tables[n] = table
 	for _, p := range c.groups {
@@ -175,7 +175,7 @@ func (c *cluster) sweep(*rapid.T) { c.tables[c.node("swept")].Sweep() }
 func (c *cluster) check(*rapid.T) {
 	for n, table := range c.tables {
 		for _, p := range c.groups {
-			l := table.Leader(p, alive)
+			l := table.Leader(p)
 			if elected := c.led[p.Group][id.Term(l.Epoch)]; l.Node != id.NoNode && elected != l.Node {
 				c.rt.Fatalf("node %d says that %d leads group %d in epoch %d, in which %d was elected", n, l.Node, p.Group, l.Epoch, elected)
 			}
@@ -192,18 +192,18 @@ func (c *cluster) agree(t *testing.T) {
 		c.tables[key[1]].Up(key[0])
 		l.carryAll()
 	}
-	judge := New(Options{Self: clusterNodes + 1, View: c.metadata.table.View})
+	judge := New(Options{Self: clusterNodes + 1, View: c.metadata.table.View, Alive: alive})
 	for n, table := range c.tables {
 		table.piece = rpc.NewsBytes
 		require.True(t, judge.Hear(n, 1, table.Since(0, nil)))
 	}
 	for n, table := range c.tables {
 		for _, p := range c.groups {
-			want := judge.Leader(p, alive)
-			require.Equal(t, want, table.Leader(p, alive), "node %d of group %d", n, p.Group)
+			want := judge.Leader(p)
+			require.Equal(t, want, table.Leader(p), "node %d of group %d", n, p.Group)
 			require.True(t, want.Known)
 		}
-		require.Equal(t, judge.Count(c.metadata.table.View(), alive), table.Count(c.metadata.table.View(), alive), "node %d", n)
+		require.Equal(t, judge.Count(c.metadata.table.View()), table.Count(c.metadata.table.View()), "node %d", n)
 		table.Sweep()
 		require.LessOrEqual(t, len(table.groups), len(c.groups))
 		for g, known := range table.groups {

@@ -54,7 +54,7 @@ func (t *Table) Leads(g id.Group, leader id.Node, term id.Term) {
 	})
 }
 
-// InSync says which members are in sync, as this node's replica judges, that leads in the term or will in a moment. Nobody changes the nodes
+// InSync says which members are in sync, as this node's replica judges, that leads in the term or will in a moment. Nobody changes nodes
 // afterwards.
 func (t *Table) InSync(g id.Group, term id.Term, nodes []id.Node, lagging int) {
 	t.change(g, func(o *own) bool {

@@ -16,22 +16,31 @@ type Leader struct {
 	Known bool
 }
 
-// Leader returns who leads a partition. Alive tells of the nodes that were not heard whether they seem to be alive.
-func (t *Table) Leader(p *placement.Partition, alive func(id.Node) bool) Leader {
+// Leader returns who leads a partition.
+func (t *Table) Leader(p *placement.Partition) Leader {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.leaderLocked(p, alive)
+	return t.leaderLocked(p)
 }
 
 // Leaders returns who leads each partition of a topic.
-func (t *Table) Leaders(topic *placement.Topic, alive func(id.Node) bool) []Leader {
+func (t *Table) Leaders(topic *placement.Topic) []Leader {
 	list := make([]Leader, len(topic.Partitions))
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for i := range list {
-		list[i] = t.leaderLocked(&topic.Partitions[i], alive)
+	for from := 0; from < len(list); from += atOnce {
+		t.readPart(topic, list, from)
 	}
 	return list
+}
+
+// atOnce is how many partitions are looked at under one lock: a worker may wait for it.
+const atOnce = 1000
+
+func (t *Table) readPart(topic *placement.Topic, list []Leader, from int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for i := from; i < min(from+atOnce, len(list)); i++ {
+		list[i] = t.leaderLocked(&topic.Partitions[i])
+	}
 }
 
 // opinion is what a member says of its group.
@@ -69,13 +78,13 @@ func (t *Table) opinionLocked(g *group, node id.Node) (o opinion, heard, said bo
 	return o, l.whole, false
 }
 
-func (t *Table) leaderLocked(p *placement.Partition, alive func(id.Node) bool) Leader {
+func (t *Table) leaderLocked(p *placement.Partition) Leader {
 	g := t.groups[p.Group]
 	best, highest, known := opinion{leader: id.NoNode}, id.Term(0), true
 	for _, m := range p.Members {
 		o, heard, said := t.opinionLocked(g, m.Node)
 		if !said {
-			known = known && (heard || t.isLostLocked(m.Node) || !alive(m.Node))
+			known = known && (heard || t.isLostLocked(m.Node) || !t.o.Alive(m.Node))
 			continue
 		}
 		highest = max(highest, o.term)
@@ -112,18 +121,20 @@ type Count struct {
 
 // Count looks at all partitions of the metadata. That one is leaderless takes more than that its leader is not heard: as long as followers
 // hear it, or as it may be the only one to know, nothing is known.
-func (t *Table) Count(view *placement.View, alive func(id.Node) bool) (c Count) {
-	for _, topic := range view.Topics() { // a lock for each: workers wait for it
-		t.countTopic(topic, alive, &c)
+func (t *Table) Count(view *placement.View) (c Count) {
+	for _, topic := range view.Topics() {
+		for from := 0; from < len(topic.Partitions); from += atOnce {
+			t.countPart(topic, &c, from)
+		}
 	}
 	return c
 }
 
-func (t *Table) countTopic(topic *placement.Topic, alive func(id.Node) bool, c *Count) {
+func (t *Table) countPart(topic *placement.Topic, c *Count, from int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for i := range topic.Partitions {
-		known, led, lagging := t.standingLocked(&topic.Partitions[i], alive)
+	for i := from; i < min(from+atOnce, len(topic.Partitions)); i++ {
+		known, led, lagging := t.standingLocked(&topic.Partitions[i])
 		switch {
 		case !known:
 			c.Unknown++
@@ -137,7 +148,7 @@ func (t *Table) countTopic(topic *placement.Topic, alive func(id.Node) bool, c *
 
 // standingLocked tells whether a partition is led. Only who leads it is sure of that; but where a node does not answer, its followers know
 // whether they hear from it as their leader.
-func (t *Table) standingLocked(p *placement.Partition, alive func(id.Node) bool) (known, led, lagging bool) {
+func (t *Table) standingLocked(p *placement.Partition) (known, led, lagging bool) {
 	g := t.groups[p.Group]
 	some, silent, followed := false, false, false // some member was heard; one that was not seems alive, or is followed by one that was
 	for _, m := range p.Members {
@@ -151,7 +162,7 @@ func (t *Table) standingLocked(p *placement.Partition, alive func(id.Node) bool)
 		case heard:
 			some = true
 		default:
-			silent = silent || alive(m.Node)
+			silent = silent || t.o.Alive(m.Node)
 		}
 	}
 	return !followed && (some || !silent), false, false

@@ -14,6 +14,8 @@ type Options struct {
 	Self id.Node
 	// View returns the metadata as this node has it; nil as long as it has none.
 	View func() *placement.View
+	// Alive tells whether a node seems to be up. It is called under the table's lock.
+	Alive func(id.Node) bool
 	// Changed, when not nil, is called when there is something new to tell other nodes. It must not block.
 	Changed func()
 }

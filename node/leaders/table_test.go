@@ -81,25 +81,27 @@ func TestOwnWord(t *testing.T) {
 	topic := m.topic("t", []id.Node{1, 2, 3})
 	p := &topic.Partitions[0]
 	told := 0
-	table := New(Options{Self: 1, View: m.table.View, Changed: func() { told++ }})
-	require.Equal(t, Leader{Node: id.NoNode, Known: false}, table.Leader(p, alive), "the others have said nothing")
-	require.True(t, table.Leader(p, func(id.Node) bool { return false }).Known, "nobody can say anything")
+	table := New(Options{Self: 1, View: m.table.View, Alive: alive, Changed: func() { told++ }})
+	require.Equal(t, Leader{Node: id.NoNode, Known: false}, table.Leader(p), "the others have said nothing")
+	table.o.Alive = func(id.Node) bool { return false }
+	require.True(t, table.Leader(p).Known, "nobody can say anything")
+	table.o.Alive = alive
 	table.Leads(p.Group, id.NoNode, 4)
-	require.Equal(t, id.Epoch(4), table.Leader(p, alive).Epoch, "of nobody the highest term is said")
+	require.Equal(t, id.Epoch(4), table.Leader(p).Epoch, "of nobody the highest term is said")
 	table.InSync(p.Group, 5, []id.Node{1, 2}, 1)
 	require.Equal(t, 1, told, "it does not lead yet")
 	table.Leads(p.Group, 1, 5)
-	require.Equal(t, Leader{Node: 1, Epoch: 5, InSync: []id.Node{1, 2}, Lagging: 1, Known: true}, table.Leader(p, alive))
+	require.Equal(t, Leader{Node: 1, Epoch: 5, InSync: []id.Node{1, 2}, Lagging: 1, Known: true}, table.Leader(p))
 	require.Equal(t, 1, table.Lagging())
 	table.Leads(p.Group, 1, 5)
 	require.Equal(t, 2, told, "that is nothing new")
 	table.Leads(p.Group, 2, 6)
-	require.Equal(t, Leader{Node: 2, Epoch: 6, Known: true}, table.Leader(p, alive))
+	require.Equal(t, Leader{Node: 2, Epoch: 6, Known: true}, table.Leader(p))
 	require.Zero(t, table.Lagging())
 	table.Gone(p.Group)
 	table.Gone(p.Group)
 	require.Equal(t, 4, told)
-	require.Equal(t, id.NoNode, table.Leader(p, alive).Node)
+	require.Equal(t, id.NoNode, table.Leader(p).Node)
 	table.Leads(id.MetadataGroup, 1, 1)
 	require.Equal(t, 4, told, "the metadata's leader is not for this table")
 }
@@ -134,7 +136,7 @@ func TestWhoIsBelieved(t *testing.T) {
 	} {
 		m := newMetadata(t, 5)
 		p := &m.topic("t", []id.Node{1, 2, 3}).Partitions[0]
-		table := New(Options{Self: 4, View: m.table.View})
+		table := New(Options{Self: 4, View: m.table.View, Alive: alive})
 		for n := id.Node(1); n <= 5; n++ {
 			if n == 4 {
 				continue
@@ -148,8 +150,8 @@ func TestWhoIsBelieved(t *testing.T) {
 		for _, n := range c.lost {
 			table.Down(n)
 		}
-		require.Equal(t, c.want, table.Leader(p, alive), name)
-		require.Equal(t, c.want, table.Leaders(m.table.View().Topic("t"), alive)[0], name)
+		require.Equal(t, c.want, table.Leader(p), name)
+		require.Equal(t, c.want, table.Leaders(m.table.View().Topic("t"))[0], name)
 	}
 }
 
@@ -178,7 +180,7 @@ func TestCount(t *testing.T) {
 		for _, self := range []id.Node{2, 4} { // one that is asked, and one that looks on
 			m := newMetadata(t, 4)
 			p := &m.topic("t", c.members).Partitions[0]
-			table := New(Options{Self: self, View: m.table.View})
+			table := New(Options{Self: self, View: m.table.View, Alive: func(n id.Node) bool { return n != c.dead }})
 			for n, leader := range c.says {
 				if n == self {
 					if leader != 99 {
@@ -199,7 +201,7 @@ func TestCount(t *testing.T) {
 			case !c.led:
 				want.Leaderless++
 			}
-			require.Equal(t, want, table.Count(m.table.View(), func(n id.Node) bool { return n != c.dead }), "%s, on %d", c.name, self)
+			require.Equal(t, want, table.Count(m.table.View()), "%s, on %d", c.name, self)
 		}
 	}
 }
@@ -208,11 +210,11 @@ func TestCount(t *testing.T) {
 func TestSessions(t *testing.T) {
 	m := newMetadata(t, 3)
 	p := &m.topic("t", []id.Node{2, 3}).Partitions[0]
-	table := New(Options{Self: 1, View: m.table.View})
+	table := New(Options{Self: 1, View: m.table.View, Alive: alive})
 	leads := func(term id.Term, last bool) rpc.News {
 		return rpc.News{To: 1, Last: last, Words: []rpc.Word{{Group: p.Group, Leader: 2, Term: term, Led: true}}}
 	}
-	epoch := func() id.Epoch { return table.Leader(p, alive).Epoch }
+	epoch := func() id.Epoch { return table.Leader(p).Epoch }
 	require.True(t, table.Hear(2, 5, leads(3, true)))
 	require.Equal(t, id.Epoch(3), epoch())
 	require.True(t, table.Hear(2, 4, leads(9, true)), "of an old lane: it is not asked for more")
@@ -238,7 +240,7 @@ func TestSessions(t *testing.T) {
 func TestGroupsComeAndGo(t *testing.T) {
 	m := newMetadata(t, 3)
 	topic := m.topic("old", []id.Node{2, 3})
-	table := New(Options{Self: 1, View: m.table.View})
+	table := New(Options{Self: 1, View: m.table.View, Alive: alive})
 	first := m.table.View().NextGroup()
 	news := rpc.News{To: 1, Last: true, Words: []rpc.Word{{Group: topic.Partitions[0].Group, Leader: 2, Term: 1, Led: true}, {Group: id.MetadataGroup, Leader: 2, Term: 1}}}
 	for i := range id.Group(maxAhead) {
@@ -250,7 +252,7 @@ func TestGroupsComeAndGo(t *testing.T) {
 	require.Len(t, table.groups, 1+maxAhead)
 
 	fresh := m.topic("new", []id.Node{2, 3})
-	require.Equal(t, Leader{Node: 2, Epoch: 1, InSync: []id.Node{2}, Known: true}, table.Leader(&fresh.Partitions[0], alive), "it was said before")
+	require.Equal(t, Leader{Node: 2, Epoch: 1, InSync: []id.Node{2}, Known: true}, table.Leader(&fresh.Partitions[0]), "it was said before")
 	m.apply(placement.DeleteTopic{Name: "old"})
 	m.apply(placement.DeleteTopic{Name: "new"})
 	again := m.topic("old", []id.Node{2, 3})
@@ -271,7 +273,7 @@ func TestGroupsComeAndGo(t *testing.T) {
 func TestSince(t *testing.T) {
 	const groups = 10_000
 	m := newMetadata(t, 3)
-	table := New(Options{Self: 1, View: m.table.View})
+	table := New(Options{Self: 1, View: m.table.View, Alive: alive})
 	for term := id.Term(1); term <= 5; term++ {
 		for g := range id.Group(groups) {
 			table.Leads(g+2, 1, term)
@@ -318,7 +320,7 @@ func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMetadata(t, 3)
 		p := &m.topic("t", []id.Node{2, 3}).Partitions[0]
-		table := New(Options{Self: 1, View: m.table.View})
+		table := New(Options{Self: 1, View: m.table.View, Alive: alive})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, table.Await(ctx, p), context.DeadlineExceeded)
@@ -336,7 +338,7 @@ func TestKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMetadata(t, 3)
 		p := &m.topic("t", []id.Node{2, 3}).Partitions[0]
-		table := New(Options{Self: 1, View: m.table.View})
+		table := New(Options{Self: 1, View: m.table.View, Alive: alive})
 		require.True(t, table.Hear(2, 1, rpc.News{To: 1, Last: true, Words: []rpc.Word{{Group: p.Group, Leader: 2, Term: 1, Led: true}}}))
 		changed := make(chan struct{}, 1)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -41,7 +41,7 @@ func (b *Broker) ClusterStatus(ctx context.Context, c *broker.Caller) (*broker.C
 	for _, n := range s.Nodes {
 		refused = max(refused, n.RefusedReplicas)
 	}
-	count := b.o.Leaders.Count(view, b.o.Nodes.Alive)
+	count := b.o.Leaders.Count(view)
 	s.UnderReplicated = max(count.UnderReplicated, refused) // a leader may need a moment to notice
 	s.Leaderless, s.LeaderUnknown = count.Leaderless, count.Unknown
 	s.Metadata = b.quorum(ctx, view)

@@ -27,7 +27,7 @@ func (b *Broker) TransferLeader(ctx context.Context, c *broker.Caller, t broker.
 	}
 	open := b.o.Replicas.Group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
-		leader := b.o.Leaders.Leader(p, b.o.Nodes.Alive).Node
+		leader := b.o.Leaders.Leader(p).Node
 		address, ok := b.o.Nodes.Resolve(leader)
 		if !ok || broker.IsForwarded(ctx) || leader == b.o.Node {
 			return id.NoNode, 0, &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader}

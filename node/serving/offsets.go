@@ -39,7 +39,7 @@ func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broke
 	}
 	open := b.o.Replicas.Group(p.Group)
 	if open == nil || !open.Group().IsLeader() {
-		leader := b.o.Leaders.Leader(p, b.o.Nodes.Alive)
+		leader := b.o.Leaders.Leader(p)
 		answer.Epoch = leader.Epoch
 		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader.Node}
 	}

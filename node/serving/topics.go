@@ -19,7 +19,7 @@ func (b *Broker) Metadata(_ context.Context, _ *broker.Caller, q broker.Metadata
 	for _, node := range view.Nodes() {
 		m.Nodes = append(m.Nodes, b.describeNode(node))
 	}
-	add := func(t *placement.Topic) {
+	describe := func(t *placement.Topic) {
 		topic, known := b.describeTopic(t)
 		m.Topics = append(m.Topics, topic)
 		if !known { // nobody is to believe that there is no leader: this node was started a moment ago, or a member of the group was
@@ -28,12 +28,12 @@ func (b *Broker) Metadata(_ context.Context, _ *broker.Caller, q broker.Metadata
 	}
 	if q.All {
 		for _, t := range view.Topics() {
-			add(t)
+			describe(t)
 		}
 	}
 	for _, name := range q.Topics {
 		if t := view.Topic(name); t != nil {
-			add(t)
+			describe(t)
 		} else {
 			m.Topics = append(m.Topics, broker.Topic{Name: name, Err: kerr.Errorf(kerr.UnknownTopicOrPartition, "topic %s does not exist", name)})
 		}
@@ -53,12 +53,10 @@ func (b *Broker) describeNode(node *placement.Node) broker.Node {
 
 // describeTopic describes a topic. Known is false where this node cannot tell yet who leads.
 func (b *Broker) describeTopic(t *placement.Topic) (topic broker.Topic, known bool) {
-	topic = broker.Topic{
-		Name: t.Name, ID: t.ID, Configs: maps.Clone(t.Configs), ReplicationFactor: t.ReplicationFactor,
-		Partitions: make([]broker.Partition, len(t.Partitions)),
-	}
+	topic = broker.Topic{Name: t.Name, ID: t.ID, Configs: maps.Clone(t.Configs), ReplicationFactor: t.ReplicationFactor}
+	topic.Partitions = make([]broker.Partition, len(t.Partitions))
 	known = true
-	for i, l := range b.o.Leaders.Leaders(t, b.o.Nodes.Alive) {
+	for i, l := range b.o.Leaders.Leaders(t) {
 		p := &t.Partitions[i]
 		described := broker.Partition{ID: p.ID, Group: p.Group, Leader: l.Node, Epoch: l.Epoch, ISR: l.InSync}
 		for _, m := range p.Members {

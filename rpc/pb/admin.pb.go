@@ -114,12 +114,8 @@ func (x *Node) GetVersion() string {
 type MetadataRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Topics by name; none: all, unless nodes_only is set.
-	Topics    []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
-	NodesOnly bool     `protobuf:"varint,2,opt,name=nodes_only,json=nodesOnly,proto3" json:"nodes_only,omitempty"`
-	// Fill in each partition's isr, which only its leader knows: the node asks the leaders first.
-	WithIsr bool `protobuf:"varint,3,opt,name=with_isr,json=withIsr,proto3" json:"with_isr,omitempty"`
-	// Asked by another node: answer only from what this node knows itself.
-	LocalOnly     bool `protobuf:"varint,4,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
+	Topics        []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	NodesOnly     bool     `protobuf:"varint,2,opt,name=nodes_only,json=nodesOnly,proto3" json:"nodes_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,20 +160,6 @@ func (x *MetadataRequest) GetTopics() []string {
 func (x *MetadataRequest) GetNodesOnly() bool {
 	if x != nil {
 		return x.NodesOnly
-	}
-	return false
-}
-
-func (x *MetadataRequest) GetWithIsr() bool {
-	if x != nil {
-		return x.WithIsr
-	}
-	return false
-}
-
-func (x *MetadataRequest) GetLocalOnly() bool {
-	if x != nil {
-		return x.LocalOnly
 	}
 	return false
 }
@@ -1038,8 +1020,6 @@ type ClusterStatusResponse struct {
 	// Partitions of which nobody who answered can tell whether they are led: their leader, or all their replicas, are on nodes that seem to
 	// be alive and did not answer in time. They do not count as leaderless.
 	LeaderUnknown int32 `protobuf:"varint,11,opt,name=leader_unknown,json=leaderUnknown,proto3" json:"leader_unknown,omitempty"`
-	// Between nodes only: who leads the partitions of which the asked node has a replica, as far as that knows.
-	Leaders []*PartitionLeader `protobuf:"bytes,12,rep,name=leaders,proto3" json:"leaders,omitempty"`
 	// The feature level of the cluster, and the highest that all registered nodes know.
 	FeatureLevel      int32 `protobuf:"varint,30,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	FeatureLevelKnown int32 `protobuf:"varint,31,opt,name=feature_level_known,json=featureLevelKnown,proto3" json:"feature_level_known,omitempty"`
@@ -1154,13 +1134,6 @@ func (x *ClusterStatusResponse) GetLeaderUnknown() int32 {
 	return 0
 }
 
-func (x *ClusterStatusResponse) GetLeaders() []*PartitionLeader {
-	if x != nil {
-		return x.Leaders
-	}
-	return nil
-}
-
 func (x *ClusterStatusResponse) GetFeatureLevel() int32 {
 	if x != nil {
 		return x.FeatureLevel
@@ -1171,59 +1144,6 @@ func (x *ClusterStatusResponse) GetFeatureLevel() int32 {
 func (x *ClusterStatusResponse) GetFeatureLevelKnown() int32 {
 	if x != nil {
 		return x.FeatureLevelKnown
-	}
-	return 0
-}
-
-type PartitionLeader struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Group uint64                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	// -1: none.
-	Leader        int32 `protobuf:"varint,2,opt,name=leader,proto3" json:"leader,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PartitionLeader) Reset() {
-	*x = PartitionLeader{}
-	mi := &file_admin_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PartitionLeader) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PartitionLeader) ProtoMessage() {}
-
-func (x *PartitionLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PartitionLeader.ProtoReflect.Descriptor instead.
-func (*PartitionLeader) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *PartitionLeader) GetGroup() uint64 {
-	if x != nil {
-		return x.Group
-	}
-	return 0
-}
-
-func (x *PartitionLeader) GetLeader() int32 {
-	if x != nil {
-		return x.Leader
 	}
 	return 0
 }
@@ -1256,7 +1176,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1188,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1201,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -1402,7 +1322,7 @@ type MetadataQuorum struct {
 
 func (x *MetadataQuorum) Reset() {
 	*x = MetadataQuorum{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1334,7 @@ func (x *MetadataQuorum) String() string {
 func (*MetadataQuorum) ProtoMessage() {}
 
 func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1347,7 @@ func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataQuorum.ProtoReflect.Descriptor instead.
 func (*MetadataQuorum) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MetadataQuorum) GetLeader() int32 {
@@ -1491,7 +1411,7 @@ type RegisterNodeRequest struct {
 
 func (x *RegisterNodeRequest) Reset() {
 	*x = RegisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1423,7 @@ func (x *RegisterNodeRequest) String() string {
 func (*RegisterNodeRequest) ProtoMessage() {}
 
 func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1436,7 @@ func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RegisterNodeRequest) GetClusterName() string {
@@ -1622,7 +1542,7 @@ type RegisterNodeResponse struct {
 
 func (x *RegisterNodeResponse) Reset() {
 	*x = RegisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1554,7 @@ func (x *RegisterNodeResponse) String() string {
 func (*RegisterNodeResponse) ProtoMessage() {}
 
 func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1567,7 @@ func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*RegisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RegisterNodeResponse) GetClusterId() string {
@@ -1694,7 +1614,7 @@ type MetadataSeed struct {
 
 func (x *MetadataSeed) Reset() {
 	*x = MetadataSeed{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1626,7 @@ func (x *MetadataSeed) String() string {
 func (*MetadataSeed) ProtoMessage() {}
 
 func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1639,7 @@ func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSeed.ProtoReflect.Descriptor instead.
 func (*MetadataSeed) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MetadataSeed) GetIndex() uint64 {
@@ -1768,7 +1688,7 @@ type MetadataMember struct {
 
 func (x *MetadataMember) Reset() {
 	*x = MetadataMember{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1700,7 @@ func (x *MetadataMember) String() string {
 func (*MetadataMember) ProtoMessage() {}
 
 func (x *MetadataMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1713,7 @@ func (x *MetadataMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataMember.ProtoReflect.Descriptor instead.
 func (*MetadataMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MetadataMember) GetReplica() uint64 {
@@ -1827,7 +1747,7 @@ type UnregisterNodeRequest struct {
 
 func (x *UnregisterNodeRequest) Reset() {
 	*x = UnregisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1759,7 @@ func (x *UnregisterNodeRequest) String() string {
 func (*UnregisterNodeRequest) ProtoMessage() {}
 
 func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1772,7 @@ func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*UnregisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnregisterNodeRequest) GetNodeId() int32 {
@@ -1877,7 +1797,7 @@ type UnregisterNodeResponse struct {
 
 func (x *UnregisterNodeResponse) Reset() {
 	*x = UnregisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +1809,7 @@ func (x *UnregisterNodeResponse) String() string {
 func (*UnregisterNodeResponse) ProtoMessage() {}
 
 func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +1822,7 @@ func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*UnregisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type IdentifyRequest struct {
@@ -1913,7 +1833,7 @@ type IdentifyRequest struct {
 
 func (x *IdentifyRequest) Reset() {
 	*x = IdentifyRequest{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +1845,7 @@ func (x *IdentifyRequest) String() string {
 func (*IdentifyRequest) ProtoMessage() {}
 
 func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +1858,7 @@ func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
 func (*IdentifyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type IdentifyResponse struct {
@@ -1956,7 +1876,7 @@ type IdentifyResponse struct {
 
 func (x *IdentifyResponse) Reset() {
 	*x = IdentifyResponse{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +1888,7 @@ func (x *IdentifyResponse) String() string {
 func (*IdentifyResponse) ProtoMessage() {}
 
 func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +1901,7 @@ func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
 func (*IdentifyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *IdentifyResponse) GetNodeId() int32 {
@@ -2032,7 +1952,7 @@ type CheckReachRequest struct {
 
 func (x *CheckReachRequest) Reset() {
 	*x = CheckReachRequest{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +1964,7 @@ func (x *CheckReachRequest) String() string {
 func (*CheckReachRequest) ProtoMessage() {}
 
 func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +1977,7 @@ func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReachRequest.ProtoReflect.Descriptor instead.
 func (*CheckReachRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckReachRequest) GetNodeId() int32 {
@@ -2107,7 +2027,7 @@ type CheckReachResponse struct {
 
 func (x *CheckReachResponse) Reset() {
 	*x = CheckReachResponse{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2039,7 @@ func (x *CheckReachResponse) String() string {
 func (*CheckReachResponse) ProtoMessage() {}
 
 func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2052,7 @@ func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReachResponse.ProtoReflect.Descriptor instead.
 func (*CheckReachResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckReachResponse) GetBy() int32 {
@@ -2159,7 +2079,7 @@ type PartitionStatusRequest struct {
 
 func (x *PartitionStatusRequest) Reset() {
 	*x = PartitionStatusRequest{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2091,7 @@ func (x *PartitionStatusRequest) String() string {
 func (*PartitionStatusRequest) ProtoMessage() {}
 
 func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2104,7 @@ func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusRequest.ProtoReflect.Descriptor instead.
 func (*PartitionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PartitionStatusRequest) GetTopic() string {
@@ -2223,7 +2143,7 @@ type PartitionStatusResponse struct {
 
 func (x *PartitionStatusResponse) Reset() {
 	*x = PartitionStatusResponse{}
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2155,7 @@ func (x *PartitionStatusResponse) String() string {
 func (*PartitionStatusResponse) ProtoMessage() {}
 
 func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2168,7 @@ func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusResponse.ProtoReflect.Descriptor instead.
 func (*PartitionStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PartitionStatusResponse) GetLeader() int32 {
@@ -2357,7 +2277,7 @@ type PartitionMember struct {
 
 func (x *PartitionMember) Reset() {
 	*x = PartitionMember{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2289,7 @@ func (x *PartitionMember) String() string {
 func (*PartitionMember) ProtoMessage() {}
 
 func (x *PartitionMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2302,7 @@ func (x *PartitionMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMember.ProtoReflect.Descriptor instead.
 func (*PartitionMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PartitionMember) GetNode() int32 {
@@ -2438,7 +2358,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2370,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2383,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TransferLeaderRequest) GetTopic() string {
@@ -2497,7 +2417,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2429,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2442,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TransferLeaderResponse) GetLeader() int32 {
@@ -2550,7 +2470,7 @@ type UpgradeClusterRequest struct {
 
 func (x *UpgradeClusterRequest) Reset() {
 	*x = UpgradeClusterRequest{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2482,7 @@ func (x *UpgradeClusterRequest) String() string {
 func (*UpgradeClusterRequest) ProtoMessage() {}
 
 func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2495,7 @@ func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpgradeClusterRequest) GetFeatureLevel() int32 {
@@ -2603,7 +2523,7 @@ type UpgradeClusterResponse struct {
 
 func (x *UpgradeClusterResponse) Reset() {
 	*x = UpgradeClusterResponse{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2535,7 @@ func (x *UpgradeClusterResponse) String() string {
 func (*UpgradeClusterResponse) ProtoMessage() {}
 
 func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2548,7 @@ func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpgradeClusterResponse) GetWas() int32 {
@@ -2663,7 +2583,7 @@ type ACL struct {
 
 func (x *ACL) Reset() {
 	*x = ACL{}
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2595,7 @@ func (x *ACL) String() string {
 func (*ACL) ProtoMessage() {}
 
 func (x *ACL) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2608,7 @@ func (x *ACL) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ACL.ProtoReflect.Descriptor instead.
 func (*ACL) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ACL) GetResourceType() int32 {
@@ -2751,7 +2671,7 @@ type CreateACLsRequest struct {
 
 func (x *CreateACLsRequest) Reset() {
 	*x = CreateACLsRequest{}
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +2683,7 @@ func (x *CreateACLsRequest) String() string {
 func (*CreateACLsRequest) ProtoMessage() {}
 
 func (x *CreateACLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +2696,7 @@ func (x *CreateACLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateACLsRequest.ProtoReflect.Descriptor instead.
 func (*CreateACLsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CreateACLsRequest) GetAcls() []*ACL {
@@ -2801,7 +2721,7 @@ type CreateACLsResponse struct {
 
 func (x *CreateACLsResponse) Reset() {
 	*x = CreateACLsResponse{}
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2733,7 @@ func (x *CreateACLsResponse) String() string {
 func (*CreateACLsResponse) ProtoMessage() {}
 
 func (x *CreateACLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +2746,7 @@ func (x *CreateACLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateACLsResponse.ProtoReflect.Descriptor instead.
 func (*CreateACLsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_proto_rawDescGZIP(), []int{38}
 }
 
 type DeleteACLsRequest struct {
@@ -2839,7 +2759,7 @@ type DeleteACLsRequest struct {
 
 func (x *DeleteACLsRequest) Reset() {
 	*x = DeleteACLsRequest{}
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2771,7 @@ func (x *DeleteACLsRequest) String() string {
 func (*DeleteACLsRequest) ProtoMessage() {}
 
 func (x *DeleteACLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2784,7 @@ func (x *DeleteACLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteACLsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteACLsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteACLsRequest) GetFilters() []*ACL {
@@ -2891,7 +2811,7 @@ type DeleteACLsResponse struct {
 
 func (x *DeleteACLsResponse) Reset() {
 	*x = DeleteACLsResponse{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +2823,7 @@ func (x *DeleteACLsResponse) String() string {
 func (*DeleteACLsResponse) ProtoMessage() {}
 
 func (x *DeleteACLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +2836,7 @@ func (x *DeleteACLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteACLsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteACLsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteACLsResponse) GetFilters() []*DeleteACLsResponse_Deleted {
@@ -2935,7 +2855,7 @@ type DescribeACLsRequest struct {
 
 func (x *DescribeACLsRequest) Reset() {
 	*x = DescribeACLsRequest{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +2867,7 @@ func (x *DescribeACLsRequest) String() string {
 func (*DescribeACLsRequest) ProtoMessage() {}
 
 func (x *DescribeACLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +2880,7 @@ func (x *DescribeACLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeACLsRequest.ProtoReflect.Descriptor instead.
 func (*DescribeACLsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DescribeACLsRequest) GetFilter() *ACL {
@@ -2980,7 +2900,7 @@ type DescribeACLsResponse struct {
 
 func (x *DescribeACLsResponse) Reset() {
 	*x = DescribeACLsResponse{}
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2992,7 +2912,7 @@ func (x *DescribeACLsResponse) String() string {
 func (*DescribeACLsResponse) ProtoMessage() {}
 
 func (x *DescribeACLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3005,7 +2925,7 @@ func (x *DescribeACLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeACLsResponse.ProtoReflect.Descriptor instead.
 func (*DescribeACLsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{43}
+	return file_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DescribeACLsResponse) GetAcls() []*ACL {
@@ -3031,7 +2951,7 @@ type ScramCredential struct {
 
 func (x *ScramCredential) Reset() {
 	*x = ScramCredential{}
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +2963,7 @@ func (x *ScramCredential) String() string {
 func (*ScramCredential) ProtoMessage() {}
 
 func (x *ScramCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +2976,7 @@ func (x *ScramCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScramCredential.ProtoReflect.Descriptor instead.
 func (*ScramCredential) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ScramCredential) GetUser() string {
@@ -3113,7 +3033,7 @@ type AlterUsersRequest struct {
 
 func (x *AlterUsersRequest) Reset() {
 	*x = AlterUsersRequest{}
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3045,7 @@ func (x *AlterUsersRequest) String() string {
 func (*AlterUsersRequest) ProtoMessage() {}
 
 func (x *AlterUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3058,7 @@ func (x *AlterUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterUsersRequest.ProtoReflect.Descriptor instead.
 func (*AlterUsersRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{45}
+	return file_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AlterUsersRequest) GetUpsert() []*ScramCredential {
@@ -3170,7 +3090,7 @@ type AlterUsersResponse struct {
 
 func (x *AlterUsersResponse) Reset() {
 	*x = AlterUsersResponse{}
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3102,7 @@ func (x *AlterUsersResponse) String() string {
 func (*AlterUsersResponse) ProtoMessage() {}
 
 func (x *AlterUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3115,7 @@ func (x *AlterUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterUsersResponse.ProtoReflect.Descriptor instead.
 func (*AlterUsersResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{46}
+	return file_admin_proto_rawDescGZIP(), []int{45}
 }
 
 type DescribeUsersRequest struct {
@@ -3208,7 +3128,7 @@ type DescribeUsersRequest struct {
 
 func (x *DescribeUsersRequest) Reset() {
 	*x = DescribeUsersRequest{}
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3140,7 @@ func (x *DescribeUsersRequest) String() string {
 func (*DescribeUsersRequest) ProtoMessage() {}
 
 func (x *DescribeUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3153,7 @@ func (x *DescribeUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersRequest.ProtoReflect.Descriptor instead.
 func (*DescribeUsersRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{47}
+	return file_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DescribeUsersRequest) GetUsers() []string {
@@ -3252,7 +3172,7 @@ type DescribeUsersResponse struct {
 
 func (x *DescribeUsersResponse) Reset() {
 	*x = DescribeUsersResponse{}
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3264,7 +3184,7 @@ func (x *DescribeUsersResponse) String() string {
 func (*DescribeUsersResponse) ProtoMessage() {}
 
 func (x *DescribeUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3277,7 +3197,7 @@ func (x *DescribeUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersResponse.ProtoReflect.Descriptor instead.
 func (*DescribeUsersResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{48}
+	return file_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DescribeUsersResponse) GetUsers() []*DescribeUsersResponse_User {
@@ -3299,7 +3219,7 @@ type QuotaSide struct {
 
 func (x *QuotaSide) Reset() {
 	*x = QuotaSide{}
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3311,7 +3231,7 @@ func (x *QuotaSide) String() string {
 func (*QuotaSide) ProtoMessage() {}
 
 func (x *QuotaSide) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3324,7 +3244,7 @@ func (x *QuotaSide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotaSide.ProtoReflect.Descriptor instead.
 func (*QuotaSide) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{49}
+	return file_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *QuotaSide) GetDefault() bool {
@@ -3352,7 +3272,7 @@ type QuotaEntity struct {
 
 func (x *QuotaEntity) Reset() {
 	*x = QuotaEntity{}
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +3284,7 @@ func (x *QuotaEntity) String() string {
 func (*QuotaEntity) ProtoMessage() {}
 
 func (x *QuotaEntity) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +3297,7 @@ func (x *QuotaEntity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotaEntity.ProtoReflect.Descriptor instead.
 func (*QuotaEntity) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{50}
+	return file_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *QuotaEntity) GetUser() *QuotaSide {
@@ -3407,7 +3327,7 @@ type AlterQuotasRequest struct {
 
 func (x *AlterQuotasRequest) Reset() {
 	*x = AlterQuotasRequest{}
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3339,7 @@ func (x *AlterQuotasRequest) String() string {
 func (*AlterQuotasRequest) ProtoMessage() {}
 
 func (x *AlterQuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3352,7 @@ func (x *AlterQuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterQuotasRequest.ProtoReflect.Descriptor instead.
 func (*AlterQuotasRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{51}
+	return file_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AlterQuotasRequest) GetChanges() []*AlterQuotasRequest_Change {
@@ -3464,7 +3384,7 @@ type AlterQuotasResponse struct {
 
 func (x *AlterQuotasResponse) Reset() {
 	*x = AlterQuotasResponse{}
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3476,7 +3396,7 @@ func (x *AlterQuotasResponse) String() string {
 func (*AlterQuotasResponse) ProtoMessage() {}
 
 func (x *AlterQuotasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3489,7 +3409,7 @@ func (x *AlterQuotasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterQuotasResponse.ProtoReflect.Descriptor instead.
 func (*AlterQuotasResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{52}
+	return file_admin_proto_rawDescGZIP(), []int{51}
 }
 
 type DescribeQuotasRequest struct {
@@ -3504,7 +3424,7 @@ type DescribeQuotasRequest struct {
 
 func (x *DescribeQuotasRequest) Reset() {
 	*x = DescribeQuotasRequest{}
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3436,7 @@ func (x *DescribeQuotasRequest) String() string {
 func (*DescribeQuotasRequest) ProtoMessage() {}
 
 func (x *DescribeQuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3449,7 @@ func (x *DescribeQuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{53}
+	return file_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DescribeQuotasRequest) GetComponents() []*DescribeQuotasRequest_Component {
@@ -3555,7 +3475,7 @@ type DescribeQuotasResponse struct {
 
 func (x *DescribeQuotasResponse) Reset() {
 	*x = DescribeQuotasResponse{}
-	mi := &file_admin_proto_msgTypes[54]
+	mi := &file_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3487,7 @@ func (x *DescribeQuotasResponse) String() string {
 func (*DescribeQuotasResponse) ProtoMessage() {}
 
 func (x *DescribeQuotasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[54]
+	mi := &file_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3500,7 @@ func (x *DescribeQuotasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{54}
+	return file_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DescribeQuotasResponse) GetQuotas() []*DescribeQuotasResponse_Quota {
@@ -3602,7 +3522,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3534,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +3589,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[60]
+	mi := &file_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +3601,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[60]
+	mi := &file_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3762,7 +3682,7 @@ type DeleteACLsResponse_Deleted struct {
 
 func (x *DeleteACLsResponse_Deleted) Reset() {
 	*x = DeleteACLsResponse_Deleted{}
-	mi := &file_admin_proto_msgTypes[61]
+	mi := &file_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3774,7 +3694,7 @@ func (x *DeleteACLsResponse_Deleted) String() string {
 func (*DeleteACLsResponse_Deleted) ProtoMessage() {}
 
 func (x *DeleteACLsResponse_Deleted) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[61]
+	mi := &file_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3787,7 +3707,7 @@ func (x *DeleteACLsResponse_Deleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteACLsResponse_Deleted.ProtoReflect.Descriptor instead.
 func (*DeleteACLsResponse_Deleted) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{41, 0}
+	return file_admin_proto_rawDescGZIP(), []int{40, 0}
 }
 
 func (x *DeleteACLsResponse_Deleted) GetAcls() []*ACL {
@@ -3807,7 +3727,7 @@ type AlterUsersRequest_Deletion struct {
 
 func (x *AlterUsersRequest_Deletion) Reset() {
 	*x = AlterUsersRequest_Deletion{}
-	mi := &file_admin_proto_msgTypes[62]
+	mi := &file_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3819,7 +3739,7 @@ func (x *AlterUsersRequest_Deletion) String() string {
 func (*AlterUsersRequest_Deletion) ProtoMessage() {}
 
 func (x *AlterUsersRequest_Deletion) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[62]
+	mi := &file_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3832,7 +3752,7 @@ func (x *AlterUsersRequest_Deletion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterUsersRequest_Deletion.ProtoReflect.Descriptor instead.
 func (*AlterUsersRequest_Deletion) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{45, 0}
+	return file_admin_proto_rawDescGZIP(), []int{44, 0}
 }
 
 func (x *AlterUsersRequest_Deletion) GetUser() string {
@@ -3859,7 +3779,7 @@ type DescribeUsersResponse_Credential struct {
 
 func (x *DescribeUsersResponse_Credential) Reset() {
 	*x = DescribeUsersResponse_Credential{}
-	mi := &file_admin_proto_msgTypes[63]
+	mi := &file_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3871,7 +3791,7 @@ func (x *DescribeUsersResponse_Credential) String() string {
 func (*DescribeUsersResponse_Credential) ProtoMessage() {}
 
 func (x *DescribeUsersResponse_Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[63]
+	mi := &file_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3884,7 +3804,7 @@ func (x *DescribeUsersResponse_Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersResponse_Credential.ProtoReflect.Descriptor instead.
 func (*DescribeUsersResponse_Credential) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{48, 0}
+	return file_admin_proto_rawDescGZIP(), []int{47, 0}
 }
 
 func (x *DescribeUsersResponse_Credential) GetMechanism() int32 {
@@ -3913,7 +3833,7 @@ type DescribeUsersResponse_User struct {
 
 func (x *DescribeUsersResponse_User) Reset() {
 	*x = DescribeUsersResponse_User{}
-	mi := &file_admin_proto_msgTypes[64]
+	mi := &file_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3925,7 +3845,7 @@ func (x *DescribeUsersResponse_User) String() string {
 func (*DescribeUsersResponse_User) ProtoMessage() {}
 
 func (x *DescribeUsersResponse_User) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[64]
+	mi := &file_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +3858,7 @@ func (x *DescribeUsersResponse_User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersResponse_User.ProtoReflect.Descriptor instead.
 func (*DescribeUsersResponse_User) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{48, 1}
+	return file_admin_proto_rawDescGZIP(), []int{47, 1}
 }
 
 func (x *DescribeUsersResponse_User) GetName() string {
@@ -3981,7 +3901,7 @@ type AlterQuotasRequest_Change struct {
 
 func (x *AlterQuotasRequest_Change) Reset() {
 	*x = AlterQuotasRequest_Change{}
-	mi := &file_admin_proto_msgTypes[65]
+	mi := &file_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +3913,7 @@ func (x *AlterQuotasRequest_Change) String() string {
 func (*AlterQuotasRequest_Change) ProtoMessage() {}
 
 func (x *AlterQuotasRequest_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[65]
+	mi := &file_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +3926,7 @@ func (x *AlterQuotasRequest_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterQuotasRequest_Change.ProtoReflect.Descriptor instead.
 func (*AlterQuotasRequest_Change) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{51, 0}
+	return file_admin_proto_rawDescGZIP(), []int{50, 0}
 }
 
 func (x *AlterQuotasRequest_Change) GetEntity() *QuotaEntity {
@@ -4043,7 +3963,7 @@ type DescribeQuotasRequest_Component struct {
 
 func (x *DescribeQuotasRequest_Component) Reset() {
 	*x = DescribeQuotasRequest_Component{}
-	mi := &file_admin_proto_msgTypes[67]
+	mi := &file_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4055,7 +3975,7 @@ func (x *DescribeQuotasRequest_Component) String() string {
 func (*DescribeQuotasRequest_Component) ProtoMessage() {}
 
 func (x *DescribeQuotasRequest_Component) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[67]
+	mi := &file_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4068,7 +3988,7 @@ func (x *DescribeQuotasRequest_Component) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasRequest_Component.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasRequest_Component) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{53, 0}
+	return file_admin_proto_rawDescGZIP(), []int{52, 0}
 }
 
 func (x *DescribeQuotasRequest_Component) GetEntityType() string {
@@ -4102,7 +4022,7 @@ type DescribeQuotasResponse_Quota struct {
 
 func (x *DescribeQuotasResponse_Quota) Reset() {
 	*x = DescribeQuotasResponse_Quota{}
-	mi := &file_admin_proto_msgTypes[68]
+	mi := &file_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4114,7 +4034,7 @@ func (x *DescribeQuotasResponse_Quota) String() string {
 func (*DescribeQuotasResponse_Quota) ProtoMessage() {}
 
 func (x *DescribeQuotasResponse_Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[68]
+	mi := &file_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4127,7 +4047,7 @@ func (x *DescribeQuotasResponse_Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasResponse_Quota.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasResponse_Quota) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{54, 0}
+	return file_admin_proto_rawDescGZIP(), []int{53, 0}
 }
 
 func (x *DescribeQuotasResponse_Quota) GetEntity() *QuotaEntity {
@@ -4156,14 +4076,11 @@ const file_admin_proto_rawDesc = "" +
 	"\x0egossip_address\x18\x03 \x01(\tR\rgossipAddress\x12\x12\n" +
 	"\x04rack\x18\x04 \x01(\tR\x04rack\x12\x14\n" +
 	"\x05alive\x18\x05 \x01(\bR\x05alive\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\x82\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"H\n" +
 	"\x0fMetadataRequest\x12\x16\n" +
 	"\x06topics\x18\x01 \x03(\tR\x06topics\x12\x1d\n" +
 	"\n" +
-	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\x12\x19\n" +
-	"\bwith_isr\x18\x03 \x01(\bR\awithIsr\x12\x1d\n" +
-	"\n" +
-	"local_only\x18\x04 \x01(\bR\tlocalOnly\"\xe0\x01\n" +
+	"nodes_only\x18\x02 \x01(\bR\tnodesOnly\"\xe0\x01\n" +
 	"\x10MetadataResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
@@ -4261,7 +4178,7 @@ const file_admin_proto_rawDesc = "" +
 	"\vproducer_id\x18\x01 \x01(\x03R\n" +
 	"producerId\x12%\n" +
 	"\x0eproducer_epoch\x18\x02 \x01(\x05R\rproducerEpoch\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xb3\x04\n" +
+	"\x14ClusterStatusRequest\"\xfd\x03\n" +
 	"\x15ClusterStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -4282,13 +4199,9 @@ const file_admin_proto_rawDesc = "" +
 	"\vanswered_by\x18\n" +
 	" \x01(\x05R\n" +
 	"answeredBy\x12%\n" +
-	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x124\n" +
-	"\aleaders\x18\f \x03(\v2\x1a.quorumlog.PartitionLeaderR\aleaders\x12#\n" +
+	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x12#\n" +
 	"\rfeature_level\x18\x1e \x01(\x05R\ffeatureLevel\x12.\n" +
-	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"?\n" +
-	"\x0fPartitionLeader\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\x05R\x06leader\"\xb3\x04\n" +
+	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"\xb3\x04\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
@@ -4554,7 +4467,7 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_admin_proto_goTypes = []any{
 	(*Node)(nil),                             // 0: quorumlog.Node
 	(*MetadataRequest)(nil),                  // 1: quorumlog.MetadataRequest
@@ -4573,144 +4486,142 @@ var file_admin_proto_goTypes = []any{
 	(*InitProducerIDResponse)(nil),           // 14: quorumlog.InitProducerIDResponse
 	(*ClusterStatusRequest)(nil),             // 15: quorumlog.ClusterStatusRequest
 	(*ClusterStatusResponse)(nil),            // 16: quorumlog.ClusterStatusResponse
-	(*PartitionLeader)(nil),                  // 17: quorumlog.PartitionLeader
-	(*NodeStatus)(nil),                       // 18: quorumlog.NodeStatus
-	(*MetadataQuorum)(nil),                   // 19: quorumlog.MetadataQuorum
-	(*RegisterNodeRequest)(nil),              // 20: quorumlog.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),             // 21: quorumlog.RegisterNodeResponse
-	(*MetadataSeed)(nil),                     // 22: quorumlog.MetadataSeed
-	(*MetadataMember)(nil),                   // 23: quorumlog.MetadataMember
-	(*UnregisterNodeRequest)(nil),            // 24: quorumlog.UnregisterNodeRequest
-	(*UnregisterNodeResponse)(nil),           // 25: quorumlog.UnregisterNodeResponse
-	(*IdentifyRequest)(nil),                  // 26: quorumlog.IdentifyRequest
-	(*IdentifyResponse)(nil),                 // 27: quorumlog.IdentifyResponse
-	(*CheckReachRequest)(nil),                // 28: quorumlog.CheckReachRequest
-	(*CheckReachResponse)(nil),               // 29: quorumlog.CheckReachResponse
-	(*PartitionStatusRequest)(nil),           // 30: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),          // 31: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),                  // 32: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),            // 33: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),           // 34: quorumlog.TransferLeaderResponse
-	(*UpgradeClusterRequest)(nil),            // 35: quorumlog.UpgradeClusterRequest
-	(*UpgradeClusterResponse)(nil),           // 36: quorumlog.UpgradeClusterResponse
-	(*ACL)(nil),                              // 37: quorumlog.ACL
-	(*CreateACLsRequest)(nil),                // 38: quorumlog.CreateACLsRequest
-	(*CreateACLsResponse)(nil),               // 39: quorumlog.CreateACLsResponse
-	(*DeleteACLsRequest)(nil),                // 40: quorumlog.DeleteACLsRequest
-	(*DeleteACLsResponse)(nil),               // 41: quorumlog.DeleteACLsResponse
-	(*DescribeACLsRequest)(nil),              // 42: quorumlog.DescribeACLsRequest
-	(*DescribeACLsResponse)(nil),             // 43: quorumlog.DescribeACLsResponse
-	(*ScramCredential)(nil),                  // 44: quorumlog.ScramCredential
-	(*AlterUsersRequest)(nil),                // 45: quorumlog.AlterUsersRequest
-	(*AlterUsersResponse)(nil),               // 46: quorumlog.AlterUsersResponse
-	(*DescribeUsersRequest)(nil),             // 47: quorumlog.DescribeUsersRequest
-	(*DescribeUsersResponse)(nil),            // 48: quorumlog.DescribeUsersResponse
-	(*QuotaSide)(nil),                        // 49: quorumlog.QuotaSide
-	(*QuotaEntity)(nil),                      // 50: quorumlog.QuotaEntity
-	(*AlterQuotasRequest)(nil),               // 51: quorumlog.AlterQuotasRequest
-	(*AlterQuotasResponse)(nil),              // 52: quorumlog.AlterQuotasResponse
-	(*DescribeQuotasRequest)(nil),            // 53: quorumlog.DescribeQuotasRequest
-	(*DescribeQuotasResponse)(nil),           // 54: quorumlog.DescribeQuotasResponse
-	nil,                                      // 55: quorumlog.Topic.ConfigsEntry
-	nil,                                      // 56: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                      // 57: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                      // 58: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),     // 59: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil),    // 60: quorumlog.ListOffsetsResponse.Partition
-	(*DeleteACLsResponse_Deleted)(nil),       // 61: quorumlog.DeleteACLsResponse.Deleted
-	(*AlterUsersRequest_Deletion)(nil),       // 62: quorumlog.AlterUsersRequest.Deletion
-	(*DescribeUsersResponse_Credential)(nil), // 63: quorumlog.DescribeUsersResponse.Credential
-	(*DescribeUsersResponse_User)(nil),       // 64: quorumlog.DescribeUsersResponse.User
-	(*AlterQuotasRequest_Change)(nil),        // 65: quorumlog.AlterQuotasRequest.Change
-	nil,                                      // 66: quorumlog.AlterQuotasRequest.Change.SetEntry
-	(*DescribeQuotasRequest_Component)(nil),  // 67: quorumlog.DescribeQuotasRequest.Component
-	(*DescribeQuotasResponse_Quota)(nil),     // 68: quorumlog.DescribeQuotasResponse.Quota
-	nil,                                      // 69: quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
+	(*NodeStatus)(nil),                       // 17: quorumlog.NodeStatus
+	(*MetadataQuorum)(nil),                   // 18: quorumlog.MetadataQuorum
+	(*RegisterNodeRequest)(nil),              // 19: quorumlog.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),             // 20: quorumlog.RegisterNodeResponse
+	(*MetadataSeed)(nil),                     // 21: quorumlog.MetadataSeed
+	(*MetadataMember)(nil),                   // 22: quorumlog.MetadataMember
+	(*UnregisterNodeRequest)(nil),            // 23: quorumlog.UnregisterNodeRequest
+	(*UnregisterNodeResponse)(nil),           // 24: quorumlog.UnregisterNodeResponse
+	(*IdentifyRequest)(nil),                  // 25: quorumlog.IdentifyRequest
+	(*IdentifyResponse)(nil),                 // 26: quorumlog.IdentifyResponse
+	(*CheckReachRequest)(nil),                // 27: quorumlog.CheckReachRequest
+	(*CheckReachResponse)(nil),               // 28: quorumlog.CheckReachResponse
+	(*PartitionStatusRequest)(nil),           // 29: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),          // 30: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),                  // 31: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),            // 32: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),           // 33: quorumlog.TransferLeaderResponse
+	(*UpgradeClusterRequest)(nil),            // 34: quorumlog.UpgradeClusterRequest
+	(*UpgradeClusterResponse)(nil),           // 35: quorumlog.UpgradeClusterResponse
+	(*ACL)(nil),                              // 36: quorumlog.ACL
+	(*CreateACLsRequest)(nil),                // 37: quorumlog.CreateACLsRequest
+	(*CreateACLsResponse)(nil),               // 38: quorumlog.CreateACLsResponse
+	(*DeleteACLsRequest)(nil),                // 39: quorumlog.DeleteACLsRequest
+	(*DeleteACLsResponse)(nil),               // 40: quorumlog.DeleteACLsResponse
+	(*DescribeACLsRequest)(nil),              // 41: quorumlog.DescribeACLsRequest
+	(*DescribeACLsResponse)(nil),             // 42: quorumlog.DescribeACLsResponse
+	(*ScramCredential)(nil),                  // 43: quorumlog.ScramCredential
+	(*AlterUsersRequest)(nil),                // 44: quorumlog.AlterUsersRequest
+	(*AlterUsersResponse)(nil),               // 45: quorumlog.AlterUsersResponse
+	(*DescribeUsersRequest)(nil),             // 46: quorumlog.DescribeUsersRequest
+	(*DescribeUsersResponse)(nil),            // 47: quorumlog.DescribeUsersResponse
+	(*QuotaSide)(nil),                        // 48: quorumlog.QuotaSide
+	(*QuotaEntity)(nil),                      // 49: quorumlog.QuotaEntity
+	(*AlterQuotasRequest)(nil),               // 50: quorumlog.AlterQuotasRequest
+	(*AlterQuotasResponse)(nil),              // 51: quorumlog.AlterQuotasResponse
+	(*DescribeQuotasRequest)(nil),            // 52: quorumlog.DescribeQuotasRequest
+	(*DescribeQuotasResponse)(nil),           // 53: quorumlog.DescribeQuotasResponse
+	nil,                                      // 54: quorumlog.Topic.ConfigsEntry
+	nil,                                      // 55: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                      // 56: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                      // 57: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),     // 58: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil),    // 59: quorumlog.ListOffsetsResponse.Partition
+	(*DeleteACLsResponse_Deleted)(nil),       // 60: quorumlog.DeleteACLsResponse.Deleted
+	(*AlterUsersRequest_Deletion)(nil),       // 61: quorumlog.AlterUsersRequest.Deletion
+	(*DescribeUsersResponse_Credential)(nil), // 62: quorumlog.DescribeUsersResponse.Credential
+	(*DescribeUsersResponse_User)(nil),       // 63: quorumlog.DescribeUsersResponse.User
+	(*AlterQuotasRequest_Change)(nil),        // 64: quorumlog.AlterQuotasRequest.Change
+	nil,                                      // 65: quorumlog.AlterQuotasRequest.Change.SetEntry
+	(*DescribeQuotasRequest_Component)(nil),  // 66: quorumlog.DescribeQuotasRequest.Component
+	(*DescribeQuotasResponse_Quota)(nil),     // 67: quorumlog.DescribeQuotasResponse.Quota
+	nil,                                      // 68: quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	55, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	56, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	54, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	55, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	57, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	58, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	59, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	60, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
-	18, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
-	19, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
-	17, // 12: quorumlog.ClusterStatusResponse.leaders:type_name -> quorumlog.PartitionLeader
-	0,  // 13: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
-	22, // 14: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
-	23, // 15: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
-	32, // 16: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
-	37, // 17: quorumlog.CreateACLsRequest.acls:type_name -> quorumlog.ACL
-	37, // 18: quorumlog.DeleteACLsRequest.filters:type_name -> quorumlog.ACL
-	61, // 19: quorumlog.DeleteACLsResponse.filters:type_name -> quorumlog.DeleteACLsResponse.Deleted
-	37, // 20: quorumlog.DescribeACLsRequest.filter:type_name -> quorumlog.ACL
-	37, // 21: quorumlog.DescribeACLsResponse.acls:type_name -> quorumlog.ACL
-	44, // 22: quorumlog.AlterUsersRequest.upsert:type_name -> quorumlog.ScramCredential
-	62, // 23: quorumlog.AlterUsersRequest.delete:type_name -> quorumlog.AlterUsersRequest.Deletion
-	64, // 24: quorumlog.DescribeUsersResponse.users:type_name -> quorumlog.DescribeUsersResponse.User
-	49, // 25: quorumlog.QuotaEntity.user:type_name -> quorumlog.QuotaSide
-	49, // 26: quorumlog.QuotaEntity.client_id:type_name -> quorumlog.QuotaSide
-	65, // 27: quorumlog.AlterQuotasRequest.changes:type_name -> quorumlog.AlterQuotasRequest.Change
-	67, // 28: quorumlog.DescribeQuotasRequest.components:type_name -> quorumlog.DescribeQuotasRequest.Component
-	68, // 29: quorumlog.DescribeQuotasResponse.quotas:type_name -> quorumlog.DescribeQuotasResponse.Quota
-	37, // 30: quorumlog.DeleteACLsResponse.Deleted.acls:type_name -> quorumlog.ACL
-	63, // 31: quorumlog.DescribeUsersResponse.User.credentials:type_name -> quorumlog.DescribeUsersResponse.Credential
-	50, // 32: quorumlog.AlterQuotasRequest.Change.entity:type_name -> quorumlog.QuotaEntity
-	66, // 33: quorumlog.AlterQuotasRequest.Change.set:type_name -> quorumlog.AlterQuotasRequest.Change.SetEntry
-	50, // 34: quorumlog.DescribeQuotasResponse.Quota.entity:type_name -> quorumlog.QuotaEntity
-	69, // 35: quorumlog.DescribeQuotasResponse.Quota.limits:type_name -> quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
-	1,  // 36: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
-	5,  // 37: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
-	7,  // 38: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
-	9,  // 39: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
-	11, // 40: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
-	13, // 41: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
-	15, // 42: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
-	20, // 43: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	24, // 44: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
-	26, // 45: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
-	28, // 46: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
-	30, // 47: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	33, // 48: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	35, // 49: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
-	38, // 50: quorumlog.Admin.CreateACLs:input_type -> quorumlog.CreateACLsRequest
-	40, // 51: quorumlog.Admin.DeleteACLs:input_type -> quorumlog.DeleteACLsRequest
-	42, // 52: quorumlog.Admin.DescribeACLs:input_type -> quorumlog.DescribeACLsRequest
-	45, // 53: quorumlog.Admin.AlterUsers:input_type -> quorumlog.AlterUsersRequest
-	47, // 54: quorumlog.Admin.DescribeUsers:input_type -> quorumlog.DescribeUsersRequest
-	51, // 55: quorumlog.Admin.AlterQuotas:input_type -> quorumlog.AlterQuotasRequest
-	53, // 56: quorumlog.Admin.DescribeQuotas:input_type -> quorumlog.DescribeQuotasRequest
-	2,  // 57: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 58: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 59: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 60: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 61: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 62: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 63: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	21, // 64: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	25, // 65: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
-	27, // 66: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
-	29, // 67: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
-	31, // 68: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	34, // 69: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	36, // 70: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
-	39, // 71: quorumlog.Admin.CreateACLs:output_type -> quorumlog.CreateACLsResponse
-	41, // 72: quorumlog.Admin.DeleteACLs:output_type -> quorumlog.DeleteACLsResponse
-	43, // 73: quorumlog.Admin.DescribeACLs:output_type -> quorumlog.DescribeACLsResponse
-	46, // 74: quorumlog.Admin.AlterUsers:output_type -> quorumlog.AlterUsersResponse
-	48, // 75: quorumlog.Admin.DescribeUsers:output_type -> quorumlog.DescribeUsersResponse
-	52, // 76: quorumlog.Admin.AlterQuotas:output_type -> quorumlog.AlterQuotasResponse
-	54, // 77: quorumlog.Admin.DescribeQuotas:output_type -> quorumlog.DescribeQuotasResponse
-	57, // [57:78] is the sub-list for method output_type
-	36, // [36:57] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	56, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	57, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	58, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	59, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	17, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
+	18, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
+	0,  // 12: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
+	21, // 13: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
+	22, // 14: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
+	31, // 15: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
+	36, // 16: quorumlog.CreateACLsRequest.acls:type_name -> quorumlog.ACL
+	36, // 17: quorumlog.DeleteACLsRequest.filters:type_name -> quorumlog.ACL
+	60, // 18: quorumlog.DeleteACLsResponse.filters:type_name -> quorumlog.DeleteACLsResponse.Deleted
+	36, // 19: quorumlog.DescribeACLsRequest.filter:type_name -> quorumlog.ACL
+	36, // 20: quorumlog.DescribeACLsResponse.acls:type_name -> quorumlog.ACL
+	43, // 21: quorumlog.AlterUsersRequest.upsert:type_name -> quorumlog.ScramCredential
+	61, // 22: quorumlog.AlterUsersRequest.delete:type_name -> quorumlog.AlterUsersRequest.Deletion
+	63, // 23: quorumlog.DescribeUsersResponse.users:type_name -> quorumlog.DescribeUsersResponse.User
+	48, // 24: quorumlog.QuotaEntity.user:type_name -> quorumlog.QuotaSide
+	48, // 25: quorumlog.QuotaEntity.client_id:type_name -> quorumlog.QuotaSide
+	64, // 26: quorumlog.AlterQuotasRequest.changes:type_name -> quorumlog.AlterQuotasRequest.Change
+	66, // 27: quorumlog.DescribeQuotasRequest.components:type_name -> quorumlog.DescribeQuotasRequest.Component
+	67, // 28: quorumlog.DescribeQuotasResponse.quotas:type_name -> quorumlog.DescribeQuotasResponse.Quota
+	36, // 29: quorumlog.DeleteACLsResponse.Deleted.acls:type_name -> quorumlog.ACL
+	62, // 30: quorumlog.DescribeUsersResponse.User.credentials:type_name -> quorumlog.DescribeUsersResponse.Credential
+	49, // 31: quorumlog.AlterQuotasRequest.Change.entity:type_name -> quorumlog.QuotaEntity
+	65, // 32: quorumlog.AlterQuotasRequest.Change.set:type_name -> quorumlog.AlterQuotasRequest.Change.SetEntry
+	49, // 33: quorumlog.DescribeQuotasResponse.Quota.entity:type_name -> quorumlog.QuotaEntity
+	68, // 34: quorumlog.DescribeQuotasResponse.Quota.limits:type_name -> quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
+	1,  // 35: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
+	5,  // 36: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
+	7,  // 37: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
+	9,  // 38: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
+	11, // 39: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
+	13, // 40: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
+	15, // 41: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
+	19, // 42: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
+	23, // 43: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
+	25, // 44: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
+	27, // 45: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
+	29, // 46: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	32, // 47: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	34, // 48: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
+	37, // 49: quorumlog.Admin.CreateACLs:input_type -> quorumlog.CreateACLsRequest
+	39, // 50: quorumlog.Admin.DeleteACLs:input_type -> quorumlog.DeleteACLsRequest
+	41, // 51: quorumlog.Admin.DescribeACLs:input_type -> quorumlog.DescribeACLsRequest
+	44, // 52: quorumlog.Admin.AlterUsers:input_type -> quorumlog.AlterUsersRequest
+	46, // 53: quorumlog.Admin.DescribeUsers:input_type -> quorumlog.DescribeUsersRequest
+	50, // 54: quorumlog.Admin.AlterQuotas:input_type -> quorumlog.AlterQuotasRequest
+	52, // 55: quorumlog.Admin.DescribeQuotas:input_type -> quorumlog.DescribeQuotasRequest
+	2,  // 56: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 57: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 58: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 59: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 60: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 61: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	16, // 62: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	20, // 63: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	24, // 64: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
+	26, // 65: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
+	28, // 66: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
+	30, // 67: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	33, // 68: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	35, // 69: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
+	38, // 70: quorumlog.Admin.CreateACLs:output_type -> quorumlog.CreateACLsResponse
+	40, // 71: quorumlog.Admin.DeleteACLs:output_type -> quorumlog.DeleteACLsResponse
+	42, // 72: quorumlog.Admin.DescribeACLs:output_type -> quorumlog.DescribeACLsResponse
+	45, // 73: quorumlog.Admin.AlterUsers:output_type -> quorumlog.AlterUsersResponse
+	47, // 74: quorumlog.Admin.DescribeUsers:output_type -> quorumlog.DescribeUsersResponse
+	51, // 75: quorumlog.Admin.AlterQuotas:output_type -> quorumlog.AlterQuotasResponse
+	53, // 76: quorumlog.Admin.DescribeQuotas:output_type -> quorumlog.DescribeQuotasResponse
+	56, // [56:77] is the sub-list for method output_type
+	35, // [35:56] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -4724,7 +4635,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   70,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,11 +30,11 @@ const (
 	ACLAuthorizer
 )
 
-func (s AuthorizationOptions) authorizer(rules func() *acl.Set, logger *slog.Logger) broker.Authorizer {
+func (s AuthorizationOptions) authorizer(rules func() *acl.Set, current func() bool, logger *slog.Logger) broker.Authorizer {
 	if s.Authorizer == NoAuthorizer {
 		return broker.AllowAll{}
 	}
-	return authorizer.New(authorizer.Options{SuperUsers: s.SuperUsers, Missing: s.MissingACLs, Rules: rules, Logger: logger})
+	return authorizer.New(authorizer.Options{SuperUsers: s.SuperUsers, Missing: s.MissingACLs, Rules: rules, Current: current, Logger: logger})
 }
 
 func (s AuthorizationOptions) validate() error {

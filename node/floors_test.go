@@ -9,7 +9,7 @@ import (
 // floors are the package's files from the bottom up. A file knows those that stand before it, in its own floor too.
 var floors = [][]string{
 	// Words and small things that know no node.
-	{"limits.go", "limits_unix.go", "limits_other.go", "address.go", "transport.go", "options.go", "identityfile.go", "fsync.go",
+	{"limits.go", "limits_unix.go", "limits_other.go", "address.go", "transport.go", "authorization.go", "options.go", "identityfile.go", "fsync.go",
 		"condemned.go", "word.go", "reached.go"},
 	// What a node has, and whom it knows.
 	{"state.go", "identity.go", "ask.go", "names.go", "condition.go"},

@@ -370,7 +370,7 @@ func TestRousedFromTwoSides(t *testing.T) {
 	for range 2 {
 		for _, p := range s.places {
 			all.Go(func() {
-				for range 2000 {
+				for range 20000 {
 					p.Rouse()
 				}
 			})

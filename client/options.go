@@ -148,7 +148,7 @@ func (o ProducerOptions) Validate() error {
 // ConsumerOptions configures a Consumer.
 type ConsumerOptions struct {
 	// MaxBytes bounds the batches that the consumer holds, of all partitions together: what has come and Poll has not returned yet, and what
-	// it returned last. A single batch may be larger. Default 8 MiB.
+	// it returned last. A single batch may be larger. Default 32 MiB.
 	MaxBytes int64
 	// OnOutOfRange says what happens when the wanted offset does not exist. Default ResetNone.
 	OnOutOfRange Reset
@@ -168,7 +168,7 @@ const (
 )
 
 func (o ConsumerOptions) withDefaults() ConsumerOptions {
-	setDefault(&o.MaxBytes, 8<<20)
+	setDefault(&o.MaxBytes, 32<<20)
 	return o
 }
 

@@ -24,8 +24,8 @@ func (a *admin) CreateACLs(ctx context.Context, r *pb.CreateACLsRequest) (*pb.Cr
 }
 
 // CreateACLs implements broker.SecurityChanges.
-func (r remote) CreateACLs(ctx context.Context, _ *broker.Caller, bindings []acl.Binding) error {
-	_, err := r.calls.CreateACLs(ctx, &pb.CreateACLsRequest{Acls: toACLs(bindings), TimeoutMs: timeLeft(ctx)})
+func (r remote) CreateACLs(ctx context.Context, c *broker.Caller, bindings []acl.Binding) error {
+	_, err := r.calls.CreateACLs(rpc.PassOn(ctx, c), &pb.CreateACLsRequest{Acls: toACLs(bindings), TimeoutMs: timeLeft(ctx)})
 	return err
 }
 
@@ -49,12 +49,12 @@ func (a *admin) DeleteACLs(ctx context.Context, r *pb.DeleteACLsRequest) (*pb.De
 }
 
 // DeleteACLs implements broker.SecurityChanges.
-func (r remote) DeleteACLs(ctx context.Context, _ *broker.Caller, filters []acl.Filter) ([][]acl.Binding, error) {
+func (r remote) DeleteACLs(ctx context.Context, c *broker.Caller, filters []acl.Filter) ([][]acl.Binding, error) {
 	request := &pb.DeleteACLsRequest{TimeoutMs: timeLeft(ctx)}
 	for _, f := range filters {
 		request.Filters = append(request.Filters, toFilter(f))
 	}
-	response, err := r.calls.DeleteACLs(ctx, request)
+	response, err := r.calls.DeleteACLs(rpc.PassOn(ctx, c), request)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (a *admin) AlterUsers(ctx context.Context, r *pb.AlterUsersRequest) (*pb.Al
 }
 
 // AlterUsers implements broker.SecurityChanges.
-func (r remote) AlterUsers(ctx context.Context, _ *broker.Caller, change broker.UserChange) error {
+func (r remote) AlterUsers(ctx context.Context, c *broker.Caller, change broker.UserChange) error {
 	request := &pb.AlterUsersRequest{TimeoutMs: timeLeft(ctx)}
 	for _, d := range change.Delete {
 		request.Delete = append(request.Delete, &pb.AlterUsersRequest_Deletion{User: d.User, Mechanism: int32(d.Mechanism)})
@@ -150,7 +150,7 @@ func (r remote) AlterUsers(ctx context.Context, _ *broker.Caller, change broker.
 			User: u.User, Mechanism: int32(u.Mechanism), Iterations: int32(u.Iterations), Salt: u.Salt, StoredKey: u.StoredKey, ServerKey: u.ServerKey,
 		})
 	}
-	_, err := r.calls.AlterUsers(ctx, request)
+	_, err := r.calls.AlterUsers(rpc.PassOn(ctx, c), request)
 	return err
 }
 
@@ -186,12 +186,12 @@ func (a *admin) AlterQuotas(ctx context.Context, r *pb.AlterQuotasRequest) (*pb.
 }
 
 // AlterQuotas implements broker.SecurityChanges.
-func (r remote) AlterQuotas(ctx context.Context, _ *broker.Caller, change broker.QuotaChange) error {
+func (r remote) AlterQuotas(ctx context.Context, c *broker.Caller, change broker.QuotaChange) error {
 	request := &pb.AlterQuotasRequest{ValidateOnly: change.ValidateOnly, TimeoutMs: timeLeft(ctx)}
 	for _, one := range change.Changes {
 		request.Changes = append(request.Changes, &pb.AlterQuotasRequest_Change{Entity: toEntity(one.Entity), Set: one.Set, Remove: one.Remove})
 	}
-	_, err := r.calls.AlterQuotas(ctx, request)
+	_, err := r.calls.AlterQuotas(rpc.PassOn(ctx, c), request)
 	return err
 }
 

@@ -50,6 +50,34 @@ func TestNotAuthorized(t *testing.T) {
 	}
 }
 
+// A producer that is given no id, because it may write to no topic, is told so at once rather than after the delivery timeout; it does not ask
+// all the time, and goes on as soon as it may.
+func TestNotAuthorizedToProduce(t *testing.T) {
+	cluster, c := newCluster(t, 2)
+	cluster.CreateTopic("test", 2, nil)
+	cluster.DenyProducers()
+	ctx := testContext(t)
+	p := newProducer(t, c, client.ProducerOptions{DeliveryTimeout: 10 * testTime})
+	for range 3 {
+		acks, err := p.ProduceSync(ctx, client.Record{Topic: "test", Partition: client.At(0)}, client.Record{Topic: "test", Partition: client.At(1)})
+		if !errors.Is(err, client.ErrNotAuthorized) || errors.Is(err, client.ErrDeliveryTimeout) || !strings.Contains(err.Error(), "User:test") {
+			t.Fatalf("produce: %v", err)
+		}
+		if !errors.Is(acks[1].Err, client.ErrNotAuthorized) {
+			t.Errorf("the second record: %v", acks[1])
+		}
+	}
+	if asked := cluster.AllowProducers(); asked > 6 { // once or twice for each call: its records may come in two goes
+		t.Errorf("an id was asked for %d times", asked)
+	}
+	if _, err := p.ProduceSync(ctx, client.Record{Topic: "test", Partition: client.At(1), Value: []byte("allowed")}); err != nil {
+		t.Errorf("once it is allowed: %v", err)
+	}
+	if values := cluster.Values(tp("test", 1)); len(values) != 1 || values[0] != "allowed" {
+		t.Errorf("written is %q", values)
+	}
+}
+
 // Permission that is taken away ends what is under way.
 func TestNoLongerAuthorized(t *testing.T) {
 	cluster, c := newCluster(t, 1)

@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,7 +192,7 @@ func (h *housekeeper) findHomes(now time.Time) (again time.Time) {
 		return time.Time{}
 	}
 	p := h.producer
-	if p.idempotent() && p.identity.Load() == nil {
+	if p.idempotent() && p.identity.Load() == nil && slices.ContainsFunc(queues, (*queue).needsIdentity) {
 		h.allocateIdentity()
 	}
 	known := p.client.cache.current.Load()
@@ -316,14 +317,16 @@ func (h *housekeeper) allocateIdentity() {
 	p := h.producer
 	p.wg.Go(func() {
 		producer, epoch, err := p.client.admin.initProducerID(p.ctx)
-		h.mu.Lock()
-		h.mu.renewing = false
-		h.mu.Unlock()
 		if err == nil {
 			p.identity.Store(&identity{producer, epoch})
 		} else if p.ctx.Err() == nil {
 			p.client.opts.Logger.Warn("no producer id", "error", err)
+			p.identityRefused(err)
+			_ = pause(p.ctx, identityPause)
 		}
+		h.mu.Lock()
+		h.mu.renewing = false
+		h.mu.Unlock()
 		h.poke()
 	})
 }

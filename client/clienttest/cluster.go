@@ -50,18 +50,21 @@ type Cluster struct {
 	id    string
 	nodes []*node
 
-	mu         sync.Mutex
-	topics     map[string]*topic
-	denied     map[string]bool
-	byID       map[id.Topic]*topic
-	fault      func(id.TopicPartition, batch.Batch) Fault
-	producers  id.Producer
-	controller id.Node
-	level      int32 // the feature level
-	index      uint64
-	metadata   int // requests for it
-	described  int // topics that were asked for with those
-	changed    chan struct{}
+	mu        sync.Mutex
+	topics    map[string]*topic
+	denied    map[string]bool
+	byID      map[id.Topic]*topic
+	fault     func(id.TopicPartition, batch.Batch) Fault
+	producers id.Producer
+	// noProducers refuses producer ids; producersAsked counts how often one was asked for.
+	noProducers    bool
+	producersAsked int
+	controller     id.Node
+	level          int32 // the feature level
+	index          uint64
+	metadata       int // requests for it
+	described      int // topics that were asked for with those
+	changed        chan struct{}
 }
 
 type topic struct {
@@ -186,6 +189,19 @@ func (c *Cluster) Deny(topic string) {
 	}
 	c.denied[topic] = true
 	c.announceLocked()
+}
+
+// DenyProducers refuses producer ids to everybody, until AllowProducers, and returns how often one was asked for before.
+func (c *Cluster) DenyProducers() (asked int) { return c.denyProducers(true) }
+
+// AllowProducers gives producer ids again, and returns how often one was asked for before.
+func (c *Cluster) AllowProducers() (asked int) { return c.denyProducers(false) }
+
+func (c *Cluster) denyProducers(deny bool) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.noProducers = deny
+	return c.producersAsked
 }
 
 func denied(topic string) *kerr.Error {

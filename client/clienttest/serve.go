@@ -436,6 +436,9 @@ func (a *admin) InitProducerID(ctx context.Context, _ *pb.InitProducerIDRequest)
 		return nil, ctx.Err()
 	}
 	defer c.mu.Unlock()
+	if c.producersAsked++; c.noProducers {
+		return nil, kerr.Errorf(kerr.ClusterAuthorizationFailed, "User:test may write to no topic")
+	}
 	c.producers++
 	return &pb.InitProducerIDResponse{ProducerId: int64(c.producers)}, nil
 }

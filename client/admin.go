@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
@@ -329,14 +328,6 @@ func (past attempt) gaveUp(what string, ended, last error) error {
 	return fmt.Errorf("client: %s: %w (last error: %w)", what, ended, at(past.server, last))
 }
 
-// at says where an error comes from, unless it says so itself.
-func at(server string, err error) error {
-	if strings.Contains(err.Error(), server) {
-		return err
-	}
-	return fmt.Errorf("%s: %w", server, err)
-}
-
 // callLeader runs f against the leader of a partition until it answers, or refuses for good, or ctx ends.
 func (a *Admin) callLeader(ctx context.Context, tp TopicPartition, what string, f func(context.Context, pb.DRPCAdminClient) error) error {
 	cache := &a.client.cache
@@ -375,7 +366,7 @@ func (a *Admin) try(ctx context.Context, server string, f func(context.Context, 
 	defer cancel()
 	stop := context.AfterFunc(a.client.ctx, cancel)
 	defer stop()
-	return a.watching(ctx, server, func(ctx context.Context) error { return f(ctx, a.client.dialer.Admin(server)) })
+	return a.client.watching(ctx, server, func(ctx context.Context) error { return f(ctx, a.client.dialer.Admin(server)) })
 }
 
 // rotation goes round the servers, with at most one detour in a row.
@@ -416,15 +407,3 @@ func (r *rotation) prefer(server string) bool {
 
 // exhausted tells whether every server has had its turn.
 func (r *rotation) exhausted() bool { return r.at%len(r.servers) == 0 }
-
-// pause waits, unless ctx ends before.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}

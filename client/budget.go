@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
 )
 
 // budget bounds the bytes of the records that have no outcome yet. Taking from it is one atomic operation until it is full.
@@ -69,4 +71,19 @@ func (b *budget) release(n int64) {
 	close(b.freed)
 	b.freed = make(chan struct{})
 	b.mu.Unlock()
+}
+
+// recordOverhead is an upper bound of what a record costs beside its bytes, and a header beside its own.
+const (
+	recordOverhead = 36
+	headerOverhead = 10
+)
+
+// chargeOf is an upper bound of the record's size in a batch of its own.
+func chargeOf(r *batch.Record) int64 {
+	n := batch.HeaderSize + recordOverhead + len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += headerOverhead + len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return int64(n)
 }

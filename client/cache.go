@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -18,22 +18,12 @@ import (
 )
 
 const (
-	// refreshInterval is the least time between two refreshes: what bounds the load when many partitions lose their leader. As long as
-	// refreshes bring nothing new it grows to a troubleShare-th of how long that has lasted, and to refreshIntervalMax at most, and by
-	// up to a quarter more: clients that have lost the same leader shall not go on asking in step.
-	refreshInterval    = 50 * time.Millisecond
-	refreshIntervalMax = time.Second
-	troubleShare       = 6
-	// maxAskTopics and maxAskPartitions bound what is asked for at once, and with it the answer. A topic of which nothing is known may have more
-	// partitions than that.
-	maxAskTopics     = 200
-	maxAskPartitions = 10_000
-	// hedgeDelay is after how long without an answer the next node is asked as well: a frozen node answers nothing at all.
-	hedgeDelay = 250 * time.Millisecond
 	// unknownGrace is how long a topic must be unknown before that is believed: the nodes asked may not have heard of it yet.
 	unknownGrace = 2 * time.Second
 	// unknownMemory is for how long it counts that nodes did not know a topic: if it was asked for long ago, it may have been created since.
 	unknownMemory = 2 * unknownGrace
+	// wantedMemory is for how long a topic that the nodes say nothing about stays wanted when nobody asks for it.
+	wantedMemory = time.Minute
 	// unknownVoices is how many nodes must say so, if there are as many that answer.
 	unknownVoices = 3
 )
@@ -42,7 +32,10 @@ const (
 // known already is asked for when somebody doubts it, topic by topic, or when it is old, at most every refreshInterval. A topic that is
 // wanted for the first time is asked for at once, alone or with others that are new as well.
 type metadataCache struct {
-	client  *Client
+	ctx     context.Context // ends with the client
+	opts    *Options
+	dialer  *rpc.Dialer
+	wg      *sync.WaitGroup // the client's goroutines
 	current atomic.Pointer[metadata]
 	kick    chan struct{} // capacity 1: a refresh is wanted
 	hurry   chan struct{} // capacity 1: and the pause after the last one is cut short
@@ -50,7 +43,7 @@ type metadataCache struct {
 
 	mu struct {
 		sync.Mutex
-		wanted    map[string]struct{}
+		wanted    map[string]time.Time // when somebody asked for it last, itself
 		fresh     map[string]struct{}  // wanted, not asked for yet
 		doubted   map[string]struct{}  // to be asked for with the next refresh
 		missing   map[string]*absence  // wanted, unknown to the nodes
@@ -75,31 +68,48 @@ type absence struct {
 	said        map[string]struct{} // by whom
 }
 
-func (m *metadataCache) init(c *Client) {
-	m.client = c
+func (m *metadataCache) init(ctx context.Context, o *Options, dialer *rpc.Dialer, wg *sync.WaitGroup) {
+	m.ctx, m.opts, m.dialer, m.wg = ctx, o, dialer, wg
 	m.kick = make(chan struct{}, 1)
 	m.hurry = make(chan struct{}, 1)
 	m.fresh = make(chan struct{}, 1)
-	m.mu.wanted = make(map[string]struct{})
+	m.mu.wanted = make(map[string]time.Time)
 	m.mu.fresh = make(map[string]struct{})
 	m.mu.doubted = make(map[string]struct{})
 	m.mu.missing = make(map[string]*absence)
 	m.mu.answered = make(map[string]time.Time)
 	m.mu.changed = make(chan struct{})
 	m.mu.sources = sources{turn: rand.IntN(1 << 20), shunned: make(map[string]time.Time), foreign: make(map[string]*WrongClusterError)}
-	m.current.Store(&metadata{controller: id.NoNode, clusterID: c.opts.ClusterID})
-	if c.opts.ClusterID != "" {
+	m.current.Store(&metadata{controller: id.NoNode, clusterID: m.opts.ClusterID})
+	if m.opts.ClusterID != "" {
 		m.mu.settled = true
-		c.dialer.MeansCluster(c.opts.ClusterID)
+		m.dialer.MeansCluster(m.opts.ClusterID)
 	}
 }
 
 // request asks for a refresh of all that is wanted. It does not wait.
 func (m *metadataCache) request() {
 	m.mu.Lock()
-	m.mu.doubted = maps.Clone(m.mu.wanted)
+	m.expireLocked(time.Now())
+	for topic := range m.mu.wanted {
+		m.mu.doubted[topic] = struct{}{}
+	}
 	m.mu.Unlock()
 	poke(m.kick)
+}
+
+// expireLocked stops wanting topics that the nodes do not know, or refuse to describe, and that nobody has asked for lately: the names that a
+// program tries must not add up.
+func (m *metadataCache) expireLocked(now time.Time) {
+	known := m.current.Load().topics
+	maps.DeleteFunc(m.mu.wanted, func(topic string, asked time.Time) bool { return known[topic] == nil && now.Sub(asked) > wantedMemory })
+	unwanted := func(topic string) bool {
+		_, ok := m.mu.wanted[topic]
+		return !ok
+	}
+	maps.DeleteFunc(m.mu.fresh, func(topic string, _ struct{}) bool { return unwanted(topic) })
+	maps.DeleteFunc(m.mu.missing, func(topic string, _ *absence) bool { return unwanted(topic) })
+	maps.DeleteFunc(m.mu.denied, func(topic string, _ denial) bool { return unwanted(topic) })
 }
 
 // requestNodes asks for a refresh of the nodes and the controller.
@@ -108,6 +118,7 @@ func (m *metadataCache) requestNodes() { poke(m.kick) }
 // requestFor asks for a refresh of one topic.
 func (m *metadataCache) requestFor(topic string) {
 	m.mu.Lock()
+	m.mu.wanted[topic] = time.Now() // it may have been given up
 	m.mu.doubted[topic] = struct{}{}
 	m.mu.Unlock()
 	poke(m.kick)
@@ -145,10 +156,11 @@ func (m *metadataCache) changed() <-chan struct{} {
 func (m *metadataCache) want(topic string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.mu.wanted[topic]; ok {
+	_, ok := m.mu.wanted[topic]
+	m.mu.wanted[topic] = time.Now()
+	if ok {
 		return
 	}
-	m.mu.wanted[topic] = struct{}{}
 	m.mu.fresh[topic] = struct{}{}
 	poke(m.fresh)
 }
@@ -158,6 +170,13 @@ func (m *metadataCache) refreshes() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.refreshes
+}
+
+// failure is what the last refresh failed with; nil: it did not.
+func (m *metadataCache) failure() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.err
 }
 
 // absent returns an error once it is believed that a topic does not exist, or that no node of the cluster is among those that are asked.
@@ -184,7 +203,7 @@ func (m *metadataCache) absent(topic string) error {
 func (m *metadataCache) voicesLocked() int {
 	now := time.Now()
 	n := 0
-	for _, address := range m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, now) {
+	for _, address := range m.mu.sources.order(m.current.Load().nodes, m.opts.Servers, now) {
 		if m.mu.sources.rank(address, now) == 0 {
 			n++
 		}
@@ -207,7 +226,7 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 		if err := m.absent(name); err != nil && m.askedSince(name, begin) {
 			return nil, err
 		}
-		if err := m.otherRelease(); err != nil && m.refreshes() > start {
+		if err := m.failure(); otherRelease(err) && m.refreshes() > start {
 			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, err)
 		}
 		if m.asked(name) {
@@ -215,7 +234,7 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 		}
 		select {
 		case <-changed:
-		case <-m.client.ctx.Done():
+		case <-m.ctx.Done():
 			return nil, ErrClosed
 		case <-ctx.Done():
 			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, m.because(ctx.Err()))
@@ -270,133 +289,6 @@ func (m *metadataCache) asked(topic string) bool {
 	defer m.mu.Unlock()
 	_, fresh := m.mu.fresh[topic]
 	return !fresh
-}
-
-// run is the refreshing goroutine.
-func (m *metadataCache) run() {
-	ctx := m.client.ctx
-	old := time.NewTimer(m.client.opts.MetadataMaxAge)
-	defer old.Stop()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	wanted, ended, notBefore := false, time.Time{}, time.Time{}
-	for {
-		var due <-chan time.Time
-		if wanted {
-			timer.Reset(time.Until(notBefore))
-			due = timer.C
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.fresh:
-			m.introduce(ctx)
-		case <-m.hurry:
-			if soon := ended.Add(refreshInterval); soon.Before(notBefore) {
-				notBefore = soon
-			}
-		case <-m.kick:
-			wanted = true
-		case <-old.C:
-			m.request()
-		case <-due:
-			wanted = false
-			pause := m.refresh(ctx)
-			ended = time.Now()
-			notBefore = ended.Add(pause)
-			old.Reset(m.client.opts.MetadataMaxAge)
-		}
-	}
-}
-
-// introduce asks for the topics that are wanted for the first time. What that brings says nothing about those that are waited for already.
-func (m *metadataCache) introduce(ctx context.Context) {
-	m.mu.Lock()
-	names := slices.Sorted(maps.Keys(m.mu.fresh))
-	clear(m.mu.fresh)
-	m.mu.Unlock()
-	if len(names) == 0 {
-		return
-	}
-	err := m.askAll(ctx, names, false)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.endedLocked(ctx, err)
-}
-
-// refresh asks for what is in doubt, and returns how long to leave the nodes alone then.
-func (m *metadataCache) refresh(ctx context.Context) time.Duration {
-	m.mu.Lock()
-	var names []string
-	for name := range m.mu.doubted {
-		if _, ok := m.mu.wanted[name]; ok {
-			names = append(names, name)
-			delete(m.mu.fresh, name)
-		}
-	}
-	clear(m.mu.doubted)
-	if time.Since(m.mu.ended) > 2*refreshIntervalMax {
-		m.mu.trouble = time.Time{} // it is over: nobody has asked
-	}
-	before := m.current.Load()
-	all := !m.mu.trouble.IsZero()
-	m.mu.Unlock()
-	slices.Sort(names)
-
-	err := m.askAll(ctx, names, all)
-
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	news := m.current.Load().news(before)
-	m.mu.sources.refreshed(news)
-	m.endedLocked(ctx, err)
-	return m.restLocked(news, time.Now())
-}
-
-// restLocked is pauseLocked with what keeps clients out of step.
-func (m *metadataCache) restLocked(news bool, now time.Time) time.Duration {
-	pause := m.pauseLocked(news, now)
-	return pause + rand.N(pause/4)
-}
-
-// endedLocked notes the end of a refresh.
-func (m *metadataCache) endedLocked(ctx context.Context, err error) {
-	m.mu.refreshes++
-	if err != nil && m.mu.err == nil && ctx.Err() == nil {
-		m.client.opts.Logger.Warn("no node answers with metadata that is up to date", "error", err)
-	}
-	m.mu.err = err
-	m.mu.reach.refreshed(m.mu.began, err)
-	m.announceLocked()
-}
-
-// askAll asks for topics, as many at a time as one answer may have.
-func (m *metadataCache) askAll(ctx context.Context, names []string, all bool) error {
-	if len(names) == 0 {
-		return m.ask(ctx, &pb.MetadataRequest{NodesOnly: true}, all)
-	}
-	for len(names) > 0 {
-		n := m.current.Load().atOnce(names)
-		if err := m.ask(ctx, &pb.MetadataRequest{Topics: names[:n]}, all); err != nil {
-			return err
-		}
-		names = names[n:]
-	}
-	return nil
-}
-
-// pauseLocked is how long to leave the nodes alone after a refresh that ends now.
-func (m *metadataCache) pauseLocked(news bool, now time.Time) time.Duration {
-	m.mu.ended = now
-	switch {
-	case news:
-		m.mu.trouble = time.Time{}
-	case m.mu.trouble.IsZero():
-		m.mu.trouble = now
-	default:
-		return min(max(refreshInterval, now.Sub(m.mu.trouble)/troubleShare), refreshIntervalMax)
-	}
-	return refreshInterval
 }
 
 func (m *metadataCache) publishLocked(next *metadata) { m.current.Store(next) }
@@ -461,7 +353,7 @@ func (m *metadataCache) judgeLocked(server string, req *pb.MetadataRequest, resp
 	}
 	if !m.mu.settled && knows {
 		m.mu.settled = true
-		m.client.dialer.MeansCluster(resp.ClusterId)
+		m.dialer.MeansCluster(resp.ClusterId)
 	}
 	if stale(ageOf(resp)) {
 		m.mu.sources.shun(server, time.Now())
@@ -504,7 +396,7 @@ func (m *metadataCache) doubtful(addr string) {
 	m.mu.sources.shun(addr, time.Now())
 }
 
-// noteMissingLocked keeps since when nodes that should know say that a wanted topic does not exist, and stops wanting it at the end.
+// noteMissingLocked keeps since when nodes that should know say that a wanted topic does not exist.
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()
 	for _, t := range resp.Topics {
@@ -524,9 +416,6 @@ func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataRespon
 		}
 		a := m.mu.missing[t.Name]
 		switch {
-		case a != nil && now.Sub(a.since) > 2*unknownGrace+time.Minute:
-			delete(m.mu.missing, t.Name)
-			delete(m.mu.wanted, t.Name)
 		case a == nil || now.Sub(a.last) > unknownMemory:
 			m.mu.missing[t.Name] = &absence{since: now, last: now, asked: m.mu.began, said: map[string]struct{}{server: {}}}
 		default:
@@ -570,7 +459,7 @@ func (m *metadataCache) hint(tp id.TopicPartition, topic id.Topic, node id.Node,
 func (m *metadataCache) addresses() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, time.Now())
+	return m.mu.sources.order(m.current.Load().nodes, m.opts.Servers, time.Now())
 }
 
 // ranked is addresses, and how many of them are to be asked before the others.
@@ -578,114 +467,26 @@ func (m *metadataCache) ranked() (servers []string, first int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	servers = m.mu.sources.order(m.current.Load().nodes, m.client.opts.Servers, now)
+	servers = m.mu.sources.order(m.current.Load().nodes, m.opts.Servers, now)
 	for first < len(servers) && m.mu.sources.rank(servers[first], now) == 0 {
 		first++
 	}
 	return servers, first
 }
 
-// errNoMajority says that nodes answer, and none of them knows more than it did when it lost its peers.
-var errNoMajority = errors.New("client: no node that answers has had word from a majority of the cluster lately")
-
-// ask asks one node after the other, each as soon as the one before has failed, is slow or has not enough to say, and takes what they
-// answer. It ends with the first answer that is enough; where there is none, a moment after the first one.
-//
-// Once a refresh has brought nothing new, all are asked: in a cut cluster those who hear the majority of the metadata, and are up to date by
-// that, may not hear the majority of a partition. Whoever leads it now is known on the other side only.
-func (m *metadataCache) ask(ctx context.Context, req *pb.MetadataRequest, all bool) error {
-	type result struct {
-		resp   *pb.MetadataResponse
-		server string
-		err    error
-	}
-	ctx, cancel := context.WithTimeout(ctx, m.client.opts.RequestTimeout)
-	defer cancel()
-	m.mu.Lock()
-	m.mu.began = time.Now()
-	m.mu.Unlock()
-	servers := m.addresses()
-	results := make(chan result, len(servers))
-	open := make(map[string]time.Time) // since when
-	defer func() { m.shunSlow(open) }()
-	asked := 0
-	next := func() {
-		if asked == len(servers) {
-			return
-		}
-		server := servers[asked]
-		asked++
-		open[server] = time.Now()
-		m.client.wg.Go(func() {
-			resp, err := m.client.dialer.Admin(server).Metadata(ctx, req)
-			results <- result{resp, server, err}
-		})
-	}
-	var failures []error
-	var settle <-chan time.Time // set by the first answer that was not enough
-	answered := false
-	next()
-	for len(open) > 0 {
-		select {
-		case r := <-results:
-			delete(open, r.server)
-			enough, err := false, r.err
-			if err == nil {
-				enough, err = m.take(r.server, req, r.resp)
-			} else {
-				err = m.refused(r.server, err)
-			}
-			switch {
-			case enough && !all:
-				return nil
-			case err != nil:
-				failures = append(failures, err)
-			case settle == nil:
-				settle = time.After(2 * hedgeDelay)
-			}
-			answered = answered || enough
-			next()
-			continue
-		case <-time.After(hedgeDelay):
-			next()
-			continue
-		case <-settle:
-		}
-		break
-	}
-	switch {
-	case answered:
-		return nil
-	case settle != nil:
-		return m.unsettled(failures)
-	}
-	return allOf(failures)
+// misplaced returns the error for an address at which another node answers than the one that was said to be there. What else is said there is
+// no better: others are asked for metadata first.
+func (m *metadataCache) misplaced(addr string, answers, expected id.Node) error {
+	m.doubtful(addr)
+	return fmt.Errorf("client: at %s answers node %d, node %d was expected there", addr, answers, expected)
 }
 
-// unsettled is the error of a refresh that had answers, and none that was enough.
-func (m *metadataCache) unsettled(failures []error) error {
-	if !m.settled() {
-		return errors.Join(failures...) // the topic is unknown to all of them
-	}
-	return errors.Join(append([]error{errNoMajority}, failures...)...)
-}
-
-// allOf joins errors. If all servers are of another cluster, it is the first one itself: nothing is to be waited for.
-func allOf(failures []error) error {
-	if len(failures) == 0 || slices.ContainsFunc(failures, func(err error) bool { return !errors.Is(err, ErrWrongCluster) }) {
-		return errors.Join(failures...)
-	}
-	return failures[0]
-}
-
-// shunSlow has those asked later in the future who were overtaken by others.
-func (m *metadataCache) shunSlow(open map[string]time.Time) {
+// foreign returns what is known of an address if a node of another cluster answers there.
+func (m *metadataCache) foreign(addr string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
-	for server, since := range open {
-		if now.Sub(since) >= hedgeDelay {
-			m.mu.sources.shun(server, now)
-		}
+	if wrong := m.mu.sources.foreign[addr]; wrong != nil {
+		return wrong
 	}
+	return nil
 }

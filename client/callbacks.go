@@ -2,6 +2,9 @@ package client
 
 import "sync"
 
+// calling is a queue that has callbacks to call.
+type calling interface{ callBack() }
+
 // caller is the goroutine of a producer that calls the user's callbacks, and the list of the queues that have some to call. It is none of
 // those that receive answers: a callback that blocks would keep a connection from being read, which a node closes after some seconds. The
 // batches in front of a callback that blocks keep their part of the budget, so that what is held back then is Produce.
@@ -13,8 +16,8 @@ type caller struct {
 
 	mu struct {
 		sync.Mutex
-		queues []*queue // each has calls set
-		last   bool     // ends when the list is empty
+		queues []calling // each once
+		last   bool      // ends when the list is empty
 	}
 }
 
@@ -24,7 +27,7 @@ func (c *caller) init() {
 }
 
 // push puts a queue into the list. Called with the queue's mutex.
-func (c *caller) push(q *queue) {
+func (c *caller) push(q calling) {
 	c.mu.Lock()
 	c.mu.queues = append(c.mu.queues, q)
 	c.mu.Unlock()
@@ -57,36 +60,4 @@ func (c *caller) run() {
 			<-c.wake
 		}
 	}
-}
-
-// calledLocked hands the queue to the caller if there are callbacks to be called. Called after every change.
-func (q *queue) calledLocked() {
-	if q.ended.head == nil || q.calls {
-		return
-	}
-	q.calls = true
-	q.producer.caller.push(q)
-}
-
-// callBack calls the callbacks of the batches that have their outcome by now. Only the caller's goroutine does.
-func (q *queue) callBack() {
-	q.mu.Lock()
-	q.calling = q.ended.take()
-	for {
-		b := q.calling.head
-		if b == nil {
-			break
-		}
-		q.mu.Unlock()
-		q.callBackOne(b)
-		q.mu.Lock()
-		q.calling.popFront()
-		for _, f := range b.flushes {
-			f.finish()
-		}
-		b.release()
-	}
-	q.calls = false
-	q.calledLocked()
-	q.mu.Unlock()
 }

@@ -66,7 +66,7 @@ func New(o Options) (*Client, error) {
 	}
 	c.dialer = rpc.Dialer{Timeout: c.opts.DialTimeout, ClientID: c.opts.ClientID, TLS: dialTLS}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.cache.init(c)
+	c.cache.init(c.ctx, &c.opts, &c.dialer, &c.wg)
 	c.admin.client = c
 	c.mu.users = make(map[user]struct{})
 	c.wg.Go(c.cache.run)

@@ -22,15 +22,6 @@ const (
 	silentCredit = 500 * time.Millisecond
 )
 
-// allotment is a cursor's part of the budget.
-type allotment struct {
-	granted  int64 // credit that the node has left, as far as is known: it may be less than nothing by a piece
-	piece    int64 // the most that it sends at a time, lately
-	reserved int64 // of the budget
-	admitted bool  // may subscribe, reserved for that
-	queued   bool  // in the list of those that wait for room
-}
-
 // targetLocked is how much credit a cursor has when it has its share.
 func (c *Consumer) targetLocked(cur *cursor) int64 {
 	return max(c.opts.MaxBytes/int64(max(len(c.mu.cursors), 1))-cur.piece, 1)
@@ -75,14 +66,14 @@ func (c *Consumer) queueLocked(cur *cursor) {
 	}
 }
 
-// receivedLocked takes what has come out of what was expected. False: there is no room for it, and the subscription is left.
+// receivedLocked takes what has come out of what was expected. False: there is no room for it, and the subscription has to be left; what it
+// brought comes again in its turn.
 func (c *Consumer) receivedLocked(cur *cursor, n int64, caughtUp bool) bool {
 	cur.granted -= n
 	if n > 0 {
 		cur.piece = max(n, cur.piece-cur.piece/8)
 	}
 	if c.mu.held > 0 && c.mu.held+n > c.opts.MaxBytes {
-		c.leaveLocked(cur)
 		c.queueLocked(cur)
 		return false
 	}

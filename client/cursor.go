@@ -1,10 +1,8 @@
 package client
 
 import (
-	"sync"
 	"time"
 
-	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -35,6 +33,15 @@ type cursor struct {
 	failed   bool // an error is on its way to Poll
 }
 
+// allotment is a cursor's part of the budget.
+type allotment struct {
+	granted  int64 // credit that the node has left, as far as is known: it may be less than nothing by a piece
+	piece    int64 // the most that it sends at a time, lately
+	reserved int64 // of the budget
+	admitted bool  // may subscribe, reserved for that
+	queued   bool  // in the list of those that wait for room
+}
+
 // delivery is what one event brought.
 type delivery struct {
 	cursor       *cursor
@@ -60,77 +67,7 @@ func (c *Consumer) deliverLocked(d *delivery) {
 	poke(c.news)
 }
 
-// failLocked reports an error of a partition and stops it.
-func (c *Consumer) failLocked(cur *cursor, err error) {
-	c.leaveLocked(cur)
-	cur.failed = true
-	c.deliverLocked(&delivery{cursor: cur, err: err})
-}
-
-// finishLocked takes back what Poll had given out: there is room for more.
-func (c *Consumer) finishLocked(d *delivery) {
-	c.returnLocked(d)
-	c.allotLocked()
-}
-
-// dropLocked ends an assignment.
-func (c *Consumer) dropLocked(cur *cursor) {
-	c.leaveLocked(cur)
-	delete(c.mu.cursors, cur.tp)
-	c.discardLocked(cur)
-	c.allotLocked()
-}
-
-// leaveLocked ends a subscription, if there is one.
-func (c *Consumer) leaveLocked(cur *cursor) {
-	if s := cur.stream; s != nil {
-		delete(s.subscriptions, cur.subscription)
-		s.command(rpc.FetchCommand{Kind: rpc.Unsubscribe, Subscription: cur.subscription})
-	}
-	c.detachLocked(cur)
-}
-
-// subscribeLocked asks the leader for everything from the cursor on. The cursor was admitted.
-func (c *Consumer) subscribeLocked(cur *cursor, s *fetchStream, l leader, now time.Time) {
-	c.mu.subscriptions++
-	cur.stream, cur.subscription, cur.epoch, cur.topicID, cur.heard = s, c.mu.subscriptions, l.epoch, l.topic, now
-	cur.granted, cur.caughtUp = c.targetLocked(cur), false
-	c.expectLocked(cur, false)
-	s.subscriptions[cur.subscription] = cur
-	s.command(rpc.FetchCommand{
-		Kind: rpc.Subscribe, Subscription: cur.subscription, Topic: l.topic, Partition: cur.tp.Partition,
-		Offset: cur.next, Credit: cur.granted,
-	})
-}
-
-// unsubscribedLocked handles the end of a subscription that the node ended, or whose answers are of no use.
-func (c *Consumer) unsubscribedLocked(cur *cursor, pause time.Duration) {
-	c.leaveLocked(cur)
-	cur.notBefore = time.Now().Add(pause)
-	poke(c.wake)
-}
-
 func (cur *cursor) nextDelay() time.Duration {
-	cur.delay = min(max(2*cur.delay, retryDelay), retryDelayMax)
+	cur.delay = retryAfter(cur.delay)
 	return cur.delay
-}
-
-// bufferPool keeps the buffers of fetches: a handful of sizes, as many as were in use at a time.
-type bufferPool struct{ pool sync.Pool }
-
-// copyOf returns a copy of b in a buffer of the pool.
-func (p *bufferPool) copyOf(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	if old, ok := p.pool.Get().(*[]byte); ok {
-		return append((*old)[:0], b...)
-	}
-	return append([]byte(nil), b...)
-}
-
-func (p *bufferPool) put(b []byte) {
-	if cap(b) > 0 {
-		p.pool.Put(&b)
-	}
 }

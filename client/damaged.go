@@ -7,22 +7,6 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// BatchError says that records of a batch cannot be had: it cannot be decompressed, or its bytes are damaged wherever they were read. The
-// consumer goes on behind it.
-type BatchError struct {
-	TopicPartition
-	Offset Offset // of the first record that is missing
-	Next   Offset // where the consumer goes on
-	Err    error
-}
-
-func (e *BatchError) Error() string {
-	return fmt.Sprintf("client: the records of %s from offset %d to %d cannot be read, %d is the next one: %v", e.TopicPartition, e.Offset, e.Next-1, e.Next, e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *BatchError) Unwrap() error { return e.Err }
-
 // damage is a batch whose bytes have changed.
 type damage struct {
 	offset, next id.Offset // what it claims to hold
@@ -70,23 +54,4 @@ func damaged(one batch.Batch, rest []byte, due id.Offset, cause error) error {
 		d.bounded = d.bounded && err == nil && behind.BaseOffset() == d.next
 	}
 	return d
-}
-
-// damagedLocked handles an answer with a bad checksum or a gap: asked again, it may come out right. If it does not, the batch is reported and
-// left out; where its end is not certain, the partition is.
-func (c *Consumer) damagedLocked(cur *cursor, hw id.Offset, err error) {
-	c.client.opts.Logger.Warn("an answer cannot be used", "partition", cur.tp.String(), "error", err)
-	if cur.damaged++; cur.damaged < maxDamaged {
-		c.unsubscribedLocked(cur, cur.nextDelay())
-		return
-	}
-	d, ok := err.(*damage) //nolint:errorlint // nobody wraps it
-	if !ok || !d.bounded || d.next > hw {
-		c.failLocked(cur, &PartitionError{cur.tp, err})
-		return
-	}
-	c.leaveLocked(cur)
-	c.deliverLocked(&delivery{cursor: cur, goesOn: true, from: d.offset, err: &BatchError{cur.tp, d.offset, d.next, d.err}})
-	cur.next, cur.damaged, cur.assigned, cur.caughtUp = d.next, 0, 0, false
-	poke(c.wake)
 }

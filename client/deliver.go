@@ -160,13 +160,6 @@ func (q *queue) againLocked(now time.Time, r *rpc.ProduceResponse) {
 	q.detachLocked(now, pause)
 }
 
-func (q *queue) nodeLocked() id.Node {
-	if q.stream == nil {
-		return id.NoNode
-	}
-	return q.stream.node
-}
-
 // drainedLocked ends draining when the last batch in flight has been answered.
 func (q *queue) drainedLocked(now time.Time) {
 	if !q.draining {
@@ -187,20 +180,6 @@ func (q *queue) drainedLocked(now time.Time) {
 		q.notBefore = now
 	}
 	q.signalLocked()
-}
-
-// lost handles the end of a stream.
-func (q *queue) lost(s *stream, cause error) {
-	q.mu.Lock()
-	if q.stream != s {
-		q.mu.Unlock()
-		return
-	}
-	now := time.Now()
-	q.interruptLocked(now, cause)
-	q.detachLocked(now, 0)
-	q.calledLocked()
-	q.mu.Unlock()
 }
 
 // interruptLocked takes the batches in flight back from a stream that is not waited for any longer.
@@ -302,16 +281,4 @@ func (q *queue) timeout(b *pending) error {
 	}
 	err := fmt.Errorf("%w: not acknowledged within %v: %w", ErrDeliveryTimeout, q.producer.opts.DeliveryTimeout, cause)
 	return &PartitionError{TopicPartition: q.tp, Err: err}
-}
-
-// stalledSince is when the oldest batch in flight was sent; zero when none is. stream is where.
-func (q *queue) stalledSince() (s *stream, since time.Time, epoch id.Epoch) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for b := q.flight.head; b != nil; b = b.next {
-		if b.correlation != 0 {
-			return q.stream, b.sentAt, q.epoch
-		}
-	}
-	return q.stream, time.Time{}, q.epoch
 }

@@ -50,10 +50,31 @@
 // reading whatever the user does in them.
 //
 // The consumer is the mirror image: one cursor per partition (cursor.go), one stream per node (fetch.go), which pushes what the
-// consumer has granted credit for.
+// consumer has granted credit for (credit.go), and a goroutine that brings the two together (keeper.go).
 //
-// Both learn from the metadata cache (cache.go) who leads: it is refreshed when somebody asks, and keeps the newest of what it is told
-// (metadata.go), by whichever node (sources.go).
+// Both learn from the metadata cache (cache.go) who leads: it is refreshed (refresh.go) when somebody asks, and keeps the newest of what it is
+// told (metadata.go), by whichever node (sources.go).
+//
+// The files stand on floors, and a file knows those below it; floors_test.go has the order, and the few exceptions:
+//
+//	poll.go                          Assign, Poll and Close open and end what is below
+//	unreached.go keeper.go           who finds streams for cursors, and why nothing comes
+//	fetch.go reset.go                what nodes send, and where a cursor goes on that cannot go on
+//	subscription.go credit.go        a cursor at a leader, and how much it may send
+//	consumer.go fetchstream.go cursor.go   what a consumer has
+//	────────
+//	sync.go produce.go               Produce, Flush and Close open and end what is below
+//	housekeeper.go stream.go         who finds streams for queues, and who sends
+//	deliver.go recreated.go refused.go   what an answer, or none, means for a batch
+//	producer.go queue.go             what a producer has
+//	────────
+//	admin.go offsets.go upgrade.go   the calls for topics and the cluster
+//	client.go                        opens and closes what all share
+//	────────
+//	refresh.go cache.go              what is known of the cluster, and how it stays so
+//	────────
+//	pending.go budget.go pace.go …   parts that know no client
+//	types.go errors.go options.go …  what callers say and hear
 //
 // # What is believed of the nodes
 //

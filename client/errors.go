@@ -3,6 +3,8 @@ package client
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 )
@@ -65,6 +67,10 @@ var (
 	// either, and sending them again might repeat them.
 	ErrUnacknowledged = errors.New("client: an earlier batch of the partition has failed, the outcome of this one is not known")
 )
+
+// ErrTopicRecreated marks what belonged to a topic that was deleted, and whose name another one has now: the offset at which a consumer was, or a
+// record on its way to a partition that the new topic does not have. It is an ErrUnknownTopic as well.
+var ErrTopicRecreated = fmt.Errorf("%w: it was deleted, and another one was created under its name", ErrUnknownTopic)
 
 // ErrWrongCluster is what every WrongClusterError is, in the sense of errors.Is.
 var ErrWrongCluster = errors.New("client: a server belongs to another cluster")
@@ -130,3 +136,76 @@ func (e *PartitionError) Error() string {
 
 // Unwrap returns the cause.
 func (e *PartitionError) Unwrap() error { return e.Err }
+
+// BatchError says that records of a batch cannot be had: it cannot be decompressed, or its bytes are damaged wherever they were read. The
+// consumer goes on behind it.
+type BatchError struct {
+	TopicPartition
+	Offset Offset // of the first record that is missing
+	Next   Offset // where the consumer goes on
+	Err    error
+}
+
+func (e *BatchError) Error() string {
+	return fmt.Sprintf("client: the records of %s from offset %d to %d cannot be read, %d is the next one: %v", e.TopicPartition, e.Offset, e.Next-1, e.Next, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *BatchError) Unwrap() error { return e.Err }
+
+// RecordError says that a record was refused for what it is. The records that were sent with it are not concerned.
+type RecordError struct {
+	TopicPartition
+	Timestamp int64  // of the record, Unix milliseconds
+	Key       []byte // of the record
+	Err       error  // the node's refusal
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("client: the record of %s with timestamp %d (%s) and key %s is refused: %v",
+		e.TopicPartition, e.Timestamp, time.UnixMilli(e.Timestamp).UTC().Format(time.RFC3339), quoteKey(e.Key), e.Err)
+}
+
+// Unwrap returns the node's refusal.
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// quoteKey is a key for people, cut short.
+func quoteKey(key []byte) string {
+	const most = 64
+	switch {
+	case key == nil:
+		return "none"
+	case len(key) > most:
+		return fmt.Sprintf("%q...", key[:most])
+	}
+	return fmt.Sprintf("%q", key)
+}
+
+// at says where an error comes from, unless it says so itself.
+func at(server string, err error) error {
+	if strings.Contains(err.Error(), server) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", server, err)
+}
+
+// isFinal tells whether an error is a refusal that will be the same when it is asked again.
+func isFinal(err error) bool {
+	var refused *kerr.Error
+	return errors.As(err, &refused) && !refused.Code.Retriable() && refused.Code != kerr.Unknown
+}
+
+// otherRelease tells of what a refresh failed with whether that is because no node speaks a version of the protocol that this client speaks:
+// waiting does not help, and what they say does.
+func otherRelease(failed error) bool {
+	all, ok := failed.(interface{ Unwrap() []error })
+	if !ok {
+		return false
+	}
+	for _, err := range all.Unwrap() {
+		if kerr.CodeOf(err) != kerr.UnsupportedVersion {
+			return false
+		}
+	}
+	return true
+}

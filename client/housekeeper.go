@@ -2,7 +2,6 @@ package client
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,11 +18,6 @@ const (
 	// stallAfter is how long a batch is in flight before the housekeeper asks whether its leader still leads: a frozen node
 	// breaks no connection.
 	stallAfter = time.Second
-	// dialDoubt is how long a dial may take before somebody is asked whether that node still leads.
-	dialDoubt = 500 * time.Millisecond
-
-	nodeBackoffMin = 50 * time.Millisecond
-	nodeBackoffMax = time.Second
 )
 
 // housekeeper is the goroutine of a producer that finds streams for queues without one, ends lingers and watches timeouts.
@@ -48,23 +42,9 @@ type linger struct {
 	due    time.Time
 }
 
-// nodeBackoff is since when a node may be dialled again.
-type nodeBackoff struct {
-	until time.Time
-	delay time.Duration
-	cause error // what the last stream to it ended with; nil: there is one
-}
-
 func (h *housekeeper) init(p *Producer) {
 	h.producer = p
 	h.wake = make(chan struct{}, 1)
-}
-
-func (h *housekeeper) poke() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
 }
 
 // busy is called for each record: timeouts have to be watched.
@@ -73,7 +53,7 @@ func (h *housekeeper) busy() {
 		h.traffic.Store(true)
 	}
 	if h.asleep.Load() && h.asleep.CompareAndSwap(true, false) {
-		h.poke()
+		poke(h.wake)
 	}
 }
 
@@ -89,7 +69,7 @@ func (h *housekeeper) take(q *queue) {
 	h.mu.Lock()
 	h.mu.homeless = append(h.mu.homeless, q)
 	h.mu.Unlock()
-	h.poke()
+	poke(h.wake)
 }
 
 // linger makes the open batch with the given serial due at a time.
@@ -99,7 +79,7 @@ func (h *housekeeper) linger(q *queue, serial uint64, due time.Time) {
 	h.mu.lingers = append(h.mu.lingers, linger{q, serial, due})
 	h.mu.Unlock()
 	if first {
-		h.poke()
+		poke(h.wake)
 	}
 }
 
@@ -338,10 +318,7 @@ func (h *housekeeper) allocateIdentity() {
 			p.identityRefused(err)
 			_ = pause(p.ctx, identityPause)
 		}
-		h.mu.Lock()
-		h.mu.renewing = false
-		h.mu.Unlock()
-		h.poke()
+		poke(h.wake)
 	})
 }
 
@@ -350,64 +327,17 @@ func (p *Producer) renewIdentity(old id.Producer) {
 	if given := p.identity.Load(); given != nil && given.producer == old {
 		p.identity.CompareAndSwap(given, nil)
 	}
-	p.house.poke()
+	poke(p.house.wake)
 }
 
-// streamTo returns the stream to a node and opens it if need be; nil: not before wait has passed.
-func (p *Producer) streamTo(l leader, now time.Time) (s *stream, wait time.Duration) {
-	p.mu.Lock()
-	old := p.mu.streams[l.node]
-	if old != nil && old.addr == l.addr {
-		p.mu.Unlock()
-		return old, 0
-	}
-	s, wait = p.openLocked(l, now)
-	p.mu.Unlock()
-	if old != nil {
-		old.fail(fmt.Errorf("node %d is at %s now", l.node, l.addr))
-	}
-	return s, wait
-}
-
-func (p *Producer) openLocked(l leader, now time.Time) (s *stream, wait time.Duration) {
-	if b := p.mu.backoff[l.node]; now.Before(b.until) {
-		return nil, b.until.Sub(now)
-	}
-	if p.ctx.Err() != nil {
-		return nil, time.Hour
-	}
-	s = newStream(p, l.node, l.addr)
-	p.mu.streams[l.node] = s
-	p.wg.Go(s.run)
-	return s, 0
-}
-
-// streamFailed takes the queues away from a stream, and keeps for how long its node is left alone.
-func (p *Producer) streamFailed(s *stream, cause error) {
-	p.mu.Lock()
-	if p.mu.streams[s.node] == s {
-		delete(p.mu.streams, s.node)
-	}
-	b := p.mu.backoff[s.node]
-	if s.answers.Load() > 0 {
-		b.delay = 0
-	}
-	b.delay = min(max(2*b.delay, nodeBackoffMin), nodeBackoffMax)
-	b.until = time.Now().Add(b.delay/2 + rand.N(b.delay/2))
-	b.cause = cause
-	p.mu.backoff[s.node] = b
-	queues := p.mu.queues
-	closing := p.ctx.Err() != nil
-	p.mu.Unlock()
-	if !closing {
-		p.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", cause)
-		if s.connected() {
-			p.client.cache.urgent(s.node)
-		} else {
-			p.client.cache.doubt(s.node)
+// stalledSince is when the oldest batch in flight was sent; zero when none is. stream is where.
+func (q *queue) stalledSince() (s *stream, since time.Time, epoch id.Epoch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for b := q.flight.head; b != nil; b = b.next {
+		if b.correlation != 0 {
+			return q.stream, b.sentAt, q.epoch
 		}
 	}
-	for _, q := range queues {
-		q.lost(s, cause)
-	}
+	return q.stream, time.Time{}, q.epoch
 }

@@ -16,12 +16,12 @@ const maxWitnesses = 2
 // watching runs one attempt of an administrative call, and gives it up if the node is hung: it takes connections, or does not even that, and answers
 // nothing. That is told from a call that takes long, and from a network that is slow, by a call that every node answers at once: if another
 // node has answered that and this one has not for as long again, it is hung, and it is asked after all others for a while.
-func (a *Admin) watching(ctx context.Context, server string, attempt func(context.Context) error) error {
+func (c *Client) watching(ctx context.Context, server string, attempt func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	var hung atomic.Bool
 	watch.Go(func() {
-		if a.hangs(ctx, server) {
+		if c.hangs(ctx, server) {
 			hung.Store(true)
 			cancel()
 		}
@@ -36,18 +36,18 @@ func (a *Admin) watching(ctx context.Context, server string, attempt func(contex
 }
 
 // hangs returns true once it is certain that a node is hung, and false when it is not, or ctx has ended.
-func (a *Admin) hangs(ctx context.Context, server string) bool {
+func (c *Client) hangs(ctx context.Context, server string) bool {
 	if pause(ctx, hedgeDelay) != nil {
 		return false
 	}
-	cache := &a.client.cache
+	cache := &c.cache
 	var asked sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer asked.Wait()
 	defer cancel()
 	ask := func(server string, answered chan<- struct{}) {
 		asked.Go(func() {
-			_, err := a.client.dialer.Admin(server).Metadata(ctx, &pb.MetadataRequest{NodesOnly: true})
+			_, err := c.dialer.Admin(server).Metadata(ctx, &pb.MetadataRequest{NodesOnly: true})
 			if ctx.Err() == nil && kerr.CodeOf(err) != kerr.RequestTimedOut && kerr.CodeOf(err) != kerr.BrokerNotAvailable {
 				answered <- struct{}{} // a refusal is an answer, too
 			}

@@ -155,6 +155,13 @@ func (m *metadata) news(old *metadata) bool {
 	})
 }
 
+// maxAskTopics and maxAskPartitions bound what is asked for at once, and with it the answer. A topic of which nothing is known may have more
+// partitions than that.
+const (
+	maxAskTopics     = 200
+	maxAskPartitions = 10_000
+)
+
 // atOnce is how many of the topics may be asked for in one request.
 func (m *metadata) atOnce(names []string) int {
 	partitions := 0

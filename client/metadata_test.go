@@ -47,7 +47,7 @@ func TestNewestEpochWins(t *testing.T) {
 func newTestCache(t *testing.T, servers ...string) *metadataCache {
 	t.Helper()
 	c := &Client{opts: Options{Servers: servers}.withDefaults()}
-	c.cache.init(c)
+	c.cache.init(t.Context(), &c.opts, &c.dialer, &c.wg)
 	return &c.cache
 }
 
@@ -206,7 +206,6 @@ func TestRefreshesSlowDown(t *testing.T) {
 func TestLeaderlessPartitionIsAskedAboutSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newTestCache(t, "a:1")
-		m.client.ctx = t.Context()
 		m.want("t")
 		answer := testAnswer("c", 0, testTopic(int32(id.NoNode), 7))
 		var pauses []time.Duration

@@ -89,12 +89,6 @@ func ofEachPartition[T any](ctx context.Context, a *Admin, topic string,
 	}
 }
 
-// isFinal tells whether an error is a refusal that will be the same when it is asked again.
-func isFinal(err error) bool {
-	var refused *kerr.Error
-	return errors.As(err, &refused) && !refused.Code.Retriable() && refused.Code != kerr.Unknown
-}
-
 // What ListOffsets takes in the place of a time.
 const (
 	latest   = -1

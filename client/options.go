@@ -58,6 +58,23 @@ func (o Options) Validate() error {
 	return o.validateTLS()
 }
 
+// TLSFiles are PEM files for TLS. The zero value: none, the connections are not secured.
+type TLSFiles struct {
+	CA          string // of the authorities that have made the nodes' certificates; empty: those that the operating system believes
+	Certificate string // that this client shows: its subject is who the client is, User:CN=alice. Empty: none
+	Key         string // of Certificate
+}
+
+func (o Options) validateTLS() error {
+	switch f := o.TLSFiles; {
+	case o.TLS != nil && f != TLSFiles{}:
+		return errors.New("client: TLS and TLSFiles are both set: choose one")
+	case (f.Certificate == "") != (f.Key == ""):
+		return errors.New("client: a certificate needs its key, and a key its certificate: name both files, or neither")
+	}
+	return nil
+}
+
 // DefaultMaxMessageBytes is the limit of a topic that does not set max.message.bytes.
 const DefaultMaxMessageBytes = 1 << 20
 

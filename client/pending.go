@@ -127,6 +127,59 @@ func (b *pending) encode(t batch.Trailer) (batch.Batch, error) {
 	return wire, nil
 }
 
+// append adds a record that is alone responsible for charge bytes of the budget.
+func (b *pending) append(r batch.Record, charge int64, done recordCallback) {
+	if done.call != nil {
+		done.record = int32(b.builder.Count())
+		b.callbacks = append(b.callbacks, done)
+	}
+	b.builder.Append(r)
+	b.charge += charge
+}
+
+// interrupt gives up waiting for the answer to the attempt under way, if there is one.
+func (b *pending) interrupt(cause error) {
+	if b.correlation == 0 {
+		return
+	}
+	b.correlation, b.doubt = 0, true
+	if cause != nil {
+		b.cause = cause
+	}
+}
+
+// endLocked gives a batch its outcome.
+func (b *pending) endLocked(offset id.Offset, err error) {
+	b.done, b.offset, b.err, b.correlation = true, offset, err, 0
+}
+
+// each calls f for each record of the batch, with its callback, in order.
+func (b *pending) each(f func(r batch.Record, done recordCallback)) {
+	wire, err := b.builder.Finish(nil, batch.Plain(batch.None))
+	if err != nil {
+		panic(fmt.Sprintf("client: a batch that was built cannot be read: %v", err))
+	}
+	callbacks := b.callbacks
+	records := wire.Records()
+	for n := int32(0); records.Next(); n++ {
+		var done recordCallback
+		if len(callbacks) > 0 && callbacks[0].record == n {
+			done, callbacks = callbacks[0], callbacks[1:]
+		}
+		f(records.Record(), done)
+	}
+	if err := records.Err(); err != nil {
+		panic(fmt.Sprintf("client: a batch that was built cannot be read: %v", err))
+	}
+}
+
+// inherit has the calls of Flush that wait for a batch wait for one that has records of it, too.
+func (b *pending) inherit(from *pending) {
+	for _, f := range from.flushes {
+		f.once(b)
+	}
+}
+
 // pendingList is a list of batches in the order in which they are to be written.
 type pendingList struct {
 	head, tail *pending
@@ -185,6 +238,20 @@ func (l *pendingList) prepend(front pendingList) {
 	}
 	l.head = front.head
 	l.n += front.n
+}
+
+// replace puts a list in the place of one of the elements.
+func (l *pendingList) replace(old *pending, by pendingList) {
+	all := l.take()
+	for b := all.popFront(); b != nil; b = all.popFront() {
+		if b != old {
+			l.pushBack(b)
+			continue
+		}
+		for n := by.popFront(); n != nil; n = by.popFront() {
+			l.pushBack(n)
+		}
+	}
 }
 
 // flush counts the batches that one call of Flush waits for.

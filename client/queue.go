@@ -212,14 +212,9 @@ func (q *queue) detachLocked(now time.Time, pause time.Duration) {
 	q.signalLocked()
 }
 
-const (
-	retryDelay    = 20 * time.Millisecond
-	retryDelayMax = 400 * time.Millisecond
-)
-
 // nextDelayLocked is the pause after one more failure.
 func (q *queue) nextDelayLocked() time.Duration {
-	q.delay = min(max(2*q.delay, retryDelay), retryDelayMax)
+	q.delay = retryAfter(q.delay)
 	return q.delay
 }
 
@@ -239,22 +234,6 @@ func (q *queue) putBackLocked() {
 	}
 	q.waiting.prepend(back)
 	q.advanceLocked()
-}
-
-// interrupt gives up waiting for the answer to the attempt under way, if there is one.
-func (b *pending) interrupt(cause error) {
-	if b.correlation == 0 {
-		return
-	}
-	b.correlation, b.doubt = 0, true
-	if cause != nil {
-		b.cause = cause
-	}
-}
-
-// endLocked gives a batch its outcome.
-func (b *pending) endLocked(offset id.Offset, err error) {
-	b.done, b.offset, b.err, b.correlation = true, offset, err, 0
 }
 
 // advanceLocked moves the batches that have their outcome, and none without one before them, to those whose callbacks are
@@ -377,4 +356,43 @@ func (q *queue) callBackOne(b *pending) {
 		f(BatchAck{TopicPartition: q.tp, BaseOffset: b.offset, Count: b.count(), Latency: time.Since(b.created), Err: b.err})
 	}
 	q.producer.budget.release(b.charge)
+}
+
+// calledLocked hands the queue to the caller if there are callbacks to be called. Called after every change.
+func (q *queue) calledLocked() {
+	if q.ended.head == nil || q.calls {
+		return
+	}
+	q.calls = true
+	q.producer.caller.push(q)
+}
+
+// callBack calls the callbacks of the batches that have their outcome by now. Only the caller's goroutine does.
+func (q *queue) callBack() {
+	q.mu.Lock()
+	q.calling = q.ended.take()
+	for {
+		b := q.calling.head
+		if b == nil {
+			break
+		}
+		q.mu.Unlock()
+		q.callBackOne(b)
+		q.mu.Lock()
+		q.calling.popFront()
+		for _, f := range b.flushes {
+			f.finish()
+		}
+		b.release()
+	}
+	q.calls = false
+	q.calledLocked()
+	q.mu.Unlock()
+}
+
+func (q *queue) nodeLocked() id.Node {
+	if q.stream == nil {
+		return id.NoNode
+	}
+	return q.stream.node
 }

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// ErrTopicRecreated marks what belonged to a topic that was deleted, and whose name another one has now: the offset at which a consumer was, or a
-// record on its way to a partition that the new topic does not have. It is an ErrUnknownTopic as well.
-var ErrTopicRecreated = fmt.Errorf("%w: it was deleted, and another one was created under its name", ErrUnknownTopic)
 
 // vacated is what a queue is closed with whose partition the new topic of the name does not have.
 type vacated struct {
@@ -114,26 +109,6 @@ func (t *producerTopic) move(p *Producer, b *pending, queues []*queue) {
 	b.release()
 }
 
-// each calls f for each record of the batch, with its callback, in order.
-func (b *pending) each(f func(r batch.Record, done recordCallback)) {
-	wire, err := b.builder.Finish(nil, batch.Plain(batch.None))
-	if err != nil {
-		panic(fmt.Sprintf("client: a batch that was built cannot be read: %v", err))
-	}
-	callbacks := b.callbacks
-	records := wire.Records()
-	for n := int32(0); records.Next(); n++ {
-		var done recordCallback
-		if len(callbacks) > 0 && callbacks[0].record == n {
-			done, callbacks = callbacks[0], callbacks[1:]
-		}
-		f(records.Record(), done)
-	}
-	if err := records.Err(); err != nil {
-		panic(fmt.Sprintf("client: a batch that was built cannot be read: %v", err))
-	}
-}
-
 // adopt is add for a record of a batch that is taken apart. It waits from the time on at which that was made, and the same calls of Flush wait
 // for it.
 func (q *queue) adopt(from *pending, r batch.Record, done recordCallback) {
@@ -160,41 +135,4 @@ func (q *queue) adopt(from *pending, r batch.Record, done recordCallback) {
 		return
 	}
 	q.signalLocked()
-}
-
-// inherit has the calls of Flush that wait for a batch wait for one that has records of it, too.
-func (b *pending) inherit(from *pending) {
-	for _, f := range from.flushes {
-		f.once(b)
-	}
-}
-
-// append adds a record that is alone responsible for charge bytes of the budget.
-func (b *pending) append(r batch.Record, charge int64, done recordCallback) {
-	if done.call != nil {
-		done.record = int32(b.builder.Count())
-		b.callbacks = append(b.callbacks, done)
-	}
-	b.builder.Append(r)
-	b.charge += charge
-}
-
-// recreatedLocked handles a topic that was deleted and created again: the offset is one of a log that is gone. It may exist in the new one as
-// well, and everything below it would be left out without a word. As long as Poll has returned nothing, Beginning and End are those of the
-// new topic.
-func (c *Consumer) recreatedLocked(cur *cursor) {
-	old := cur.next
-	switch {
-	case cur.assigned < 0:
-		cur.next = cur.assigned
-	case c.opts.OnOutOfRange == ResetEarliest:
-		cur.next = Beginning
-	case c.opts.OnOutOfRange == ResetLatest:
-		cur.next = End
-	default:
-		c.failLocked(cur, &PartitionError{cur.tp, fmt.Errorf("%w: offset %d of %q is not one of the new topic's: assign it again, from where it is to be read", ErrTopicRecreated, old, cur.tp.Topic)})
-		return
-	}
-	cur.topicID, cur.caughtUp, cur.notBefore = id.Topic{}, false, time.Time{}
-	c.client.opts.Logger.Info("the topic was deleted and created again, reset", "partition", cur.tp.String(), "offset", old, "policy", c.opts.OnOutOfRange)
 }

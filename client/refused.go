@@ -1,41 +1,10 @@
 package client
 
 import (
-	"fmt"
-	"time"
-
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// RecordError says that a record was refused for what it is. The records that were sent with it are not concerned.
-type RecordError struct {
-	TopicPartition
-	Timestamp int64  // of the record, Unix milliseconds
-	Key       []byte // of the record
-	Err       error  // the node's refusal
-}
-
-func (e *RecordError) Error() string {
-	return fmt.Sprintf("client: the record of %s with timestamp %d (%s) and key %s is refused: %v",
-		e.TopicPartition, e.Timestamp, time.UnixMilli(e.Timestamp).UTC().Format(time.RFC3339), quoteKey(e.Key), e.Err)
-}
-
-// Unwrap returns the node's refusal.
-func (e *RecordError) Unwrap() error { return e.Err }
-
-// quoteKey is a key for people, cut short.
-func quoteKey(key []byte) string {
-	const most = 64
-	switch {
-	case key == nil:
-		return "none"
-	case len(key) > most:
-		return fmt.Sprintf("%q...", key[:most])
-	}
-	return fmt.Sprintf("%q", key)
-}
 
 // splitLocked takes a batch in flight apart that a node has refused for the timestamp of a record. A node looks at the largest one only, and
 // refuses what is beyond a limit that only it knows: so the records with that timestamp are those that fail for certain. What comes before and
@@ -99,17 +68,3 @@ func (q *queue) cutLocked(b *pending, most int) (parts pendingList) {
 
 // splits tells of a refusal that concerns single records.
 func splits(code kerr.Code) bool { return code == kerr.InvalidTimestamp }
-
-// replace puts a list in the place of one of the elements.
-func (l *pendingList) replace(old *pending, by pendingList) {
-	all := l.take()
-	for b := all.popFront(); b != nil; b = all.popFront() {
-		if b != old {
-			l.pushBack(b)
-			continue
-		}
-		for n := by.popFront(); n != nil; n = by.popFront() {
-			l.pushBack(n)
-		}
-	}
-}

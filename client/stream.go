@@ -55,14 +55,7 @@ func (s *stream) push(q *queue) {
 	s.mu.Lock()
 	s.mu.ready = append(s.mu.ready, q)
 	s.mu.Unlock()
-	s.poke()
-}
-
-func (s *stream) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	poke(s.wake)
 }
 
 // run dials, then sends what the queues hold until the stream fails.
@@ -124,6 +117,35 @@ func (s *stream) dial() (*rpc.ProduceConn, error) {
 	return conn, nil
 }
 
+// streamTo returns the stream to a node and opens it if need be; nil: not before wait has passed.
+func (p *Producer) streamTo(l leader, now time.Time) (s *stream, wait time.Duration) {
+	p.mu.Lock()
+	old := p.mu.streams[l.node]
+	if old != nil && old.addr == l.addr {
+		p.mu.Unlock()
+		return old, 0
+	}
+	s, wait = p.openLocked(l, now)
+	p.mu.Unlock()
+	if old != nil {
+		old.fail(fmt.Errorf("node %d is at %s now", l.node, l.addr))
+	}
+	return s, wait
+}
+
+func (p *Producer) openLocked(l leader, now time.Time) (s *stream, wait time.Duration) {
+	if b := p.mu.backoff[l.node]; now.Before(b.until) {
+		return nil, b.until.Sub(now)
+	}
+	if p.ctx.Err() != nil {
+		return nil, time.Hour
+	}
+	s = newStream(p, l.node, l.addr)
+	p.mu.streams[l.node] = s
+	p.wg.Go(s.run)
+	return s, 0
+}
+
 // failed tells whether the stream has ended. A queue that joins it after a look at this, under its own mutex, is found by fail.
 func (s *stream) failed() bool {
 	s.mu.Lock()
@@ -148,7 +170,7 @@ func (s *stream) sendReady(conn *rpc.ProduceConn) error {
 			}
 			if conn.Throttled() > 0 {
 				s.putBack(queues[i:])
-				s.poke() // run pauses before it looks again
+				poke(s.wake) // run pauses before it looks again
 				return conn.Flush()
 			}
 			if err := s.sendOne(conn, q); err != nil {
@@ -173,7 +195,7 @@ func (s *stream) putBack(queues []*queue) {
 	s.mu.ready = append(append(make([]*queue, 0, len(queues)+len(s.mu.ready)), queues...), s.mu.ready...)
 	s.mu.Unlock()
 	if !s.full() {
-		s.poke()
+		poke(s.wake)
 	}
 }
 
@@ -315,7 +337,7 @@ func (s *stream) answer(r rpc.ProduceResponse) {
 	a.queue.answered(a.batch, r.Correlation, &r)
 	a.batch.release()
 	if waits {
-		s.poke()
+		poke(s.wake)
 	}
 }
 
@@ -339,4 +361,41 @@ func (s *stream) fail(err error) {
 	for _, a := range unanswered {
 		a.batch.release()
 	}
+}
+
+// streamFailed takes the queues away from a stream, and keeps for how long its node is left alone.
+func (p *Producer) streamFailed(s *stream, cause error) {
+	p.mu.Lock()
+	if p.mu.streams[s.node] == s {
+		delete(p.mu.streams, s.node)
+	}
+	p.mu.backoff[s.node] = p.mu.backoff[s.node].after(cause, s.answers.Load() > 0)
+	queues := p.mu.queues
+	closing := p.ctx.Err() != nil
+	p.mu.Unlock()
+	if !closing {
+		p.client.opts.Logger.Info("stream to a node has ended", "node", s.node, "error", cause)
+		if s.connected() {
+			p.client.cache.urgent(s.node)
+		} else {
+			p.client.cache.doubt(s.node)
+		}
+	}
+	for _, q := range queues {
+		q.lost(s, cause)
+	}
+}
+
+// lost handles the end of a stream.
+func (q *queue) lost(s *stream, cause error) {
+	q.mu.Lock()
+	if q.stream != s {
+		q.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	q.interruptLocked(now, cause)
+	q.detachLocked(now, 0)
+	q.calledLocked()
+	q.mu.Unlock()
 }

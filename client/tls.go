@@ -2,7 +2,6 @@ package client
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,23 +9,6 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// TLSFiles are PEM files for TLS. The zero value: none, the connections are not secured.
-type TLSFiles struct {
-	CA          string // of the authorities that have made the nodes' certificates; empty: those that the operating system believes
-	Certificate string // that this client shows: its subject is who the client is, User:CN=alice. Empty: none
-	Key         string // of Certificate
-}
-
-func (o Options) validateTLS() error {
-	switch f := o.TLSFiles; {
-	case o.TLS != nil && f != TLSFiles{}:
-		return errors.New("client: TLS and TLSFiles are both set: choose one")
-	case (f.Certificate == "") != (f.Key == ""):
-		return errors.New("client: a certificate needs its key, and a key its certificate: name both files, or neither")
-	}
-	return nil
-}
 
 // dialTLS returns how connections are secured; nil: they are not.
 func (o Options) dialTLS() (func(address string, node id.Node) *tls.Config, error) {

@@ -318,6 +318,9 @@ func (h *housekeeper) allocateIdentity() {
 			p.identityRefused(err)
 			_ = pause(p.ctx, identityPause)
 		}
+		h.mu.Lock()
+		h.mu.renewing = false
+		h.mu.Unlock()
 		poke(h.wake)
 	})
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/pb"
 )
 
-// ACL is one permission, or a filter for some: see package acl for its words.
+// ACL is one permission, an ACLPattern and an ACLEntry; ACLFilter selects some.
 type (
 	ACL       = acl.Binding
 	ACLFilter = acl.Filter

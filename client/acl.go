@@ -2,63 +2,57 @@ package client
 
 import "github.com/quorumlog/quorumlog/rpc/broker/acl"
 
-// The words of permissions, in Kafka's terms: ACL is one permission, an ACLPattern (for which resources) with an ACLEntry (who may, or may not, do
-// what from where). ACLFilter selects some; its zero fields select all.
+// The words of permissions, which are Kafka's.
 type (
-	ACL             = acl.Binding
-	ACLFilter       = acl.Filter
-	ACLPattern      = acl.Pattern
-	ACLEntry        = acl.Entry
-	ACLResourceType = acl.ResourceType
-	ACLPatternType  = acl.PatternType
-	ACLOperation    = acl.Operation
-	ACLPermission   = acl.Permission
-	Principal       = acl.Principal
+	// ACLPattern says what an ACL is for: the fields Type, Name and Kind.
+	ACLPattern = acl.Pattern
+	// ACLEntry says who may do what, or may not: the fields Principal, Host (an IP address, or "*"), Operation and Permission.
+	ACLEntry = acl.Entry
+	// Principal is who a client is: the fields Type ("User") and Name. With a certificate the name is its subject, such as CN=alice.
+	Principal = acl.Principal
+	// ResourceType, PatternType, Operation and Permission are the kinds of words in ACLs.
+	ResourceType = acl.ResourceType
+	PatternType  = acl.PatternType
+	Operation    = acl.Operation
+	Permission   = acl.Permission
 )
 
-// The types of resources, and the name of the only one of type Cluster. ACLAnyResource is for filters.
+// What an ACL is for. AnyResource and those like it are for filters alone.
 const (
-	ACLAnyResource     ACLResourceType = acl.AnyType
-	ACLTopic           ACLResourceType = acl.Topic
-	ACLGroup           ACLResourceType = acl.Group
-	ACLCluster         ACLResourceType = acl.Cluster
-	ACLTransactionalID ACLResourceType = acl.TransactionalID
-	ACLClusterName                     = acl.ClusterName
+	AnyResource             ResourceType = acl.AnyType
+	TopicResource           ResourceType = acl.Topic
+	GroupResource           ResourceType = acl.Group
+	ClusterResource         ResourceType = acl.Cluster // its name is ClusterName
+	TransactionalIDResource ResourceType = acl.TransactionalID
+
+	AnyPattern      PatternType = acl.AnyPattern
+	MatchPattern    PatternType = acl.Match    // all that counts for a name
+	LiteralPattern  PatternType = acl.Literal  // this name; "*" is all of them
+	PrefixedPattern PatternType = acl.Prefixed // all names that begin so
+
+	ClusterName = acl.ClusterName
 )
 
-// The operations. ACLAnyOperation is for filters, ACLAll for permissions: it covers all others.
+// What an ACL says.
 const (
-	ACLAnyOperation    ACLOperation = acl.AnyOperation
-	ACLAll             ACLOperation = acl.All
-	ACLRead            ACLOperation = acl.Read
-	ACLWrite           ACLOperation = acl.Write
-	ACLCreate          ACLOperation = acl.Create
-	ACLDelete          ACLOperation = acl.Delete
-	ACLAlter           ACLOperation = acl.Alter
-	ACLDescribe        ACLOperation = acl.Describe
-	ACLClusterAction   ACLOperation = acl.ClusterAction
-	ACLDescribeConfigs ACLOperation = acl.DescribeConfigs
-	ACLAlterConfigs    ACLOperation = acl.AlterConfigs
-	ACLIdempotentWrite ACLOperation = acl.IdempotentWrite
-	ACLTwoPhaseCommit  ACLOperation = acl.TwoPhaseCommit
+	AnyOperation             Operation = acl.AnyOperation
+	AllOperations            Operation = acl.All
+	ReadOperation            Operation = acl.Read
+	WriteOperation           Operation = acl.Write
+	CreateOperation          Operation = acl.Create
+	DeleteOperation          Operation = acl.Delete
+	AlterOperation           Operation = acl.Alter
+	DescribeOperation        Operation = acl.Describe
+	ClusterActionOperation   Operation = acl.ClusterAction
+	DescribeConfigsOperation Operation = acl.DescribeConfigs
+	AlterConfigsOperation    Operation = acl.AlterConfigs
+	IdempotentWriteOperation Operation = acl.IdempotentWrite
+	TwoPhaseCommitOperation  Operation = acl.TwoPhaseCommit
+
+	AnyPermission Permission = acl.AnyPermission
+	Deny          Permission = acl.Deny
+	Allow         Permission = acl.Allow
 )
 
-// The types of patterns. ACLAnyPattern and ACLMatch are for filters: ACLMatch with a name selects all that would be looked at for it. ACLWildcard is
-// the name of a literal pattern for all resources of its type, and the host of a permission from anywhere.
-const (
-	ACLAnyPattern ACLPatternType = acl.AnyPattern
-	ACLMatch      ACLPatternType = acl.Match
-	ACLLiteral    ACLPatternType = acl.Literal
-	ACLPrefixed   ACLPatternType = acl.Prefixed
-	ACLWildcard                  = acl.Wildcard
-)
-
-// The permissions. ACLAnyPermission is for filters.
-const (
-	ACLAnyPermission ACLPermission = acl.AnyPermission
-	ACLDeny          ACLPermission = acl.Deny
-	ACLAllow         ACLPermission = acl.Allow
-)
-
-// ParsePrincipal reads a principal as it is written: User:alice, User:CN=alice, User:*.
-func ParsePrincipal(s string) (Principal, error) { return acl.ParsePrincipal(s) }
+// UserPrincipal returns the principal of a user: UserPrincipal("CN=alice") is User:CN=alice.
+func UserPrincipal(name string) Principal { return Principal{Type: acl.UserType, Name: name} }

@@ -16,6 +16,12 @@ import (
 	"github.com/quorumlog/quorumlog/rpc/pb"
 )
 
+// ACL is one permission, an ACLPattern and an ACLEntry; ACLFilter selects some.
+type (
+	ACL       = acl.Binding
+	ACLFilter = acl.Filter
+)
+
 // CreateACLs makes permissions. Those that are there stay. It may be repeated when it failed half way.
 func (a *Admin) CreateACLs(ctx context.Context, acls ...ACL) error {
 	req := &pb.CreateACLsRequest{TimeoutMs: int32(a.client.opts.RequestTimeout.Milliseconds())}

@@ -9,6 +9,11 @@
 //	c, err := client.New(client.Options{Servers: []string{"host1:9192", "host2:9192"}})
 //	defer c.Close()
 //
+// Where nodes have certificates, the client names the authority that made them and shows a certificate of its own, which says who it is. The files
+// are reread as they change:
+//
+//	c, err := client.New(client.Options{Servers: servers, TLSFiles: client.TLSFiles{CA: "ca.crt", Certificate: "alice.crt", Key: "alice.key"}})
+//
 // A topic is a name for partitions, and a partition is a list of records, numbered from 0 by their offsets:
 //
 //	err = c.Admin().CreateTopic(ctx, client.TopicSpec{Name: "orders", Partitions: 12})
@@ -36,7 +41,14 @@
 //
 // Everything is safe for concurrent use but for a Consumer, which belongs to one goroutine. What fails is tried again, elsewhere if need be,
 // as long as that may help and the context or the delivery timeout lets it; the errors that remain are told apart with errors.Is and the
-// Err variables of this package. The examples run as they stand.
+// Err variables of this package:
+//
+//	case errors.Is(err, client.ErrTopicExists):     // CreateTopic: somebody was faster
+//	case errors.Is(err, client.ErrNotAuthorized):   // an ACL is missing; the text says for whom, and for what
+//	case errors.Is(err, client.ErrNoNodeReachable): // nobody answers, or not to this certificate; the text says why
+//	case errors.Is(err, client.ErrDeliveryTimeout): // the record may be written or not
+//
+// The examples run as they stand.
 //
 // Offsets, partitions and the like have types, some of which live in packages that this one shares with the nodes. All of them have names
 // here, and no other package has to be imported.

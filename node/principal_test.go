@@ -10,7 +10,6 @@ import (
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/nodetest"
-	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 )
 
 // person is a client with a certificate.
@@ -47,7 +46,7 @@ func (p person) consume(topic string) error {
 // that passes a call on passes on for whom. Super users are asked for none.
 func TestPrincipalsOfCertificates(t *testing.T) {
 	c := nodetest.Start(t, 3, nodetest.WithTLS(), nodetest.WithOptions(func(o *node.Options) {
-		o.Authorization = node.AuthorizationOptions{Authorizer: node.ACLAuthorizer, SuperUsers: []acl.Principal{{Type: acl.UserType, Name: "CN=admin"}}}
+		o.Authorization = node.AuthorizationOptions{Authorizer: node.ACLAuthorizer, SuperUsers: []client.Principal{client.UserPrincipal("CN=admin")}}
 	}))
 	connect := func(name string, servers ...string) person {
 		t.Helper()
@@ -64,15 +63,16 @@ func TestPrincipalsOfCertificates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	allow := func(who, topic string, kind acl.PatternType, op acl.Operation) client.ACL {
+	allow := func(who, topic string, kind client.PatternType, op client.Operation) client.ACL {
 		return client.ACL{
-			Pattern: acl.Pattern{Type: acl.Topic, Name: topic, Kind: kind},
-			Entry:   acl.Entry{Principal: acl.Principal{Type: acl.UserType, Name: who}, Host: acl.Wildcard, Operation: op, Permission: acl.Allow},
+			Pattern: client.ACLPattern{Type: client.TopicResource, Name: topic, Kind: kind},
+			Entry:   client.ACLEntry{Principal: client.UserPrincipal(who), Host: "*", Operation: op, Permission: client.Allow},
 		}
 	}
 	// Each node is asked to change something, so that at least two pass it on.
 	for i, b := range []client.ACL{
-		allow("CN=writer", "orders", acl.Prefixed, acl.Write), allow("CN=reader", "orders", acl.Literal, acl.Read), allow("reader", "payments", acl.Literal, acl.All),
+		allow("CN=writer", "orders", client.PrefixedPattern, client.WriteOperation), allow("CN=reader", "orders", client.LiteralPattern, client.ReadOperation),
+		allow("reader", "payments", client.LiteralPattern, client.AllOperations),
 	} {
 		at := c.Nodes[i].RPCAddress()
 		one := connect("admin", at)

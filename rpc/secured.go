@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -70,7 +71,7 @@ func (s *secured) Read(p []byte) (int, error) {
 				return 0, err
 			}
 			s.farewell(err)
-			return 0, &malformed{"TLS: " + err.Error()}
+			return 0, &malformed{"TLS: " + whyNot(err)}
 		}
 		s.shaken = true
 	}
@@ -80,6 +81,21 @@ func (s *secured) Read(p []byte) (int, error) {
 		s.refused(err)
 	}
 	return n, err
+}
+
+// whyNot says to whoever runs the node why a handshake failed: whose certificate is not believed, by whom, and what to do.
+func whyNot(err error) string {
+	var unbelieved *tls.CertificateVerificationError
+	var said *net.OpError
+	switch {
+	case errors.As(err, &unbelieved) && len(unbelieved.UnverifiedCertificates) > 0:
+		return fmt.Sprintf("the certificate of %.256s is not believed: %v", unbelieved.UnverifiedCertificates[0].Subject, unbelieved.Err)
+	case errors.As(err, &said) && said.Op == "remote error":
+		return fmt.Sprintf("the other side does not believe this node's certificate: %v", said.Err)
+	case strings.HasSuffix(err.Error(), "client didn't provide a certificate"): // crypto/tls has no type for it
+		return "the other side shows no certificate: clients need one ('quorumlog cert client'), or the node --tls-client-auth requested"
+	}
+	return err.Error()
 }
 
 // isQuiet tells whether the other side has said nothing, or has gone: there is nothing to answer.

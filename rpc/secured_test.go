@@ -134,10 +134,10 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 		dialer         *Dialer
 		client, server string
 	}{
-		{"no certificate", clientDialer(authtest.Load(t, auth.Files{CA: ca.File()})), "certificate required", "didn't provide a certificate"},
+		{"no certificate", clientDialer(authtest.Load(t, auth.Files{CA: ca.File()})), "certificate required", "shows no certificate: clients need one"},
 		{"another authority's", clientDialer(authtest.Load(t, foreignClient)), "unknown certificate authority", "signed by unknown authority"},
 		{"expired", &Dialer{TLS: func(addr string, _ id.Node) *tls.Config { return expired(addr) }}, "expired certificate", "has expired"},
-		{"a server of another authority", clientDialer(authtest.Load(t, foreign.Client("bob"))), "unknown authority", "bad certificate"},
+		{"a server of another authority", clientDialer(authtest.Load(t, foreign.Client("bob"))), "unknown authority", "does not believe this node's certificate"},
 		{"no TLS", &Dialer{}, "this port speaks TLS", "does not look like a TLS handshake"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

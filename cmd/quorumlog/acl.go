@@ -25,7 +25,13 @@ func newACLCommand() *cobra.Command {
 		Use:   "acl",
 		Short: "Say who may do what",
 		Long: `Say who may do what. It counts where nodes run with --authorizer acl: nobody may do anything there that no ACL allows,
-but super users. A DENY wins over every ALLOW.`,
+but super users. A DENY wins over every ALLOW. Who a client is, is the subject of its certificate: User:CN=alice with what
+'quorumlog cert client alice' makes.
+
+  quorumlog acl add --allow-principal User:CN=alice --producer --topic orders
+  quorumlog acl add --allow-principal User:CN=bob --operation Read --topic orders
+  quorumlog acl add --allow-principal User:CN=carol --operation All --topic carol- --resource-pattern-type prefixed
+  quorumlog acl add --deny-principal User:* --deny-host 10.0.0.9 --operation Write --topic orders`,
 		Args: unknownCommand,
 		RunE: needSubcommand,
 	}
@@ -56,7 +62,7 @@ func (f *aclFlags) register(cmd *cobra.Command, pattern string) {
 
 func (f *aclFlags) registerEntries(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.allowed, "allow-principal", nil, "`principal` who may, such as User:alice, or User:* for everybody; may be repeated")
+	flags.StringArrayVar(&f.allowed, "allow-principal", nil, "`principal` who may, such as User:CN=alice, or User:* for everybody; may be repeated")
 	flags.StringArrayVar(&f.denied, "deny-principal", nil, "`principal` who may not; may be repeated")
 	flags.StringArrayVar(&f.allowedHosts, "allow-host", nil, "IP `address` from which those of --allow-principal may (default: any)")
 	flags.StringArrayVar(&f.deniedHosts, "deny-host", nil, "IP `address` from which those of --deny-principal may not (default: any)")

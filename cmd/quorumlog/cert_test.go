@@ -74,17 +74,29 @@ func TestCertificates(t *testing.T) {
 		code, _, _ := status(flags("client-alice")...)
 		return code == 0
 	})
+	other := filepath.Join(dir, "other")
+	for _, words := range [][]string{{"cert", "ca", "--dir", other}, {"cert", "client", "alice", "--dir", other}} {
+		if code, _, errs := commandLine(t, words...); code != 0 {
+			t.Fatal(errs)
+		}
+	}
+	stranger := []string{"--tls-ca", at("ca.crt"), "--tls-cert", filepath.Join(other, "client-alice.crt"), "--tls-key", filepath.Join(other, "client-alice.key")}
 	for name, test := range map[string]struct {
 		flags []string
 		want  string
 	}{
-		"without TLS":           {nil, "this port speaks TLS"},
-		"without a certificate": {[]string{"--tls-ca", at("ca.crt")}, "certificate required"},
+		"without TLS":               {nil, "this port speaks TLS"},
+		"without a certificate":     {[]string{"--tls-ca", at("ca.crt")}, "clients need a certificate there: --tls-cert"},
+		"with one of another CA":    {stranger, "is --tls-cert of an authority"},
+		"believing another CA only": {append(flags("client-alice"), "--tls-ca", filepath.Join(other, "ca.crt")), "is --tls-ca the authority"},
 	} {
 		code, _, errs := commandLine(t, append([]string{"cluster", "status", "--servers", port, "--timeout", "2s"}, test.flags...)...)
 		if code == 0 || !strings.Contains(errs, test.want) {
 			t.Errorf("%s: code %d, %q, want %q", name, code, errs, test.want)
 		}
+	}
+	for _, want := range []string{"the other side shows no certificate", "certificate of CN=alice is not believed", "does not believe this node's certificate"} {
+		eventually(t, "the node to say "+want, func() bool { return strings.Contains(d.errout.String(), want) })
 	}
 
 	// Another pair in the place of the first, and a signal.

@@ -311,6 +311,21 @@ func TestProduceTimesOut(t *testing.T) {
 	}
 }
 
+// Who may not write is told so at once, also if the input never ends.
+func TestProduceNotAuthorized(t *testing.T) {
+	s := newShell(t, 1)
+	s.ok("", "topic", "create", "test")
+	s.cluster.DenyProducers()
+	in, lines := io.Pipe()
+	defer lines.Close()
+	go func() { fmt.Fprintln(lines, "one") }()
+	code, _, errs := s.runContext(context.Background(), in, "produce", "test", "--delivery-timeout", "5m")
+	in.Close()
+	if code != 1 || !strings.Contains(errs, "1 of 1 records were not acknowledged, and no more was read, the first because: test-0: User:test may write to no topic") {
+		t.Errorf("exit code %d, %q", code, errs)
+	}
+}
+
 // A signal ends the reading, not the producing.
 func TestInterruptedProduce(t *testing.T) {
 	s := newShell(t, 1)

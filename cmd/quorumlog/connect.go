@@ -93,9 +93,23 @@ func (f *connection) bounded(ctx context.Context, c *client.Client, call func(co
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no success within %v at %s: %w: are the nodes up, and is --servers right?", f.timeout, strings.Join(f.addresses(), ","), withoutDeadline(err))
+		cause := withoutDeadline(err)
+		return fmt.Errorf("no success within %v at %s: %w: %s", f.timeout, strings.Join(f.addresses(), ","), cause, remedy(cause))
 	}
 	return err
+}
+
+// remedy is what to look at when no node has done what was asked. What TLS found comes as text: nodes and crypto/tls say it, each in its way.
+func remedy(cause error) string {
+	switch text := cause.Error(); {
+	case strings.Contains(text, "tls: certificate required"):
+		return "clients need a certificate there: --tls-cert and --tls-key ('quorumlog cert client' makes one)"
+	case strings.Contains(text, "does not believe this side's certificate"):
+		return "is --tls-cert of an authority that the nodes have in their --tls-ca, and still valid?"
+	case strings.Contains(text, "failed to verify certificate"):
+		return "is --tls-ca the authority that made the nodes' certificates, and are these for the hosts in --servers?"
+	}
+	return "are the nodes up, and is --servers right?"
 }
 
 // withoutDeadline is the error behind "context deadline exceeded", if there is one.

@@ -13,6 +13,7 @@ import (
 
 func newNodeRemoveCommand() *cobra.Command {
 	var conn connection
+	var out output
 	cmd := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Take a dead node out of the cluster, by its id",
@@ -29,11 +30,11 @@ data; with an empty data directory and an unused id it is a new node.`,
 				if err := a.UnregisterNode(ctx, id.Node(node)); err != nil {
 					return refusal(err)
 				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Removed node %d.\n", node)
-				return err
+				return out.line(cmd.OutOrStdout(), map[string]int64{"removed": node}, "Removed node %d.", node)
 			})
 		},
 	}
 	conn.register(cmd)
+	out.register(cmd)
 	return cmd
 }

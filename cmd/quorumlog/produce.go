@@ -124,7 +124,9 @@ func (f *produceFlags) run(ctx context.Context, topic string, options client.Pro
 	if err != nil {
 		return err
 	}
-	t := &tally{out: out, json: f.out.json()}
+	reading, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	t := &tally{out: out, json: f.out.json(), giveUp: giveUp}
 	options.OnBatch = t.ended
 	p, err := c.NewProducer(options)
 	if err != nil {
@@ -133,7 +135,7 @@ func (f *produceFlags) run(ctx context.Context, topic string, options client.Pro
 	lines := lineProducer{
 		producer: p, tally: t, topic: topic, partition: f.choice(), separator: []byte(f.separator), rate: f.rate,
 	}
-	readErr := lines.run(ctx, in)
+	readErr := lines.run(reading, in)
 	// A record waits for its outcome at most this long, so this wait ends by itself, also after a signal.
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), options.DeliveryTimeout+time.Second)
 	defer cancel()
@@ -275,8 +277,9 @@ func (p *pace) wait(ctx context.Context) bool {
 
 // tally counts outcomes.
 type tally struct {
-	out  io.Writer
-	json bool
+	out    io.Writer
+	json   bool
+	giveUp func() // ends the reading of more records, which would be refused as well
 
 	taken atomic.Int64 // by the producer
 
@@ -284,6 +287,7 @@ type tally struct {
 	acked    int64
 	failed   int64
 	first    error // of those that failed or were refused
+	gaveUp   bool
 	writeErr error
 }
 
@@ -326,6 +330,10 @@ func (t *tally) noteLocked(err error) {
 	if t.first == nil {
 		t.first = err
 	}
+	if errors.Is(err, client.ErrNotAuthorized) || errors.Is(err, client.ErrNotAuthenticated) {
+		t.gaveUp = true
+		t.giveUp()
+	}
 }
 
 // verdict says how many records were acknowledged, or returns that some were not.
@@ -333,9 +341,13 @@ func (t *tally) verdict(topic string, closeErr error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	missing := max(t.failed, t.taken.Load()-t.acked)
+	rest := ""
+	if t.gaveUp {
+		rest = ", and no more was read"
+	}
 	switch {
 	case missing > 0 && t.first != nil:
-		return fmt.Errorf("%d of %d records were not acknowledged, the first because: %w", missing, t.acked+missing, t.first)
+		return fmt.Errorf("%d of %d records were not acknowledged%s, the first because: %w", missing, t.acked+missing, rest, t.first)
 	case missing > 0:
 		return fmt.Errorf("%d of %d records were not acknowledged: %w", missing, t.acked+missing, closeErr)
 	case t.writeErr != nil:

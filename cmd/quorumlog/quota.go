@@ -28,7 +28,10 @@ func newQuotaCommand() *cobra.Command {
 		Short: "Bound what clients may use",
 		Long: `Bound what clients may use. The most specific quota holds: of the user with the client id, of the user with other client ids, of the
 user, the same for other users, then of the client id, and of other client ids. A quota of pairs is counted for each pair, one of
-users for each user, one of client ids for each client id.`,
+users for each user, one of client ids for each client id. Each node counts for itself: a quota is what one node gives.
+
+  quorumlog quota set producer_byte_rate=10000000 --user CN=alice
+  quorumlog quota set consumer_byte_rate=50000000 --default-user`,
 		Args: unknownCommand,
 		RunE: needSubcommand,
 	}
@@ -46,7 +49,7 @@ type quotaFlags struct {
 
 func (f *quotaFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.user, "user", "", "`name` of the user, without User:")
+	flags.StringVar(&f.user, "user", "", "`name` of the user, without User:; of a client with a certificate CN=alice")
 	flags.StringVar(&f.clientID, "client-id", "", "client `id`")
 	flags.BoolVar(&f.defaultUser, "default-user", false, "all users without a quota of their own")
 	flags.BoolVar(&f.defaultClientID, "default-client-id", false, "all client ids without a quota of their own")
@@ -65,6 +68,9 @@ func (f *quotaFlags) entity(cmd *cobra.Command) (client.QuotaEntity, error) {
 			return &client.QuotaName{Default: true}, nil
 		}
 		return nil, nil
+	}
+	if strings.HasPrefix(f.user, "User:") {
+		return e, fmt.Errorf("--user %s: the name alone, %s", f.user, strings.TrimPrefix(f.user, "User:"))
 	}
 	var err, err2 error
 	e.User, err = side("user", f.user, f.defaultUser)

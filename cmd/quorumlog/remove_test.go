@@ -21,7 +21,7 @@ func TestNodeRemove(t *testing.T) {
 	second.serves(1)
 	remove := func(node string) (code int, said string) {
 		var out, errs bytes.Buffer
-		code = run(context.Background(), []string{"node", "remove", node, "--servers", server}, strings.NewReader(""), &out, &errs)
+		code = run(context.Background(), []string{"node", "remove", node, "--servers", server, "-o", "json"}, strings.NewReader(""), &out, &errs)
 		return code, out.String() + errs.String()
 	}
 	for _, c := range []struct{ node, want string }{
@@ -36,6 +36,9 @@ func TestNodeRemove(t *testing.T) {
 		code, said := remove("2")
 		if code != 0 && !strings.Contains(said, "alive") {
 			t.Fatalf("exit code %d, %q", code, said)
+		}
+		if code == 0 && !strings.Contains(said, `"removed": 2`) {
+			t.Errorf("it says %q", said)
 		}
 		return code == 0
 	})

@@ -68,6 +68,7 @@ func TestSecurityCommands(t *testing.T) {
 		{"", "quota set producer_byte_rate --user alice"},
 		{"", "quota set producer_byte_rate=1"},
 		{"", "quota set producer_byte_rate=1 --user alice --default-user"},
+		{"", "quota set producer_byte_rate=1 --user User:CN=alice"},
 		{"", "quota list"},
 		{"", "quota list -o json"},
 		{"", "quota remove producer_byte_rate request_percentage --user alice"},

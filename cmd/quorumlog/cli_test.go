@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -366,6 +367,58 @@ func TestInterruptedFollow(t *testing.T) {
 	read := make([]byte, 100)
 	if n, err := io.ReadFull(out, read[:8]); err != nil || string(read[:n]) != "one\ntwo\n" {
 		t.Fatalf("read %q, %v", read[:n], err)
+	}
+	interrupt()
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestConsumeDamagedBatch: what can be read is printed, and what cannot is said.
+func TestConsumeDamagedBatch(t *testing.T) {
+	s := newShell(t, 1)
+	s.ok("", "topic", "create", "test")
+	for _, line := range []string{"one\n", "two\n", "three\n"} { // a batch each
+		s.ok(line, "produce", "test")
+	}
+	s.cluster.CorruptBatch(id.TopicPartition{Topic: "test"}, 1)
+	code, out, errs := s.run("", "consume", "test", "--from-beginning")
+	if code != 1 || out != "one\nthree\n" || !strings.Contains(errs, "from offset 1 to 1 cannot be read") || !strings.Contains(errs, "1 batches could not be read") {
+		t.Errorf("exit code %d, %q, %q", code, out, errs)
+	}
+}
+
+// TestFollowOverAnOutage: --follow goes on when the cluster comes back.
+func TestFollowOverAnOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits until nobody is said to be there")
+	}
+	s := newShell(t, 1)
+	s.ok("", "topic", "create", "test")
+	s.ok("one\n", "produce", "test")
+	ctx, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	out, w := io.Pipe()
+	said, e := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"consume", "test", "--follow", "--from-beginning"}, strings.NewReader(""), w, e)
+		w.Close()
+		e.Close()
+	}()
+	printed := bufio.NewReader(out)
+	if line, err := printed.ReadString('\n'); line != "one\n" {
+		t.Fatal(line, err)
+	}
+	s.cluster.Kill(1)
+	if line, err := bufio.NewReader(said).ReadString('\n'); !strings.Contains(line, "no node") {
+		t.Fatal(line, err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, said) }()
+	s.cluster.Restart(1)
+	s.ok("two\n", "produce", "test")
+	if line, err := printed.ReadString('\n'); line != "two\n" {
+		t.Error(line, err)
 	}
 	interrupt()
 	if code := <-ended; code != 0 {

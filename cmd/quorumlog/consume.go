@@ -58,7 +58,7 @@ record is one line; a key or value that is not UTF-8 is printed in base64 as key
 				fmt.Fprintln(cmd.ErrOrStderr(), "quorumlog: nothing to print: without --from-beginning, --offset or --since, only --follow shows records")
 				return nil
 			}
-			return f.run(ctx, args[0], from, cmd.OutOrStdout())
+			return f.run(ctx, args[0], from, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f.conn.register(cmd)
@@ -152,7 +152,7 @@ func (f *consumeFlags) begin(ctx context.Context, a *client.Admin, topic string,
 }
 
 // run prints records until there is nothing more to print, or ctx ends.
-func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, out io.Writer) (err error) {
+func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, out, errs io.Writer) (err error) {
 	c, err := f.conn.connect()
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func (f *consumeFlags) run(ctx context.Context, topic string, from id.Offset, ou
 		return err
 	}
 	w := bufio.NewWriterSize(out, 64<<10)
-	p := printing{flags: f, consumer: k, out: w}
+	p := printing{flags: f, consumer: k, out: w, errs: errs}
 	err = p.run(ctx, ranges, begin)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // interrupted
@@ -195,9 +195,11 @@ type printing struct {
 	flags    *consumeFlags
 	consumer *client.Consumer
 	out      *bufio.Writer
+	errs     io.Writer
 
 	ends    map[id.Partition]id.Offset // partitions that are not through, and where they will be; nil with --follow
 	printed int64
+	unread  int // batches
 	line    []byte
 }
 
@@ -220,10 +222,13 @@ func (p *printing) run(ctx context.Context, ranges []client.OffsetRange, begin [
 	for p.flags.follow || len(p.ends) > 0 {
 		fetch, err := p.consumer.Poll(ctx)
 		if err != nil {
-			return err
+			if err := p.goesOn(err); err != nil {
+				return err
+			}
+			continue
 		}
 		if full, err := p.fetch(fetch); full || err != nil {
-			return err
+			return errors.Join(err, p.unreadError())
 		}
 		// On a terminal or in a pipe, what is there must be seen before the next wait.
 		if fetch.CaughtUp {
@@ -232,7 +237,32 @@ func (p *printing) run(ctx context.Context, ranges []client.OffsetRange, begin [
 			}
 		}
 	}
+	return p.unreadError()
+}
+
+// goesOn says what is wrong and returns nil if that is no reason to end: a batch that cannot be read, behind which others can, or, for who wants to
+// follow, that no node is there for a while.
+func (p *printing) goesOn(err error) error {
+	var damaged *client.BatchError
+	switch {
+	case errors.As(err, &damaged):
+		p.unread++
+	case p.flags.follow && errors.Is(err, client.ErrNoNodeReachable):
+	default:
+		return err
+	}
+	if err := p.out.Flush(); err != nil { // in the order in which it came
+		return err
+	}
+	fmt.Fprintln(p.errs, "quorumlog:", err)
 	return nil
+}
+
+func (p *printing) unreadError() error {
+	if p.unread == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d batches could not be read: their records are missing", p.unread)
 }
 
 // fetch prints a fetch, up to the partition's end if it has one; full: that was the last message wanted.
@@ -243,7 +273,10 @@ func (p *printing) fetch(f client.Fetch) (full bool, err error) {
 	}
 	for m, err := range f.Records() {
 		if err != nil {
-			return false, err
+			if err := p.goesOn(err); err != nil {
+				return false, err
+			}
+			continue
 		}
 		if limited && m.Offset >= end {
 			break

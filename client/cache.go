@@ -51,12 +51,13 @@ type metadataCache struct {
 	mu struct {
 		sync.Mutex
 		wanted    map[string]struct{}
-		fresh     map[string]struct{} // wanted, not asked for yet
-		doubted   map[string]struct{} // to be asked for with the next refresh
-		missing   map[string]*absence // wanted, unknown to the nodes
-		changed   chan struct{}       // closed and replaced with each answer and each hint
-		refreshes uint64              // completed, successful or not
-		err       error               // of the last refresh
+		fresh     map[string]struct{}  // wanted, not asked for yet
+		doubted   map[string]struct{}  // to be asked for with the next refresh
+		missing   map[string]*absence  // wanted, unknown to the nodes
+		answered  map[string]time.Time // when that was asked which the snapshot says of a topic
+		changed   chan struct{}        // closed and replaced with each answer and each hint
+		refreshes uint64               // completed, successful or not
+		err       error                // of the last refresh
 		sources   sources
 		settled   bool      // the cluster is the right one: it was named, or knows a topic that was asked for
 		trouble   time.Time // since when refreshes have brought nothing new; zero: the last one did
@@ -83,6 +84,7 @@ func (m *metadataCache) init(c *Client) {
 	m.mu.fresh = make(map[string]struct{})
 	m.mu.doubted = make(map[string]struct{})
 	m.mu.missing = make(map[string]*absence)
+	m.mu.answered = make(map[string]time.Time)
 	m.mu.changed = make(chan struct{})
 	m.mu.sources = sources{turn: rand.IntN(1 << 20), shunned: make(map[string]time.Time), foreign: make(map[string]*WrongClusterError)}
 	m.current.Store(&metadata{controller: id.NoNode, clusterID: c.opts.ClusterID})
@@ -219,6 +221,13 @@ func (m *metadataCache) topic(ctx context.Context, name string) (*topicMeta, err
 			return nil, fmt.Errorf("client: no metadata of topic %q: %w", name, m.because(ctx.Err()))
 		}
 	}
+}
+
+// answeredSince tells whether the snapshot says of a topic what nodes said when they were asked after a time.
+func (m *metadataCache) answeredSince(topic string, begin time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.answered[topic].After(begin)
 }
 
 // askedSince tells whether nodes have said that they do not know a topic when they were asked after a time. The refresh that ends next may have begun
@@ -499,11 +508,17 @@ func (m *metadataCache) doubtful(addr string) {
 func (m *metadataCache) noteMissingLocked(server string, resp *pb.MetadataResponse) {
 	now := time.Now()
 	for _, t := range resp.Topics {
-		m.mu.denied.note(t)
+		if denialOf(t) == nil || !stale(ageOf(resp)) { // who was cut off does not know what was allowed since
+			m.mu.denied.note(t)
+		}
 		if m.current.Load().topics[t.Name] != nil {
 			delete(m.mu.missing, t.Name)
+			if !stale(ageOf(resp)) && resp.MetadataIndex >= m.current.Load().index {
+				m.mu.answered[t.Name] = m.mu.began
+			}
 			continue
 		}
+		delete(m.mu.answered, t.Name)
 		if kerr.Code(t.ErrorCode) != kerr.UnknownTopicOrPartition || stale(ageOf(resp)) || resp.MetadataIndex < m.current.Load().index {
 			continue
 		}

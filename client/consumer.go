@@ -88,7 +88,7 @@ func (c *Consumer) assign(cur *cursor) error {
 	if old := c.mu.cursors[tp]; old != nil {
 		c.dropLocked(old)
 	}
-	cur.assigned = min(cur.next, 0)
+	cur.assigned, cur.born = min(cur.next, 0), time.Now()
 	c.mu.cursors[tp] = cur
 	poke(c.wake)
 	return nil

@@ -133,3 +133,28 @@ func TestSilentPartitionsHoldNobodyUp(t *testing.T) {
 	k.bounded(t, 3*partitions/2, 4000, func(tp id.TopicPartition) { require.Zero(t, tp.Partition%2) })
 	require.Less(t, time.Since(begin), 15*time.Second)
 }
+
+// TestRoomOfAPartitionThatCannotBeRead goes to the others: its turn came when it is not known any more where it begins.
+func TestRoomOfAPartitionThatCannotBeRead(t *testing.T) {
+	_, k := newCreditTest(t, 1, 1)
+	known := &metadata{}
+	cur := &cursor{tp: id.TopicPartition{Topic: "gone"}, next: Beginning}
+	k.mu.Lock()
+	k.mu.cursors[cur.tp] = cur
+	k.queueLocked(cur)
+	k.allotLocked()
+	admitted := cur.admitted
+	k.mu.Unlock()
+	require.True(t, admitted)
+	now := time.Now()
+	k.mu.Lock()
+	known.topics = map[string]*topicMeta{"gone": {name: "gone", partitions: []partitionMeta{{leader: NoNode}}}}
+	k.mu.Unlock()
+	k.client.cache.mu.Lock()
+	k.client.cache.publishLocked(known)
+	k.client.cache.mu.Unlock()
+	k.subscribeAll(now)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	require.Zero(t, k.mu.reserved)
+}

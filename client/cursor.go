@@ -12,6 +12,7 @@ import (
 // cursor: what is left of the old one is told from it by its address.
 type cursor struct {
 	tp   id.TopicPartition
+	born time.Time // when it was assigned
 	next id.Offset // of the next record to arrive; Beginning, End or AtTime: to be resolved
 	time int64     // with AtTime: which
 

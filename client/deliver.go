@@ -88,11 +88,14 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 		b.doubt = b.doubt || !certain(r.Code)
 		q.againLocked(now, r)
 	case refused:
-		if splits(r.Code) {
+		switch {
+		case b.doubt: // a node looks at a batch before it looks whether it has it already, by a clock and rules of its own
+			b.endLocked(id.NoOffset, q.unacknowledged(b))
+		case splits(r.Code):
 			q.splitLocked(b)
-			break
+		default:
+			b.endLocked(id.NoOffset, q.refusal(b))
 		}
-		b.endLocked(id.NoOffset, q.refusal(b))
 		if q.producer.idempotent() {
 			q.draining, q.restart = true, true
 		}
@@ -238,16 +241,17 @@ func (q *queue) expire(now time.Time) {
 	q.mu.Unlock()
 }
 
-// oldestSentLocked is the oldest batch without outcome that has a sequence; nil: none.
-func (q *queue) oldestSentLocked() *pending {
+// oldestSentLocked is the oldest batch without outcome that has a sequence; nil: none. It need not be the first one: what came from a partition
+// that is gone is older than what was here before.
+func (q *queue) oldestSentLocked() (oldest *pending) {
 	for _, l := range []pendingList{q.flight, q.waiting} {
 		for b := l.head; b != nil; b = b.next {
-			if !b.done && b.sequenced {
-				return b
+			if !b.done && b.sequenced && (oldest == nil || b.created.Before(oldest.created)) {
+				oldest = b
 			}
 		}
 	}
-	return nil
+	return oldest
 }
 
 // endSentLocked ends the expired ones among the batches that wait with a sequence.

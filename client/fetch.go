@@ -301,9 +301,9 @@ func (c *Consumer) subscribeAll(now time.Time) time.Duration {
 			resolve = append(resolve, cur)
 		default:
 			next = min(next, c.findStreamLocked(cur, known, now))
-			if cur.stream == nil && cur.admitted { // others may have the room meanwhile
-				c.detachLocked(cur)
-			}
+		}
+		if cur.stream == nil && cur.admitted { // others may have the room meanwhile
+			c.detachLocked(cur)
 		}
 	}
 	if len(resolve) > 0 {
@@ -359,6 +359,8 @@ func (c *Consumer) findStreamLocked(cur *cursor, known *metadata, now time.Time)
 func (c *Consumer) noLeaderLocked(cur *cursor, known *metadata) {
 	cache := &c.client.cache
 	switch t := known.topics[cur.tp.Topic]; {
+	case t != nil && int(cur.tp.Partition) >= len(t.partitions) && !cache.answeredSince(cur.tp.Topic, cur.born):
+		cache.requestFor(cur.tp.Topic) // it may have been created again, or have more partitions since
 	case t != nil && int(cur.tp.Partition) >= len(t.partitions):
 		err := fmt.Errorf("%w %s: the topic has partitions 0 to %d", ErrUnknownPartition, cur.tp, len(t.partitions)-1)
 		if cur.topicID != t.id && !cur.topicID.IsZero() {

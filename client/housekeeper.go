@@ -196,7 +196,7 @@ func (h *housekeeper) findHomes(now time.Time) (again time.Time) {
 		h.allocateIdentity()
 	}
 	known := p.client.cache.current.Load()
-	h.updateTopics(known)
+	h.updateTopics()
 	var left []*queue
 	for _, q := range queues {
 		when, homed := h.findHome(q, known, now)
@@ -250,10 +250,11 @@ func (q *queue) pauseBefore(l leader, now time.Time) time.Duration {
 }
 
 // updateTopics takes over partitions that were added, or are gone.
-func (h *housekeeper) updateTopics(known *metadata) {
+func (h *housekeeper) updateTopics() {
 	p := h.producer
 	var shrunk []*producerTopic
 	p.mu.Lock()
+	known := p.client.cache.current.Load() // not before: a topic that was added since would be taken for one that was created again
 	for name, t := range *p.topics.Load() {
 		if meta := known.topics[name]; meta != nil && p.updateTopicLocked(t, meta) {
 			shrunk = append(shrunk, t)
@@ -275,13 +276,26 @@ func (q *queue) gone() bool {
 	return q.err != nil
 }
 
+// over tells whether the queue is closed and nobody waits for anything of it.
+func (q *queue) over() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err != nil && !q.calls && q.sending == nil
+}
+
 // scan watches the timeouts of everything in flight.
 func (h *housekeeper) scan(now time.Time) {
 	p := h.producer
 	known := p.client.cache.current.Load()
-	h.updateTopics(known)
+	h.updateTopics()
 	patience := p.client.opts.RequestTimeout * 6 / 5 // the node's own patience is RequestTimeout
+	var over []*queue
+	defer func() { p.remove(over) }()
 	for _, q := range p.allQueues() {
+		if q.over() {
+			over = append(over, q)
+			continue
+		}
 		q.expire(now)
 		s, since, epoch := q.stalledSince()
 		if s == nil {

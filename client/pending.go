@@ -31,8 +31,9 @@ type pending struct {
 	charge    int64            // bytes taken from the budget
 	serial    uint64           // unique in the producer: tells this use of the struct from the one before
 	created   time.Time
-	due       bool // does not wait for more records
-	pinned    bool // has a record whose partition the user has named
+	due       bool   // does not wait for more records
+	pinned    bool   // has a record whose partition the user has named
+	origin    uint64 // serial of the batch that this one is a part of; 0: it is none
 
 	// Once it has been given a sequence, it has the identity and sequence for all attempts: that is what makes them one.
 	sequenced bool
@@ -90,7 +91,7 @@ func (b *pending) release() {
 	clear(b.callbacks)
 	clear(b.flushes)
 	b.callbacks, b.flushes = b.callbacks[:0], b.flushes[:0]
-	b.next, b.charge, b.due, b.pinned = nil, 0, false, false
+	b.next, b.charge, b.due, b.pinned, b.origin = nil, 0, false, false, 0
 	b.sequenced, b.identity, b.sequence, b.wire = false, noIdentity, 0, nil
 	b.attempts, b.correlation, b.doubt, b.sentAt, b.cause = 0, 0, false, time.Time{}, nil
 	b.done, b.offset, b.err = false, 0, nil

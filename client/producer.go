@@ -208,7 +208,6 @@ func (p *Producer) forgetTopic(t *producerTopic, err error) {
 		next := maps.Clone(known)
 		delete(next, t.name)
 		p.topics.Store(&next)
-		p.removeLocked(func(q *queue) bool { return q.topic == t })
 	}
 	p.mu.Unlock()
 	for _, q := range *t.queues.Load() {
@@ -216,15 +215,28 @@ func (p *Producer) forgetTopic(t *producerTopic, err error) {
 	}
 }
 
-// removeLocked takes queues out of the list of all. They are closed, or about to be. The list is replaced, since others go through the old one.
-func (p *Producer) removeLocked(gone func(*queue) bool) {
-	p.mu.queues = slices.DeleteFunc(slices.Clone(p.mu.queues), gone)
+// remove takes queues out of the list of all that are closed and have called all their callbacks back: Flush waits for those. The list is
+// replaced, since others go through the old one.
+func (p *Producer) remove(over []*queue) {
+	if len(over) == 0 {
+		return
+	}
+	gone := make(map[*queue]bool, len(over))
+	for _, q := range over {
+		gone[q] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.queues = slices.DeleteFunc(slices.Clone(p.mu.queues), func(q *queue) bool { return gone[q] })
 }
 
 // choose returns the queue of the partition that a record goes to.
 func (t *producerTopic) choose(p *Producer, r *Record) (*queue, error) {
 	queues := *t.queues.Load()
 	switch {
+	case len(queues) == 0:
+		p.client.cache.requestFor(t.name)
+		return nil, fmt.Errorf("%w: none of topic %q is known yet", ErrUnknownPartition, t.name)
 	case r.Partition.named:
 		n := r.Partition.partition
 		if int(n) >= len(queues) {

@@ -53,6 +53,8 @@ type queue struct {
 	// or, without idempotence, when one failed: what comes behind it may or may not have been written.
 	draining bool
 	restart  bool // with draining: sequences start anew afterwards
+
+	late lateness // what was refused last for its timestamp
 }
 
 func newQueue(p *Producer, t *producerTopic, partition id.Partition) *queue {
@@ -67,9 +69,9 @@ func newQueue(p *Producer, t *producerTopic, partition id.Partition) *queue {
 // add appends a record to the open batch. pinned: the user has named the partition, it may go nowhere else.
 func (q *queue) add(now time.Time, r batch.Record, charge int64, pinned bool, done recordCallback) error {
 	q.mu.Lock()
-	if q.err != nil {
+	if err := q.err; err != nil {
 		q.mu.Unlock()
-		return q.err
+		return err
 	}
 	b := q.open
 	if b != nil && b.builder.LenWith(r) > q.batchLimit() {
@@ -138,8 +140,12 @@ func (q *queue) takeLocked() *pending {
 		return nil
 	}
 	b := q.waiting.popFront()
-	for b != nil && b.done {
-		q.flight.pushBack(b)
+	for b != nil && (b.done || q.tooLateLocked(b)) {
+		if b.done {
+			q.flight.pushBack(b)
+		} else {
+			q.waiting.prepend(q.cutLocked(b, b.count()))
+		}
 		b = q.waiting.popFront()
 	}
 	if b == nil {

@@ -167,3 +167,26 @@ func TestPendingList(t *testing.T) {
 		t.Errorf("an empty list of %d", l.n)
 	}
 }
+
+// TestExpiryOfAnOlderBatchBehind: what came from a partition that is gone is older than what was sent before it. No sequence may be left out.
+func TestExpiryOfAnOlderBatchBehind(t *testing.T) {
+	q := newTestQueue(t)
+	now := time.Now()
+	old := now.Add(-2 * q.producer.opts.DeliveryTimeout)
+	var sent []*pending
+	for _, created := range []time.Time{old, now, old} {
+		q.addForTest(t, 1)
+		b := q.sendForTest()
+		b.created = created
+		sent = append(sent, b)
+	}
+	q.putBackLocked()
+	sent[0].endLocked(0, nil) // as a record that was refused alone
+	if q.sendForTest() != sent[1] || q.flight.head != sent[0] || q.waiting.head != sent[2] {
+		t.Fatal("the test is not what it seems")
+	}
+	q.expire(now)
+	if q.identity.epoch != 1 {
+		t.Error("what follows the batch that has expired is out of order for ever")
+	}
+}

@@ -67,7 +67,6 @@ func (p *Producer) recreated(t *producerTopic, meta *topicMeta) {
 	defer p.mu.Unlock()
 	t.id = meta.id
 	t.queues.Store(&kept)
-	p.removeLocked(func(q *queue) bool { return q.topic == t && int(q.tp.Partition) >= len(kept) })
 }
 
 // vacate closes a queue and returns what goes elsewhere.

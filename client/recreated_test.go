@@ -1,9 +1,11 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,4 +163,50 @@ func TestConsumerOfARecreatedTopicWithFewerPartitions(t *testing.T) {
 		_, err = k.Poll(testContext(t))
 	}
 	require.True(t, errors.Is(err, client.ErrUnknownPartition) && errors.Is(err, client.ErrTopicRecreated), err)
+}
+
+// TestFlushWaitsForTheRecordsOfATopicThatIsGone: who looks for failures when it returns has to find them.
+func TestFlushWaitsForTheRecordsOfATopicThatIsGone(t *testing.T) {
+	cluster, c := newCluster(t, 1)
+	cluster.CreateTopic("test", 1, nil)
+	p := newProducer(t, c, client.ProducerOptions{BatchBytes: 100})
+	produceAll(t, p, "test", 0, 1)
+	require.NoError(t, c.Admin().DeleteTopic(testContext(t), "test"))
+	unblock := make(chan struct{})
+	release := sync.OnceFunc(func() { close(unblock) })
+	defer release()
+	var taken, told atomic.Int64
+	waitFor(t, "the producer to forget the topic", func() bool {
+		err := p.Produce(testContext(t), client.Record{Topic: "test", Value: make([]byte, 50)}, func(client.Ack) { <-unblock; told.Add(1) })
+		if err == nil {
+			taken.Add(1)
+		}
+		return errors.Is(err, client.ErrUnknownTopic)
+	})
+	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, p.Flush(ctx), context.DeadlineExceeded)
+	release()
+	require.NoError(t, p.Flush(testContext(t)))
+	require.Equal(t, taken.Load(), told.Load())
+}
+
+// TestPartitionThatCameAfterwards: the consumer was told of the topic before it was created again, with more partitions.
+func TestPartitionThatCameAfterwards(t *testing.T) {
+	cluster, c := newCluster(t, 1)
+	cluster.CreateTopic("test", 1, nil)
+	k := newConsumer(t, c, client.ConsumerOptions{})
+	require.NoError(t, k.Assign(tp("test", 0), 0))
+	_, err := k.Poll(testContext(t))
+	require.NoError(t, err)
+	cluster.Recreate("test", 3)
+	require.NoError(t, k.Assign(tp("test", 2), 0))
+	f, err := k.Poll(testContext(t))
+	require.NoError(t, err)
+	require.Equal(t, tp("test", 2), f.TopicPartition)
+	require.NoError(t, k.Assign(tp("test", 3), 0))
+	for err == nil {
+		_, err = k.Poll(testContext(t))
+	}
+	require.ErrorIs(t, err, client.ErrUnknownPartition)
 }

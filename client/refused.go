@@ -41,16 +41,43 @@ func quoteKey(key []byte) string {
 // refuses what is beyond a limit that only it knows: so the records with that timestamp are those that fail for certain. What comes before and
 // behind them goes again, each run as a batch of its own in the same place. Nothing of the batch was written, or will be.
 //
-// It ends: every refusal takes at least one record away.
+// It ends: every refusal takes at least one record away. It ends soon also where all records are bad, as those of a program that takes microseconds
+// for milliseconds: a part that is refused again is halved, and what is later still in the others is not sent any more.
 func (q *queue) splitLocked(b *pending) {
-	latest := b.builder.MaxTimestamp()
-	var parts pendingList
+	again := b.origin != 0
+	if !again {
+		b.origin = b.serial
+	}
+	q.late = lateness{origin: b.origin, from: b.builder.MaxTimestamp(), cause: b.cause}
+	most := b.count()
+	if again {
+		most = (most + 1) / 2
+	}
+	q.flight.replace(b, q.cutLocked(b, most))
+	q.draining = true
+	q.restart = q.producer.idempotent()
+}
+
+// lateness is from which timestamp on the records of what was one batch are refused.
+type lateness struct {
+	origin uint64 // its serial
+	from   int64
+	cause  error
+}
+
+// tooLateLocked tells whether a part of a batch that was split has records which are known by now to be refused.
+func (q *queue) tooLateLocked(b *pending) bool {
+	return b.origin != 0 && b.origin == q.late.origin && !b.sequenced && !b.doubt && b.builder.MaxTimestamp() >= q.late.from
+}
+
+// cutLocked takes a batch apart, into the records that are too late, which have their outcome, and runs of at most so many of the others.
+func (q *queue) cutLocked(b *pending, most int) (parts pendingList) {
 	var part *pending
 	b.each(func(r batch.Record, done recordCallback) {
-		bad := r.Timestamp == latest
-		if part == nil || part.done || bad {
+		bad := r.Timestamp >= q.late.from
+		if part == nil || part.done || bad || part.count() >= most {
 			part = newPending(b.created)
-			part.pinned, part.due = b.pinned, true
+			part.origin, part.pinned, part.due, part.cause = b.origin, b.pinned, true, q.late.cause
 			part.inherit(b)
 			parts.pushBack(part)
 		}
@@ -60,16 +87,14 @@ func (q *queue) splitLocked(b *pending) {
 			if r.Key == nil {
 				key = nil
 			}
-			part.endLocked(id.NoOffset, &RecordError{TopicPartition: q.tp, Timestamp: r.Timestamp, Key: key, Err: b.cause})
+			part.endLocked(id.NoOffset, &RecordError{TopicPartition: q.tp, Timestamp: r.Timestamp, Key: key, Err: q.late.cause})
 		}
 	})
-	q.flight.replace(b, parts)
 	for _, f := range b.flushes {
 		f.finish()
 	}
 	b.release()
-	q.draining = true
-	q.restart = q.producer.idempotent()
+	return parts
 }
 
 // splits tells of a refusal that concerns single records.

@@ -73,3 +73,57 @@ func TestBadTimestampFailsAlone(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedForItsTimestampOnceItMayBeWritten: nodes look at timestamps first, each by its own clock. The batch must not go again in parts.
+func TestRefusedForItsTimestampOnceItMayBeWritten(t *testing.T) {
+	cluster, c := newCluster(t, 1)
+	cluster.CreateTopic("test", 1, nil)
+	p := newProducer(t, c, client.ProducerOptions{})
+	produceAll(t, p, "test", 0, 1)
+	came := 0
+	cluster.SetFault(func(id.TopicPartition, batch.Batch) clienttest.Fault {
+		came++
+		return []clienttest.Fault{clienttest.DropAfter, clienttest.RejectTime, clienttest.None}[min(came-1, 2)]
+	})
+	a := newAcks()
+	for i := range 3 {
+		v := fmt.Sprintf("w%d", i)
+		r := client.Record{Topic: "test", Partition: client.At(0), Value: []byte(v), Timestamp: int64(1 + i)}
+		require.NoError(t, p.Produce(testContext(t), r, a.callback(v)))
+	}
+	require.NoError(t, p.Flush(testContext(t)))
+	checkDelivery(t, cluster, a, "test", 1)
+	require.NotEmpty(t, a.failed)
+	for v, err := range a.failed {
+		require.ErrorIs(t, err, client.ErrUnacknowledged, v)
+		require.ErrorIs(t, err, client.ErrInvalidRecord, v)
+	}
+}
+
+// TestAllTimestampsAreBad, and all different: it is told soon.
+func TestAllTimestampsAreBad(t *testing.T) {
+	cluster, c := newCluster(t, 1)
+	cluster.CreateTopic("test", 1, nil)
+	requests := 0
+	cluster.SetFault(func(_ id.TopicPartition, b batch.Batch) clienttest.Fault {
+		if requests++; b.MaxTimestamp() > 1000 {
+			return clienttest.RejectTime
+		}
+		return clienttest.None
+	})
+	p := newProducer(t, c, client.ProducerOptions{Linger: 100 * time.Millisecond})
+	a := newAcks()
+	const n = 5000
+	for i := range n {
+		v := fmt.Sprintf("%06d", i)
+		r := client.Record{Topic: "test", Partition: client.At(0), Value: []byte(v), Timestamp: int64(1001 + i)}
+		if i == n/2 {
+			r.Timestamp = 1
+		}
+		require.NoError(t, p.Produce(testContext(t), r, a.callback(v)))
+	}
+	require.NoError(t, p.Flush(testContext(t)))
+	require.Len(t, a.failed, n-1)
+	require.Equal(t, []string{fmt.Sprintf("%06d", n/2)}, cluster.Values(tp("test", 0)))
+	require.Less(t, requests, 100)
+}

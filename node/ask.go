@@ -69,6 +69,9 @@ func (n *Node) registered(peer id.Node) uint64 {
 	return 0
 }
 
+// isRegistered tells whether the metadata has this start of the node, and so all that was in it before.
+func (n *Node) isRegistered() bool { return n.registered(n.options.NodeID) >= n.identity.Boot }
+
 func (n *Node) tableNode(peer id.Node) *placement.Node {
 	if running := n.running.Load(); running != nil {
 		return running.View().Node(peer)

@@ -20,18 +20,20 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// guarded is a cluster in which permissions count. Everybody is User:ANONYMOUS there.
+// guarded is a cluster in which permissions count. Its client is User:CN=test there.
 type guarded struct {
 	*nodetest.Cluster
 	t          *testing.T
+	peer       *rpc.Dialer // with the certificate of a node
 	controller int
 	at         int // the node that is asked: one that is not the controller, if there is one
 }
 
 func startGuarded(t *testing.T, nodes int) *guarded {
-	g := &guarded{t: t, Cluster: nodetest.Start(t, nodes, nodetest.WithOptions(func(o *node.Options) { o.Authorization.Authorizer = node.ACLAuthorizer }))}
+	g := &guarded{t: t, Cluster: nodetest.Start(t, nodes, nodetest.WithTLS(), nodetest.WithOptions(func(o *node.Options) { o.Authorization.Authorizer = node.ACLAuthorizer }))}
+	g.peer = dialerWith(t, g.CA.Node(99))
 	nodetest.Eventually(t, "a controller", func() bool {
-		m, err := g.Admin(0).Metadata(g.asNode(), &pb.MetadataRequest{NodesOnly: true})
+		m, err := g.atPeer(0).Metadata(g.asNode(), &pb.MetadataRequest{NodesOnly: true})
 		g.controller = int(m.GetController()) - 1
 		g.at = (g.controller + 1) % nodes
 		return err == nil && g.controller >= 0
@@ -39,12 +41,14 @@ func startGuarded(t *testing.T, nodes int) *guarded {
 	return g
 }
 
-// asNode makes a call with the context one that a node passes on.
+// asNode makes a call with the context one that a node passes on, and atPeer is how a node makes it: no permission is asked for.
 func (g *guarded) asNode() context.Context { return rpc.PassOn(g.Context(), nil) }
+
+func (g *guarded) atPeer(i int) pb.DRPCAdminClient { return g.peer.Admin(g.Nodes[i].RPCAddress()) }
 
 func binding(t acl.ResourceType, name string, op acl.Operation, p acl.Permission) *pb.ACL {
 	return &pb.ACL{
-		ResourceType: int32(t), Name: name, PatternType: int32(acl.Literal), Principal: broker.Anonymous.String(), Host: "*",
+		ResourceType: int32(t), Name: name, PatternType: int32(acl.Literal), Principal: "User:CN=test", Host: "*",
 		Operation: int32(op), Permission: int32(p),
 	}
 }
@@ -52,7 +56,7 @@ func binding(t acl.ResourceType, name string, op acl.Operation, p acl.Permission
 // rules has these permissions hold, and no others, on the node that is asked.
 func (g *guarded) rules(acls ...*pb.ACL) {
 	g.t.Helper()
-	admin := g.Admin(g.controller)
+	admin := g.atPeer(g.controller)
 	if _, err := admin.DeleteACLs(g.asNode(), &pb.DeleteACLsRequest{Filters: []*pb.ACL{{}}}); err != nil {
 		g.t.Fatal(err)
 	}
@@ -70,7 +74,7 @@ func (g *guarded) rules(acls ...*pb.ACL) {
 	}
 	slices.Sort(want)
 	nodetest.Eventually(g.t, "the permissions to be there", func() bool {
-		r, err := g.Admin(g.at).DescribeACLs(g.asNode(), &pb.DescribeACLsRequest{})
+		r, err := g.atPeer(g.at).DescribeACLs(g.asNode(), &pb.DescribeACLsRequest{})
 		var have []string
 		for _, a := range r.GetAcls() {
 			have = append(have, key(a))
@@ -238,7 +242,7 @@ func TestEveryCallEveryOperation(t *testing.T) {
 			denied("ALL, but " + op.String())
 		}
 	}
-	if !strings.Contains(g.Log(), "msg=denied") || !strings.Contains(g.Log(), "principal=User:ANONYMOUS") {
+	if !strings.Contains(g.Log(), "msg=denied") || !strings.Contains(g.Log(), `principal="User:CN=test"`) {
 		t.Error("denials are not in the log")
 	}
 }
@@ -247,7 +251,7 @@ func TestEveryCallEveryOperation(t *testing.T) {
 func TestListsDropWhatIsNotForTheCaller(t *testing.T) {
 	g := startGuarded(t, 1)
 	for _, name := range []string{"t", "u"} {
-		if _, err := g.Admin(0).CreateTopic(g.asNode(), &pb.CreateTopicRequest{Name: name, Partitions: 1, Configs: map[string]string{"retention.ms": "5"}}); err != nil {
+		if _, err := g.atPeer(0).CreateTopic(g.asNode(), &pb.CreateTopicRequest{Name: name, Partitions: 1, Configs: map[string]string{"retention.ms": "5"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -297,12 +301,12 @@ func TestListsDropWhatIsNotForTheCaller(t *testing.T) {
 // TestRevokedOnOpenStreams: a producer and a consumer whose permission goes are told so on the streams that they have.
 func TestRevokedOnOpenStreams(t *testing.T) {
 	g := startGuarded(t, 1)
-	created, err := g.Admin(0).CreateTopic(g.asNode(), &pb.CreateTopicRequest{Name: "t", Partitions: 1})
+	created, err := g.atPeer(0).CreateTopic(g.asNode(), &pb.CreateTopicRequest{Name: "t", Partitions: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	topic := id.Topic(created.GetTopic().GetId())
-	dialer := &rpc.Dialer{}
+	dialer := dialerWith(t, g.Client)
 	produce, err := dialer.DialProduce(g.Context(), g.Nodes[0].RPCAddress())
 	if err != nil {
 		t.Fatal(err)

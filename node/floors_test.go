@@ -9,7 +9,7 @@ import (
 // floors are the package's files from the bottom up. A file knows those that stand before it, in its own floor too.
 var floors = [][]string{
 	// Words and small things that know no node.
-	{"limits.go", "limits_unix.go", "limits_other.go", "address.go", "transport.go", "options.go", "identityfile.go", "fsync.go",
+	{"limits.go", "limits_unix.go", "limits_other.go", "address.go", "transport.go", "authorization.go", "options.go", "identityfile.go", "fsync.go",
 		"condemned.go", "word.go", "reached.go"},
 	// What a node has, and whom it knows.
 	{"state.go", "identity.go", "ask.go", "names.go", "condition.go"},
@@ -27,11 +27,12 @@ var floors = [][]string{
 
 // upwards are the references that run against the floors nevertheless, and why.
 var upwards = map[string]string{
-	"options.go -> security.go":      "the options of security stand beside what is done with them",
-	"identityfile.go -> identity.go": "the file is read into an identity, and an identity is stored in it",
-	"state.go -> identity.go":        "a node has an identity",
-	"incarnation.go -> reach.go":     "a start is registered if it is reached, and who is reached depends on which start is the node",
-	"found.go -> join.go":            "who finds that he need not found a cluster asks for a place in one",
+	"options.go -> security.go":       "the options of security stand beside what is done with them",
+	"authorization.go -> security.go": "there are no permissions without certificates",
+	"identityfile.go -> identity.go":  "the file is read into an identity, and an identity is stored in it",
+	"state.go -> identity.go":         "a node has an identity",
+	"incarnation.go -> reach.go":      "a start is registered if it is reached, and who is reached depends on which start is the node",
+	"found.go -> join.go":             "who finds that he need not found a cluster asks for a place in one",
 }
 
 // TestFloors: no file knows one above it.

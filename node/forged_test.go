@@ -80,8 +80,9 @@ func TestForgedRegistration(t *testing.T) {
 	alive(t, c, 0, 1, 2)
 }
 
-// TestStrangersKeepTheControllerDialling has more strangers than are dialled at once ask for a place, under an address that takes connections
-// and says nothing. The controller says of nodes that it reaches them all the same, and takes the next start of one.
+// TestStrangersKeepTheControllerDialling has more strangers than are dialled at once, and than calls of nodes may be under way, ask for a
+// place, under an address that takes connections and says nothing. The controller says of nodes that it reaches them all the same, and takes
+// the next start of one.
 func TestStrangersKeepTheControllerDialling(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 3)
@@ -93,7 +94,7 @@ func TestStrangersKeepTheControllerDialling(t *testing.T) {
 	defer silent.Close()
 	member := registrationOf(t, c, 1)
 	var strangers errgroup.Group
-	for i := range 64 {
+	for i := range 200 {
 		strangers.Go(func() error {
 			r := proto.CloneOf(member)
 			r.NodeId, r.StoreId, r.RpcAddress = int32(100+i), "none", silent.Addr().String()

@@ -246,7 +246,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 func (n *Node) openBroker() {
 	n.fetching = fetching.NewHub(fetching.Options{Node: n.options.NodeID})
 	n.opened("hub of consumers", func(context.Context) error { n.fetching.Close(); return nil })
-	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.logger)
+	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.isRegistered, n.logger)
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
 		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,

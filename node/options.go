@@ -50,7 +50,7 @@ type Options struct {
 	Security SecurityOptions
 	// Storage tunes the wal. The zero value takes its defaults.
 	Storage StorageOptions
-	// Authorization says who may do what. The zero value: everybody everything.
+	// Authorization says who may do what. The zero value: everybody everything. More needs Security.TLS.
 	Authorization AuthorizationOptions
 	// Limits bound what clients may cost. The zero value takes the defaults.
 	Limits LimitOptions
@@ -184,7 +184,7 @@ func (o Options) Validate() error {
 			return fmt.Errorf("--join %w", err)
 		}
 	}
-	if err := o.Authorization.validate(); err != nil {
+	if err := o.Authorization.validate(o.Security); err != nil {
 		return err
 	}
 	if err := o.validateAdvertised(); err != nil {

@@ -63,6 +63,12 @@ var errTooBusy = errors.New("too many others ask to be dialled")
 // have made up wait for each other, and for nobody else.
 func (n *Node) whoAnswers(ctx context.Context, address string, node id.Node) (*pb.IdentifyResponse, error) {
 	if !n.isNodeAddress(address) {
+		select {
+		case n.reach.asking <- struct{}{}:
+			defer func() { <-n.reach.asking }()
+		default:
+			return nil, errTooBusy
+		}
 		limited, cancel := context.WithTimeout(ctx, identifyTimeout)
 		defer cancel()
 		select {

@@ -13,13 +13,16 @@ import (
 const (
 	// unreachedFor is how long it is believed that a node is not reached, before it is dialled again for a new topic.
 	unreachedFor = 5 * time.Second
-	// dialBacks bounds how many calls back are made at once to addresses that nobody is registered with: anybody may ask for one.
+	// dialBacks bounds how many calls back are made at once to addresses that nobody is registered with: anybody may ask for one. As many
+	// more wait for their turn; whoever comes beyond that is refused at once. They all hold places among the calls of nodes (rpc/gate.go),
+	// which are not for them alone.
 	dialBacks = 16
 )
 
 // reach is what the controller knows of the nodes that it has dialled.
 type reach struct {
-	dialling chan struct{}      // as many tokens as addresses of strangers are dialled
+	asking   chan struct{}      // as many tokens as addresses of strangers are dialled, or wait for that
+	dialling chan struct{}      // as many as are dialled
 	asked    singleflight.Group // by address and node: who answers there
 
 	mu    sync.Mutex
@@ -35,7 +38,7 @@ type dialled struct {
 }
 
 func newReach() reach {
-	return reach{dialling: make(chan struct{}, dialBacks), known: make(map[id.Node]dialled)}
+	return reach{asking: make(chan struct{}, 2*dialBacks), dialling: make(chan struct{}, dialBacks), known: make(map[id.Node]dialled)}
 }
 
 func (r *reach) get(node *placement.Node) (dialled, bool) {

@@ -155,8 +155,12 @@ func (n *Node) Reload() error {
 // judgeAgain closes the connections that would not be believed any more. A certificate that merely expires closes nothing: a cluster whose
 // operator has forgotten it goes on until its connections end, and complains meanwhile.
 func (n *Node) judgeAgain() {
-	closed := n.server.CloseUnbelieved(func(chain []*x509.Certificate) error { return n.credentials.Verify(chain, x509.ExtKeyUsageClientAuth) })
-	closed += n.peers.CloseUnbelieved(func(chain []*x509.Certificate) error { return n.credentials.Verify(chain, x509.ExtKeyUsageServerAuth) })
+	closed := n.server.CloseUnbelieved(func(chain []*x509.Certificate) error {
+		return n.credentials.StillBelieved(chain, x509.ExtKeyUsageClientAuth)
+	})
+	closed += n.peers.CloseUnbelieved(func(chain []*x509.Certificate) error {
+		return n.credentials.StillBelieved(chain, x509.ExtKeyUsageServerAuth)
+	})
 	if closed > 0 {
 		n.logger.Warn("closed connections whose certificates are not believed any more", "connections", closed)
 	}

@@ -202,7 +202,8 @@ func TestStartWithWrongCertificates(t *testing.T) {
 	}
 }
 
-// Without TLS a node listens for others only if it is told that the network is trusted.
+// Without TLS a node listens for others only if it is told that the network is trusted, and has no permissions: whoever says that he is a node
+// that passes a call on is not asked for them.
 func TestPlaintextIsAChoice(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -219,6 +220,12 @@ func TestPlaintextIsAChoice(t *testing.T) {
 		{func(o *node.Options) { o.RPCAddress = "[::ffff:127.0.0.1]:1" }, ""},
 		{func(o *node.Options) {
 			o.RPCAddress, o.Security.TLS = "10.0.0.1:1", auth.Files{CA: "a", Certificate: "b", Key: "c"}
+		}, ""},
+		{func(o *node.Options) {
+			o.Security.AllowPlaintext, o.Authorization.Authorizer = true, node.ACLAuthorizer
+		}, "--authorizer acl without TLS"},
+		{func(o *node.Options) {
+			o.Security.TLS, o.Authorization.Authorizer = auth.Files{CA: "a", Certificate: "b", Key: "c"}, node.ACLAuthorizer
 		}, ""},
 	} {
 		o := nodetest.Options(t.TempDir(), 1, t.Output())

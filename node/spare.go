@@ -140,7 +140,7 @@ func (n *Node) canBeSpared(ctx context.Context, c *condemnedReplica, own raftgro
 		if !ok {
 			continue
 		}
-		s, err := n.dialer.Admin(address).PartitionStatus(rpc.PassOn(ctx, nil), ask)
+		s, err := n.dialer.AdminOf(address, m.Node).PartitionStatus(rpc.PassOn(ctx, nil), ask)
 		if err == nil && s.GetReplica() == uint64(m.Replica) && !s.GetCondemned() && s.GetLogEndOffset() >= int64(own.HW) {
 			vouch++
 		}

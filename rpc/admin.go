@@ -16,6 +16,7 @@ import (
 	"storj.io/drpc/drpcmetadata"
 	"storj.io/drpc/drpcpool"
 	"storj.io/drpc/drpcstream"
+	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -115,7 +116,7 @@ func (d *Dialer) Admin(addr string) pb.DRPCAdminClient { return d.AdminOf(addr, 
 func (d *Dialer) AdminOf(addr string, node id.Node) pb.DRPCAdminClient {
 	d.mu.Lock()
 	if d.pool == nil {
-		d.pool = drpcpool.New[target, *drpcconn.Conn](drpcpool.Options{
+		d.pool = drpcpool.New[target, adminLink](drpcpool.Options{
 			KeyCapacity: 4, Capacity: 256, Expiration: pooledTimeout / 2, // well before the server tires of it
 		})
 	}
@@ -127,7 +128,7 @@ func (d *Dialer) AdminOf(addr string, node id.Node) pb.DRPCAdminClient {
 // dialAdmin opens a connection for calls one after the other. A call that is cancelled, or takes too long, closes it: drpc may have
 // cancelled the stream before it sent the beginning of it, and a server that gets a part of a stream without its beginning waits for
 // that, and reads nothing of the next calls.
-func (d *Dialer) dialAdmin(ctx context.Context, to target) (*drpcconn.Conn, error) {
+func (d *Dialer) dialAdmin(ctx context.Context, to target) (adminLink, error) {
 	timeout := d.Timeout
 	if timeout <= 0 {
 		timeout = dialTimeout
@@ -136,10 +137,42 @@ func (d *Dialer) dialAdmin(ctx context.Context, to target) (*drpcconn.Conn, erro
 	defer cancel()
 	c, err := d.dial(ctx, to)
 	if err != nil {
-		return nil, kerr.Errorf(kerr.BrokerNotAvailable, "cannot reach %s: %v", to.addr, err)
+		return adminLink{}, kerr.Errorf(kerr.BrokerNotAvailable, "cannot reach %s: %v", to.addr, err)
 	}
 	c.established(maxAdminResponse, 0) // the calls have their own deadlines
-	return drpcconn.NewWithOptions(c, drpcconn.Options{Manager: managerOptions()}), nil
+	return adminLink{drpcconn.NewWithOptions(c, drpcconn.Options{Manager: managerOptions()})}, nil
+}
+
+// adminLink is a pooled connection.
+type adminLink struct{ *drpcconn.Conn }
+
+// Invoke makes a call. drpc's own gives up when it could not say all of the request, or takes a connection that ended meanwhile for that:
+// a server that refuses a call, says why and hangs up may be quicker than the call's goroutine. What it said is had by receiving it.
+func (k adminLink) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in, out drpc.Message) (err error) {
+	request, err := e.Marshal(in)
+	if err != nil {
+		return err
+	}
+	opened, err := k.NewStream(ctx, rpc, e)
+	if err != nil {
+		return err
+	}
+	st := opened.(rawStream)
+	defer func() {
+		if failed := st.Close(); err == nil {
+			err = failed
+		}
+	}()
+	unsent := st.RawWrite(drpcwire.KindMessage, request)
+	if unsent == nil {
+		unsent = st.CloseSend() // which flushes
+	}
+	// It ends: a write that failed has closed the connection, or else the stream had ended before.
+	err = st.MsgRecv(out, e)
+	if _, said := fromWire(err); err != nil && unsent != nil && !said {
+		return unsent
+	}
+	return err
 }
 
 // noting remembers that the answer was there. drpc reports a call as failed when the server closes the connection right after
@@ -173,7 +206,7 @@ func (c *adminConn) Invoke(ctx context.Context, rpc string, e drpc.Encoding, in,
 	answer := &noting{Encoding: e}
 	ctx = withMetadata(ctx, timeoutKey, meta)
 	ctx = withMetadata(ctx, versionsKey, c.dialer.spoken().text())
-	ctx = withMetadata(ctx, clientKey, c.dialer.ClientID)
+	ctx = withMetadata(ctx, clientKey, broker.CleanClientID(c.dialer.ClientID))
 	if cluster := c.dialer.cluster.Load(); cluster != nil {
 		ctx = withMetadata(ctx, clusterKey, *cluster)
 	}

@@ -33,19 +33,25 @@ var peerCalls = map[string]bool{
 	"/quorumlog.Admin/CheckReach":   true,
 }
 
-// meet notes who is at the other end of a connection, before its first call.
-func (s *Server) meet(c *conn) {
+// meet notes who is at the other end of a connection, before its first call. False: he was believed when he shook hands, and is not any more.
+func (s *Server) meet(c *conn) bool {
 	c.caller = s.callerOf(c)
-	if secured, ok := c.Conn.(*secured); ok {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		c.chain = secured.ConnectionState().PeerCertificates
+	secured, ok := c.Conn.(*secured)
+	if !ok {
+		return true
 	}
+	s.mu.Lock()
+	c.chain = secured.ConnectionState().PeerCertificates // from here on CloseUnbelieved finds it
+	believed := s.mu.believed
+	s.mu.Unlock()
+	return len(c.chain) == 0 || believed == nil || believed(c.chain) == nil
 }
 
-// CloseUnbelieved closes the connections on which a chain of certificates was shown that is not believed any more, and tells how many.
+// CloseUnbelieved closes the connections on which a chain of certificates was shown that is not believed any more, and tells how many. Those that
+// have shaken hands and not called yet are closed when they do.
 func (s *Server) CloseUnbelieved(believed func(chain []*x509.Certificate) error) int {
 	s.mu.Lock()
+	s.mu.believed = believed
 	chains := make(map[*conn][]*x509.Certificate, len(s.mu.conns))
 	for c := range s.mu.conns {
 		if len(c.chain) > 0 {

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"storj.io/drpc/drpcconn"
 	"storj.io/drpc/drpcpool"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
@@ -30,7 +29,7 @@ type Dialer struct {
 
 	mu       sync.Mutex
 	refusals map[target]refusal // the last of each
-	pool     *drpcpool.Pool[target, *drpcconn.Conn]
+	pool     *drpcpool.Pool[target, adminLink]
 }
 
 // target is whom a connection is to.

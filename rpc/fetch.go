@@ -144,7 +144,7 @@ type FetchStream struct {
 	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
 	out    *framer
 	queued *buffer // nil while there is nothing: an idle consumer holds no memory
-	large  int     // how long the last queue became: the next one is taken to become as long
+	large  int     // how long the queue became lately: the next one is taken to become as long
 }
 
 // serveFetch runs the handler on a stream.
@@ -268,12 +268,7 @@ func (s *FetchStream) endLocked(at int) error {
 	if len(q.bytes) < trainBytes {
 		return nil
 	}
-	if at > 0 { // a large event goes alone: together they might be more than a message may have
-		if err := s.writeQueueLocked(at); err != nil {
-			return err
-		}
-	}
-	return s.writeQueueLocked(len(q.bytes))
+	return s.writeQueueLocked(at) // a large event goes alone: together they might be more than a message may have
 }
 
 // Throttle writes what is queued, and tells the consumer that it is sent nothing for a while. Like Send.
@@ -296,14 +291,20 @@ func (s *FetchStream) Flush() error {
 	return s.writeQueueLocked(len(s.queued.bytes))
 }
 
-// writeQueueLocked writes the first n bytes of the queue as one message. A failed stream is over, and what it queued with it.
-func (s *FetchStream) writeQueueLocked(n int) error {
+// writeQueueLocked writes the queue as one message, or as two of which the second begins at at. A failed stream is over, and what it queued
+// with it.
+func (s *FetchStream) writeQueueLocked(at int) error {
 	q := s.queued
-	s.large = len(q.bytes)
-	err := s.writeLocked(q.bytes[:n])
-	if q.bytes = q.bytes[:copy(q.bytes, q.bytes[n:])]; err != nil {
-		q.bytes = q.bytes[:0]
+	// What was long lately is likely to become so again: a queue that has to grow is copied, and cleared.
+	s.large = max(len(q.bytes), s.large-s.large/8)
+	var err error
+	if at > 0 {
+		err = s.writeLocked(q.bytes[:at])
 	}
+	if err == nil && at < len(q.bytes) {
+		err = s.writeLocked(q.bytes[at:])
+	}
+	q.bytes = q.bytes[:0]
 	s.putBackLocked()
 	return err
 }

@@ -47,19 +47,27 @@ func newGate(node id.Node, calls, bytes int64) *gate {
 	return g
 }
 
-// doorOf returns through which door a call comes that no node has passed on; those come through that of nodes.
+// doorOf returns through which door a call comes. That of nodes is for what they pass on, and for calls that clients do not make: with TLS a
+// client can take nothing of it.
 func doorOf(name string, passedOn bool) door {
-	switch name {
-	case "/quorumlog.Admin/RegisterNode", "/quorumlog.Admin/Identify", "/quorumlog.Admin/CheckReach", "/quorumlog.Admin/PartitionStatus":
-		return peerDoor
-	}
 	switch {
-	case passedOn:
+	case passedOn || peerCalls[name]:
 		return peerDoor
-	case name == "/quorumlog.Admin/Metadata", name == "/quorumlog.Admin/ListOffsets", name == "/quorumlog.Admin/ClusterStatus":
+	case lookCalls[name]:
 		return lookDoor
 	}
 	return changeDoor
+}
+
+// lookCalls are the administrative calls that change nothing and wait for nothing.
+var lookCalls = map[string]bool{
+	"/quorumlog.Admin/Metadata":        true,
+	"/quorumlog.Admin/ListOffsets":     true,
+	"/quorumlog.Admin/ClusterStatus":   true,
+	"/quorumlog.Admin/PartitionStatus": true,
+	"/quorumlog.Admin/DescribeACLs":    true,
+	"/quorumlog.Admin/DescribeUsers":   true,
+	"/quorumlog.Admin/DescribeQuotas":  true,
 }
 
 // enter lets a call in, when its turn comes. leave must follow unless there is an error.

@@ -226,7 +226,8 @@ func TestLargeAnswersWaitForEachOther(t *testing.T) {
 func TestPeersDoNotWaitForClients(t *testing.T) {
 	for name, want := range map[string]door{
 		"Metadata": lookDoor, "ListOffsets": lookDoor, "ClusterStatus": lookDoor, "CreateTopic": changeDoor, "Unheard": changeDoor,
-		"RegisterNode": peerDoor, "PartitionStatus": peerDoor,
+		"RegisterNode": peerDoor, "Identify": peerDoor, "CheckReach": peerDoor,
+		"PartitionStatus": lookDoor, "DescribeACLs": lookDoor, "AlterUsers": changeDoor, // clients make these
 	} {
 		if got := doorOf("/quorumlog.Admin/"+name, false); got != want {
 			t.Errorf("%s comes through door %d", name, got)

@@ -5,15 +5,19 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lni/goutils/leaktest"
 	"go.etcd.io/raft/v3/raftpb"
+	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/rpc/auth"
 	"github.com/quorumlog/quorumlog/rpc/auth/authtest"
@@ -436,4 +440,77 @@ func TestLanesWithTLS(t *testing.T) {
 			t.Fatalf("message %d arrives as %v", i, m.m)
 		}
 	}
+}
+
+// Whoever has shaken hands before his authority was taken out, and calls only then, is not let in.
+func TestUnbelievedBeforeTheFirstCall(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	var log logBuffer
+	ca := authtest.New(t, "prod")
+	s, seen := securedServer(t, ca, auth.CertificateRequired, &log)
+	defer closeServer(t, s)
+	addr := s.Addr().String()
+	raw, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := secureClient(t.Context(), raw, authtest.Load(t, ca.Client("alice")).Client(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	call := join(invoke("/quorumlog.Admin/Metadata"), wireFrame(drpcwire.KindMessage, 1, 2, nil), wireFrame(drpcwire.KindCloseSend, 1, 3, nil))
+	if _, err := c.Write(call[:1]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the handshake is over", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		received := uint64(0)
+		for c := range s.mu.conns {
+			received += c.received.Load()
+		}
+		return received > 0
+	})
+	if n := s.CloseUnbelieved(func([]*x509.Certificate) error { return errors.New("no") }); n != 0 {
+		t.Errorf("%d connections are closed", n)
+	}
+	_, _ = c.Write(call[1:])
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := c.Read(make([]byte, 100)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes of an answer, %v", n, err)
+	}
+	if len(seen) > 0 {
+		t.Error("the call is made")
+	}
+}
+
+// Closing a server does not wait for clients that do not read, one after the other.
+func TestCloseDoesNotWaitForClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := authtest.New(t, "prod")
+		l := newPiped()
+		s, err := NewServer(ServerOptions{
+			Listener: l, TLS: authtest.Load(t, ca.Node(1)).Server(auth.CertificateRequired), ClusterName: "prod", Services: Services{Admin: &adminServer{}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			near, far := net.Pipe()
+			l.conns <- far
+			defer near.Close()
+			if err := tls.Client(near, authtest.Load(t, ca.Client("alice")).Client("127.0.0.1:1")).HandshakeContext(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > 2*lingerTimeout {
+			t.Errorf("it took %v", took)
+		}
+	})
 }

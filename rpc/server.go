@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -110,7 +111,8 @@ type Server struct {
 		hosts   map[netip.Prefix]int
 		lanes   map[laneKey]*inbound
 
-		sessions uint64 // lanes that were let in
+		sessions uint64                          // lanes that were let in
+		believed func([]*x509.Certificate) error // what CloseUnbelieved went by; nil: it has not been called
 	}
 	counts struct {
 		accepted, refused, dropped, panics, lanesRefused, calls atomic.Uint64
@@ -228,7 +230,9 @@ func (s *Server) serve(c *conn) {
 			return
 		}
 		if first {
-			s.meet(c)
+			if !s.meet(c) {
+				return
+			}
 			if err := s.try(c, st, name); err != nil {
 				c.hurry()
 				_ = st.SendError(toWire(err))
@@ -350,6 +354,15 @@ func linger(c *conn, m *drpcmanager.Manager) {
 	}
 }
 
+// bidFarewell ends a connection on which no call is under way: the client closes in turn, or is given up. With TLS that is a word to be written,
+// and a client that does not read has it wait until its connection is given up: each connection has a goroutine for it.
+func bidFarewell(c *conn) {
+	c.setDeadline(lingerTimeout)
+	if !c.closeWrite() {
+		_ = c.Close()
+	}
+}
+
 // Close stops accepting, ends the streams with kerr.BrokerNotAvailable, lets administrative calls finish until ctx ends, and
 // waits for every goroutine. An error means that a handler did not return even then.
 func (s *Server) Close(ctx context.Context) error {
@@ -357,11 +370,8 @@ func (s *Server) Close(ctx context.Context) error {
 	_ = s.o.Listener.Close()
 	s.mu.Lock()
 	for c, between := range s.mu.conns {
-		if between && !c.closeWrite() { // the client closes in turn, or is given up
-			_ = c.Close()
-		}
 		if between {
-			c.setDeadline(lingerTimeout)
+			s.wg.Go(func() { bidFarewell(c) })
 		}
 	}
 	s.mu.Unlock()

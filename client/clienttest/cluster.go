@@ -180,6 +180,20 @@ func (c *Cluster) Supplant(name, by string) {
 	c.announceLocked()
 }
 
+// Recreate deletes a topic and creates another one of its name. It returns the values that were in the partitions of the old one.
+func (c *Cluster) Recreate(name string, partitions int) (was [][]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.topics[name]
+	for _, p := range old.partitions {
+		was = append(was, c.values(p.tp, p.log))
+	}
+	delete(c.byID, old.id)
+	c.createLocked(name, partitions, old.replicas, old.configs)
+	c.announceLocked()
+	return was
+}
+
 // Deny forbids everything with a topic.
 func (c *Cluster) Deny(topic string) {
 	c.mu.Lock()
@@ -325,9 +339,11 @@ func (c *Cluster) Log(tp id.TopicPartition) []byte {
 }
 
 // Values returns the values of all records of a partition, in order.
-func (c *Cluster) Values(tp id.TopicPartition) []string {
+func (c *Cluster) Values(tp id.TopicPartition) []string { return c.values(tp, c.Log(tp)) }
+
+func (c *Cluster) values(tp id.TopicPartition, log []byte) []string {
 	var out []string
-	for rest := c.Log(tp); len(rest) > 0; {
+	for rest := log; len(rest) > 0; {
 		b, more, err := batch.Next(rest)
 		if err != nil {
 			c.t.Fatalf("log of %s: %v", tp, err)

@@ -6,20 +6,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/nodetest"
-	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 )
 
-// TestSecurityCommands compares a session with a real node, in which everybody is a super user, with testdata/security.golden.
+// TestSecurityCommands compares a session of a super user with a real node with testdata/security.golden.
 func TestSecurityCommands(t *testing.T) {
-	c := nodetest.Start(t, 1, nodetest.WithOptions(func(o *node.Options) {
-		o.Authorization = node.AuthorizationOptions{Authorizer: node.ACLAuthorizer, SuperUsers: []acl.Principal{acl.Principal(broker.Anonymous)}}
+	c := nodetest.Start(t, 1, nodetest.WithTLS(), nodetest.WithOptions(func(o *node.Options) {
+		o.Authorization = node.AuthorizationOptions{Authorizer: node.ACLAuthorizer, SuperUsers: []acl.Principal{{Type: acl.UserType, Name: "CN=test"}}}
 	}))
+	certificate := []string{"--tls-ca", c.Client.CA, "--tls-cert", c.Client.Certificate, "--tls-key", c.Client.Key}
 	t.Setenv(serversVariable, strings.Join(c.Servers(), ","))
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("hunter2\r\nnot this\n"), 0o600); err != nil {
@@ -74,7 +75,7 @@ func TestSecurityCommands(t *testing.T) {
 		{"", "quota list"},
 	} {
 		var out, errs bytes.Buffer
-		code := run(context.Background(), strings.Fields(line.words), strings.NewReader(line.in), &out, &errs)
+		code := run(context.Background(), slices.Concat(strings.Fields(line.words), certificate), strings.NewReader(line.in), &out, &errs)
 		fmt.Fprintf(&got, "$ quorumlog %s\n%s%s", strings.ReplaceAll(line.words, secret, "FILE"), &out, &errs)
 		if code != 0 {
 			fmt.Fprintf(&got, "[exit %d]\n", code)

@@ -30,6 +30,7 @@ type Options struct {
 	SuperUsers []acl.Principal
 	Missing    Missing
 	Rules      func() *acl.Set // the permissions of the metadata, as this node has applied it
+	Current    func() bool     // that is as new as this start of the node; nil: always
 	Logger     *slog.Logger
 }
 
@@ -38,6 +39,7 @@ type Authorizer struct {
 	o          Options
 	log        *rate.Limiter
 	suppressed atomic.Uint64
+	current    atomic.Bool // once true
 }
 
 var _ broker.Authorizer = (*Authorizer)(nil)
@@ -81,6 +83,18 @@ func ParseSuperUsers(text string) ([]acl.Principal, error) {
 // Enabled implements broker.Authorizer.
 func (a *Authorizer) Enabled() bool { return true }
 
+// Current implements broker.Authorizer.
+func (a *Authorizer) Current() bool {
+	if a.current.Load() {
+		return true
+	}
+	if a.o.Current != nil && !a.o.Current() {
+		return false
+	}
+	a.current.Store(true)
+	return true
+}
+
 // Rules implements broker.Authorizer.
 func (a *Authorizer) Rules() *acl.Set { return a.o.Rules() }
 
@@ -93,7 +107,7 @@ func (a *Authorizer) Allowed(c *broker.Caller, op acl.Operation, r acl.Resource)
 	case acl.Allowed:
 		return true
 	case acl.NoRule:
-		return a.o.Missing == AllowMissing
+		return a.o.Missing == AllowMissing && a.Current() // there may be one that did not come here yet
 	}
 	return false
 }

@@ -156,3 +156,51 @@ func BenchmarkPermits(b *testing.B) {
 		}
 	}
 }
+
+// TestJustStarted: a node whose metadata is of before its start goes by the permissions that it has, and denies nothing for good.
+func TestJustStarted(t *testing.T) {
+	for _, missing := range []Missing{DenyMissing, AllowMissing} {
+		current, log := false, new(bytes.Buffer)
+		set := acl.SetOf(binding(acl.Topic, "t", "alice", acl.Write, acl.Allow))
+		a := New(Options{
+			SuperUsers: []acl.Principal{{Type: acl.UserType, Name: "admin"}}, Missing: missing, Rules: func() *acl.Set { return set },
+			Current: func() bool { return current }, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		})
+		alice := broker.NewPermits(a, caller("alice"))
+		if err := alice.Topic("Produce", "t"); err != nil {
+			t.Errorf("what is known to be allowed: %v", err)
+		}
+		if err := broker.NewPermits(a, caller("admin")).Topic("Produce", "u"); err != nil {
+			t.Errorf("a super user: %v", err)
+		}
+		for range 2 {
+			if err := alice.Topic("Produce", "u"); kerr.CodeOf(err) != kerr.CoordinatorLoadInProgress || !err.Code.Retriable() {
+				t.Errorf("%d: what may have been allowed: %v", missing, err)
+			}
+		}
+		if err := broker.Require(a, caller("bob"), "DeleteTopic", "u"); kerr.CodeOf(err) != kerr.CoordinatorLoadInProgress {
+			t.Errorf("%d: a call: %v", missing, err)
+		}
+		if log.Len() > 0 {
+			t.Errorf("denials that are none: %s", log)
+		}
+		current = true // and the rules are the same
+		want := kerr.TopicAuthorizationFailed
+		if missing == AllowMissing {
+			want = kerr.None
+		}
+		if err := alice.Topic("Produce", "u"); kerr.CodeOf(errorOf(err)) != want {
+			t.Errorf("%d: once it is known: %v", missing, err)
+		}
+		if err := broker.NewPermits(a, caller("bob")).Topic("Produce", "t"); kerr.CodeOf(err) != kerr.TopicAuthorizationFailed {
+			t.Errorf("%d: what is known to be denied: %v", missing, err)
+		}
+	}
+}
+
+func errorOf(e *kerr.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}

@@ -68,9 +68,13 @@ func (g *guard) Metadata(ctx context.Context, c *broker.Caller, q broker.Metadat
 		}
 		q.Topics = append(q.Topics, name)
 	}
+	current := g.a.Current()
 	m, err := g.broker.Metadata(ctx, c, q)
 	if err != nil {
 		return nil, err
+	}
+	if !current { // what is left out may be for the caller
+		m.Age = -1
 	}
 	shown := m.Topics[:0]
 	for i := range m.Topics {

@@ -191,14 +191,12 @@ func (p *place) Rouse() {
 		return
 	}
 	s := p.session
-	for {
-		p.below = s.roused.Load()
-		if s.roused.CompareAndSwap(p.below, p) {
-			break
-		}
+	below := s.roused.Load()
+	for p.below = below; !s.roused.CompareAndSwap(below, p); p.below = below { // from then on p.below is the taker's, and the next one's
+		below = s.roused.Load()
 	}
 	// Whoever takes the places takes all of them, so the token of the first is enough.
-	if p.below == nil {
+	if below == nil {
 		s.poke()
 	}
 }

@@ -358,6 +358,41 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
+// TestRousedFromTwoSides: a turn and a quorum's answer rouse one partition at once, while the session takes it. The race detector looks on.
+func TestRousedFromTwoSides(t *testing.T) {
+	h := newHub(t, Options{})
+	s := h.NewSession()
+	defer s.Close()
+	require.NoError(t, s.Subscribe(Subscription{ID: 1, Partition: newReplica(t, 100)}))
+	require.NoError(t, s.Subscribe(Subscription{ID: 2, Partition: newReplica(t, 100)}))
+	drain(t, s)
+	var all sync.WaitGroup
+	for range 2 {
+		for _, p := range s.places {
+			all.Go(func() {
+				for range 20000 {
+					p.Rouse()
+				}
+			})
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all.Wait()
+	}()
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		default:
+			drain(t, s)
+		}
+	}
+	drain(t, s)
+	require.Nil(t, s.roused.Load())
+}
+
 // TestMovedThereAndBack: whoever waits for a quorum is roused by a move, and finds that there was none.
 func TestMovedThereAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -36,19 +36,21 @@ func (t *Table) Hear(node id.Node, session uint64, n rpc.News) bool {
 	switch {
 	case n.From == 0:
 		l.round++
+		l.missed = false
 	case n.From != l.at:
 		return false
 	}
-	complete := true
 	for i := range n.Words {
-		complete = t.takeLocked(l, &n.Words[i], fateOf(view, n.Words[i].Group)) && complete
+		if !t.takeLocked(l, &n.Words[i], fateOf(view, n.Words[i].Group)) {
+			l.missed = true // until it begins anew, however much there is room for from now on
+		}
 	}
 	l.at = n.To
 	if n.Last {
 		l.since, l.whole = l.round, true
 	}
 	t.announceLocked()
-	return complete
+	return !l.missed
 }
 
 // over has nothing count any more that was said before.
@@ -88,11 +90,12 @@ func (t *Table) takeLocked(l *teller, w *rpc.Word, f fate) bool {
 	return true
 }
 
-// Closed says that the lane by which a node spoke is over.
+// Closed says that the lane by which a node spoke is over. Of a node that has said nothing there is nothing to forget: whoever is not known may
+// have had the lane, under any number.
 func (t *Table) Closed(node id.Node, session uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l := t.tellerLocked(node); session >= l.session {
+	if l := t.tellers[node]; l != nil && session >= l.session {
 		l.session, l.open = session, false
 		l.over()
 		t.announceLocked()

@@ -80,6 +80,9 @@ func (t *Table) change(g id.Group, f func(*own) (news bool)) {
 	known := t.groupLocked(g)
 	before := known.own
 	news := f(&known.own)
+	if lags := t.lags(&known.own); lags != t.lags(&before) {
+		t.lagging += sign(lags)
+	}
 	if news {
 		t.said.note(g, &before, &known.own)
 		t.said.tidy(t.groups)
@@ -175,23 +178,21 @@ func (o *own) word(g id.Group, self id.Node) rpc.Word {
 	return w
 }
 
-// leading visits what this node leads.
-func (t *Table) leading(visit func(g id.Group, o *own)) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for g, known := range t.groups {
-		if known.own.speaks() && known.own.leader == t.o.Self {
-			visit(g, &known.own)
-		}
+// lags tells whether this node leads a group of which not all members are in sync and answer.
+func (t *Table) lags(o *own) bool {
+	return o.speaks() && o.leader == t.o.Self && o.judged == o.term && o.lagging > 0
+}
+
+func sign(more bool) int {
+	if more {
+		return 1
 	}
+	return -1
 }
 
 // Lagging returns of how many groups that this node leads not all members are in sync and answer.
 func (t *Table) Lagging() (groups int) {
-	t.leading(func(_ id.Group, o *own) {
-		if o.judged == o.term && o.lagging > 0 {
-			groups++
-		}
-	})
-	return groups
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.lagging
 }

@@ -1,6 +1,7 @@
 package leaders
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -30,6 +31,7 @@ type Table struct {
 	groups  map[id.Group]*group
 	tellers map[id.Node]*teller
 	said    saying
+	lagging int           // groups that this node leads, with members that are not in sync or do not answer
 	changed chan struct{} // closed at the next change; nil: nobody waits
 }
 
@@ -59,6 +61,7 @@ type teller struct {
 	// It says everything in a round, and then what changes. Words of rounds before since are over: they were not said again.
 	round, since uint64
 	whole        bool // it has said everything
+	missed       bool // there was no room for some of it
 	ahead        int  // words of groups that the metadata does not have yet, since the last Sweep at least
 }
 
@@ -104,11 +107,24 @@ func (t *Table) Sweep() {
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for _, l := range t.tellers {
 		l.ahead = 0
 	}
-	for g, known := range t.groups {
+	all := slices.Collect(maps.Keys(t.groups))
+	t.mu.Unlock()
+	for some := range slices.Chunk(all, atOnce) { // workers may wait for the lock
+		t.sweepSome(view, some)
+	}
+}
+
+func (t *Table) sweepSome(view *placement.View, some []id.Group) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range some {
+		known := t.groups[g]
+		if known == nil {
+			continue
+		}
 		fate := fateOf(view, g)
 		known.words = slices.DeleteFunc(known.words, func(w word) bool {
 			if fate == ahead {

@@ -259,13 +259,24 @@ func TestGroupsComeAndGo(t *testing.T) {
 	table.Sweep()
 	require.Len(t, table.groups, maxAhead-1, "two were deleted, and one was added again")
 	require.Equal(t, maxAhead-2, table.tellers[2].ahead)
-	require.True(t, table.Hear(2, 1, rpc.News{From: 2, To: 3, Last: true, Words: []rpc.Word{{Group: topic.Partitions[0].Group, Leader: 2, Term: 2}}}))
+	late := rpc.News{From: 2, To: 3, Last: true, Words: []rpc.Word{{Group: topic.Partitions[0].Group, Leader: 2, Term: 2}}}
+	require.False(t, table.Hear(2, 1, late), "what there was no room for is missing until all is said again")
 	require.Len(t, table.groups, maxAhead-1, "a group that is gone does not come back")
 	require.NotEqual(t, topic.Partitions[0].Group, again.Partitions[0].Group)
 
 	require.True(t, table.Hear(2, 1, rpc.News{To: 4, Last: true}), "it says everything again: nothing")
 	table.Sweep()
 	require.Empty(t, table.groups)
+}
+
+// TestStrangersLeaveNothing: whoever opens lanes under made-up numbers, and says nothing that is heard, is not remembered.
+func TestStrangersLeaveNothing(t *testing.T) {
+	m := newMetadata(t, 3)
+	table := New(Options{Self: 1, View: m.table.View, Alive: alive})
+	for n := range id.Node(1000) {
+		table.Closed(10+n, uint64(n)+1)
+	}
+	require.Zero(t, len(table.tellers)) // not its contents
 }
 
 // TestSince: whoever asks hears each group's last word once, in pieces, however often it has changed, and of replicas that are gone unless he

@@ -30,7 +30,6 @@ const defaultProduceTimeout = 30 * time.Second
 // appender is what one connection appends.
 type appender struct {
 	broker    *Broker
-	caller    *broker.Caller
 	permits   *broker.Permits
 	answered  func()
 	inFlight  *budget.Share // bytes
@@ -40,7 +39,7 @@ type appender struct {
 // OpenAppender implements broker.Appends.
 func (b *Broker) OpenAppender(c *broker.Caller, answered func()) broker.Appender {
 	return &appender{
-		broker: b, caller: c, permits: broker.NewPermits(b.o.Authorizer, c), answered: answered, inFlight: b.inFlight.Share(maxInFlight),
+		broker: b, permits: broker.NewPermits(b.o.Authorizer, c), answered: answered, inFlight: b.inFlight.Share(maxInFlight),
 	}
 }
 
@@ -137,9 +136,9 @@ func proposed(p *raftgroup.Proposal) {
 	} else {
 		r.Err, r.BaseOffset, r.Leader, r.Epoch = nil, p.Result.Offset, a.broker.o.Node, id.EpochOf(p.Result.Term)
 	}
-	r.Done(r) // from here on it is not ours
+	a.inFlight.Give(size) // before the answer, or who has it would be refused for what is answered
+	r.Done(r)             // from here on it is not ours
 	a.broker.o.Turns.add(a)
-	a.inFlight.Give(size)
 	if w.data != nil {
 		w.data.Release()
 	}

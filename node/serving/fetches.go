@@ -15,7 +15,6 @@ import (
 // fetcher is what one connection reads: a session of package fetching, with the broker's words for what it says.
 type fetcher struct {
 	broker  *Broker
-	caller  *broker.Caller
 	session *fetching.Session
 	permits *broker.Permits // of Serve
 	sink    sink            // of the present Serve
@@ -23,7 +22,7 @@ type fetcher struct {
 
 // OpenFetcher implements broker.Fetches.
 func (b *Broker) OpenFetcher(c *broker.Caller) broker.Fetcher {
-	return &fetcher{broker: b, caller: c, session: b.o.Fetching.NewSession(), permits: broker.NewPermits(b.o.Authorizer, c)}
+	return &fetcher{broker: b, session: b.o.Fetching.NewSession(), permits: broker.NewPermits(b.o.Authorizer, c)}
 }
 
 // Subscribe implements broker.Fetcher. Who asks for what is not here, or is not for him, gets a subscription as well, so that Serve, which alone

@@ -182,6 +182,28 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// A connection that is there outlives its certificate, and even the authority's, but not that the authority is taken out.
+func TestStillBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, other := authtest.New(t, "prod"), authtest.New(t, "prod")
+		load := func(f auth.Files) *auth.Credentials { return authtest.Load(t, f) }
+		chain := []*x509.Certificate{load(ca.NodeOf("prod", 2, time.Hour)).Own()}
+		mine, others := load(auth.Files{CA: ca.File()}), load(auth.Files{CA: other.File()})
+		for _, hours := range []time.Duration{0, 2, 48} {
+			time.Sleep(hours * time.Hour)
+			if err := mine.Verify(chain, x509.ExtKeyUsageClientAuth); (err == nil) != (hours == 0) {
+				t.Errorf("after %d hours a new connection: %v", hours, err)
+			}
+			if err := mine.StillBelieved(chain, x509.ExtKeyUsageClientAuth); err != nil {
+				t.Errorf("after %d hours: %v", hours, err)
+			}
+			if others.StillBelieved(chain, x509.ExtKeyUsageClientAuth) == nil || mine.StillBelieved(chain, x509.ExtKeyUsageCodeSigning) == nil {
+				t.Errorf("after %d hours what was never believed is", hours)
+			}
+		}
+	})
+}
+
 // The end of a certificate is told ahead, and not with each look.
 func TestWordOfExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -277,8 +278,27 @@ func (c *Credentials) Verify(chain []*x509.Certificate, use x509.ExtKeyUsage) er
 	return verify(chain, c.current.Load().roots, use)
 }
 
+// StillBelieved is Verify for a connection that is there: that a certificate has expired meanwhile does not matter. When certificates have been
+// forgotten, the node that gets a new one first would lose its connections to all others otherwise, and could not make new ones.
+func (c *Credentials) StillBelieved(chain []*x509.Certificate, use x509.ExtKeyUsage) error {
+	l, at := c.current.Load(), time.Now()
+	if verifyAt(at, chain, l.roots, use) == nil {
+		return nil
+	}
+	for _, cert := range slices.Concat(chain, l.trusted) {
+		if cert.NotAfter.Before(at) && !cert.NotAfter.Before(chain[0].NotBefore) { // others are of no use for this one
+			at = cert.NotAfter
+		}
+	}
+	return verifyAt(at, chain, l.roots, use)
+}
+
 func verify(chain []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage) error {
-	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{use}}
+	return verifyAt(time.Now(), chain, roots, use)
+}
+
+func verifyAt(at time.Time, chain []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage) error {
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{use}, CurrentTime: at}
 	for _, cert := range chain[1:] {
 		o.Intermediates.AddCert(cert)
 	}

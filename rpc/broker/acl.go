@@ -19,6 +19,9 @@ type Authorizer interface {
 	Rules() *acl.Set
 	// Enabled tells whether permissions count at all here.
 	Enabled() bool
+	// Current tells whether those of today are known. A node that has just been started goes by those of before, or none: that something is
+	// not allowed is no word of it then. Once true it stays.
+	Current() bool
 }
 
 // AllowAll is the authorizer of a node that has none.
@@ -38,6 +41,9 @@ func (AllowAll) Rules() *acl.Set { return nil }
 
 // Enabled implements Authorizer.
 func (AllowAll) Enabled() bool { return false }
+
+// Current implements Authorizer.
+func (AllowAll) Current() bool { return true }
 
 // Need is one permission that suffices for a call.
 type Need struct {
@@ -81,6 +87,7 @@ func Require(a Authorizer, c *Caller, call, topic string) *kerr.Error {
 	if len(needs) == 0 {
 		return kerr.Errorf(kerr.ClusterAuthorizationFailed, "nobody may call %s", call)
 	}
+	current := a.Current() // before the look: what becomes known in between is not looked at
 	var last acl.Resource
 	for _, need := range needs {
 		last = acl.TheCluster
@@ -91,12 +98,18 @@ func Require(a Authorizer, c *Caller, call, topic string) *kerr.Error {
 			return nil
 		}
 	}
+	if !current {
+		return notCurrent
+	}
 	if last.Name == "" {
 		last = acl.TheCluster // the refusal is about what would have sufficed on the whole
 	}
 	a.Denied(c, needs[0].Operation, last)
 	return refusal(c, needs, last)
 }
+
+// notCurrent is told instead of a refusal, which clients take for final.
+var notCurrent = kerr.Errorf(kerr.CoordinatorLoadInProgress, "the node was just started and does not know yet who may do what: try again in a moment, or ask another one")
 
 func refusal(c *Caller, needs []Need, r acl.Resource) *kerr.Error {
 	wanted := ""
@@ -144,8 +157,9 @@ func (p *Permits) Topic(call, topic string) *kerr.Error {
 	permit := topicPermit{call, topic}
 	answer, known := p.answers[permit]
 	if !known {
-		answer = Require(p.authorizer, p.caller, call, topic)
-		p.answers[permit] = answer
+		if answer = Require(p.authorizer, p.caller, call, topic); answer != notCurrent { // which ends without a change of the rules
+			p.answers[permit] = answer
+		}
 	}
 	return answer
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"storj.io/drpc"
+	"storj.io/drpc/drpcmetadata"
 
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -154,6 +157,36 @@ func TestRemote(t *testing.T) {
 			require.ErrorAs(t, err, &refused)
 			require.Equal(t, f.err, refused)
 		})
+	}
+}
+
+// marked is a connection that notes what calls carry.
+type marked struct {
+	drpc.Conn
+	with map[string]string
+}
+
+func (m *marked) Invoke(ctx context.Context, _ string, _ drpc.Encoding, _, _ drpc.Message) error {
+	m.with, _ = drpcmetadata.Get(ctx)
+	return errors.New("not today")
+}
+
+// TestWhatIsPassedOnSaysForWhom: every call there is. One without the mark is the node's own: its caller's permissions are asked for again, as
+// the node's, and it is passed on again.
+func TestWhatIsPassedOnSaysForWhom(t *testing.T) {
+	alice := &broker.Caller{Principal: broker.Principal{Type: broker.UserType, Name: "alice"}, Node: id.NoNode}
+	conn := &marked{}
+	remote, calls := reflect.ValueOf(Remote(pb.NewDRPCAdminClient(conn))), reflect.TypeFor[broker.Remote]()
+	for i := range calls.NumMethod() {
+		call := calls.Method(i)
+		args := []reflect.Value{reflect.ValueOf(t.Context()), reflect.ValueOf(alice)}
+		for n := len(args); n < call.Type.NumIn(); n++ {
+			args = append(args, reflect.Zero(call.Type.In(n)))
+		}
+		conn.with = nil
+		remote.MethodByName(call.Name).Call(args)
+		require.Equal(t, "1", conn.with["quorumlog-forwarded"], call.Name)
+		require.Contains(t, conn.with["quorumlog-caller"], "alice", call.Name)
 	}
 }
 

@@ -20,12 +20,12 @@ import (
 type fetcher struct {
 	caller *broker.Caller
 	asked  chan any
-	refuse error
 	wake   chan struct{}
 	closed chan struct{}
 
-	mu   sync.Mutex
-	says []func(broker.FetchSink) error
+	mu     sync.Mutex
+	says   []func(broker.FetchSink) error
+	refuse error
 
 	throttled atomic.Int64 // a time.Duration
 }
@@ -42,6 +42,8 @@ func (f *fetcher) OpenFetcher(c *broker.Caller) broker.Fetcher {
 
 func (f *fetcher) Subscribe(s broker.Subscription) error {
 	f.asked <- s
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.refuse
 }
 
@@ -153,7 +155,9 @@ func TestFetch(t *testing.T) {
 func TestFetchRefused(t *testing.T) {
 	t.Cleanup(leaktest.AfterTest(t))
 	f, c := serveFetch(t)
+	f.mu.Lock()
 	f.refuse = kerr.Errorf(kerr.PolicyViolation, "too many")
+	f.mu.Unlock()
 	ended := make(chan error, 1)
 	go func() { ended <- c.Recv(func(rpc.FetchEvent) {}) }()
 	require.NoError(t, c.Send(rpc.FetchCommand{Kind: rpc.Subscribe, Subscription: 7}))

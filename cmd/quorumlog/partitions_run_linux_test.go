@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -446,6 +447,9 @@ func (r *partitionRun) follow(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		fetch, err := consumer.Poll(ctx)
+		if errors.Is(err, client.ErrNoNodeReachable) {
+			continue // all may be cut off
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				r.miss("the consumer has ended: %v", err)

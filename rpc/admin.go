@@ -36,6 +36,8 @@ type adminStream struct {
 	ctx  context.Context
 	conn *conn
 	gate *gate
+	// leave gives the call's place at the gate back.
+	leave func()
 }
 
 func (s *adminStream) Context() context.Context { return s.ctx }
@@ -53,6 +55,7 @@ func (s *adminStream) MsgSend(m drpc.Message, e drpc.Encoding) error {
 		return err
 	}
 	defer done()
+	s.leave() // the call is done: who does not read its answer keeps nobody else from calling
 	return s.Stream.MsgSend(m, e)
 }
 
@@ -92,7 +95,7 @@ func (s *Server) serveAdmin(c *conn, st *drpcstream.Stream, name string) error {
 		return err
 	}
 	defer leave()
-	err = s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c, gate: s.bounds.gate}, name)
+	err = s.mux.HandleRPC(&adminStream{Stream: st, ctx: ctx, conn: c, gate: s.bounds.gate, leave: leave}, name)
 	if err == nil {
 		return nil
 	}

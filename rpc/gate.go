@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,8 +36,8 @@ const (
 const (
 	// gateWait is how long a call waits for its turn; after that it is refused.
 	gateWait = 2 * time.Second
-	// smallAnswer is an answer that is not counted.
-	smallAnswer = 64 << 10
+	// smallAnswer is an answer that is not counted: a socket takes it, whether the client reads or not.
+	smallAnswer = 4 << 10
 )
 
 func newGate(node id.Node, calls, bytes int64) *gate {
@@ -70,7 +71,7 @@ var lookCalls = map[string]bool{
 	"/quorumlog.Admin/DescribeQuotas":  true,
 }
 
-// enter lets a call in, when its turn comes. leave must follow unless there is an error.
+// enter lets a call in, when its turn comes. leave must follow unless there is an error; more than once is no harm.
 func (g *gate) enter(ctx context.Context, d door) (leave func(), err error) {
 	slots := g.doors[d]
 	if !slots.TryAcquire(1) {
@@ -81,7 +82,7 @@ func (g *gate) enter(ctx context.Context, d door) (leave func(), err error) {
 			return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "%s has as many administrative calls under way as it may: try again in a moment, or ask another node", nodeName(g.node))
 		}
 	}
-	return func() { slots.Release(1) }, nil
+	return sync.OnceFunc(func() { slots.Release(1) }), nil
 }
 
 // room waits until a large answer may be written, as long as ctx allows. done must follow unless there is an error.

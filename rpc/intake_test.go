@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lni/goutils/leaktest"
+	"storj.io/drpc"
 	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/rpc/budget"
@@ -194,6 +195,37 @@ func TestCallsUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
+}
+
+// slowReader is a stream whose client reads its answer once another call has been let in.
+type slowReader struct {
+	drpc.Stream
+	gate *gate
+}
+
+func (s *slowReader) MsgSend(drpc.Message, drpc.Encoding) error {
+	leave, err := s.gate.enter(context.Background(), lookDoor)
+	if err == nil {
+		leave()
+	}
+	return err
+}
+
+// TestUnreadAnswersKeepNobodyOut: a call that is being answered is no longer under way.
+func TestUnreadAnswersKeepNobodyOut(t *testing.T) {
+	g := newGate(1, 1, 0)
+	leave, err := g.enter(t.Context(), lookDoor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &adminStream{Stream: &slowReader{gate: g}, ctx: t.Context(), gate: g, leave: leave}
+	if err := s.MsgSend(&pb.MetadataResponse{}, nil); err != nil {
+		t.Error(err)
+	}
+	leave() // as the end of the call does
+	if !g.doors[lookDoor].TryAcquire(1) || g.doors[lookDoor].TryAcquire(1) {
+		t.Error("the place is not given back once")
+	}
 }
 
 // TestLargeAnswersWaitForEachOther: only so many bytes of large answers are written at once; small ones do not wait.

@@ -91,7 +91,7 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless this data directory, or any node of --join, belongs to one")
 	flags.StringVar(&f.rack, "rack", "", "`name` of the rack: replicas are spread over racks")
 	flags.StringVar(&f.authorizer, "authorizer", "none", "none: everybody may do everything; acl: what 'quorumlog acl' says, and nothing else; needs TLS")
-	flags.StringVar(&f.superUsers, "super-users", "", "`principals` who may do everything, separated by semicolons: User:admin;User:ops")
+	flags.StringVar(&f.superUsers, "super-users", "", "`principals` who may do everything, separated by semicolons: User:CN=admin;User:CN=ops")
 	flags.BoolVar(&f.allowMissing, "allow-everyone-if-no-acl-found", false, "let everybody use what there is no ACL for at all")
 	flags.StringVar(&f.tls.CA, "tls-ca", "", "PEM `file` of the authorities that are believed, for nodes and clients")
 	flags.StringVar(&f.tls.Certificate, "tls-cert", "", "PEM `file` of this node's certificate; see 'quorumlog cert'")

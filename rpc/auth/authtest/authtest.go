@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ type CA struct {
 	cluster   string
 	authority *auth.Authority
 	file      string
-	made      int
+	made      atomic.Int64
 }
 
 // New makes an authority for the nodes of a cluster and its clients.
@@ -85,8 +86,8 @@ func (c *CA) Replace(files, by auth.Files) {
 }
 
 func (c *CA) files(name string, pair auth.Pair) auth.Files {
-	c.made++
-	base := filepath.Join(c.dir, fmt.Sprintf("%s-%d", name, c.made))
+	made := c.made.Add(1)
+	base := filepath.Join(c.dir, fmt.Sprintf("%s-%d", name, made))
 	f := auth.Files{CA: base + ".ca", Certificate: base + ".crt", Key: base + ".key"}
 	authority, err := os.ReadFile(c.file)
 	if err != nil {

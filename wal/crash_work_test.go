@@ -214,7 +214,11 @@ func (r *crashRun) submit() {
 		if !ok {
 			continue
 		}
-		appends = append(appends, r.makeAppend(m, sub))
+		a := r.makeAppend(m, sub)
+		for i := range a.Entries {
+			a.Entries[i].Roll = r.rng.IntN(40) == 0
+		}
+		appends = append(appends, a)
 	}
 	if len(appends) == 0 {
 		return
@@ -234,7 +238,7 @@ func (r *crashRun) makeAppend(m *replica, sub submission) *Append {
 	a := &Append{Log: r.logs[m], Reset: sub.reset, HardState: sub.hs}
 	for _, e := range sub.ents {
 		c := e.Entry
-		c.Data, c.Roll = slices.Clone(c.Data), r.rng.IntN(40) == 0
+		c.Data = slices.Clone(c.Data)
 		a.Entries = append(a.Entries, c)
 	}
 	m.submit(sub)

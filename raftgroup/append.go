@@ -23,6 +23,10 @@ func (g *group) queueAppend(m *raftpb.Message) {
 	a := &j.append
 	a.Log, _ = g.log.(*wal.Log)
 	a.Owner, a.Done = j, g.env.stored
+	if g.anew != nil {
+		a.Reset, g.anew = g.anew, nil
+		j.lazy = false // nothing is applied before it is done
+	}
 	for _, e := range m.GetEntries() {
 		a.Entries = append(a.Entries, wal.Entry{
 			Index: id.Index(e.GetIndex()), Term: id.Term(e.GetTerm()), Kind: walKind(e), Data: e.GetData(),
@@ -99,7 +103,7 @@ func (t *turn) recycle(j *appendJob) {
 	}
 	a := &j.append // which keeps what the store planned in, to plan in again
 	clear(a.Entries)
-	a.Entries, a.HardState, a.Log, a.Loan = a.Entries[:0], nil, nil, nil
+	a.Entries, a.HardState, a.Log, a.Loan, a.Reset = a.Entries[:0], nil, nil, nil, nil
 	clear(j.responses)
 	j.responses, j.group, j.first, j.last, j.term, j.lazy = j.responses[:0], nil, 0, 0, 0, false
 	t.jobs = append(t.jobs, j)

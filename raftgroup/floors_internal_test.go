@@ -13,11 +13,11 @@ var floors = [][]string{
 	{"role.go", "standing.go", "errors.go", "status.go", "machine.go", "proposal.go", "store.go", "spec.go", "options.go"},
 	// Parts: they know no group.
 	{"rules.go", "metrics.go", "raftlog.go", "entries.go", "message.go", "members.go", "loans.go", "accusation.go", "condition.go",
-		"windows.go", "proposer.go", "awaited.go", "turns.go"},
+		"windows.go", "snapshot.go", "proposer.go", "awaited.go", "turns.go"},
 	// A group, and what it is given.
 	{"group.go", "roster.go", "raft.go", "send.go", "notices.go", "reads.go", "storage.go"},
 	// What it does.
-	{"insync.go", "answers.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
+	{"insync.go", "answers.go", "offer.go", "take.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
 		"handle.go", "propose.go"},
 	// Its life.
 	{"append.go", "halt.go", "ready.go", "receive.go", "ending.go", "boot.go", "life.go"},

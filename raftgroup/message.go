@@ -16,7 +16,7 @@ const maxTerm = math.MaxInt32
 // a MsgApp. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
 func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || max(m.GetIndex(), m.GetCommit()) > math.MaxUint64/2 ||
-		m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
+		m.Snapshot != nil && m.GetType() != raftpb.MsgSnap || len(m.GetResponses()) > 0 {
 		return 0, false
 	}
 	switch m.GetType() {
@@ -26,6 +26,8 @@ func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 		return 0, m.GetTerm() > 0 && isReadContext(m)
 	case raftpb.MsgApp:
 		return checkEntries(m)
+	case raftpb.MsgSnap:
+		return checkSnapshot(m)
 	}
 	if m.GetTerm() == 0 || len(m.GetEntries()) > 0 {
 		return 0, false
@@ -83,3 +85,14 @@ func whole(data []byte) bool {
 
 // smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
 const smallMessageBytes = 400
+
+// checkSnapshot checks a MsgSnap, as far as that is possible for one part: see assembly.
+func checkSnapshot(m *raftpb.Message) (bytes int64, ok bool) {
+	s := m.GetSnapshot()
+	at := s.GetMetadata()
+	if m.GetTerm() == 0 || len(m.GetEntries()) > 0 || at.GetIndex() == 0 || at.GetIndex() > math.MaxUint64/2 ||
+		at.GetTerm() == 0 || at.GetTerm() > m.GetTerm() || len(s.GetData()) > partHead+partBytes {
+		return 0, false
+	}
+	return int64(len(s.GetData())) + smallMessageBytes, true
+}

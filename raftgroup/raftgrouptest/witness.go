@@ -236,6 +236,8 @@ type Machine struct {
 	Decide func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission
 	// Knows, when not nil, is shown the values of each batch that is to be applied. Its error is Apply's.
 	Knows func(value []byte) error
+	// Padding is how many bytes the view has more than it needs.
+	Padding int
 	// Reads, when not nil, is shown the views of other replicas. Its error is CheckView's.
 	Reads func(view []byte) error
 
@@ -247,7 +249,7 @@ type Machine struct {
 // NewMachine returns the machine of a replica whose log has this state.
 func NewMachine(w *Witness, who string, g id.Group, start wal.Start, st wal.State) *Machine {
 	m := &Machine{witness: w, who: who, group: g, applied: start.Index, overlay: make(map[id.Index]id.Term)}
-	if len(st.View) == 16 {
+	if len(st.View) >= 16 {
 		m.applied = id.Index(binary.LittleEndian.Uint64(st.View))
 		m.chain = binary.LittleEndian.Uint64(st.View[8:])
 	}
@@ -354,13 +356,14 @@ func (m *Machine) Led() raftgroup.LeaderChange {
 
 // View implements raftgroup.Machine.
 func (m *Machine) View() []byte {
-	v := binary.LittleEndian.AppendUint64(nil, uint64(m.applied))
-	return binary.LittleEndian.AppendUint64(v, m.chain)
+	v := binary.LittleEndian.AppendUint64(make([]byte, 0, 16+m.Padding), uint64(m.applied))
+	v = binary.LittleEndian.AppendUint64(v, m.chain)
+	return v[:16+m.Padding]
 }
 
 // CheckView implements raftgroup.Machine.
 func (m *Machine) CheckView(view []byte) error {
-	if len(view) != 16 {
+	if len(view) < 16 {
 		return fmt.Errorf("a view of %d bytes", len(view))
 	}
 	if m.Reads != nil {

@@ -101,6 +101,7 @@ func TestCloseWhileProduceWaits(t *testing.T) {
 // TestCloseAtAnyTime closes things in any order, more than once, while they are used. Each record that was taken is called back once, and none
 // after Close.
 func TestCloseAtAnyTime(t *testing.T) {
+	waits(t)
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))

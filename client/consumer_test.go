@@ -149,6 +149,7 @@ func TestOutOfRange(t *testing.T) {
 }
 
 func TestUnknownPartitions(t *testing.T) {
+	waits(t)
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 1, nil)
 	k := newConsumer(t, c, client.ConsumerOptions{})

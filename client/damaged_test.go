@@ -36,6 +36,7 @@ func spoil(b batch.Batch) {
 
 // TestBatchesThatCannotBeRead: what is missing is said, and what follows is delivered.
 func TestBatchesThatCannotBeRead(t *testing.T) {
+	waits(t)
 	for _, c := range []batch.Compression{batch.Gzip, batch.Snappy, batch.LZ4, batch.Zstd} {
 		t.Run(c.String(), func(t *testing.T) {
 			readAround(t, 3, func(n int, b batch.Batch) {

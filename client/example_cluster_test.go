@@ -6,14 +6,18 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/lni/goutils/leaktest"
+
 	"github.com/quorumlog/quorumlog/node/nodetest"
 )
 
 // The examples run against a real node, which the first of them starts. They come after all tests, so it disturbs none.
 
 func TestMain(m *testing.M) {
+	nothingIsLeft := leaktest.AfterTest(&examples)
 	code := m.Run()
 	examples.close()
+	nothingIsLeft()
 	if examples.failed {
 		code = 1
 	}

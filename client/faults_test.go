@@ -50,6 +50,7 @@ func checkDelivery(t *testing.T, cluster *clienttest.Cluster, a *acks, topic str
 
 // TestFaultsOneByOne injects each fault once into a stream of batches.
 func TestFaultsOneByOne(t *testing.T) {
+	waits(t)
 	for fault := clienttest.None; fault < clienttest.NumFaults; fault++ {
 		for _, at := range []int{0, 1, 7} {
 			t.Run(fmt.Sprintf("fault %d at batch %d", fault, at), func(t *testing.T) {
@@ -77,6 +78,7 @@ func TestFaultsOneByOne(t *testing.T) {
 
 // TestRandomFaults lets random faults hit several partitions while nodes die and come back.
 func TestRandomFaults(t *testing.T) {
+	waits(t)
 	for seed := range uint64(6) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			cluster, _ := newCluster(t, 3)

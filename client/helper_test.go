@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,10 +27,23 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
+// waiters are the names of tests that run beside others.
+var waiters sync.Map
+
+// waits has a test that spends its time waiting run beside others of its kind. What it leaves running is found when all of them are over.
+func waits(t *testing.T) {
+	t.Helper()
+	waiters.Store(t.Name(), true)
+	t.Parallel()
+}
+
 // newCluster starts a cluster, and a client of it. At the end nothing may be left running.
 func newCluster(t testing.TB, nodes int) (*clienttest.Cluster, *client.Client) {
 	t.Helper()
-	t.Cleanup(leaktest.AfterTest(t))
+	name, _, _ := strings.Cut(t.Name(), "/")
+	if _, beside := waiters.Load(name); !beside {
+		t.Cleanup(leaktest.AfterTest(t))
+	}
 	cluster := clienttest.New(t, nodes)
 	return cluster, newClient(t, cluster.Servers(), 0)
 }

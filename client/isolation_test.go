@@ -112,6 +112,7 @@ func (g *going) goesOn(elect func()) {
 // TestIsolatedNodeIsNotBelieved cuts the node off that leads, and from which the client has its metadata. It answers at once, with what was
 // true before.
 func TestIsolatedNodeIsNotBelieved(t *testing.T) {
+	waits(t)
 	for _, c := range []struct {
 		name  string
 		after func(*clienttest.Cluster) // once it is cut off
@@ -164,11 +165,13 @@ func (g *going) readsOn(begin time.Time) {
 
 // TestConsumerLeavesAnIsolatedLeader is TestIsolatedNodeIsNotBelieved for a client that only reads.
 func TestConsumerLeavesAnIsolatedLeader(t *testing.T) {
+	waits(t)
 	consumerLeaves(t, func(c *clienttest.Cluster) { c.Isolate(1) })
 }
 
 // TestFrozenNode stops the leader as SIGSTOP does.
 func TestFrozenNode(t *testing.T) {
+	waits(t)
 	t.Run("producer", func(t *testing.T) {
 		cluster, _ := newCluster(t, 3)
 		cluster.CreateTopic("test", 1, nil)
@@ -196,6 +199,7 @@ func TestFrozenNode(t *testing.T) {
 
 // TestNodeOutOfReach has one node that the client alone does not reach: the partitions of the others go on as if nothing were.
 func TestNodeOutOfReach(t *testing.T) {
+	waits(t)
 	cluster, _ := newCluster(t, 3)
 	cluster.CreateTopic("test", 3, nil)
 	c := onlyFrom(t, cluster, 1)
@@ -249,6 +253,7 @@ func TestTopicThatAnIsolatedNodeDoesNotKnow(t *testing.T) {
 
 // TestAllNodesAreIsolated has every node say that it had no word from a majority: a topic that they do not know may exist.
 func TestAllNodesAreIsolated(t *testing.T) {
+	waits(t)
 	cluster, c := newCluster(t, 2)
 	cluster.Isolate(1)
 	cluster.Isolate(2)
@@ -267,6 +272,7 @@ func TestAllNodesAreIsolated(t *testing.T) {
 
 // TestServersOfTwoClusters names a node that founded a cluster by mistake before those of the right one.
 func TestServersOfTwoClusters(t *testing.T) {
+	waits(t)
 	right, _ := newCluster(t, 3)
 	wrong := clienttest.NewWithID(t, 1, "by-mistake")
 	right.CreateTopic("test", 1, nil)

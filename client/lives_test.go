@@ -160,6 +160,7 @@ func pause(stop <-chan struct{}, d time.Duration) bool {
 // sent to the wrong node, also by nodes whose clocks differ. Everything that was taken is told once, what is acknowledged is written once, and
 // nothing is written twice or out of the order of its key.
 func TestLivesOfATopic(t *testing.T) {
+	waits(t)
 	for seed := range uint64(6) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			cluster, _ := newCluster(t, 3)

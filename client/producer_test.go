@@ -52,6 +52,7 @@ func TestProduceAndConsume(t *testing.T) {
 }
 
 func TestUnknownTopic(t *testing.T) {
+	waits(t)
 	_, c := newCluster(t, 1)
 	p := newProducer(t, c, client.ProducerOptions{})
 	err := p.Produce(testContext(t), client.Record{Topic: "nowhere", Value: []byte("v")}, nil)
@@ -377,6 +378,7 @@ func TestRecreatedTopic(t *testing.T) {
 }
 
 func TestDeletedTopic(t *testing.T) {
+	waits(t)
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 1, nil)
 	p := newProducer(t, c, client.ProducerOptions{})

@@ -118,6 +118,7 @@ func unusedPartition(t *testing.T, keys string) id.Partition {
 
 // TestDeletedTopicEndsAllItsRecords: also those of partitions from which nothing was heard.
 func TestDeletedTopicEndsAllItsRecords(t *testing.T) {
+	waits(t)
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 2, nil)
 	p := newProducer(t, c, client.ProducerOptions{})
@@ -168,6 +169,7 @@ func TestConsumerOfARecreatedTopicWithFewerPartitions(t *testing.T) {
 
 // TestFlushWaitsForTheRecordsOfATopicThatIsGone: who looks for failures when it returns has to find them.
 func TestFlushWaitsForTheRecordsOfATopicThatIsGone(t *testing.T) {
+	waits(t)
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 1, nil)
 	p := newProducer(t, c, client.ProducerOptions{BatchBytes: 100})

@@ -90,6 +90,7 @@ func (s *script) serve(t *testing.T, self, names id.Node) string {
 
 // TestNodesThatNameEachOther as the leader, in ever newer epochs, are asked less and less often.
 func TestNodesThatNameEachOther(t *testing.T) {
+	waits(t)
 	const time2, most = 2 * time.Second, 40
 	newScript := func(t *testing.T) (*script, *client.Client) {
 		s := &script{leader: 1, addresses: make(map[id.Node]string)}
@@ -121,6 +122,7 @@ func TestNodesThatNameEachOther(t *testing.T) {
 
 // TestAddressOfAnotherNode: what answers there is left alone, and the user is told in the end.
 func TestAddressOfAnotherNode(t *testing.T) {
+	waits(t)
 	t.Run("another node", func(t *testing.T) {
 		s := &script{leader: 1, addresses: make(map[id.Node]string)}
 		stranger := s.serve(t, 3, id.NoNode)

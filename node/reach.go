@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -90,25 +91,42 @@ func (n *Node) isNodeAddress(address string) bool {
 	return slices.ContainsFunc(n.controller.View().Nodes(), func(node *placement.Node) bool { return node.RPCAddress == address })
 }
 
-// reachable tells which of the registered nodes that seem to be alive are reached. Those of which nothing is known yet are dialled now.
-func (n *Node) reachable(ctx context.Context) (fit func(id.Node) bool) {
-	reached := make(map[id.Node]bool)
-	var mu sync.Mutex
-	var ask errgroup.Group
+// reachable tells which of the registered nodes are reached. Those of which nothing is known yet are dialled now. Of those that the gossip has
+// not heard of it asks only if the others are fewer than wanted: the gossip of nodes that were just started finds them a moment later than
+// clients do, and a node that is dead may take as long as a dial does.
+func (n *Node) reachable(ctx context.Context, wanted int) (fit func(id.Node) bool) {
+	var heard, silent []*placement.Node
 	for _, node := range n.controller.View().Nodes() {
-		if !n.alive(node.ID) {
-			continue
+		if n.alive(node.ID) {
+			heard = append(heard, node)
+		} else {
+			silent = append(silent, node)
 		}
-		ask.Go(func() error {
-			ok := n.isReached(ctx, node)
-			mu.Lock()
-			defer mu.Unlock()
-			reached[node.ID] = ok
+	}
+	reached := ask(ctx, heard, n.isReached)
+	if len(reached) < wanted {
+		maps.Copy(reached, ask(ctx, silent, n.isUp))
+	}
+	return func(node id.Node) bool { return reached[node] }
+}
+
+// ask returns the nodes of which the answer is yes. All are asked at once.
+func ask(ctx context.Context, nodes []*placement.Node, question func(context.Context, *placement.Node) bool) map[id.Node]bool {
+	yes := make(map[id.Node]bool)
+	var mu sync.Mutex
+	var all errgroup.Group
+	for _, node := range nodes {
+		all.Go(func() error {
+			if question(ctx, node) {
+				mu.Lock()
+				defer mu.Unlock()
+				yes[node.ID] = true
+			}
 			return nil
 		})
 	}
-	_ = ask.Wait()
-	return func(node id.Node) bool { return reached[node] }
+	_ = all.Wait()
+	return yes
 }
 
 func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {

@@ -83,6 +83,7 @@ func (l *Log) stage(a *Append) {
 	if l.life != alive {
 		return
 	}
+	l.advance()
 	if a.Reset != nil {
 		l.stageReset(p, a.Reset)
 	}
@@ -105,7 +106,7 @@ func (l *Log) stage(a *Append) {
 func (l *Log) stageReset(p *appendPlan, r *Reset) {
 	l.resetTo(r.Start)
 	l.setState(r.State, markOf(r.State.View))
-	l.stateAt = r.Start.Index
+	l.stateAt = max(r.Start.Index, r.State.Applied)
 	l.given = nil
 	l.hs.Commit = r.Start.Index
 	p.reset, p.start = true, r.Start
@@ -147,6 +148,7 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 		}
 		l.stageEntry(p, cur, e, a.Loan)
 	}
+	l.active().appended = l.s.now()
 	// Space is asked for as soon as a log outgrows what it has, also one that goes through the journal: a full disk must find as little
 	// as possible that was accepted and has none.
 	if sg := l.active(); int64(sg.end) > sg.allocated && sg.end-sg.w >= flushWorthy {
@@ -167,7 +169,7 @@ func (p *appendPlan) begin(sg *seg) *run {
 // never rolls: its record must speak of the segment that was cut.
 func (l *Log) segmentFor(e *Entry) *seg {
 	sg := l.active()
-	if sg == nil || e.Kind == KindBatch && sg.end > 0 && int64(sg.end)+int64(len(e.Data)) > l.segmentBytes {
+	if sg == nil || l.rolls(sg, e) {
 		return l.roll(l.nextKey())
 	}
 	return sg

@@ -35,8 +35,10 @@ type checkpointer struct {
 
 	uncut  atomic.Int64 // journal bytes since the last checkpoint
 	forced atomic.Bool
+	trims  atomic.Bool // there may be logs whose start can move
 
 	mu    sync.Mutex
+	left  []*Log        // with files before their start
 	done  chan struct{} // closed and replaced after each checkpoint
 	count uint64
 }
@@ -92,6 +94,7 @@ func (c *checkpointer) run() {
 	tick := time.NewTicker(checkpointTick)
 	defer tick.Stop()
 	last, short := time.Now(), false // the last checkpoint; whether it found too little space
+	trimmed := last
 	for {
 		select {
 		case <-c.s.closing:
@@ -101,6 +104,7 @@ func (c *checkpointer) run() {
 		case <-c.wake:
 		case <-tick.C:
 		}
+		c.unlinkLeft()
 		if short && time.Since(last) < checkpointTick {
 			continue // what it freed meanwhile is not worth the next look at everything
 		}
@@ -109,6 +113,10 @@ func (c *checkpointer) run() {
 			err := c.checkpoint()
 			c.s.noteError(err)
 			last, short = time.Now(), isNoSpace(err)
+		}
+		if time.Since(trimmed) >= c.s.o.trimInterval && c.trims.Swap(false) {
+			c.s.noteError(c.trim())
+			trimmed = time.Now()
 		}
 		if err := c.relieve(); err != nil {
 			c.s.noteError(err)

@@ -22,7 +22,7 @@ import (
 //	control entries: number uint32, each: index uint64, payload string      (those with a payload)
 //	segments: number uint32, each:
 //	  base uint64 | id uint32 | sealed uint32 | first index, end, watermark, first index not indexed uint64,
-//	  largest timestamp before that index int64
+//	  largest timestamp before that index, when it was created and last appended to (milliseconds) int64
 //	  rows from there on: number uint32, 64 bytes each
 //	  the bytes [watermark, end): string                                    (unless sealed)
 //	CRC-32C uint32 of everything before
@@ -51,11 +51,13 @@ type cutSegment struct {
 	end, w  id.Position
 	indexed id.Index // entries below have their rows in whole synced blocks of the .index
 	maxTime int64    // the largest timestamp before indexed, -1 if there is none
-	rows    []segment.Row
-	tail    []byte
+	// As in seg.
+	created, appended int64
+	rows              []segment.Row
+	tail              []byte
 }
 
-const cutVersion = 2
+const cutVersion = 3
 
 var errBadCut = errors.New("wal: a cut does not check")
 
@@ -94,7 +96,8 @@ func (c *cut) append(dst []byte) []byte {
 		u64(uint64(s.key.Base))
 		u32(int(s.key.ID))
 		u32(map[bool]int{true: 1}[s.sealed])
-		for _, v := range [...]uint64{uint64(s.first), uint64(s.end), uint64(s.w), uint64(s.indexed), uint64(s.maxTime)} {
+		for _, v := range [...]uint64{uint64(s.first), uint64(s.end), uint64(s.w), uint64(s.indexed), uint64(s.maxTime),
+			uint64(s.created), uint64(s.appended)} {
 			u64(v)
 		}
 		u32(len(s.rows))
@@ -193,7 +196,7 @@ func parseCut(b []byte) (*cut, error) {
 func (r *cursor) segment() (cutSegment, error) {
 	s := cutSegment{key: segment.Key{Base: id.Offset(r.u64()), ID: uint32(r.u32())}, sealed: r.u32() != 0}
 	s.first, s.end, s.w, s.indexed = id.Index(r.u64()), id.Position(r.u64()), id.Position(r.u64()), id.Index(r.u64())
-	s.maxTime = int64(r.u64())
+	s.maxTime, s.created, s.appended = int64(r.u64()), int64(r.u64()), int64(r.u64())
 	n := r.count(segment.RowSize)
 	s.rows = slices.Grow(s.rows, n)
 	for range n {

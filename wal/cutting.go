@@ -101,6 +101,7 @@ func (l *Log) awaitsCut() bool {
 func (l *Log) TakeCut(st State) {
 	given := &markedState{st, markOf(st.View)}
 	l.mu.Lock()
+	l.advance()
 	if st.Applied >= l.stateAt {
 		l.given = given
 	}
@@ -113,6 +114,7 @@ func (l *Log) TakeCut(st State) {
 // with the state that was given last. Without an answer the checkpoint would wait for one, and each later one again.
 func (l *Log) DeclineCut() {
 	l.mu.Lock()
+	l.advance()
 	l.needs &^= cutAsked
 	l.mu.Unlock()
 	l.s.checkpoints.answered()
@@ -132,6 +134,9 @@ type takenCut struct {
 	covered journal.Seq
 	applied id.Index
 	garbage []segment.Key
+	start   Start
+	moves   bool          // start is another than the log had
+	early   []segment.Key // see rules.startStored
 
 	view                   []byte
 	viewNumber, viewStored uint64
@@ -163,6 +168,7 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 			left = append(left, l)
 			continue
 		}
+		s.unlinkDropped(l, t.early)
 		buf = cut.append(buf[:0])
 		if err := errors.Join(b.Set(cutKey(l.group, l.replica), buf, nil), t.storeView(b)); err != nil {
 			return nil, err
@@ -190,6 +196,7 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 		t.l.covered(&t)
 		s.unlinkDropped(t.l, t.garbage)
 	}
+	c.moveStarts(taken)
 	return left, c.retire(completed)
 }
 
@@ -244,6 +251,7 @@ func (l *Log) markDirty() {
 func (l *Log) covered(t *takenCut) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.noteStart(t)
 	l.viewStored = t.viewNumber
 	l.dirty = 0
 	if l.doneSeq > t.covered {
@@ -257,13 +265,16 @@ func (l *Log) covered(t *takenCut) {
 func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.blocked > 0 && !l.s.o.off.cutWaits || l.life != alive || l.tailBytes() > longest {
+	if l.blocked > 0 && !l.s.o.off.cutWaits || l.life != alive {
 		return nil, t, false, nil
 	}
-	if l.given != nil && l.given.Applied <= l.doneIndex {
-		l.setState(l.given.State, l.given.mark)
-		l.given = nil
-		l.needs &^= cutState
+	l.takeGiven()
+	start, before := l.newStart()
+	if before > 0 {
+		longest = longestTail // it gives back more than it takes, also on a full disk
+	}
+	if l.tailBytes() > longest {
+		return nil, t, false, nil
 	}
 	next, ok := l.offsetInMemory(l.doneIndex + 1)
 	if !ok {
@@ -272,20 +283,23 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 	l.needs &^= cutChanged
 	c = &cut{
 		covered: max(completed, l.doneSeq), topic: l.topic, name: l.name, dir: l.dir, segmentBytes: l.segmentBytes,
-		start: l.start, next: next, hs: l.doneHS, state: l.state, view: l.mark, since: l.since,
+		start: start, next: next, hs: l.doneHS, state: l.state, view: l.mark, since: l.since,
 	}
 	c.hs.Commit = min(max(c.hs.Commit, l.commit(), c.state.Applied), l.doneIndex)
-	for _, e := range l.epochs {
-		if e.first <= l.doneIndex {
+	for _, e := range epochsFrom(l.epochs, start) {
+		if e.first <= l.doneIndex || e.first == start.Index {
 			c.epochs = append(c.epochs, e)
 		}
 	}
 	for _, e := range l.controls {
-		if e.index <= l.doneIndex {
+		if e.index > start.Index && e.index <= l.doneIndex {
 			c.controls = append(c.controls, e)
 		}
 	}
 	for k, sg := range l.segs {
+		if k < before {
+			continue
+		}
 		if sg.first > l.doneIndex {
 			break // nothing of it is durable: its first record will name it
 		}
@@ -296,8 +310,21 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 		c.segs = append(c.segs, cs)
 	}
 	t = takenCut{l: l, covered: c.covered, applied: c.state.Applied, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
+	t.start, t.moves = start, before > 0
 	l.garbage = nil
+	if l.s.o.off.startStored {
+		t.early = trimmedKeys(l.segs[:before])
+	}
 	return c, t, true, nil
+}
+
+// takeGiven makes the state that the owner gave last that of the next cut, once all that it is derived from is durable. Called with mu.
+func (l *Log) takeGiven() {
+	if l.given != nil && l.given.Applied <= l.doneIndex {
+		l.setState(l.given.State, l.given.mark)
+		l.given = nil
+		l.needs &^= cutState
+	}
 }
 
 // cutSegment returns the durable part of segs[k]. Called with mu.
@@ -307,7 +334,7 @@ func (l *Log) cutSegment(k int) (cutSegment, bool) {
 	if l.s.o.off.cutUncommitted && last > l.commit() && l.commit()+1 >= sg.rowBase {
 		last, end = l.commit(), l.committedEnd(k)
 	}
-	c := cutSegment{key: sg.key, sealed: sg.stage == segSealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
+	c := cutSegment{created: sg.created, appended: sg.appended, key: sg.key, sealed: sg.stage == segSealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
 	c.maxTime = sg.timeBefore
 	if row := sg.row(sg.indexed - 1); row != nil {
 		c.maxTime = row.MaxTimestamp

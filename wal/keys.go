@@ -31,7 +31,7 @@ var (
 	stoppedKey   = []byte("s")
 )
 
-const formatVersion = 3
+const formatVersion = 4
 
 func cutKey(g id.Group, r id.Replica) []byte { return replicaKey('c', g, r) }
 

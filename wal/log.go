@@ -60,6 +60,11 @@ type Log struct {
 	condemned atomic.Uint32 // a Condemnation
 	refused   bool          // durably: no later start reads what journal and cut have of it
 
+	trim     id.Offset // below which nobody reads
+	moved    Start     // of the stored cut, if the owner has not taken it over: see start.go
+	gone     []segment.Key
+	rollNext bool
+
 	needs need
 	given *markedState // of TakeCut, for the next cut, or a later one when entries up to it are durable; nil: none
 
@@ -95,6 +100,7 @@ type seg struct {
 	counted int // capacity of rows that the store's memory counts
 	// maxTime is the running maximum of the timestamps, timeBefore what it was before the first of rows.
 	maxTime, timeBefore int64
+	created, appended   int64 // when the first and the last entry came, milliseconds of this node's clock
 	tail                tail
 
 	dropped   atomic.Bool // by a truncation, reset or deletion: its files are not kept open. Read without mu, too
@@ -313,8 +319,9 @@ func (l *Log) forgetFrom(i id.Index) {
 
 // roll begins a segment with the next entry. Called with mu.
 func (l *Log) roll(key segment.Key) *seg {
-	first := l.LastIndex() + 1
-	sg := &seg{key: key, first: first, rowBase: first, indexed: first, maxTime: -1, timeBefore: -1}
+	first, now := l.LastIndex()+1, l.s.now()
+	sg := &seg{key: key, first: first, rowBase: first, indexed: first, maxTime: -1, timeBefore: -1, created: now, appended: now}
+	l.rollNext = false
 	l.segs = append(l.segs, sg)
 	return sg
 }

@@ -54,6 +54,11 @@ type Options struct {
 	// Store.Refuse when the replica can be spared; nil does so at once.
 	OnCondemned func(*Log, Condemnation, Refusal)
 
+	// Clock says what time it is, for Segments; nil takes time.Now.
+	Clock func() time.Time
+	// trimInterval is how often starts are moved, at most. Default: with each tick of the checkpointer.
+	trimInterval time.Duration
+
 	// off switches rules of durability off, so that tests can show that each is needed.
 	off rules
 }
@@ -81,6 +86,8 @@ type rules struct {
 	deletionSync     bool // §4.4: the directory's new name is synced before the tombstone
 	viewWaits        bool // §3: an owner is asked for its state only when the log has grown by as much as the view takes
 	tombstones       bool // §4.4: a deleted replica leaves a tombstone
+	trimApplied      bool // §3: the start moves over nothing that the cut's state does not have
+	startStored      bool // §3: files go when a stored cut has the start behind them
 	tombstonesStand  bool // §4.4: until the metadata's stored state is past the deletion
 }
 
@@ -131,6 +138,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -140,6 +140,9 @@ func (l *Log) readEntries(lo, hi id.Index, maxBytes int) ([]Entry, error) {
 		}
 		return err
 	})
+	if err != nil && lo < l.FirstIndex() { // likewise
+		err = fmt.Errorf("%w: entry %d of %v, which begins with %d", ErrCompacted, lo, l, l.FirstIndex())
+	}
 	return entries, err
 }
 
@@ -206,6 +209,9 @@ func (l *Log) Read(dst []byte, from, limit id.Offset, maxBytes int) ([]byte, err
 		dst, err = v.read(r, dst, from, limit, maxBytes)
 		return err
 	})
+	if err != nil && from < l.StartOffset() { // the start moved over it meanwhile
+		err = ErrOffsetOutOfRange{Offset: from, Start: l.StartOffset(), End: l.NextOffset()}
+	}
 	return dst, err
 }
 

@@ -244,6 +244,7 @@ func (c *cut) open(s *Store, k logKey) *Log {
 		sg := &seg{
 			key: cs.key, first: cs.first, end: cs.end, w: cs.w, indexed: cs.indexed,
 			rows: cs.rows, rowBase: cs.indexed, maxTime: cs.maxTime, timeBefore: cs.maxTime, names: namesOwn,
+			created: cs.created, appended: cs.appended,
 		}
 		if cs.sealed {
 			sg.stage = segSealed
@@ -333,7 +334,7 @@ func (r *recovery) apply(p *replaying, seq journal.Seq, rec *journal.Record) {
 		if reset, err = parseReset(rec.Payload); err == nil {
 			l.resetTo(reset.Start)
 			l.setState(reset.State, markOf(reset.State.View))
-			l.stateAt = reset.Start.Index
+			l.stateAt = max(reset.Start.Index, reset.State.Applied)
 		}
 	default:
 		err = fmt.Errorf("%w: kind %d", errBadRecord, rec.Kind)
@@ -389,6 +390,7 @@ func (l *Log) replayRun(rec *runRecord, form recordForm) error {
 		}
 		l.push(sg, row)
 	}
+	sg.appended = l.s.now()
 	if form == formReference {
 		if rec.to <= sg.w {
 			return fmt.Errorf("%w: a write up to %d, below the watermark %d", errBadRecord, rec.to, sg.w)

@@ -284,6 +284,9 @@ func (s *Store) broken(l *Log, what string) error {
 	return fmt.Errorf("wal: %v: broken invariant: %s", l, what)
 }
 
+// now is the time in milliseconds.
+func (s *Store) now() int64 { return s.o.Clock().UnixMilli() }
+
 // Logs returns every open log, in no order.
 func (s *Store) Logs() []*Log {
 	s.mu.Lock()

@@ -43,6 +43,8 @@ type Entry struct {
 	Term  id.Term
 	Kind  EntryKind
 	Data  []byte
+	// Roll has the entry begin a new segment when it is appended, unless the one that is written to has none. It is not stored.
+	Roll bool
 }
 
 // HardState is what Raft must not forget. Commit is a hint: it may come back lower than it was.

@@ -49,24 +49,52 @@ func (s *Session) Serve(sink Sink) (bool, error) {
 	return true, err
 }
 
+// ServeEnded says to those of the ready subscriptions that cannot go on here that they are over, and why, and nothing else: for somebody who
+// is to be sent no records for a while, which may be minutes. Their order stays.
+func (s *Session) ServeEnded(sink Sink) error {
+	s.mu.Lock()
+	s.gatherLocked()
+	n := s.ready.len
+	s.mu.Unlock()
+	for range n {
+		sub, _ := s.take()
+		if sub == nil {
+			return nil
+		}
+		v := visit{subscription: sub} // without credit
+		err := v.serve(sink, s.hub)
+		s.settle(&v)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // take takes the first of the ready subscriptions, after all that has become ready so far was put behind those that were.
 func (s *Session) take() (sub *subscription, credit int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.roused.Load() != nil {
-		for p := s.roused.Swap(nil); p != nil; {
-			below := p.below
-			p.queued.Store(false) // before the look: what comes in between queues it again
-			p.lookLocked()
-			p = below
-		}
-	}
+	s.gatherLocked()
 	sub = s.ready.first
 	if sub == nil {
 		return nil, 0
 	}
 	sub.leave()
 	return sub, sub.credit
+}
+
+// gatherLocked puts all that has become ready behind what was.
+func (s *Session) gatherLocked() {
+	if s.roused.Load() == nil {
+		return
+	}
+	for p := s.roused.Swap(nil); p != nil; {
+		below := p.below
+		p.queued.Store(false) // before the look: what comes in between queues it again
+		p.lookLocked()
+		p = below
+	}
 }
 
 // lookLocked finds whom the news of a place concern.

@@ -266,6 +266,34 @@ func TestWhoHasNoCreditIsTold(t *testing.T) {
 	}
 }
 
+// TestServeEnded: who is ahead of a quota hears of ends alone. The others keep their order, and nothing that came meanwhile is missed.
+func TestServeEnded(t *testing.T) {
+	h := newHub(t, Options{})
+	s := h.NewSession()
+	defer s.Close()
+	var replicas []*replica
+	for i := range 4 {
+		p := newReplica(t, 100)
+		p.commit(3)
+		replicas = append(replicas, p)
+		require.NoError(t, s.Subscribe(Subscription{ID: ID(i), Partition: p, Credit: int64(i%3) * 1000}))
+	}
+	var got recorder
+	require.NoError(t, s.ServeEnded(&got))
+	require.Empty(t, got.said)
+	replicas[1].move(false)
+	replicas[3].close()
+	require.NoError(t, s.ServeEnded(&got))
+	require.Len(t, got.said, 2)
+	require.Equal(t, kerr.NotLeaderOrFollower, kerr.CodeOf(got.said[0].Err))
+	require.Equal(t, kerr.UnknownTopicOrPartition, kerr.CodeOf(got.said[1].Err))
+	require.NoError(t, s.ServeEnded(&got))
+	require.Len(t, got.said, 2)
+	require.NoError(t, s.Credit(0, 1000))
+	rest := drain(t, s)
+	require.Equal(t, []ID{2, 0}, []ID{rest[0].Subscription, rest[1].Subscription})
+}
+
 // TestConfirm: who begins where there is nothing waits for a quorum, and nobody waits with him. It is asked once for all who have asked
 // before it was.
 func TestConfirm(t *testing.T) {

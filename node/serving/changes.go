@@ -30,7 +30,11 @@ func (b *Broker) createTopic(ctx context.Context, t broker.NewTopic) (*broker.To
 	}
 	// A cluster that has just been founded registers its first node in a moment.
 	_ = c.Await(ctx, func(v *placement.View) bool { return len(v.Nodes()) > 0 })
-	reached := b.o.Nodes.Reachable(ctx)
+	wanted := t.ReplicationFactor
+	if wanted == 0 {
+		wanted = placement.DefaultReplicationFactor(len(c.View().Nodes()))
+	}
+	reached := b.o.Nodes.Reachable(ctx, wanted)
 	spec := placement.TopicSpec{Name: t.Name, Partitions: t.Partitions, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs}
 	if spec.Partitions == 0 {
 		spec.Partitions = 1

@@ -52,6 +52,12 @@ func (f *fetcher) Serve(s broker.FetchSink) (bool, error) {
 	return f.session.Serve(&f.sink)
 }
 
+// ServeEnded implements broker.Fetcher.
+func (f *fetcher) ServeEnded(s broker.FetchSink) error {
+	f.sink.FetchSink = s
+	return f.session.ServeEnded(&f.sink)
+}
+
 // Throttle implements broker.Fetcher: quotas are package quota's.
 func (f *fetcher) Throttle() time.Duration { return 0 }
 

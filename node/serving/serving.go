@@ -36,8 +36,9 @@ type Nodes struct {
 	Alive func(id.Node) bool
 	// TakesLeaderships tells whether a node seems to be up, with a disk that can take records.
 	TakesLeaderships func(id.Node) bool
-	// Reachable tells which of the registered nodes that seem to be up are reached; those of which nothing is known are dialled first.
-	Reachable func(context.Context) (fit func(id.Node) bool)
+	// Reachable tells which of the registered nodes are reached; those of which nothing is known are dialled first, and those that do not
+	// seem to be up if the others are fewer than wanted.
+	Reachable func(ctx context.Context, wanted int) (fit func(id.Node) bool)
 	// IsUp tells whether a registered node lives, as far as can be found out.
 	IsUp func(context.Context, *placement.Node) bool
 	// Remote returns a node at its address, to pass calls on to.

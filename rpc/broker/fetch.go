@@ -40,7 +40,9 @@ type Fetcher interface {
 	// Serve says one thing, if there is any, and at most a piece of one partition: subscriptions take turns. False: Wait. An error is the
 	// sink's.
 	Serve(sink FetchSink) (more bool, err error)
-	// Throttle is how long nothing is to be served from now on: the client was sent more than its quota.
+	// ServeEnded says of what could be served only what ends a subscription, such as a leader that has moved.
+	ServeEnded(sink FetchSink) error
+	// Throttle is how long nothing else is to be served from now on: the client was sent more than its quota.
 	Throttle() time.Duration
 	// Wait returns nil when there may be something to serve.
 	Wait(ctx context.Context) error

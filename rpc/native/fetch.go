@@ -65,9 +65,13 @@ func (c *consumer) push(ctx context.Context) {
 // throttleLook is how long a throttled consumer waits until the next look: its quota may have been raised.
 const throttleLook = time.Second
 
-// serve says one thing, if there is any and the consumer is within its quota. It is told when it is not, and for how long.
+// serve says one thing, if there is any and the consumer is within its quota. It is told when it is not, and for how long; meanwhile it hears
+// of what has ended, or it would learn of a leader that has moved when its quota allows.
 func (c *consumer) serve(ctx context.Context) (more bool, err error) {
 	for throttle := c.fetcher.Throttle(); throttle > 0; throttle = c.fetcher.Throttle() {
+		if err := c.fetcher.ServeEnded(c); err != nil {
+			return false, err
+		}
 		if err := c.stream.Throttle(throttle); err != nil {
 			return false, err
 		}

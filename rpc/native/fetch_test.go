@@ -25,6 +25,7 @@ type fetcher struct {
 
 	mu     sync.Mutex
 	says   []func(broker.FetchSink) error
+	ends   []func(broker.FetchSink) error // what ServeEnded says
 	refuse error
 
 	throttled atomic.Int64 // a time.Duration
@@ -63,6 +64,18 @@ func (f *fetcher) Serve(sink broker.FetchSink) (bool, error) {
 	say := f.says[0]
 	f.says = f.says[1:]
 	return true, say(sink)
+}
+
+func (f *fetcher) ServeEnded(sink broker.FetchSink) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, say := range f.ends {
+		if err := say(sink); err != nil {
+			return err
+		}
+	}
+	f.ends = nil
+	return nil
 }
 
 func (f *fetcher) Throttle() time.Duration { return time.Duration(f.throttled.Load()) }
@@ -177,6 +190,13 @@ func TestThrottledConsumer(t *testing.T) {
 	f.throttled.Store(int64(time.Hour))
 	f.say(func(s broker.FetchSink) error { return s.Append(broker.FetchEvent{Subscription: 7}) })
 	require.Eventually(t, func() bool { return c.Throttled() > 59*time.Minute }, 10*time.Second, time.Millisecond)
+	require.Empty(t, events)
+	f.mu.Lock()
+	f.ends = append(f.ends, func(s broker.FetchSink) error {
+		return s.Append(broker.FetchEvent{Subscription: 8, Err: kerr.Errorf(kerr.NotLeaderOrFollower, "it has moved")})
+	})
+	f.mu.Unlock()
+	require.EqualValues(t, 8, next(t, events).Subscription) // what has ended is said meanwhile
 	require.Empty(t, events)
 	f.throttled.Store(0)
 	require.EqualValues(t, 7, next(t, events).Subscription)

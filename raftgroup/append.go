@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -33,6 +34,7 @@ func (g *group) queueAppend(m *raftpb.Message) {
 		})
 		j.last, j.term = id.Index(e.GetIndex()), id.Term(e.GetTerm())
 	}
+	g.planRolls(a)
 	if n := len(a.Entries); n > 0 {
 		j.entries, j.first = m.GetEntries(), a.Entries[0].Index
 		a.Loan = wal.NewLoan()
@@ -143,4 +145,26 @@ func (g *group) stableTo(response *raftpb.Message) id.Index {
 		return 0
 	}
 	return i
+}
+
+// planRolls asks the machine which commands begin a segment.
+func (g *group) planRolls(a *wal.Append) {
+	for i := range a.Entries {
+		if e := &a.Entries[i]; e.Kind == wal.KindCommand {
+			e.Roll = g.machine.Rolls(e.Data, g.offsetBefore(a, i))
+		}
+	}
+}
+
+// offsetBefore is where the log ends before an entry of an append.
+func (g *group) offsetBefore(a *wal.Append, i int) id.Offset {
+	for k := i - 1; k >= 0; k-- {
+		if a.Entries[k].Kind == wal.KindBatch {
+			return batch.Batch(a.Entries[k].Data).NextOffset()
+		}
+	}
+	if a.Reset != nil {
+		return a.Reset.Start.Offset
+	}
+	return g.log.OffsetAt(a.Entries[0].Index)
 }

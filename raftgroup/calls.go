@@ -81,17 +81,11 @@ func (g *Group) Campaign() {
 	})
 }
 
-// trimmable is a log whose start moves.
-type trimmable interface {
-	Trim(below id.Offset)
-	Roll()
-}
-
-// Trim lets the log go of whole segments below an offset, with its next cut. Only what is applied goes.
+// Trim lets the log go of whole segments below an offset, some time after they are applied. After a start it has to be said again.
 func (g *Group) Trim(below id.Offset) {
 	g.post(func() {
-		if l, ok := g.log.(trimmable); ok && !g.closed {
-			l.Trim(below)
+		if !g.closed {
+			g.log.Trim(below)
 		}
 	})
 }
@@ -99,8 +93,8 @@ func (g *Group) Trim(below id.Offset) {
 // Roll has the next entry begin a new segment of the log.
 func (g *Group) Roll() {
 	g.post(func() {
-		if l, ok := g.log.(trimmable); ok && !g.closed {
-			l.Roll()
+		if !g.closed {
+			g.log.Roll()
 		}
 	})
 }

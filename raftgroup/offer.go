@@ -21,15 +21,6 @@ import (
 //
 // What fails is offered again a while later, each time a longer one.
 
-// offer is what became of the snapshots for a follower.
-type offer struct {
-	index    id.Index  // where it has the follower begin
-	bytes    int64     // under way, in the host's budget; 0: none is
-	deadline time.Time // for the answer
-	failures int       // since the last answer
-	after    time.Time // not to be offered another one before
-}
-
 const (
 	// offerBudget bounds the bytes of snapshots under way from a host, in the measure of offers that begin: one may exceed it.
 	offerBudget = 64 * mib

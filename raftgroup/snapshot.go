@@ -238,3 +238,18 @@ const assemblyIdle = 10 * time.Second
 func (a *assembly) fits(from id.Replica, term id.Term, p part) bool {
 	return a.from == from && a.term == term && a.number == p.number && a.total == p.total && len(a.body) == p.position
 }
+
+// offer is what became of the snapshots for a follower.
+type offer struct {
+	index    id.Index  // where it has the follower begin
+	bytes    int64     // under way, in the host's budget; 0: none is
+	deadline time.Time // for the answer
+	failures int       // since the last answer
+	after    time.Time // not to be offered another one before
+}
+
+// arrival is a snapshot that Raft has taken.
+type arrival struct {
+	*snapshot
+	own bool // the replica's own state is newer
+}

@@ -24,12 +24,6 @@ const (
 	assemblyBudget = 2 * maxSnapshotBytes
 )
 
-// arrival is a snapshot that Raft has taken.
-type arrival struct {
-	*snapshot
-	own bool // the replica's own state is newer
-}
-
 // takeSnapshot shows Raft a snapshot, if this replica can use it.
 func (g *group) takeSnapshot(m *raftpb.Message) {
 	from, term := id.Replica(m.GetFrom()), id.Term(m.GetTerm())

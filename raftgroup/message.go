@@ -9,9 +9,6 @@ import (
 	"github.com/quorumlog/quorumlog/wal/batch"
 )
 
-// maxTerm is the largest term that a leader epoch can say.
-const maxTerm = math.MaxInt32
-
 // checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of
 // a MsgApp. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
 func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
@@ -43,9 +40,6 @@ func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 	}
 	return 0, false // local messages, and what this package never sends
 }
-
-// ordinaryReplica tells whether r is the id of a replica, and none of those that Raft keeps for itself.
-func ordinaryReplica(r uint64) bool { return r != 0 && r < math.MaxUint64-1 }
 
 func isReadContext(m *raftpb.Message) bool {
 	e := m.GetEntries()

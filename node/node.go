@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/node/authorizer"
 	"github.com/quorumlog/quorumlog/node/fetching"
@@ -206,6 +207,8 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.dialer.MeansCluster(n.identity.ClusterID)
 	peers, err := rpc.NewPeers(rpc.PeerOptions{
 		Self: hello, Resolve: n.addresses, Refused: n.refusedBy, Teller: n.leaders, Dialer: n.dialer, Logger: n.logger,
+		Dropped:       func(_ id.Node, g id.Group, m *raftpb.Message) { in.dropped(g, m) },
+		SnapshotsLost: func(peer id.Node) { in.host.SnapshotsLost(peer) },
 		Down: func(peer id.Node) {
 			n.logger.Info("peer lost", "peer", peer)
 			n.leaders.Down(peer)

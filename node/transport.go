@@ -39,6 +39,13 @@ type inbound struct {
 	registered func(id.Node) uint64
 }
 
+// dropped is told of a message that was not sent. Raft says it again, but for a snapshot.
+func (in *inbound) dropped(g id.Group, m *raftpb.Message) {
+	if m.GetType() == raftpb.MsgSnap {
+		in.host.SnapshotLost(g, id.Replica(m.GetTo()))
+	}
+}
+
 // Hello implements rpc.PeerHandler.
 func (in *inbound) Hello(peer rpc.PeerHello) (rpc.PeerHello, uint64, error) {
 	registered := in.registered(peer.Node)

@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -23,12 +24,17 @@ func (g *group) queueAppend(m *raftpb.Message) {
 	a := &j.append
 	a.Log, _ = g.log.(*wal.Log)
 	a.Owner, a.Done = j, g.env.stored
+	if g.anew != nil {
+		a.Reset, g.anew = g.anew, nil
+		j.lazy = false // nothing is applied before it is done
+	}
 	for _, e := range m.GetEntries() {
 		a.Entries = append(a.Entries, wal.Entry{
 			Index: id.Index(e.GetIndex()), Term: id.Term(e.GetTerm()), Kind: walKind(e), Data: e.GetData(),
 		})
 		j.last, j.term = id.Index(e.GetIndex()), id.Term(e.GetTerm())
 	}
+	g.planRolls(a)
 	if n := len(a.Entries); n > 0 {
 		j.entries, j.first = m.GetEntries(), a.Entries[0].Index
 		a.Loan = wal.NewLoan()
@@ -99,7 +105,7 @@ func (t *turn) recycle(j *appendJob) {
 	}
 	a := &j.append // which keeps what the store planned in, to plan in again
 	clear(a.Entries)
-	a.Entries, a.HardState, a.Log, a.Loan = a.Entries[:0], nil, nil, nil
+	a.Entries, a.HardState, a.Log, a.Loan, a.Reset = a.Entries[:0], nil, nil, nil, nil
 	clear(j.responses)
 	j.responses, j.group, j.first, j.last, j.term, j.lazy = j.responses[:0], nil, 0, 0, 0, false
 	t.jobs = append(t.jobs, j)
@@ -139,4 +145,26 @@ func (g *group) stableTo(response *raftpb.Message) id.Index {
 		return 0
 	}
 	return i
+}
+
+// planRolls asks the machine which commands begin a segment.
+func (g *group) planRolls(a *wal.Append) {
+	for i := range a.Entries {
+		if e := &a.Entries[i]; e.Kind == wal.KindCommand {
+			e.Roll = g.machine.Rolls(e.Data, g.offsetBefore(a, i))
+		}
+	}
+}
+
+// offsetBefore is where the log ends before an entry of an append.
+func (g *group) offsetBefore(a *wal.Append, i int) id.Offset {
+	for k := i - 1; k >= 0; k-- {
+		if a.Entries[k].Kind == wal.KindBatch {
+			return batch.Batch(a.Entries[k].Data).NextOffset()
+		}
+	}
+	if a.Reset != nil {
+		return a.Reset.Start.Offset
+	}
+	return g.log.OffsetAt(a.Entries[0].Index)
 }

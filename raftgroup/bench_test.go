@@ -144,6 +144,8 @@ func (l *ringLog) State() wal.State                     { return wal.State{Appli
 func (l *ringLog) SetCommit(id.Index)                   {}
 func (l *ringLog) TakeCut(wal.State)                    {}
 func (l *ringLog) DeclineCut()                          {}
+func (l *ringLog) Trim(id.Offset)                       {}
+func (l *ringLog) Roll()                                {}
 func (l *ringLog) Condemned() wal.Condemnation          { return 0 }
 func (l *ringLog) Refuse(context.Context, string) error { return nil }
 func (l *ringLog) Release()                             {}

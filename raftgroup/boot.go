@@ -14,8 +14,8 @@ import (
 // boot makes the RawNode from what the log recovered. It runs on the goroutine of Host.Open: no worker knows the group yet.
 //
 // Raft panics unless first-1 <= applied <= commit <= last and term >= that of the last entry. Commit is a hint in the log's
-// hard state: raising it to what was applied is safe since only committed entries are, and lowering it to last is safe since
-// it need not be durable.
+// hard state: raising it to what was applied is safe since only committed entries are (what the log has of them, if it began anew with a
+// state that is ahead of it, it has from leaders who had all of them), and lowering it to last is safe since it need not be durable.
 func (g *group) boot(s Spec) error {
 	state, hs := g.log.State(), g.log.HardState()
 	g.confState = &raftpb.ConfState{}
@@ -35,8 +35,8 @@ func (g *group) boot(s Spec) error {
 	if !ok {
 		return fmt.Errorf("raftgroup: group %d: %w: it does not know the term of its last entry %d", g.id, ErrUnusableLog, last)
 	}
-	g.applied = min(max(state.Applied, first-1), last)
-	g.handled = g.applied
+	g.applied = max(state.Applied, first-1)
+	g.handled = min(g.applied, last) // the state may have come with a snapshot, and be ahead of the log
 	g.commit = min(max(hs.Commit, g.applied), last)
 	g.term = max(hs.Term, lastTerm)
 	vote := hs.Vote
@@ -59,7 +59,7 @@ func (g *group) newRawNode(hs *raftpb.HardState) (err error) {
 			ElectionTick:              o.ElectionTicks,
 			HeartbeatTick:             o.HeartbeatTicks,
 			Storage:                   &storage{g: g, hardState: hs, confState: g.confState},
-			Applied:                   uint64(g.applied),
+			Applied:                   uint64(g.handled),
 			AsyncStorageWrites:        true,
 			MaxSizePerMsg:             uint64(o.MaxMessageBytes),
 			MaxCommittedSizePerReady:  8 * mib,
@@ -107,7 +107,7 @@ func (g *group) replay() error {
 func (g *group) start(hint CampaignHint) {
 	g.rebuildMembers()
 	g.commitIndex.Store(uint64(g.commit))
-	g.appliedIndex.Store(uint64(g.applied))
+	g.publishApplied()
 	g.log.SetCommit(g.commit)
 	g.hw.Store(int64(g.log.OffsetAt(g.commit + 1)))
 	g.lead.Store(&LeaderChange{Term: g.term, Node: id.NoNode})

@@ -81,6 +81,24 @@ func (g *Group) Campaign() {
 	})
 }
 
+// Trim lets the log go of whole segments below an offset, some time after they are applied. After a start it has to be said again.
+func (g *Group) Trim(below id.Offset) {
+	g.post(func() {
+		if !g.closed {
+			g.log.Trim(below)
+		}
+	})
+}
+
+// Roll has the next entry begin a new segment of the log.
+func (g *Group) Roll() {
+	g.post(func() {
+		if !g.closed {
+			g.log.Roll()
+		}
+	})
+}
+
 // Abandon ends a replica whose log was refused, durably, as if it had found out by itself. Whoever wants another to lead has handed the
 // leadership over before.
 func (g *Group) Abandon(cause error) { g.post(func() { g.fail(Refused, cause) }) }

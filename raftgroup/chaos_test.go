@@ -148,11 +148,21 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 			if n := any(); seed%4 == 1 { // for what it applies next; what is halted goes on with its next start
 				w.releases.set(rng.IntN(3) == 0, n)
 			}
-		case 11:
+		case 11, 12, 13:
 			if n := c.Nodes[any()]; n.Host != nil {
 				for _, l := range n.Store.Logs() {
+					if g := n.Host.Group(l.Group()); g != nil && rng.IntN(2) == 0 { // each replica by itself, most often all that is committed
+						g.Trim(g.HighWatermark() - id.Offset(rng.IntN(2)*rng.IntN(200)))
+						if rng.IntN(2) == 0 {
+							g.Roll()
+						}
+					}
 					n.Host.Cut(l.Group(), l.Replica())
 				}
+			}
+		case 14:
+			if n := c.Nodes[any()]; n.Host != nil {
+				n.Host.SnapshotsLost(any()) // what is true, or not
 			}
 		}
 		if seed%3 == 0 && rng.IntN(8) == 0 {
@@ -337,13 +347,15 @@ func runChaos(t *testing.T, config raftgrouptest.Config, w *ward, seed uint64, s
 			}), "group %d takes no proposals: %v", g, got.Err)
 		}
 		caughtUp(t, c)
-		acked := 0
+		acked, restored := 0, 0
 		for g := id.Group(1); int(g) <= c.Config.Groups; g++ {
 			acked += c.Witness.AckedCount(g)
+			restored += c.Witness.Restored(g)
 			sameLogs(t, c, g)
 		}
 		require.Greater(t, acked, 0)
-		t.Logf("%d nodes, %d groups, %d batches acknowledged, %d messages lent", c.Config.Nodes, c.Config.Groups, acked, c.Net.Lent)
+		t.Logf("%d nodes, %d groups, %d batches acknowledged, %d messages lent, %d snapshots taken",
+			c.Config.Nodes, c.Config.Groups, acked, c.Net.Lent, restored)
 	})
 }
 
@@ -354,7 +366,7 @@ func sameLogs(t *testing.T, c *raftgrouptest.Cluster, g id.Group) {
 	for node := id.Node(2); int(node) <= c.Config.Nodes; node++ {
 		l := c.Group(node, g).Log()
 		require.Equal(t, first.LastIndex(), l.LastIndex())
-		for i := first.FirstIndex(); i <= first.LastIndex(); {
+		for i := max(first.FirstIndex(), l.FirstIndex()); i <= first.LastIndex(); {
 			a, err := first.ReadEntries(i, first.LastIndex()+1, 1<<20)
 			require.NoError(t, err)
 			b, err := l.ReadEntries(i, first.LastIndex()+1, 1<<20)

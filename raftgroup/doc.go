@@ -86,6 +86,12 @@
 //
 // # Snapshots
 //
-// Log starts do not move yet: every replica is created at a start that its leader's log still has, so a follower can always
-// be served entries and no snapshot is ever sent. A received one is dropped and counted.
+// A log begins later and later ([Group].Trim, and the store's next cut). A follower that needs what is gone gets a snapshot: the start of the
+// leader's log, and the leader's present state, view and configuration. Records come as entries, as always, from the start on. The state is
+// some entries ahead of that start, so those are stored and committed, and not applied again: take.go. Nobody keeps states of the past for
+// it.
+//
+// All of a snapshot is read and checked before the follower gives up anything; what it cannot read leaves it behind, with the log that it
+// has. The log begins anew in one append, after which it is empty and has the state. What becomes of snapshots under way, and how many there
+// may be: offer.go. How they look: snapshot.go.
 package raftgroup

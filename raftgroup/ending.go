@@ -48,6 +48,7 @@ func (g *group) endAll(err error) {
 	g.failPending(err)
 	g.answerUnwaiting()
 	g.endRequests(err)
+	g.dropAssembly()
 	g.setLeader(LeaderChange{Term: g.term, Node: id.NoNode})
 }
 
@@ -74,12 +75,9 @@ func (g *group) close(err error) {
 		l.data.Release()
 	}
 	g.loans = nil
-	for i := len(g.behind.windows) - 1; i >= 0; i-- {
-		if g.behind.windows[i].entries != nil {
-			g.dropWindow(i)
-		}
-	}
-	g.behind.windows = nil
+	g.dropWindows()
+	g.endOffers()
+	g.dropAssembly()
 	if g.inFlight == 0 {
 		close(g.idle)
 	} else {

@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"math"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/raftgroup/command"
@@ -13,6 +15,9 @@ type raftEntry struct {
 	index, term uint64
 	kind        raftpb.EntryType
 }
+
+// maxTerm is the largest term that a leader epoch can say.
+const maxTerm = math.MaxInt32
 
 // toRaft converts entries; Data is shared.
 func toRaft(entries []wal.Entry) []*raftpb.Entry {

@@ -12,15 +12,15 @@ var floors = [][]string{
 	// Words: what callers say and hear.
 	{"role.go", "standing.go", "errors.go", "status.go", "machine.go", "proposal.go", "store.go", "spec.go", "options.go"},
 	// Parts: they know no group.
-	{"rules.go", "metrics.go", "raftlog.go", "entries.go", "message.go", "members.go", "loans.go", "accusation.go", "condition.go",
+	{"rules.go", "metrics.go", "raftlog.go", "entries.go", "members.go", "snapshot.go", "message.go", "loans.go", "accusation.go", "condition.go",
 		"windows.go", "proposer.go", "awaited.go", "turns.go"},
 	// A group, and what it is given.
 	{"group.go", "roster.go", "raft.go", "send.go", "notices.go", "reads.go", "storage.go"},
 	// What it does.
-	{"insync.go", "answers.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
+	{"insync.go", "answers.go", "offer.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
 		"handle.go", "propose.go"},
 	// Its life.
-	{"append.go", "halt.go", "ready.go", "receive.go", "ending.go", "boot.go", "life.go"},
+	{"append.go", "halt.go", "take.go", "ready.go", "receive.go", "ending.go", "boot.go", "life.go"},
 	// The worker that drives groups.
 	{"inbox.go", "worker.go", "drive.go"},
 	// The host.

@@ -59,7 +59,8 @@ type group struct {
 	// committing is a commit index that waits for the submission of the entries it covers. 0: none.
 	committing id.Index
 	applied    id.Index // by the machine
-	// handled is what Raft was told to be applied: membership is as of it. It is applied, or more when the replica is halted.
+	// handled is what Raft was told to be applied: it is applied, or more when the replica is halted, or less when its state came with a
+	// snapshot and is ahead of its log. Membership is as of the larger one.
 	handled id.Index
 	halted  *HaltedError // nil: the machine follows
 	// [admitted, ...]: entries that the next Ready holds and the machine has admitted. 0: none.
@@ -72,11 +73,15 @@ type group struct {
 	fresh []*Proposal
 	// unwaiting are AcksNone proposals whose batches are not submitted yet.
 	unwaiting []*Proposal
-	loans     loans             // of what Raft has in memory
-	lent      bool              // the log has lent memory in this turn
-	scratch   []wal.Entry       // of the storage
-	behind    lagging           // followers that are served from the disk
-	notices   []*raftpb.Message // MsgApps without entries that wait, one for each follower
+	loans     loans                 // of what Raft has in memory
+	lent      bool                  // the log has lent memory in this turn
+	scratch   []wal.Entry           // of the storage
+	behind    lagging               // followers that are served from the disk
+	offers    map[id.Replica]*offer // of snapshots, to followers
+	assembly  *assembly             // of a snapshot of which not all parts have come; nil: there is none
+	arrivals  []arrival             // snapshots that Raft has taken since the last Ready
+	anew      *wal.Reset            // what the append that is about to be queued begins with; nil: with nothing
+	notices   []*raftpb.Message     // MsgApps without entries that wait, one for each follower
 
 	confState   *raftpb.ConfState
 	confBytes   []byte
@@ -158,7 +163,9 @@ type env struct {
 	readers      readers
 	pendingBytes atomic.Int64  // proposed and not applied, all groups
 	draining     atomic.Bool   // takes no leaderships any more
-	readID       atomic.Uint64 // of the last ReadIndex
+	readID       atomic.Uint64 // of the last ReadIndex, or snapshot
+	offered      atomic.Int64  // bytes of snapshots under way to followers, all groups
+	assembling   atomic.Int64  // bytes of snapshots of which not all parts have come, all groups
 	disk         disk
 
 	// stored is called by the store when an append is durable.
@@ -203,6 +210,9 @@ func (g *group) Commit() id.Index { return id.Index(g.commitIndex.Load()) }
 
 // Applied returns the index of the last entry applied.
 func (g *group) Applied() id.Index { return id.Index(g.appliedIndex.Load()) }
+
+// publishApplied lets everybody see what the machine's state and the log have both.
+func (g *group) publishApplied() { g.appliedIndex.Store(uint64(min(g.applied, g.handled))) }
 
 func (g *group) stands(s Standing, cause error) { g.standing.Store(&standing{s, cause}) }
 

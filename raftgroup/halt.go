@@ -49,3 +49,14 @@ func (g *group) halt(at id.Index, cause error) {
 		w.Who.Done(w.Who)
 	})
 }
+
+// resume ends that: the machine has got a state beyond the entry.
+func (g *group) resume() {
+	if g.halted == nil {
+		return
+	}
+	g.halted = nil
+	g.stands(Working, nil)
+	g.turn.n.halted.Add(-1)
+	g.env.o.Logger.Info("replica applies again, with the state of its leader", "group", uint64(g.id), "replica", uint64(g.replica))
+}

@@ -198,6 +198,21 @@ func (h *Host) NodeUp(n id.Node) {
 	}
 }
 
+// SnapshotLost tells that a message with a snapshot (raftpb.MsgSnap) for a replica could not be sent, and SnapshotsLost that all those for a
+// node may be lost. A false alarm has them sent again.
+func (h *Host) SnapshotLost(g id.Group, to id.Replica) {
+	if g := h.Group(g); g != nil {
+		g.post(func() { g.snapshotLost(to) })
+	}
+}
+
+// SnapshotsLost: see SnapshotLost.
+func (h *Host) SnapshotsLost(n id.Node) {
+	for _, w := range h.workers {
+		w.post(event{kind: evCall, call: func() { w.snapshotsLost(n) }})
+	}
+}
+
 // Drain has the host's replicas decline to lead from now on: the node hands over what it leads, and stops.
 func (h *Host) Drain() { h.draining.Store(true) }
 

@@ -65,6 +65,12 @@ func (g *group) tick() {
 	if len(g.behind.windows) > 0 {
 		g.expireWindows(g.turn.now)
 	}
+	if len(g.offers) > 0 {
+		g.offerTick()
+	}
+	if a := g.assembly; a != nil && g.turn.now.Sub(a.touched) > assemblyIdle {
+		g.dropAssembly()
+	}
 	if g.broken != nil || len(g.pending) > 0 || g.change != nil || g.rn.HasReady() {
 		g.touch()
 	}
@@ -73,8 +79,10 @@ func (g *group) tick() {
 // takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
 // every answer.
 func (g *group) takeCut() {
-	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil {
-		g.log.DeclineCut() // of a halted replica the last one stands, from which a release that can follow goes on
+	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil || g.handled < g.applied {
+		// Of a halted replica the last one stands, from which a release that can follow goes on. While the state is ahead of the log it is the
+		// one that the log has.
+		g.log.DeclineCut()
 		return
 	}
 	g.turn.n.cuts.Add(1)

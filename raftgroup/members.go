@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -155,3 +156,6 @@ func membersInOrder(order []id.Replica) []Member {
 	}
 	return members
 }
+
+// ordinaryReplica tells whether r is the id of a replica, and none of those that Raft keeps for itself.
+func ordinaryReplica(r uint64) bool { return r != 0 && r < math.MaxUint64-1 }

@@ -9,14 +9,11 @@ import (
 	"github.com/quorumlog/quorumlog/wal/batch"
 )
 
-// maxTerm is the largest term that a leader epoch can say.
-const maxTerm = math.MaxInt32
-
 // checkMessage tells whether m can be shown to Raft, as far as that can be told without the replica's state, and the weight of
 // a MsgApp. Raft trusts what it is given: it panics on a heartbeat context of four bytes and on a gap between entries.
 func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 	if !ordinaryReplica(m.GetFrom()) || m.GetTerm() > maxTerm || max(m.GetIndex(), m.GetCommit()) > math.MaxUint64/2 ||
-		m.GetSnapshot() != nil || len(m.GetResponses()) > 0 {
+		m.Snapshot != nil && m.GetType() != raftpb.MsgSnap || len(m.GetResponses()) > 0 {
 		return 0, false
 	}
 	switch m.GetType() {
@@ -26,6 +23,8 @@ func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 		return 0, m.GetTerm() > 0 && isReadContext(m)
 	case raftpb.MsgApp:
 		return checkEntries(m)
+	case raftpb.MsgSnap:
+		return checkSnapshot(m)
 	}
 	if m.GetTerm() == 0 || len(m.GetEntries()) > 0 {
 		return 0, false
@@ -41,9 +40,6 @@ func checkMessage(m *raftpb.Message) (bytes int64, ok bool) {
 	}
 	return 0, false // local messages, and what this package never sends
 }
-
-// ordinaryReplica tells whether r is the id of a replica, and none of those that Raft keeps for itself.
-func ordinaryReplica(r uint64) bool { return r != 0 && r < math.MaxUint64-1 }
 
 func isReadContext(m *raftpb.Message) bool {
 	e := m.GetEntries()
@@ -83,3 +79,14 @@ func whole(data []byte) bool {
 
 // smallMessageBytes is what a message without entries is taken to weigh, pointers to its scalars included.
 const smallMessageBytes = 400
+
+// checkSnapshot checks a MsgSnap, as far as that is possible for one part: see assembly.
+func checkSnapshot(m *raftpb.Message) (bytes int64, ok bool) {
+	s := m.GetSnapshot()
+	at := s.GetMetadata()
+	if m.GetTerm() == 0 || len(m.GetEntries()) > 0 || at.GetIndex() == 0 || at.GetIndex() > math.MaxUint64/2 ||
+		at.GetTerm() == 0 || at.GetTerm() > m.GetTerm() || len(s.GetData()) > partHead+partBytes {
+		return 0, false
+	}
+	return int64(len(s.GetData())) + smallMessageBytes, true
+}

@@ -22,7 +22,7 @@ type Metrics struct {
 	DroppedUnknown   uint64 // messages for a group or replica that is not open here
 	DroppedInvalid   uint64 // messages that make no sense
 	DroppedFull      uint64 // messages for which the inbox had no room
-	DroppedSnapshots uint64 // snapshots received
+	DroppedSnapshots uint64 // snapshots received that were damaged, or of another release
 	DroppedNoSpace   uint64 // messages with batches for which the disk had no space
 	DroppedBehind    uint64 // messages with batches of groups that had one in a store that is behind
 	HeldBack         uint64 // messages with batches that were not sent, to nodes whose disk would not take them
@@ -31,7 +31,10 @@ type Metrics struct {
 	Unroutable       uint64 // messages for a replica whose node is not known
 	Elections        uint64 // campaigns started by hints, calls and failed nodes
 	LeaderChanges    uint64 // leader, term or role of a replica changed
-	BelowStart       uint64 // times a follower needed entries from before the log's start: it is to be replaced
+	BelowStart       uint64 // times a follower needed entries from before the log's start
+	SnapshotsSent    uint64 // to these
+	SnapshotsLost    uint64 // of these, not answered in time, or not delivered
+	SnapshotsTaken   uint64 // times a log began anew with a snapshot from its leader
 	DiskReads        uint64 // reads for lagging followers
 	DiskReadBytes    uint64 // bytes of entries in these
 	UncommittedBytes int64  // bytes proposed and not yet committed and applied
@@ -47,6 +50,7 @@ type counters struct {
 	droppedUnknown, droppedInvalid, droppedFull, droppedSnapshots, sent atomic.Uint64
 	unroutable, elections, leaderChanges, cuts, belowStart              atomic.Uint64
 	droppedNoSpace, droppedBehind, heldBack, yields                     atomic.Uint64
+	snapshotsSent, snapshotsLost, snapshotsTaken                        atomic.Uint64
 	_                                                                   [64]byte // workers' counters share no cache line
 }
 
@@ -65,6 +69,7 @@ func (c *counters) addTo(m *Metrics) {
 		{&m.DroppedSnapshots, &c.droppedSnapshots}, {&m.Sent, &c.sent}, {&m.Unroutable, &c.unroutable},
 		{&m.Elections, &c.elections}, {&m.LeaderChanges, &c.leaderChanges}, {&m.Cuts, &c.cuts}, {&m.BelowStart, &c.belowStart},
 		{&m.DroppedNoSpace, &c.droppedNoSpace}, {&m.DroppedBehind, &c.droppedBehind}, {&m.HeldBack, &c.heldBack}, {&m.Yields, &c.yields},
+		{&m.SnapshotsSent, &c.snapshotsSent}, {&m.SnapshotsLost, &c.snapshotsLost}, {&m.SnapshotsTaken, &c.snapshotsTaken},
 	} {
 		*x.to += x.from.Load()
 	}

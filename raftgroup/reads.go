@@ -74,6 +74,16 @@ func (g *group) dropWindow(i int) {
 	g.behind.windows = slices.Delete(g.behind.windows, i, i+1)
 }
 
+// dropWindows gives up all windows; one under way when its read is done.
+func (g *group) dropWindows() {
+	for _, w := range g.behind.windows {
+		if w.entries != nil {
+			g.env.readers.release(w)
+		}
+	}
+	g.behind.windows = nil
+}
+
 // expireWindows gives up windows that nobody needs any more: idle ones, or all when the replica does not lead.
 func (g *group) expireWindows(now time.Time) {
 	for i := len(g.behind.windows) - 1; i >= 0; i-- {

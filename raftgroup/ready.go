@@ -13,6 +13,7 @@ import (
 
 // handleReady works one Ready off. The order matters:
 //
+//  0. begin anew, if the log is given up for a snapshot
 //  1. cut at the first new entry: what was there is gone, and who waits for it fails
 //  2. role and term
 //  3. note the new entries
@@ -30,6 +31,11 @@ func (g *group) handleReady(rd *raft.Ready) {
 	if off.answerBeforeCut && commit > 0 {
 		g.commitTo(min(commit, g.last))
 	}
+	anew := !raft.IsEmptySnap(rd.Snapshot)
+	if anew && !g.beginAnew(id.Index(rd.Snapshot.GetMetadata().GetIndex())) {
+		return
+	}
+	g.arrivals = nil
 	firstNew := g.last + 1
 	if len(rd.Entries) > 0 {
 		firstNew = id.Index(rd.Entries[0].GetIndex())
@@ -43,8 +49,10 @@ func (g *group) handleReady(rd *raft.Ready) {
 	}
 	apply := g.dispatch(rd.Messages)
 	if commit > 0 {
-		g.commitTo(min(commit, firstNew-1))
-		if commit >= firstNew {
+		if !anew { // the log still is the old one
+			g.commitTo(min(commit, firstNew-1))
+		}
+		if anew || commit >= firstNew {
 			g.committing = commit
 			g.turn.after = append(g.turn.after, g)
 		}
@@ -70,7 +78,7 @@ func (g *group) cutAt(i id.Index) bool {
 		return true
 	}
 	if g.halted == nil {
-		g.machine.Truncate(i)
+		g.machine.Truncate(max(i, g.applied+1))
 	}
 	g.endWaiting(i, &NotLeaderError{Leader: g.nodeOf(g.leader)})
 	g.turn.held = g.loans.cut(i, g.turn.held)
@@ -102,6 +110,7 @@ func (g *group) setLeader(l LeaderChange) {
 	g.term, g.role, g.leader = l.Term, l.Role, l.Leader
 	if led && !leads {
 		g.turn.n.leading.Add(-1)
+		g.endOffers()
 		err := &NotLeaderError{Leader: l.Node}
 		if g.transfer != nil && l.Node == id.NoNode {
 			err.Leader = g.nodeOf(g.transfer.to) // which is about to lead
@@ -139,7 +148,7 @@ func (g *group) noteEntries(entries []*raftpb.Entry) bool {
 				return false
 			}
 			g.leo = b.NextOffset()
-			if g.halted == nil && (g.admitted == 0 || index < g.admitted) {
+			if g.halted == nil && index > g.applied && (g.admitted == 0 || index < g.admitted) {
 				g.machine.Append(index, id.Term(e.GetTerm()), b)
 			}
 		}
@@ -167,6 +176,8 @@ func (g *group) dispatch(messages []*raftpb.Message) (apply *raftpb.Message) {
 		case m.GetType() == raftpb.MsgApp:
 			g.overtake(m)
 			g.turn.posts = append(g.turn.posts, post{g, m})
+		case m.GetType() == raftpb.MsgSnap:
+			g.offerSnapshot(m)
 		default:
 			if g.send(m, nil) {
 				g.turn.sent = true
@@ -210,7 +221,7 @@ func (g *group) apply(m *raftpb.Message) {
 			return
 		}
 	}
-	g.appliedIndex.Store(uint64(g.applied))
+	g.publishApplied()
 	g.uncharge(g.handled)
 	for _, r := range m.GetResponses() {
 		_ = g.step(r)
@@ -223,13 +234,14 @@ func (g *group) applyEntry(e *raftpb.Entry) {
 		g.breakDown(fmt.Errorf("entry %d is to be applied after entry %d", index, g.handled))
 		return
 	}
-	if kind == wal.KindConfChange || kind == wal.KindConfChangeV2 {
+	known := index <= g.applied // it is in a state that is ahead of the log
+	if !known && (kind == wal.KindConfChange || kind == wal.KindConfChangeV2) {
 		if !g.applyConfChange(kind, e.GetData()) {
 			return
 		}
 	}
 	g.handled = index
-	if g.halted == nil {
+	if g.halted == nil && !known {
 		g.show(e, index, term, kind)
 	}
 	g.changeApplied(index, term, kind)

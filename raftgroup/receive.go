@@ -32,7 +32,7 @@ func (g *group) receive(from id.Node, m *raftpb.Message) {
 		if g.shuts(m) {
 			return
 		}
-	case raftpb.MsgHeartbeat:
+	case raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		g.heard(sender, id.Term(m.GetTerm()))
 	case raftpb.MsgTimeoutNow:
 		if m.GetReject() {
@@ -56,8 +56,13 @@ func (g *group) receive(from id.Node, m *raftpb.Message) {
 		g.asked(m)
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		g.answered(m)
+	case raftpb.MsgSnap:
+		g.takeSnapshot(m)
 	default:
 		_ = g.step(m)
+	}
+	if m.GetType() == raftpb.MsgAppResp {
+		g.offerAnswered(m)
 	}
 	if m.GetType() == raftpb.MsgAppResp && g.minInSync > 1 && g.onCommit.Len() > 0 && g.broken == nil {
 		g.answer() // the last of min.insync.replicas may be later than the majority, when Raft has nothing to say any more

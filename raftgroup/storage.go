@@ -17,8 +17,13 @@ import (
 // not hold up the worker: a read is started, and Raft is told ErrCompacted and then that no snapshot can be had just now. It
 // then leaves the follower alone, without a change of state, until it hears from it again. When the read is done the worker
 // pretends just that.
+//
+// Where entries are gone, because the log begins above them, it gets a snapshot. Raft finds that out itself, by FirstIndex, and asks for
+// the snapshot right after. So does it after ErrCompacted from Entries. Hence reading.
 type storage struct {
-	g         *group
+	g *group
+	// reading: the last that Raft asked for are entries that are being read.
+	reading   bool
 	hardState *raftpb.HardState // both as handed to the RawNode when the replica was opened
 	confState *raftpb.ConfState
 }
@@ -29,7 +34,10 @@ func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 }
 
 // FirstIndex implements raft.Storage.
-func (s *storage) FirstIndex() (uint64, error) { return uint64(s.g.log.FirstIndex()), nil }
+func (s *storage) FirstIndex() (uint64, error) {
+	s.reading = false
+	return uint64(s.g.log.FirstIndex()), nil
+}
 
 // LastIndex implements raft.Storage.
 func (s *storage) LastIndex() (uint64, error) { return uint64(s.g.log.LastIndex()), nil }
@@ -46,9 +54,17 @@ func (s *storage) Term(i uint64) (uint64, error) {
 	return uint64(t), nil
 }
 
-// Snapshot implements raft.Storage. See the package documentation: none is ever needed.
+// Snapshot implements raft.Storage. Its data is drawn when it is sent: see offerSnapshot. A halted replica has none to give: its state and
+// its configuration are not of the same entry.
 func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
+	start := s.g.log.Start()
+	if s.reading || start.Index == 0 || s.g.halted != nil || s.g.confUnknown {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	s.g.turn.n.belowStart.Add(1)
+	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+		ConfState: s.g.confState, Index: new(uint64(start.Index)), Term: new(uint64(start.Term)),
+	}}, nil
 }
 
 // Entries implements raft.Storage. What it returns aliases the log's memory until the end of the turn: messages are encoded
@@ -57,7 +73,6 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	limit := int(min(maxSize, math.MaxInt32))
 	from, to := id.Index(lo), id.Index(hi)
 	if from < s.g.log.FirstIndex() {
-		s.g.turn.n.belowStart.Add(1)
 		return nil, raft.ErrCompacted
 	}
 	entries, ok := s.g.log.Entries(s.g.scratch[:0], from, to, limit)
@@ -78,5 +93,7 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		}
 		return toRaft(entries), nil
 	}
-	return s.g.readAhead(from, to, limit)
+	read, err := s.g.readAhead(from, to, limit)
+	s.reading = err != nil
+	return read, err
 }

@@ -55,10 +55,6 @@ func (h *Host) step(from id.Node, group id.Group, m *raftpb.Message, data Loan) 
 // queueMessage tells whether the message, and with it the reference, is on its way to the group's worker.
 func (h *Host) queueMessage(g *Group, from id.Node, m *raftpb.Message, data Loan) bool {
 	n := &g.turn.n
-	if m.GetType() == raftpb.MsgSnap {
-		n.droppedSnapshots.Add(1)
-		return false
-	}
 	bytes, ok := checkMessage(m)
 	if !ok || m.GetFrom() == uint64(g.replica) {
 		h.droppedInvalid.Add(1)

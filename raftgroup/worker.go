@@ -327,6 +327,12 @@ func (w *worker) nodeUp(n id.Node) {
 	}
 }
 
+func (w *worker) snapshotsLost(n id.Node) {
+	for i := 0; i < len(w.groups); i++ {
+		w.groups[i].snapshotsLost(n)
+	}
+}
+
 func (w *worker) fireTimers() {
 	for next := w.alarms.Next(); !next.IsZero() && !next.After(w.now); next = w.alarms.Next() {
 		t := w.alarms.Pop()

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -36,6 +38,8 @@ type lane struct {
 	notice chan struct{} // capacity 1, control lane only: the node's own lane to us broke
 	news   chan struct{} // capacity 1, control lane only: our health is another
 	tale   *tale         // what the node is told; control lane only
+
+	snapshots atomic.Bool // some were queued since it was last said that they may be lost
 
 	link    atomic.Pointer[link] // the present stream, for breakNow
 	version atomic.Uint32        // its trainVersion
@@ -122,6 +126,7 @@ func (l *lane) run() {
 		}
 		l.out.close()
 		if p.ctx.Err() == nil {
+			l.loseSnapshots()
 			l.report(err)
 			l.pause()
 		}
@@ -165,8 +170,25 @@ func (l *lane) welcome(message []byte) error {
 		return kerr.Errorf(kerr.InvalidRequest, "node %d answers at the address of node %d", h.Node, peer)
 	}
 	l.version.Store(uint32(trainVersionOf(picked)))
-	l.out.agreed(trainVersionOf(picked))
+	if l.out.agreed(trainVersionOf(picked)) {
+		l.loseSnapshots()
+	}
 	return nil
+}
+
+// put queues a message.
+func (l *lane) put(size int, g id.Group, m *raftpb.Message, data Loan) bool {
+	if m.GetType() == raftpb.MsgSnap {
+		l.snapshots.Store(true) // first: it may be lost as soon as it is queued
+	}
+	return l.out.put(size, g, m, data)
+}
+
+// loseSnapshots says that those on their way may be lost: Raft does not repeat them by itself, as it does all else.
+func (l *lane) loseSnapshots() {
+	if lost := l.peer.peers.o.SnapshotsLost; l.snapshots.Swap(false) && lost != nil {
+		lost(l.peer.node)
+	}
 }
 
 // drive writes what is queued until the stream breaks, and returns why.

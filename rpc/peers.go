@@ -36,8 +36,12 @@ type PeerOptions struct {
 	// Refused, when not nil, is told that a node refuses this one because its identity is another process's. It is one node's word: true,
 	// or not, or no longer. On a goroutine of Peers; it must not block.
 	Refused func(by id.Node, err error)
-	// Dropped, when not nil, is called for each message that found its queue full or its lane down. On the goroutine of Send.
+	// Dropped, when not nil, is called for each message that found its queue full or its lane down, or is none for a node of an older
+	// release. On the goroutine of Send.
 	Dropped func(to id.Node, g id.Group, m *raftpb.Message)
+	// SnapshotsLost, when not nil, is told that each MsgSnap for a node that was not dropped may be lost nevertheless: its lane broke. On a
+	// goroutine of Peers; it must not block.
+	SnapshotsLost func(to id.Node)
 	// Teller, when not nil, has what each node is told on its control lane.
 	Teller Teller
 	Dialer *Dialer
@@ -159,7 +163,7 @@ func (p *Peers) Send(to id.Node, g id.Group, m *raftpb.Message, data Loan) {
 	if t := m.GetType(); t == raftpb.MsgApp || t == raftpb.MsgSnap {
 		l = target.bulk[uint64(g)%uint64(len(target.bulk))]
 	}
-	if !l.out.put(size, g, m, data) {
+	if !l.put(size, g, m, data) {
 		p.counts.dropped.Add(1)
 		if p.o.Dropped != nil {
 			p.o.Dropped(to, g, m)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lni/goutils/leaktest"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -413,5 +414,59 @@ func TestHealthIsTold(t *testing.T) {
 	says(0)
 	if bad, err := decodePing(nil); err == nil {
 		t.Errorf("an empty ping says %d", bad)
+	}
+}
+
+// A snapshot that does not arrive, or may not, is reported: Raft waits for the answer.
+func TestLostSnapshotsAreReported(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	snap := func() *raftpb.Message {
+		return &raftpb.Message{
+			Type: raftpb.MsgSnap.Enum(), To: new(uint64(101)), From: new(uint64(102)), Term: new(uint64(3)),
+			Snapshot: &raftpb.Snapshot{Data: make([]byte, 1<<20), Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(5)), Term: new(uint64(2))}},
+		}
+	}
+	arrived := make(chan stepped, 10)
+	peer := newTestPeer(hello(1), func(s stepped) { arrived <- s })
+	s := startServer(t, ServerOptions{Services: Services{Peer: peer}})
+	defer closeServer(t, s)
+	up, lost, dropped := newEdges(), make(chan id.Node, 10), make(chan id.Node, 10)
+	options := PeerOptions{
+		Self: hello(2), Resolve: resolveTo(s.Addr()), Up: up.up, SnapshotsLost: func(n id.Node) { lost <- n },
+		Dropped: func(to id.Node, _ id.Group, _ *raftpb.Message) { dropped <- to },
+	}
+	p := startPeers(t, options)
+	defer p.Close()
+	p.Reset(1)
+	within(t, 2*time.Second, "up", up.c)
+	p.Send(1, 4, snap(), nil)
+	p.Flush()
+	if got := within(t, 2*time.Second, "a snapshot", arrived); !proto.Equal(got.m, snap()) {
+		t.Error("another snapshot arrived than was sent")
+	}
+	closeServer(t, s)
+	if n := within(t, 5*time.Second, "loss", lost); n != 1 {
+		t.Errorf("SnapshotsLost(%d)", n)
+	}
+	for len(dropped) == 0 { // queued while the lane is dialed, or dropped while it is not: neither is silent
+		p.Send(1, 4, snap(), nil)
+		select {
+		case <-lost:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// A node of an older release drops snapshots: it is not sent any.
+func TestNoSnapshotForAnOlderRelease(t *testing.T) {
+	q := newTrains(1<<20, snapshotProtocol-1)
+	m := &raftpb.Message{Type: raftpb.MsgSnap.Enum(), Snapshot: &raftpb.Snapshot{}}
+	if q.put(100, 1, m, nil) {
+		t.Error("queued a snapshot for an older release")
+	}
+	q.agreed(snapshotProtocol)
+	if !q.put(100, 1, m, nil) {
+		t.Error("queued no snapshot")
 	}
 }

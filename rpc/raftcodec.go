@@ -22,7 +22,7 @@ import (
 //	4   u64  group
 //	12  u64  each of to, from, term, logTerm, index, commit, vote, rejectHint that is there, in this order
 //	    u16  length, bytes: context
-//	    u32  length, bytes: snapshot, as protobuf (metadata only, and rare)
+//	    u32  length, bytes: snapshot, as protobuf (rare, and of a MiB at most: raftgroup sends larger ones in parts)
 //	    u32  count, then for each entry
 //	         u64 term, u64 index, u32 length of data, u8 type, u8 mask, u16 0, and its data;
 //	         or instead of the data, which is in the train's bodies then, the u32 CRC-32C of its first batch.PrefixSize bytes

@@ -5,8 +5,11 @@ import "time"
 // Protocol is the newest version that this release speaks of everything that this package puts on the wire, and oldestProtocol the
 // oldest. What a stream uses is agreed on at its start: see opening.go.
 const (
-	Protocol       uint16 = 4
+	Protocol       uint16 = 5
 	oldestProtocol uint16 = 4
+
+	// snapshotProtocol is the first with which a node makes something of a MsgSnap: those before drop it.
+	snapshotProtocol = 5
 )
 
 // The fsync classes that a node reports in ClusterStatus: what its acknowledgements wait for.

@@ -90,11 +90,11 @@ func newTrains(bound int, v trainVersion) *trains {
 }
 
 // agreed says which version the lane speaks now. Messages are packed when they are put, from before the hello is answered on, in the version
-// of the stream before; should this one speak another, they are dropped: Raft repeats itself.
-func (q *trains) agreed(v trainVersion) {
+// of the stream before; should this one speak another, they are dropped: Raft repeats itself. It tells whether that was so.
+func (q *trains) agreed(v trainVersion) (dropping bool) {
 	q.mu.Lock()
 	var dropped []*train
-	if q.mu.version != v {
+	if dropping = q.mu.version != v; dropping {
 		dropped = q.emptyLocked()
 		q.mu.version = v
 	}
@@ -102,13 +102,14 @@ func (q *trains) agreed(v trainVersion) {
 	for _, t := range dropped {
 		t.empty()
 	}
+	return dropping
 }
 
-// put packs a message of at most size bytes. False: the queue is shut, or full.
+// put packs a message of at most size bytes. False: the queue is shut, or full, or the other side would not know what to do with it.
 func (q *trains) put(size int, g id.Group, m *raftpb.Message, data Loan) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.mu.shut || q.mu.bytes+size > q.bound {
+	if q.mu.shut || q.mu.bytes+size > q.bound || m.GetType() == raftpb.MsgSnap && q.mu.version < snapshotProtocol {
 		return false
 	}
 	if q.mu.last != nil && q.mu.last.size+size > trainBytes {

@@ -322,7 +322,7 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 func (l *Log) takeGiven() {
 	if l.given != nil && l.given.Applied <= l.doneIndex {
 		l.setState(l.given.State, l.given.mark)
-		l.given = nil
+		l.given, l.ahead = nil, false
 		l.needs &^= cutState
 	}
 }

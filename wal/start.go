@@ -83,7 +83,7 @@ func (l *Log) Trim(below id.Offset) {
 	}
 	l.trim = below
 	if l.trimmable() {
-		if l.state.Applied < l.lastOf(0) {
+		if l.ahead || l.state.Applied < l.lastOf(0) {
 			l.needs |= cutState
 		}
 		l.s.checkpoints.trims.Store(true) // at its next tick: retention trims many logs at a time
@@ -98,6 +98,9 @@ func (l *Log) trimmable() bool {
 // newStart returns where the log would begin by a cut with the present state, and how many segments are before that. Called with mu.
 func (l *Log) newStart() (start Start, before int) {
 	start = l.start
+	if l.ahead {
+		return start, 0 // the owner has not gone over all entries up to Applied: one that is gone would stop it
+	}
 	for k := 0; k+1 < len(l.segs) && l.segs[k].stage == segSealed && l.segs[k+1].key.Base <= l.trim; k++ {
 		if l.lastOf(k) > l.state.Applied && !l.s.o.off.trimApplied {
 			break
@@ -181,7 +184,7 @@ func (c *checkpointer) trim() error {
 	for _, l := range c.s.Logs() {
 		l.mu.Lock()
 		if l.trimmable() && l.life == alive && !l.refused {
-			if l.state.Applied < l.lastOf(0) {
+			if l.ahead || l.state.Applied < l.lastOf(0) {
 				l.needs |= cutState
 			}
 			logs = append(logs, l)

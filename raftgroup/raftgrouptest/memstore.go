@@ -71,6 +71,10 @@ type memSaved struct {
 }
 
 func (s *memSaved) append(a *memAppend) {
+	if a.reset != nil {
+		s.spec.Start, s.state, s.entries = a.reset.Start, a.reset.State, nil
+		s.hs.Commit = a.reset.Start.Index
+	}
 	if len(a.entries) > 0 {
 		keep := a.entries[0].Index - s.spec.Start.Index - 1
 		s.entries = append(slices.Clip(s.entries[:keep]), a.entries...)
@@ -84,6 +88,7 @@ type memAppend struct {
 	log     *memLog
 	entries []wal.Entry
 	hs      *wal.HardState
+	reset   *wal.Reset
 	append  *wal.Append
 }
 
@@ -189,7 +194,7 @@ func (s *memStore) Submit(appends []*wal.Append) {
 			target = w.Unwrap()
 		}
 		l := target.(*memLog)
-		q := &memAppend{log: l, append: a}
+		q := &memAppend{log: l, append: a, reset: a.Reset}
 		if a.HardState != nil {
 			hs := *a.HardState
 			q.hs = &hs
@@ -204,6 +209,7 @@ func (s *memStore) Submit(appends []*wal.Append) {
 		if a.Loan != nil && s.disk.Poison {
 			lend(a)
 		}
+		l.reset(a.Reset)
 		l.submit(q.entries)
 		queued[i] = q
 	}
@@ -328,12 +334,26 @@ type memLog struct {
 	commit  id.Index
 	lent    [][]byte // what Entries returned since the last Release
 	start   wal.Start
+	below   id.Offset // of Trim
 }
 
 func newMemLog(s *memStore, saved *memSaved) *memLog {
 	l := &memLog{store: s, saved: saved, start: saved.spec.Start, next: saved.spec.Start.Offset}
 	l.submit(saved.entries)
 	return l
+}
+
+// reset empties the log at a point; nil: it does not.
+func (l *memLog) reset(r *wal.Reset) {
+	if r == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.Start.Index <= l.commit {
+		panic(fmt.Sprintf("raftgrouptest: reset at %d, but entries up to %d are committed", r.Start.Index, l.commit))
+	}
+	l.start, l.next, l.commit, l.entries, l.offsets = r.Start, r.Start.Offset, r.Start.Index, nil, nil
 }
 
 func (l *memLog) at(i id.Index) int { return int(i - l.start.Index - 1) }
@@ -369,9 +389,14 @@ func (l *memLog) submit(entries []wal.Entry) {
 // The methods of raftgroup.Log.
 func (l *memLog) Group() id.Group          { return l.saved.spec.Group }
 func (l *memLog) Replica() id.Replica      { return l.saved.spec.Replica }
-func (l *memLog) Start() wal.Start         { return l.start }
-func (l *memLog) FirstIndex() id.Index     { return l.start.Index + 1 }
+func (l *memLog) FirstIndex() id.Index     { return l.Start().Index + 1 }
 func (l *memLog) HardState() wal.HardState { return l.saved.hs }
+
+func (l *memLog) Start() wal.Start {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start
+}
 
 func (l *memLog) State() wal.State {
 	l.store.mu.Lock()
@@ -406,7 +431,10 @@ func (l *memLog) NextOffset() id.Offset {
 func (l *memLog) OffsetAt(i id.Index) id.Offset {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at := l.at(i); at < len(l.offsets) {
+	switch at := l.at(i); {
+	case at < 0:
+		return l.start.Offset
+	case at < len(l.offsets):
 		return l.offsets[at]
 	}
 	return l.next
@@ -477,10 +505,44 @@ func (l *memLog) SetCommit(i id.Index) {
 func (l *memLog) TakeCut(st wal.State) {
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
-	if !l.store.stopped {
-		l.saved.state = st
+	if l.store.stopped {
+		return
 	}
+	for _, a := range l.store.queue {
+		if a.log == l && a.reset != nil {
+			return // of the log before
+		}
+	}
+	l.saved.state = st
+	l.advance(min(st.Applied, l.saved.spec.Start.Index+id.Index(len(l.saved.entries))))
 }
+
+// advance moves the start as far as Trim said, over entries up to a durable one. Any entry is a boundary. store.mu is held.
+func (l *memLog) advance(to id.Index) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for l.start.Index+id.Index(n) < to && n+1 < len(l.offsets) && l.offsets[n+1] <= l.below {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	l.start = wal.Start{Index: l.start.Index + id.Index(n), Term: l.entries[n-1].Term, Offset: l.offsets[n]}
+	l.entries, l.offsets = slices.Clone(l.entries[n:]), slices.Clone(l.offsets[n:])
+	l.saved.entries = slices.Clone(l.saved.entries[l.start.Index-l.saved.spec.Start.Index:])
+	l.saved.spec.Start = l.start
+}
+
+// Trim and Roll are those of wal.Log. There are no segments.
+func (l *memLog) Trim(below id.Offset) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.below = max(l.below, below)
+}
+
+// Roll does nothing.
+func (l *memLog) Roll() {}
 
 // DeclineCut keeps the state that was saved last.
 func (l *memLog) DeclineCut() {}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -376,6 +377,9 @@ func CopyMessage(m *raftpb.Message) *raftpb.Message {
 	c.Index, c.Commit, c.Vote, c.RejectHint, c.Reject = &s.index, &s.commit, &s.vote, &s.rejectHint, &s.reject
 	if len(m.GetContext()) > 0 {
 		c.Context = append([]byte(nil), m.GetContext()...)
+	}
+	if m.Snapshot != nil {
+		c.Snapshot = proto.Clone(m.Snapshot).(*raftpb.Snapshot)
 	}
 	copyEntries(c, m.GetEntries())
 	return c

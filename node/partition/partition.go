@@ -21,6 +21,7 @@ type Partition struct {
 	Topic id.Topic
 
 	log    *wal.Log
+	limits Limits
 	group  *raftgroup.Group // set by Attach before the partition is published
 	config atomic.Pointer[Config]
 	hw     atomic.Int64
@@ -50,7 +51,7 @@ func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Par
 
 // derived returns a partition with what is derived from an empty log: the list of all views.
 func derived(limits Limits) *Partition {
-	p := &Partition{producers: &producerView{Producers: NewProducers(limits)}}
+	p := &Partition{limits: limits, producers: &producerView{Producers: NewProducers(limits)}}
 	p.views.add(p.producers)
 	return p
 }
@@ -117,6 +118,22 @@ func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data
 
 // View implements raftgroup.Machine.
 func (p *Partition) View() []byte { return p.views.encode() }
+
+// CheckView implements raftgroup.Machine.
+func (p *Partition) CheckView(view []byte) error {
+	limits := p.limits
+	limits.Budget = nil // it is gone in a moment
+	return derived(limits).views.restore(view)
+}
+
+// Restore implements raftgroup.Machine.
+func (p *Partition) Restore(view []byte, _ id.Index) error {
+	p.views.clear()
+	return p.views.restore(view)
+}
+
+// Rolls implements raftgroup.Machine.
+func (p *Partition) Rolls([]byte, id.Offset) bool { return false }
 
 // Committed implements raftgroup.Machine: the high watermark moved.
 func (p *Partition) Committed(hw id.Offset) {

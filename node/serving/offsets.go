@@ -53,7 +53,7 @@ func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broke
 	case broker.LatestTime:
 		answer.Offset = hw
 	case broker.EarliestTime:
-		answer.Offset = open.Log().StartOffset()
+		answer.Offset = open.LogStart()
 	default:
 		offset, timestamp, ok, err := open.Log().OffsetForTime(q.Time, hw)
 		if err != nil {

@@ -112,6 +112,7 @@ func (l *Log) stageReset(p *appendPlan, r *Reset) {
 	l.hs.Commit = r.Start.Index
 	p.reset, p.start = true, r.Start
 	p.sync, p.blocks = true, true
+	p.bytes += int64(len(r.State.ConfState) + len(r.State.View))
 }
 
 func (l *Log) stageEntries(p *appendPlan, a *Append) {

@@ -63,6 +63,7 @@ type Log struct {
 	refused   bool          // durably: no later start reads what journal and cut have of it
 
 	trim     id.Offset // below which nobody reads
+	settled  id.Index  // what the owner has done with: less than state.Applied where the state is ahead of the log
 	moved    Start     // of the stored cut, if the owner has not taken it over: see start.go
 	gone     []segment.Key
 	rollNext bool
@@ -136,7 +137,7 @@ func (l *Log) resetTo(start Start) {
 		l.drop(sg)
 	}
 	l.segs = l.segs[:0]
-	l.start = start
+	l.start, l.settled = start, start.Index
 	l.epochs = append(l.epochs[:0], epoch{start.Index, start.Term})
 	l.controls = nil
 	l.first.Store(uint64(start.Index + 1))

@@ -377,6 +377,7 @@ func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
 		for _, name := range []string{k.Log(), k.Index()} {
 			err := s.fs.Remove(path.Join(s.logsDir, l.dir, name))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				s.metrics.unremoved.Add(1)
 				s.o.Logger.Warn("a dropped segment was not removed; the next start tries again", "log", l.String(), "file", name, "error", err)
 			}
 		}

@@ -48,6 +48,20 @@ func (s *logState) at(i id.Index) *ent {
 	return s.ents[i-s.start.Index-1]
 }
 
+// from is the log when its start has moved; false: it cannot have moved there.
+func (s *logState) from(start Start) (logState, bool) {
+	t := *s
+	if start == s.start {
+		return t, true
+	}
+	e := s.at(start.Index)
+	if e == nil || e.Term != start.Term || e.next != start.Offset {
+		return t, false
+	}
+	t.start, t.ents = start, s.ents[start.Index-s.start.Index:]
+	return t, true
+}
+
 // upTo is the log with the entries from index i on cut off.
 func (s *logState) upTo(i id.Index) logState {
 	t := *s
@@ -107,8 +121,9 @@ type replica struct {
 	snap      Reset
 	applied   id.Index // of the last cut
 	stuck     bool     // never commits anything
-	maxTerm   id.Term  // the highest term that ever was
-	fresh     bool     // recovered: entries of its term may have been lost, so the next ones are of a new one
+	trim      id.Offset
+	maxTerm   id.Term // the highest term that ever was
+	fresh     bool    // recovered: entries of its term may have been lost, so the next ones are of a new one
 
 	created  bool // Create returned
 	deleting bool // Delete was called
@@ -154,8 +169,7 @@ func (m *replica) submit(sub submission) {
 	if sub.reset != nil {
 		m.snap = *sub.reset
 		m.commit = max(m.commit, sub.reset.Start.Index)
-		m.told, m.applied = sub.reset.Start.Index, sub.reset.Start.Index
-		m.views[sub.reset.Start.Index] = m.seedView(sub.reset.Start)
+		m.told, m.applied = sub.reset.Start.Index, sub.reset.State.Applied
 	}
 }
 
@@ -175,14 +189,17 @@ func (m *replica) applicable() id.Index {
 // commitTo commits in the cluster what the log has up to i.
 func (m *replica) commitTo(i id.Index) {
 	for m.commit < i {
-		e := m.cur.at(m.commit + 1)
-		h := fnv.New64a()
-		h.Write(binary.LittleEndian.AppendUint64(nil, m.views[m.commit]))
-		h.Write(e.Data)
-		m.commit++
-		m.committed[m.commit], m.views[m.commit] = e, h.Sum64()
+		m.commitNext(m.cur.at(m.commit + 1))
 	}
 	m.told = max(m.told, i)
+}
+
+func (m *replica) commitNext(e *ent) {
+	h := fnv.New64a()
+	h.Write(binary.LittleEndian.AppendUint64(nil, m.views[m.commit]))
+	h.Write(e.Data)
+	m.commit++
+	m.committed[m.commit], m.views[m.commit] = e, h.Sum64()
 }
 
 // diverges returns the first index at which the log has not what the cluster committed, 0 if there is none; reset says that
@@ -224,11 +241,16 @@ func (m *replica) check(got *recovered) error {
 		states = append(states, states[i].apply(&m.subs[i]))
 	}
 	k := m.done
-	for k < len(states) && !states[k].sameLog(&got.logState) {
-		k++
+	for ; k < len(states); k++ {
+		if s, ok := states[k].from(got.start); ok && s.sameLog(&got.logState) {
+			break
+		}
 	}
 	if k == len(states) {
 		return fmt.Errorf("the log is none of those after submissions %d to %d", m.done, len(m.subs))
+	}
+	if !slices.ContainsFunc(states[:k+1], func(s logState) bool { return s.start == got.start }) && got.start.Offset > m.trim {
+		return fmt.Errorf("the log begins with offset %d, only what is below %d is not read any more", got.start.Offset, m.trim)
 	}
 	if !slices.ContainsFunc(states[k:], func(s logState) bool { return s.term == got.term && s.vote == got.vote }) {
 		return fmt.Errorf("term %d and vote %d are of no submission from %d on", got.term, got.vote, k)
@@ -249,7 +271,7 @@ func (m *replica) check(got *recovered) error {
 
 func (m *replica) checkState(got *recovered) error {
 	a := got.state.Applied
-	if a > got.commit || a < got.start.Index {
+	if a > max(got.commit, m.snap.State.Applied) || a < got.start.Index {
 		return fmt.Errorf("applied is %d, the log is (%d, %d], committed up to %d", a, got.start.Index, got.last(), got.commit)
 	}
 	want := m.stateAt(a)

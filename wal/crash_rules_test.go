@@ -50,6 +50,8 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{rule: "deletionSync", off: rules{deletionSync: true}},
 		{rule: "tombstones", off: rules{tombstones: true}},
 		{rule: "tombstonesStand", off: rules{tombstonesStand: true}},
+		{rule: "trimApplied", off: rules{trimApplied: true}, tune: busy},
+		{rule: "startStored", off: rules{startStored: true}, tune: busy},
 		{rule: "stopMark", off: rules{stopMark: true}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

@@ -72,7 +72,7 @@ func newCrashRun(c crashConfig) *crashRun {
 		Dir: "/data", CacheBytes: pick(128<<10, 512<<10, 4<<20), DirectAppendBytes: pick(1, 6<<10, 16<<10, 16<<10, 1<<40),
 		JournalFileBytes: pick(64<<10, 128<<10, 512<<10), CheckpointBytes: pick(32<<10, 128<<10, 512<<10),
 		CheckpointInterval: time.Duration(pick(int64(time.Minute), int64(3*time.Millisecond))),
-		SegmentBytes:       pick(16<<10, 64<<10, 256<<10), ReserveBytes: 1, off: c.off,
+		SegmentBytes:       pick(16<<10, 64<<10, 256<<10), ReserveBytes: 1, off: c.off, trimInterval: time.Nanosecond,
 		OnFatal: r.onFatal,
 	}
 	r.disk = disksim.New(disksim.Options{Seed: c.seed, Direct: c.seed%2 == 0, Hook: r.watch.before, After: r.watch.after})

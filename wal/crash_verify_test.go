@@ -218,7 +218,11 @@ func (r *crashRun) readSome() {
 
 // checkReads compares reads by index and by offset with the model.
 func (r *crashRun) checkReads(m *replica, l *Log) error {
-	cur := &m.cur
+	now, ok := m.cur.from(l.Start())
+	if !ok {
+		return fmt.Errorf("the start is %+v, of a log that began with %+v", l.Start(), m.cur.start)
+	}
+	cur := &now
 	if l.LastIndex() != cur.last() || l.NextOffset() != cur.nextOffset() {
 		return fmt.Errorf("last index %d, next offset %d; want %d, %d", l.LastIndex(), l.NextOffset(), cur.last(), cur.nextOffset())
 	}
@@ -245,7 +249,7 @@ func (r *crashRun) checkReads(m *replica, l *Log) error {
 	if at := l.OffsetAt(cur.last() + 1); at != cur.nextOffset() {
 		return fmt.Errorf("OffsetAt(%d) is %d, want %d", cur.last()+1, at, cur.nextOffset())
 	}
-	return r.checkOffsets(m, l)
+	return r.checkOffsets(m, cur, l)
 }
 
 func sameEntries(s *logState, lo, hi id.Index, entries []Entry) error {
@@ -345,14 +349,16 @@ func readShown(rng *rand.Rand, l *Log, s *logState) error {
 }
 
 // checkOffsets reads from a random offset below the high watermark on.
-func (r *crashRun) checkOffsets(m *replica, l *Log) error {
-	cur := &m.cur
+func (r *crashRun) checkOffsets(m *replica, cur *logState, l *Log) error {
 	hw := l.OffsetAt(m.told + 1)
 	if want := cur.offsetAt(m.told + 1); hw != want {
 		return fmt.Errorf("the high watermark is %d, want %d", hw, want)
 	}
 	if _, err := l.Read(nil, cur.nextOffset()+1, hw, 1); !errors.Is(err, ErrOutOfRange) {
 		return fmt.Errorf("reading beyond the end says %v", err)
+	}
+	if _, err := l.Read(nil, cur.start.Offset-1, hw, 1); cur.start.Offset > 0 && !errors.Is(err, ErrOutOfRange) {
+		return fmt.Errorf("reading before the start says %v", err)
 	}
 	if hw == cur.start.Offset {
 		return nil

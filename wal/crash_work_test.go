@@ -30,8 +30,10 @@ func (r *crashRun) work() {
 		switch n := r.rng.IntN(100); {
 		case n < 60:
 			r.submit()
-		case n < 75:
+		case n < 71:
 			r.advance()
+		case n < 75:
+			r.trim()
 		case n < 85:
 			r.settle()
 		case n < 92:
@@ -212,7 +214,11 @@ func (r *crashRun) submit() {
 		if !ok {
 			continue
 		}
-		appends = append(appends, r.makeAppend(m, sub))
+		a := r.makeAppend(m, sub)
+		for i := range a.Entries {
+			a.Entries[i].Roll = r.rng.IntN(40) == 0
+		}
+		appends = append(appends, a)
 	}
 	if len(appends) == 0 {
 		return
@@ -299,13 +305,43 @@ func (r *crashRun) nextSubmission(m *replica) (sub submission, ok bool) {
 		snap := Reset{Start: Start{
 			Index: m.cur.last() + skip, Term: max(m.cur.term, 1), Offset: m.cur.nextOffset() + id.Offset(r.rng.IntN(30)),
 		}}
-		snap.State = makeState(m.group, m.replica, snap.Start.Index, m.seedView(snap.Start))
+		snap.State = r.stateAhead(m, snap.Start)
 		return r.resetTo(m, snap), true
 	}
 	if r.store.Pressure() != PressureNone && r.rng.IntN(4) != 0 {
 		return sub, false
 	}
 	return r.newEntries(m), true
+}
+
+// stateAhead is the state of a leader of whose log a snapshot gives the start: it may have applied more than that.
+func (r *crashRun) stateAhead(m *replica, start Start) State {
+	m.commit, m.views[start.Index] = start.Index, m.seedView(start)
+	for n, offset := r.rng.IntN(6), start.Offset; n > 0; n-- {
+		e := r.newEntry(m, m.commit+1, offset, start.Term, false)
+		m.commitNext(e)
+		offset = e.next
+	}
+	return m.stateAt(m.commit)
+}
+
+// trim says what nobody reads any more, of what is committed.
+func (r *crashRun) trim() {
+	m := r.anyLive()
+	if m == nil {
+		return
+	}
+	l := r.logs[m]
+	if r.rng.IntN(3) == 0 {
+		l.Roll()
+	}
+	start, hw := l.StartOffset(), m.cur.offsetAt(m.told+1)
+	if hw <= start {
+		return
+	}
+	m.trim = max(m.trim, start+1+id.Offset(r.rng.Int64N(int64(hw-start))))
+	l.Trim(m.trim)
+	r.logf("  %d/%d: trimmed below %d", m.group, m.replica, m.trim)
 }
 
 func (r *crashRun) resetTo(m *replica, snap Reset) submission {

@@ -25,6 +25,9 @@ func (l *Log) cutBytes(longest int64) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.tailBytes()
+	if _, before := l.newStart(); before > 0 {
+		longest = longestTail // see takeCut
+	}
 	if n > longest {
 		return 0
 	}
@@ -112,9 +115,10 @@ func (l *Log) TakeCut(st State) {
 
 // DeclineCut answers instead of TakeCut for an owner that has no state to give, or for a log that nobody owns: the next cut is taken
 // with the state that was given last. Without an answer the checkpoint would wait for one, and each later one again.
+//
+// It does not move the start: who answers for a log without an owner is on another goroutine than the owner that may be opening it.
 func (l *Log) DeclineCut() {
 	l.mu.Lock()
-	l.advance()
 	l.needs &^= cutAsked
 	l.mu.Unlock()
 	l.s.checkpoints.answered()
@@ -322,7 +326,8 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 func (l *Log) takeGiven() {
 	if l.given != nil && l.given.Applied <= l.doneIndex {
 		l.setState(l.given.State, l.given.mark)
-		l.given, l.ahead = nil, false
+		l.settled = l.given.Applied
+		l.given = nil
 		l.needs &^= cutState
 	}
 }

@@ -38,8 +38,6 @@ type Log struct {
 	hs      HardState     // as submitted
 	state   State
 	stateAt id.Index // index of the reset that state must not be older than
-	// ahead: the state came with a reset, and is of an entry that the log did not have: the owner may be behind it.
-	ahead bool
 	// mark is what cuts say of state.View, viewNumber grows with each state, viewStored is the number of the one that Pebble has.
 	mark                   viewMark
 	viewNumber, viewStored uint64
@@ -63,6 +61,7 @@ type Log struct {
 	refused   bool          // durably: no later start reads what journal and cut have of it
 
 	trim     id.Offset // below which nobody reads
+	settled  id.Index  // what the owner has done with: less than state.Applied where the state is ahead of the log
 	moved    Start     // of the stored cut, if the owner has not taken it over: see start.go
 	gone     []segment.Key
 	rollNext bool
@@ -136,7 +135,7 @@ func (l *Log) resetTo(start Start) {
 		l.drop(sg)
 	}
 	l.segs = l.segs[:0]
-	l.start = start
+	l.start, l.settled = start, start.Index
 	l.epochs = append(l.epochs[:0], epoch{start.Index, start.Term})
 	l.controls = nil
 	l.first.Store(uint64(start.Index + 1))

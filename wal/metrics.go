@@ -7,7 +7,7 @@ import (
 // counters are the parts of Metrics that are counted as they happen.
 type counters struct {
 	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, viewBytes, checkpoints, readDisk, condemned atomic.Uint64
-	trimmedSegments                                                                                                                  atomic.Uint64
+	trimmedSegments, unremoved                                                                                                       atomic.Uint64
 
 	replayed, replayHeld int64 // written by Open
 }
@@ -23,7 +23,7 @@ func (s *Store) Metrics() Metrics {
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
 		IndexBytes: c.indexBytes.Load(), ViewBytes: c.viewBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
-		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(), TrimmedSegments: c.trimmedSegments.Load(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(), TrimmedSegments: c.trimmedSegments.Load(), Unremoved: c.unremoved.Load(),
 		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
 	}
 }
@@ -50,6 +50,7 @@ type Metrics struct {
 	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
 
 	TrimmedSegments uint64 // segments that were before a start which has moved
+	Unremoved       uint64 // files of dropped segments that were not removed: the next start tries again
 
 	ReplayedBytes   int64 // bytes of the journal that Open read
 	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile

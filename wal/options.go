@@ -56,7 +56,7 @@ type Options struct {
 
 	// Clock says what time it is, for Segments; nil takes time.Now.
 	Clock func() time.Time
-	// trimInterval is how often starts are moved, at most. Default: with each tick of the checkpointer.
+	// trimInterval is how often starts are moved, at most. Default checkpointTick.
 	trimInterval time.Duration
 
 	// off switches rules of durability off, so that tests can show that each is needed.
@@ -138,6 +138,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute
+	}
+	if o.trimInterval == 0 {
+		o.trimInterval = checkpointTick
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now

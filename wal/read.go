@@ -159,6 +159,9 @@ func (v *segView) entries(r *reader) ([]Entry, error) {
 	entries := make([]Entry, len(r.rows))
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if first := r.rows[0].Index; first <= l.start.Index { // the payloads of control entries went with the start
+		return nil, fmt.Errorf("%w: entry %d of %v, which begins with %d", ErrCompacted, first, l, l.start.Index+1)
+	}
 	for i := range r.rows {
 		row := &r.rows[i]
 		entries[i] = Entry{Index: row.Index, Term: row.Term, Kind: EntryKind(row.Kind)}
@@ -403,7 +406,9 @@ func (l *Log) OffsetAt(i id.Index) id.Offset {
 		v := l.view(k)
 		l.mu.Unlock()
 		var row segment.Row
-		if err := v.look(func() error { return v.row(i, &row) }); err != nil {
+		if err := v.look(func() error { return v.row(i, &row) }); err != nil && i < l.FirstIndex() {
+			return l.OffsetAt(i) // the start moved over it meanwhile
+		} else if err != nil {
 			l.s.o.Logger.Error("reading an index failed", "log", l.String(), "error", err)
 			return v.sg.key.Base
 		}

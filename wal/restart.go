@@ -312,6 +312,7 @@ func (l *Log) openFiles() (refused string, err error) {
 	s := l.s
 	l.hs.Commit = l.commit()
 	l.doneHS, l.doneIndex = l.hs, l.LastIndex()
+	l.settled = min(l.state.Applied, l.LastIndex())
 	if sg := l.active(); sg != nil {
 		l.doneEnd = sg.end
 	}

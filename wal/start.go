@@ -14,7 +14,8 @@ import (
 // itself moves over whole segments, from the front, in four steps:
 //
 //  1. A cut leaves out the segments that are sealed, end at or below that offset, and hold nothing above the cut's Applied: what is not
-//     applied has to be applied again after a start. Its start is the last entry of what it leaves out.
+//     applied has to be applied again after a start. Nor anything that the owner may still ask for because its state, of a reset, is ahead
+//     of the log (settled). Its start is the last entry of what it leaves out.
 //  2. The cut is stored. From here on the log begins there, whatever happens: a start of the store removes files that no cut names.
 //  3. The owner takes it over (advance), in a call of its own: Raft must not find another first index, or another term of the entry before
 //     it, in the middle of a step. An idle owner is asked for a cut for that reason alone.
@@ -73,7 +74,7 @@ func (l *Log) rolls(sg *seg, e *Entry) bool {
 // Trim says that nobody will read below an offset: whole segments below it go soon, once they are sealed and their entries are in a state that
 // the owner gave. Owner. An offset that is not above those of earlier calls has no effect. It has to be said again after a start.
 //
-// FirstIndex, Start, StartOffset and Term change later, in a call of the owner: Submit, TakeCut, DeclineCut or Trim.
+// FirstIndex, Start, StartOffset and Term change later, in a call of the owner: Submit, TakeCut or Trim.
 func (l *Log) Trim(below id.Offset) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,9 +84,7 @@ func (l *Log) Trim(below id.Offset) {
 	}
 	l.trim = below
 	if l.trimmable() {
-		if l.ahead || l.state.Applied < l.lastOf(0) {
-			l.needs |= cutState
-		}
+		l.askState()
 		l.s.checkpoints.trims.Store(true) // at its next tick: retention trims many logs at a time
 	}
 }
@@ -95,14 +94,18 @@ func (l *Log) trimmable() bool {
 	return len(l.segs) > 1 && l.segs[1].key.Base <= l.trim && l.segs[1].first > l.moved.Index+1
 }
 
+// askState has the owner asked for a state without which the start cannot move. Called with mu, when the log is trimmable.
+func (l *Log) askState() {
+	if min(l.state.Applied, l.settled) < l.lastOf(0) {
+		l.needs |= cutState
+	}
+}
+
 // newStart returns where the log would begin by a cut with the present state, and how many segments are before that. Called with mu.
 func (l *Log) newStart() (start Start, before int) {
 	start = l.start
-	if l.ahead {
-		return start, 0 // the owner has not gone over all entries up to Applied: one that is gone would stop it
-	}
 	for k := 0; k+1 < len(l.segs) && l.segs[k].stage == segSealed && l.segs[k+1].key.Base <= l.trim; k++ {
-		if l.lastOf(k) > l.state.Applied && !l.s.o.off.trimApplied {
+		if l.lastOf(k) > min(l.state.Applied, l.settled) && !l.s.o.off.trimApplied {
 			break
 		}
 		before = k + 1
@@ -184,9 +187,7 @@ func (c *checkpointer) trim() error {
 	for _, l := range c.s.Logs() {
 		l.mu.Lock()
 		if l.trimmable() && l.life == alive && !l.refused {
-			if l.ahead || l.state.Applied < l.lastOf(0) {
-				l.needs |= cutState
-			}
+			l.askState()
 			logs = append(logs, l)
 		}
 		l.mu.Unlock()

@@ -1,0 +1,190 @@
+package wal
+
+import (
+	"bytes"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+// startDriver is a driver of a log on a simulated disk, whose segments are sealed and cut by hand.
+func startDriver(t *testing.T) *driver {
+	return startDriverOn(t, disksim.New(disksim.Options{}))
+}
+
+func startDriverOn(t *testing.T, d *disksim.Disk) *driver {
+	s := mustOpen(t, testOptions(d, d.Pebble(), "/data"))
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return newDriver(t, s, mustCreate(t, s, 1))
+}
+
+// segment appends a segment of a control entry and a batch, committed.
+func (d *driver) segment() {
+	d.t.Helper()
+	d.l.Roll()
+	d.submit(d.controlEntry(KindCommand, []byte("a command")), d.batchEntry(500))
+	d.wait(1)
+	d.commitAll()
+}
+
+// cut flushes the log and stores its cut, as a checkpoint does. Nobody else is at work on the store.
+func (d *driver) cut() {
+	d.t.Helper()
+	if err := d.s.flush(d.l, true); err != nil {
+		d.t.Fatal(err)
+	}
+	if left, err := d.s.checkpoints.cutAll([]*Log{d.l}); err != nil || len(left) > 0 {
+		d.t.Fatalf("%d logs were not cut: %v", len(left), err)
+	}
+}
+
+// stored says where the log begins by its stored cut.
+func (d *driver) stored() id.Index {
+	d.l.mu.Lock()
+	defer d.l.mu.Unlock()
+	return max(d.l.moved.Index, d.l.start.Index)
+}
+
+// TestStartStaysBelowTheOwner: a reset's state is ahead of the log, and the owner still asks for the entries up to there. The start
+// does not move over them before the owner has given a state.
+func TestStartStaysBelowTheOwner(t *testing.T) {
+	d := startDriver(t)
+	start := Start{Index: 20, Term: 1, Offset: 7}
+	d.s.Submit([]*Append{{Log: d.l, Reset: &Reset{Start: start, State: State{Applied: 24}}, Done: func(*Append) { d.done <- struct{}{} }}})
+	d.wait(1)
+	d.start, d.next = start, start.Offset
+	for range 3 {
+		d.segment()
+	}
+	d.l.Trim(d.next)
+	d.cut()
+	if at := d.stored(); at != start.Index {
+		t.Errorf("the start moved to entry %d; the owner has given no state since the reset", at)
+	}
+	d.l.TakeCut(State{Applied: 24})
+	d.cut()
+	if at := d.stored(); at != 24 {
+		t.Errorf("the start is entry %d, want 24, which the owner has applied", at)
+	}
+}
+
+// TestReadOfWhatGoes: a read found its rows, and then the start moves over them, with the payloads of control entries.
+func TestReadOfWhatGoes(t *testing.T) {
+	d := startDriver(t)
+	for range 3 {
+		d.segment()
+	}
+	first := d.l.FirstIndex()
+	d.l.mu.Lock()
+	v := d.l.view(0)
+	d.l.mu.Unlock()
+	r := new(reader)
+	for i := range id.Index(2) {
+		row := *v.sg.row(first + i)
+		r.rows = append(r.rows, row)
+	}
+	if entries, err := v.entries(r); err != nil || !bytes.Equal(entries[0].Data, []byte("a command")) {
+		t.Fatalf("before: %v, %v", entries, err)
+	}
+	d.l.Trim(d.next)
+	d.l.TakeCut(State{Applied: d.last()})
+	d.cut()
+	d.l.TakeCut(State{Applied: d.last()}) // the owner's turn
+	if d.l.FirstIndex() == first {
+		t.Fatal("the start has not moved")
+	}
+	control := new(reader)
+	control.rows = r.rows[:1]
+	if entries, err := v.entries(control); !errors.Is(err, ErrCompacted) {
+		t.Errorf("a control entry below the start is read as %v, %v", entries, err)
+	}
+	if at := d.l.OffsetAt(first); at != d.l.StartOffset() {
+		t.Errorf("the offset at an entry below the start is %d, want %d", at, d.l.StartOffset())
+	}
+	if _, err := d.l.ReadEntries(first, first+1, 1); !errors.Is(err, ErrCompacted) {
+		t.Errorf("ReadEntries: %v", err)
+	}
+	if _, err := d.l.Read(nil, 0, d.next, 1); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("Read: %v", err)
+	}
+	if c := d.l.Condemned(); c != 0 {
+		t.Errorf("the log is condemned: %d", c)
+	}
+}
+
+// TestNobodyMovesTheStartForTheOwner: a cut may be declined for a log whose owner is just opening it.
+func TestNobodyMovesTheStartForTheOwner(t *testing.T) {
+	d := startDriver(t)
+	for range 3 {
+		d.segment()
+	}
+	first := d.l.FirstIndex()
+	d.l.Trim(d.next)
+	d.l.TakeCut(State{Applied: d.last()})
+	d.cut()
+	d.l.DeclineCut()
+	if at := d.l.FirstIndex(); at != first {
+		t.Errorf("DeclineCut moved the first index from %d to %d", first, at)
+	}
+	d.l.Trim(0)
+	if at := d.l.FirstIndex(); at == first {
+		t.Error("the owner's own call did not move it")
+	}
+}
+
+// TestFilesThatStay: files below the start that cannot be removed are reported, hold up nobody, and go at the next start.
+func TestFilesThatStay(t *testing.T) {
+	var failing atomic.Bool
+	disk := disksim.New(disksim.Options{Hook: func(op disksim.Op) error {
+		if op.Kind == disksim.OpRemove && failing.Load() && !op.Pebble {
+			return errMedium
+		}
+		return nil
+	}})
+	d := startDriverOn(t, disk)
+	for range 3 {
+		d.segment()
+	}
+	failing.Store(true)
+	d.l.Trim(d.next)
+	d.l.TakeCut(State{Applied: d.last()})
+	d.cut()
+	d.l.Trim(0)
+	for late := time.After(patience); d.s.Metrics().Unremoved < 4; { // two segments, two files each
+		select {
+		case <-late:
+			t.Fatalf("%d files are reported", d.s.Metrics().Unremoved)
+		case <-d.s.failure:
+			t.Fatal(d.s.failCause)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	d.segment()
+	checkLog(t, d.l, d.l.Start(), d.entries[d.l.Start().Index-d.start.Index:])
+	if err := d.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	failing.Store(false)
+	s := mustOpen(t, testOptions(disk, disk.Pebble(), "/data"))
+	defer func() { _ = s.Close() }()
+	l := findLog(t, s, 1)
+	checkLog(t, l, l.Start(), d.entries[l.Start().Index-d.start.Index:]) // the last checkpoint may have moved it on
+	names, err := disk.List("/data/logs/" + l.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if key, ok := segment.ParseName(name); !ok || key.Base < l.StartOffset() {
+			t.Errorf("%s is still there, of a log that begins with offset %d", name, l.StartOffset())
+		}
+	}
+}

@@ -107,7 +107,6 @@ func (l *Log) stageReset(p *appendPlan, r *Reset) {
 	l.resetTo(r.Start)
 	l.setState(r.State, markOf(r.State.View))
 	l.stateAt = max(r.Start.Index, r.State.Applied)
-	l.ahead = r.State.Applied > r.Start.Index
 	l.given = nil
 	l.hs.Commit = r.Start.Index
 	p.reset, p.start = true, r.Start

@@ -38,8 +38,6 @@ type Log struct {
 	hs      HardState     // as submitted
 	state   State
 	stateAt id.Index // index of the reset that state must not be older than
-	// ahead: the state came with a reset, and is of an entry that the log did not have: the owner may be behind it.
-	ahead bool
 	// mark is what cuts say of state.View, viewNumber grows with each state, viewStored is the number of the one that Pebble has.
 	mark                   viewMark
 	viewNumber, viewStored uint64

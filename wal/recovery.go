@@ -259,7 +259,6 @@ func (c *cut) open(s *Store, k logKey) *Log {
 		last = cs.indexed + id.Index(len(cs.rows)) - 1
 		l.segs = append(l.segs, sg)
 	}
-	l.ahead = l.state.Applied > last
 	l.since = c.since
 	l.last.Store(uint64(max(last, c.start.Index)))
 	l.next.Store(int64(c.next))
@@ -336,7 +335,6 @@ func (r *recovery) apply(p *replaying, seq journal.Seq, rec *journal.Record) {
 			l.resetTo(reset.Start)
 			l.setState(reset.State, markOf(reset.State.View))
 			l.stateAt = max(reset.Start.Index, reset.State.Applied)
-			l.ahead = reset.State.Applied > reset.Start.Index
 		}
 	default:
 		err = fmt.Errorf("%w: kind %d", errBadRecord, rec.Kind)

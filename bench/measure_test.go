@@ -236,6 +236,21 @@ func TestRefusesWithoutSpace(t *testing.T) {
 	}
 }
 
+// choosy is a target that fits no run.
+type choosy struct{ fake }
+
+func (*choosy) Check(Setup) error { return errors.New("it is for reading") }
+
+// Who asks a target for what it cannot do is not told to free space for it.
+func TestRefusesTheWrongTargetBeforeItLooksForSpace(t *testing.T) {
+	t.Parallel()
+	w := Workload{Name: "endless", Mode: ModeMaximum, Duration: 1e6 * time.Hour}.withDefaults()
+	_, err := Run{Target: &choosy{}, Workload: w, Dir: t.TempDir(), Say: t.Logf}.Do(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "it is for reading") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestTextNamesWhatWasMeasured(t *testing.T) {
 	t.Parallel()
 	w, err := WorkloadNamed("latency-12-partitions-1kb")

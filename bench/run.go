@@ -23,17 +23,23 @@ type Run struct {
 // Do starts the target, measures, reads everything back, ends the target and removes its data. After a failure of the target the
 // data and logs stay.
 func (r Run) Do(ctx context.Context) (result Result, err error) {
+	dir := filepath.Join(r.Dir, fmt.Sprintf("%s-%d", r.Target.Name(), r.Round))
+	setup := Setup{Dir: dir, Servers: r.Servers, Workload: r.Workload, Profile: r.Profile, Log: r.Say}
+	if c, ok := r.Target.(Checker); ok {
+		if err := c.Check(setup); err != nil {
+			return Result{}, fmt.Errorf("%s: cannot start it: %w", r.Target.Name(), err)
+		}
+	}
 	prefix := "bench"
 	if len(r.Servers) > 0 {
 		prefix = fmt.Sprintf("bench-%d", time.Now().UnixNano()) // others may have used the cluster before
 	} else if err := r.checkSpace(); err != nil {
 		return Result{}, err
 	}
-	dir := filepath.Join(r.Dir, fmt.Sprintf("%s-%d", r.Target.Name(), r.Round))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Result{}, fmt.Errorf("cannot make a directory for the target: %w", err)
 	}
-	t := turn{Run: r, dir: dir, layout: NewLayout(prefix, r.Workload.Topics, r.Workload.Partitions)}
+	t := turn{Run: r, dir: dir, setup: setup, layout: NewLayout(prefix, r.Workload.Topics, r.Workload.Partitions)}
 	t.result = Result{Target: r.Target.Name(), Workload: r.Workload.Name, Round: r.Round, LoadBefore: loadAverage()}
 	if err = t.play(ctx); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
@@ -49,7 +55,7 @@ func (r Run) Do(ctx context.Context) (result Result, err error) {
 
 // play is the turn, between the start of the target and its end.
 func (t *turn) play(ctx context.Context) (err error) {
-	t.system, err = t.Target.Start(ctx, Setup{Dir: t.dir, Servers: t.Servers, Workload: t.Workload, Profile: t.Profile, Log: t.Say})
+	t.system, err = t.Target.Start(ctx, t.setup)
 	if err != nil {
 		return fmt.Errorf("cannot start it: %w", err)
 	}
@@ -107,6 +113,7 @@ type turn struct {
 	Run
 	system System
 	dir    string
+	setup  Setup
 	layout Layout
 	load   *load
 	result Result

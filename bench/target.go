@@ -15,6 +15,13 @@ type Target interface {
 	Start(ctx context.Context, setup Setup) (System, error)
 }
 
+// Checker is a target that does not fit every run. The harness asks it before it looks at the disk, so that who asks for the wrong
+// thing is not told to free space for it.
+type Checker interface {
+	// Check returns why the target cannot do what setup says.
+	Check(setup Setup) error
+}
+
 // Setup says how a target is started.
 type Setup struct {
 	Dir      string   // for data and logs, empty, removed by the harness after the turn

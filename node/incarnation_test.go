@@ -104,12 +104,12 @@ func TestStrangerSaysItIsNodeTwo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boot := uint64(1)
+	boot, victim := uint64(1), c.Servers()[:1]
 	attack := func(boot uint64, until func(*rpc.Peers) bool) *rpc.Peers {
 		t.Helper()
 		evil, err := rpc.NewPeers(rpc.PeerOptions{
 			Self:    rpc.PeerHello{ClusterID: m.GetClusterId(), Node: 2, Boot: boot},
-			Resolve: func(id.Node) []string { return []string{c.Servers()[0]} },
+			Resolve: func(id.Node) []string { return victim },
 		})
 		if err != nil {
 			t.Fatal(err)

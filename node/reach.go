@@ -12,8 +12,6 @@ import (
 	"github.com/quorumlog/quorumlog/node/serving"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -103,30 +101,29 @@ func (n *Node) reachable(ctx context.Context, wanted int) (fit func(id.Node) boo
 			silent = append(silent, node)
 		}
 	}
-	reached := ask(ctx, heard, n.isReached)
+	reached := n.reachedOf(ctx, heard)
 	if len(reached) < wanted {
-		maps.Copy(reached, ask(ctx, silent, n.isUp))
+		maps.Copy(reached, n.reachedOf(ctx, silent))
 	}
 	return func(node id.Node) bool { return reached[node] }
 }
 
-// ask returns the nodes of which the answer is yes. All are asked at once.
-func ask(ctx context.Context, nodes []*placement.Node, question func(context.Context, *placement.Node) bool) map[id.Node]bool {
-	yes := make(map[id.Node]bool)
+// reachedOf returns those of the nodes that are reached. All are dialled at once.
+func (n *Node) reachedOf(ctx context.Context, nodes []*placement.Node) map[id.Node]bool {
+	reached := make(map[id.Node]bool)
 	var mu sync.Mutex
-	var all errgroup.Group
+	var dials sync.WaitGroup
 	for _, node := range nodes {
-		all.Go(func() error {
-			if question(ctx, node) {
+		dials.Go(func() {
+			if n.isReached(ctx, node) {
 				mu.Lock()
 				defer mu.Unlock()
-				yes[node.ID] = true
+				reached[node.ID] = true
 			}
-			return nil
 		})
 	}
-	_ = all.Wait()
-	return yes
+	dials.Wait()
+	return reached
 }
 
 func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {
@@ -134,7 +131,7 @@ func (n *Node) isReached(ctx context.Context, node *placement.Node) bool {
 		return true
 	}
 	known, ok := n.reach.get(node)
-	if !ok {
+	if !ok || known.err == nil && !n.alive(node.ID) { // what was reached once, and is not heard of, may be gone
 		_, known.err = n.dialBack(ctx, node.ID, node.StoreID, node.RPCAddress)
 		n.reach.put(node, known.err)
 	}

@@ -145,7 +145,7 @@ func TestRefusesWhatABoundCannotDo(t *testing.T) {
 		{Workload: named("leader-kill-12-partitions-1kb")},
 		{Workload: two},
 	} {
-		if _, err := (Target{Layout: Log}).Start(t.Context(), setup); err == nil {
+		if err := (Target{Layout: Log}).Check(setup); err == nil {
 			t.Errorf("%+v is accepted", setup)
 		}
 	}

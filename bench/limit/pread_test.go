@@ -117,7 +117,7 @@ func TestReadTargetRefusesWhatItIsNoBoundOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := (ReadTarget{}).Start(t.Context(), bench.Setup{Workload: w}); err == nil || !strings.Contains(err.Error(), problem) {
+		if err := (ReadTarget{}).Check(bench.Setup{Workload: w}); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -17,17 +17,22 @@ type ReadTarget struct{}
 // Name implements bench.Target.
 func (ReadTarget) Name() string { return "limit-pread" }
 
-// Start implements bench.Target.
-func (ReadTarget) Start(_ context.Context, setup bench.Setup) (bench.System, error) {
+// Check implements bench.Checker.
+func (ReadTarget) Check(setup bench.Setup) error {
 	w := setup.Workload
 	switch {
 	case len(setup.Servers) > 0:
-		return nil, errors.New("a bound runs on this machine only: --servers makes no sense for it")
+		return errors.New("a bound runs on this machine only: --servers makes no sense for it")
 	case w.Mode != bench.ModeCatchUp:
-		return nil, fmt.Errorf("limit-pread is a bound of reading, for workloads such as catchup-cold-12-partitions-1kb, and not for %s", w.Name)
+		return fmt.Errorf("limit-pread is a bound of reading, for workloads such as catchup-cold-12-partitions-1kb, and not for %s", w.Name)
 	case w.Cache != bench.CacheCold:
-		return nil, fmt.Errorf("limit-pread reads from the disk only: workload %s reads from memory, whose bound is limit-push", w.Name)
+		return fmt.Errorf("limit-pread reads from the disk only: workload %s reads from memory, whose bound is limit-push", w.Name)
 	}
+	return nil
+}
+
+// Start implements bench.Target.
+func (ReadTarget) Start(_ context.Context, setup bench.Setup) (bench.System, error) {
 	return &readSystem{dir: setup.Dir}, nil
 }
 

@@ -38,17 +38,22 @@ func (t Target) Name() string {
 	return "limit"
 }
 
-// Start implements bench.Target. The processes start with the topics, when it is known how many files they need.
-func (t Target) Start(_ context.Context, setup bench.Setup) (bench.System, error) {
+// Check implements bench.Checker.
+func (t Target) Check(setup bench.Setup) error {
 	w := setup.Workload
 	switch {
 	case len(setup.Servers) > 0:
-		return nil, errors.New("a bound runs on this machine only: --servers makes no sense for it")
+		return errors.New("a bound runs on this machine only: --servers makes no sense for it")
 	case w.Producers != 1:
-		return nil, errors.New("the bounds take one producer")
+		return errors.New("the bounds take one producer")
 	case w.Mode != bench.ModeMaximum && w.Mode != bench.ModeRate || w.Fault != bench.FaultNone:
-		return nil, fmt.Errorf("%s is for maximum and fixed rates, not for workload %s; limit-push and limit-pread are the bounds of reading", t.Name(), w.Name)
+		return fmt.Errorf("%s is for maximum and fixed rates, not for workload %s; limit-push and limit-pread are the bounds of reading", t.Name(), w.Name)
 	}
+	return nil
+}
+
+// Start implements bench.Target. The processes start with the topics, when it is known how many files they need.
+func (t Target) Start(_ context.Context, setup bench.Setup) (bench.System, error) {
 	path, err := os.Executable()
 	if err != nil {
 		return nil, err

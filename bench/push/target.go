@@ -34,17 +34,22 @@ const servers = 3
 // Name implements bench.Target.
 func (Target) Name() string { return "limit-push" }
 
-// Start implements bench.Target.
-func (t Target) Start(ctx context.Context, setup bench.Setup) (bench.System, error) {
+// Check implements bench.Checker.
+func (Target) Check(setup bench.Setup) error {
 	w := setup.Workload
 	switch {
 	case len(setup.Servers) > 0:
-		return nil, errors.New("a bound runs on this machine only: --servers makes no sense for it")
+		return errors.New("a bound runs on this machine only: --servers makes no sense for it")
 	case w.Mode != bench.ModeCatchUp:
-		return nil, fmt.Errorf("limit-push is a bound of reading, for workloads such as catchup-12-partitions-1kb, and not for %s", w.Name)
+		return fmt.Errorf("limit-push is a bound of reading, for workloads such as catchup-12-partitions-1kb, and not for %s", w.Name)
 	case w.Cache == bench.CacheCold:
-		return nil, fmt.Errorf("limit-push reads from memory only: workload %s reads from the disk, whose bound is limit-pread", w.Name)
+		return fmt.Errorf("limit-push reads from memory only: workload %s reads from the disk, whose bound is limit-pread", w.Name)
 	}
+	return nil
+}
+
+// Start implements bench.Target.
+func (t Target) Start(ctx context.Context, setup bench.Setup) (bench.System, error) {
 	path, err := os.Executable()
 	if err != nil {
 		return nil, err

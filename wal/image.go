@@ -225,3 +225,38 @@ func (readOnlyPebble) Rename(string, string) error        { return disk.ErrReadO
 func (readOnlyPebble) MkdirAll(string, os.FileMode) error { return nil }
 func (readOnlyPebble) Lock(string) (io.Closer, error)     { return io.NopCloser(nil), nil }
 func (r readOnlyPebble) Unwrap() vfs.FS                   { return r.FS }
+
+// DescribeRecord says what a record of the journal holds.
+func DescribeRecord(r *journal.Record) string {
+	var run runRecord
+	switch r.Kind {
+	case journal.KindEntry, journal.KindReference:
+		form, what := formEntries, "entries"
+		if r.Kind == journal.KindReference {
+			form, what = formReference, "reference"
+		}
+		if err := run.parse(r.Payload, form); err != nil {
+			return fmt.Sprintf("%s: %v", what, err)
+		}
+		first, last := &run.rows[0], &run.rows[len(run.rows)-1]
+		text := fmt.Sprintf("%s: index: %d-%d term: %d offsets: [%d, %d) segment: %v position: %d-%d commit: %d",
+			what, first.Index, last.Index, last.Term, first.Offset, last.NextOffset(), run.key, first.Position, last.End(), run.commit)
+		if form == formReference {
+			text += fmt.Sprintf(" written: [%d, %d)", run.from, run.to)
+		}
+		return text
+	case journal.KindHardState:
+		hs, err := parseHardState(r.Payload)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("hard state: term: %d vote: %d commit: %d", hs.Term, hs.Vote, hs.Commit)
+	case journal.KindReset:
+		reset, err := parseReset(r.Payload)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("reset: index: %d term: %d offset: %d applied: %d", reset.Start.Index, reset.Start.Term, reset.Start.Offset, reset.State.Applied)
+	}
+	return fmt.Sprintf("kind %d", r.Kind)
+}

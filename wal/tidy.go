@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"io/fs"
 	"path"
 	"sync"
 
@@ -73,10 +74,10 @@ func (s *Store) tidyLog(l *Log) error {
 // tidySegment writes what is above the watermark, and nothing behind it. A segment that has no files yet, for little was written to it, gets
 // a .log, whose name is not synced: nothing counts on a file that has no byte below a watermark.
 func (s *Store) tidySegment(l *Log, sg *seg, pieces []piece, w, end id.Position) (err error) {
-	if sg.names != namesReady && s.space.full.Load() {
-		return nil // what little space there is belongs to the next start
-	}
 	f, err := s.openForTidying(l, sg)
+	if errors.Is(err, fs.ErrNotExist) && s.space.full.Load() {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,9 @@ func (s *Store) openForTidying(l *Log, sg *seg) (disk.File, error) {
 	defer s.files.roomTaken()
 	dir := path.Join(s.logsDir, l.dir)
 	name := path.Join(dir, sg.key.Log())
-	if sg.names == namesReady {
+	// On a full disk what little space there is belongs to the next start. What an earlier stop left of a segment without files has its
+	// blocks: a power failure may have made anything of it since, and it is put in order.
+	if sg.names == namesReady || s.space.full.Load() {
 		return s.fs.Open(name)
 	}
 	if err := s.fs.MkdirAll(dir); err != nil {

@@ -196,6 +196,14 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 }
 
 func (s *Store) sealLog(f disk.File, pieces []piece, w, end id.Position) error {
+	if err := s.writeEnd(f, pieces, w, end); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// writeEnd writes the bytes [w, end) of a segment, of which w is a multiple of 4 KiB, and cuts the file to end there.
+func (s *Store) writeEnd(f disk.File, pieces []piece, w, end id.Position) error {
 	if end > w {
 		b := disk.AlignedBytes(int(disk.RoundUp(int64(end - w))))
 		n := 0
@@ -207,10 +215,7 @@ func (s *Store) sealLog(f disk.File, pieces []piece, w, end id.Position) error {
 		}
 		s.metrics.segmentBytes.Add(uint64(len(b)))
 	}
-	if err := f.Truncate(int64(end)); err != nil {
-		return err
-	}
-	return f.Sync()
+	return f.Truncate(int64(end))
 }
 
 // writeRows writes rows at a block-aligned position of an index, the last block filled up with zeros.

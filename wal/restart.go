@@ -23,14 +23,8 @@ import (
 func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 	s := r.s
 	var frame journal.Frame
-	for i := range res.Unvouched {
-		f := &res.Unvouched[i]
-		if err := r.checkReferences(f); err != nil {
-			return err
-		}
-		for j := range f.Records {
-			r.keep(&frame, f.Seq, &f.Records[j])
-		}
+	if err := r.settle(&frame, res); err != nil {
+		return err
 	}
 	if err := r.oneCause(); err != nil {
 		return err
@@ -82,6 +76,20 @@ func (r *recovery) restart(jr *journal.Recovery, res *journal.Replayed) error {
 			if p.l.dirty == 0 {
 				p.l.dirty = done.Completed
 			}
+		}
+	}
+	return nil
+}
+
+// settle applies what checks of the unvouched rounds, and puts it into a frame. It writes nothing.
+func (r *recovery) settle(frame *journal.Frame, res *journal.Replayed) error {
+	for i := range res.Unvouched {
+		f := &res.Unvouched[i]
+		if err := r.checkReferences(f); err != nil {
+			return err
+		}
+		for j := range f.Records {
+			r.keep(frame, f.Seq, &f.Records[j])
 		}
 	}
 	return nil

@@ -207,6 +207,7 @@ func (s *Store) Close() error {
 			s.checkpoints.taker.Store(nil)
 			if err = s.checkpoints.checkpoint(); err == nil {
 				err = s.markStopped()
+				s.tidy()
 			}
 		}
 		err = errors.Join(err, s.release()) // Pebble writes until it is closed, and hears of no failure

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,12 +32,14 @@ func commands() []*cobra.Command {
 		newACLCommand(),
 		newUserCommand(),
 		newQuotaCommand(),
+		newLogCommand(),
 		newBenchCommand(),
 		newVersionCommand(),
 	}
 }
 
-// run executes one command line and returns the exit code: 0, or 1 after one sentence on stderr that says why.
+// run executes one command line and returns the exit code: 0, or 1 after one sentence on stderr that says why, if the error has no code of
+// its own.
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	root := &cobra.Command{
 		Use:   "quorumlog",
@@ -61,6 +64,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	root.SetErr(errs)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(errs, "quorumlog: "+sentence(err))
+		if exit := (exitError{}); errors.As(err, &exit) {
+			return exit.code
+		}
 		return 1
 	}
 	return 0

@@ -38,21 +38,29 @@ func (e *TooLargeError) Error() string {
 // fields that say where the batch ends and at nothing else; bytes of doubtful origin need Check. ErrShort says that b, if it
 // is empty or cut off, is the beginning of a batch.
 func Next(b []byte) (first Batch, rest []byte, err error) {
-	if len(b) < HeaderSize {
-		return nil, nil, ErrShort
+	size, err := Size(b)
+	if err != nil {
+		return nil, nil, err
 	}
-	if b[offMagic] != magic {
-		return nil, nil, magicError(b[offMagic])
-	}
-	length := int32(binary.BigEndian.Uint32(b[offLength:]))
-	if length < HeaderSize-lengthOverhead {
-		return nil, nil, fmt.Errorf("%w: length field %d is less than a header", ErrInvalid, length)
-	}
-	size := int64(length) + lengthOverhead
 	if size > int64(len(b)) {
 		return nil, nil, ErrShort
 	}
 	return Batch(b[:size:size]), b[size:], nil
+}
+
+// Size is how many bytes the batch has that b begins with, of which the header suffices. ErrShort says that there is less.
+func Size(b []byte) (int64, error) {
+	if len(b) < HeaderSize {
+		return 0, ErrShort
+	}
+	if b[offMagic] != magic {
+		return 0, magicError(b[offMagic])
+	}
+	length := int32(binary.BigEndian.Uint32(b[offLength:]))
+	if length < HeaderSize-lengthOverhead {
+		return 0, fmt.Errorf("%w: length field %d is less than a header", ErrInvalid, length)
+	}
+	return int64(length) + lengthOverhead, nil
 }
 
 // Check tells whether b is one whole batch, sound in its header and checksum. It does not look at the records.

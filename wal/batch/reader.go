@@ -146,6 +146,9 @@ func (r *Reader) Record() Record { return r.record }
 // Offset is the offset of the record that Next went to.
 func (r *Reader) Offset() id.Offset { return r.batch.BaseOffset() + id.Offset(r.last) }
 
+// Size is the number of bytes of all records of the batch when they are not compressed.
+func (r *Reader) Size() int { return len(r.records) }
+
 // Err is what ended the walk before the last record, or nil.
 func (r *Reader) Err() error { return r.err }
 

@@ -67,3 +67,8 @@ func blockFrame(b []byte, at int64, epoch uint64) (h header, start int64, ok boo
 	}
 	return h, 0, false
 }
+
+// anyHeader returns the header that a block begins with, of whichever epoch.
+func anyHeader(b []byte) (header, bool) {
+	return parseHeader(b, headMagic, binary.LittleEndian.Uint64(b[8:]))
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quorumlog/quorumlog/wal"
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/inspect"
+)
+
+// logDirectory makes the data directory of a node, with two batches in one log.
+func logDirectory(t *testing.T) (dir string, o wal.Options) {
+	t.Helper()
+	dir = t.TempDir()
+	args := []string{"format", "--node-id", "1", "--data-dir", dir, "--rpc-address", "127.0.0.1:0", "--gossip-address", "127.0.0.1:0"}
+	if code, out, errs := runLine(args...); code != 0 {
+		t.Fatalf("format: %d, %s%s", code, out, errs)
+	}
+	o = wal.Options{Dir: dir, FS: disk.NewBuffered(), JournalFileBytes: 128 << 10, CacheBytes: 8 << 20, ReserveBytes: 1}
+	s, err := wal.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Create(context.Background(), wal.Spec{Group: 7, Replica: 17, Name: "orders-0", HardState: wal.HardState{Term: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b batch.Builder
+	b.Append(batch.Record{Timestamp: 1_700_000_000_000, Key: []byte("k"), Value: []byte("a\x1b[31mvalue")})
+	b.Append(batch.Record{Timestamp: 1_700_000_000_001})
+	data, err := b.Finish(nil, batch.Plain(batch.None))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data.Stamp(0, 1)
+	done := make(chan struct{})
+	s.Submit([]*wal.Append{{Log: l, Entries: []wal.Entry{{Index: 1, Term: 1, Kind: wal.KindBatch, Data: data}}, Done: func(*wal.Append) { close(done) }}})
+	<-done
+	l.SetCommit(1)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir, o
+}
+
+func runLine(words ...string) (code int, out, errs string) {
+	var o, e bytes.Buffer
+	code = run(context.Background(), words, strings.NewReader(""), &o, &e)
+	return code, o.String(), e.String()
+}
+
+// TestLogVerifyExitCodes: 0 is for a directory without damage, 1 for one with it, 2 for what was not checked.
+func TestLogVerifyExitCodes(t *testing.T) {
+	t.Parallel()
+	dir, o := logDirectory(t)
+	expect := func(what string, want int, text string) {
+		t.Helper()
+		code, out, errs := runLine("log", "verify", dir)
+		if code != want || !strings.Contains(out+errs, text) {
+			t.Errorf("%s: exit code %d, want %d with %q:\n%s%s", what, code, want, text, out, errs)
+		}
+	}
+	expect("a clean directory", 0, "orders-0.17")
+	s, err := wal.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("a running node", exitNotChecked, "a node runs on")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "meta.properties.copy")
+	identity, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity[100] ^= 1
+	if err := os.WriteFile(name, identity, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("a damaged identity", exitFindings, "makes it again from meta.properties")
+	if code, _, errs := runLine("log", "verify", filepath.Join(dir, "logs")); code != exitNotChecked || !strings.Contains(errs, "no data directory") {
+		t.Errorf("another directory: %d, %s", code, errs)
+	}
+}
+
+// TestLogDumpAndStats: what Kafka's tool prints of the same file is what is printed here.
+func TestLogDumpAndStats(t *testing.T) {
+	t.Parallel()
+	dir, _ := logDirectory(t)
+	file := filepath.Join(dir, "logs", "orders-0.17", "00000000000000000000.log")
+	code, out, errs := runLine("log", "dump", "--records", file)
+	want := "Dumping " + file + `
+Log starting offset: 0
+baseOffset: 0 lastOffset: 1 count: 2 baseSequence: -1 lastSequence: -1 producerId: -1 producerEpoch: -1 partitionLeaderEpoch: 1 isTransactional: false isControl: false deleteHorizonMs: OptionalLong.empty position: 0 CreateTime: 1700000000001 size: 87 magic: 2 compresscodec: none crc: CRC isvalid: true
+| offset: 0 CreateTime: 1700000000000 keySize: 1 valueSize: 11 sequence: -1 headerKeys: [] key: k payload: a.[31mvalue
+| offset: 1 CreateTime: 1700000000001 keySize: -1 valueSize: -1 sequence: -1 headerKeys: []
+`
+	if i := strings.Index(out, "crc: "); i >= 0 {
+		end := strings.Index(out[i:], " isvalid")
+		out = out[:i] + "crc: CRC" + out[i+end:]
+	}
+	if code != 0 || out != want {
+		t.Errorf("exit code %d, %s\n%s\nwant\n%s", code, errs, out, want)
+	}
+	if code, out, errs := runLine("log", "dump", "--records", "-o", "json", dir); code != 0 {
+		t.Errorf("%d, %s", code, errs)
+	} else {
+		kinds := make(map[string]int)
+		for line := range strings.Lines(out) {
+			var v map[string]any
+			if err := json.Unmarshal([]byte(line), &v); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			kinds[v["kind"].(string)]++
+		}
+		for _, kind := range []string{"identity", "store", "log", "segment", "file", "frame", "batch", "record"} {
+			if kinds[kind] == 0 {
+				t.Errorf("no %s among %v", kind, kinds)
+			}
+		}
+	}
+	code, out, errs = runLine("log", "stats", "-o", "json", dir)
+	var stats []inspect.Stats
+	if err := json.Unmarshal([]byte(out), &stats); code != 0 || err != nil {
+		t.Fatalf("%d, %v, %s", code, err, errs)
+	}
+	found := false
+	for _, s := range stats {
+		if s.Log == "orders-0.17" {
+			found = true
+			if s.Records != 2 || s.Next != 2 || s.Batches != 1 || s.Codecs["none"] != 1 || s.MaxTimestamp != 1_700_000_000_001 || s.BatchBytes.Max == 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("%+v", stats)
+	}
+}

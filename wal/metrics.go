@@ -23,6 +23,7 @@ func (s *Store) Metrics() Metrics {
 		IndexBytes: c.indexBytes.Load(), ViewBytes: c.viewBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
 		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
+		ScrubbedBytes: s.scrub.bytes.Load(), ScrubPasses: s.scrub.passes.Load(), ScrubErrors: s.scrub.errors.Load(), LastScrub: s.scrub.last.Load(),
 		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
 	}
 }
@@ -47,6 +48,11 @@ type Metrics struct {
 	UncutBytes    int64  // bytes in the journal since the last checkpoint
 	Refused       int    // replicas that are out for good now
 	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
+
+	ScrubbedBytes uint64 // bytes read in the background
+	ScrubPasses   uint64 // times that all logs were read through
+	ScrubErrors   uint64 // logs that were condemned for what that found
+	LastScrub     int64  // when the last pass ended, ms since 1970; 0: none has since the start
 
 	ReplayedBytes   int64 // bytes of the journal that Open read
 	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile

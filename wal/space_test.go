@@ -68,6 +68,9 @@ func TestFullDiskForLong(t *testing.T) {
 	d.commitAll()
 	fill(sim)
 	awaitPressure(t, s, PressureNoSpace)
+	if sp := s.Space(); sp.Missing < s.space.headroom || !strings.Contains(sp.String(), "more are needed") {
+		t.Errorf("a full disk is described as %+v: %v", sp, sp)
+	}
 	for range 3000 {
 		d.vote()
 	}
@@ -90,6 +93,9 @@ func TestFullDiskForLong(t *testing.T) {
 	}
 	sim.SetCapacity(0)
 	awaitPressure(t, s, PressureNone)
+	if sp := s.Space(); sp.Missing != 0 {
+		t.Errorf("a disk with space is described as %+v", sp)
+	}
 	awaitBallast(t, s)
 	for range 100 {
 		d.submit(d.batchEntry(20000))

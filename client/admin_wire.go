@@ -84,7 +84,7 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 			DiskFreeBytes: n.DiskFreeBytes, FsyncClass: n.FsyncClass,
 			Leaders: int(n.PartitionsLed), Replicas: int(n.Replicas), UnderReplicated: int(n.UnderReplicated),
 			RefusedReplicas: int(n.RefusedReplicas), ScrubErrors: n.ScrubErrors, LastScrub: n.LastScrubMs,
-			MetricsAddress:  n.MetricsAddress, Error: n.ErrorMessage,
+			MetricsAddress: n.MetricsAddress, Error: n.ErrorMessage,
 			MinFeatureLevel: int(n.MinFeatureLevel), MaxFeatureLevel: int(n.MaxFeatureLevel),
 		})
 	}

@@ -80,9 +80,13 @@ type NodeStatus struct {
 	Replicas        int    `json:"replicas"`
 	UnderReplicated int    `json:"under_replicated"`
 	// RefusedReplicas are out for good: their disk did not keep, or does not give back, what they acknowledged. They have to be replaced.
-	RefusedReplicas int    `json:"refused_replicas"`
-	MetricsAddress  string `json:"metrics_address,omitempty"`
-	Error           string `json:"error,omitempty"` // why the node could not be asked
+	RefusedReplicas int `json:"refused_replicas"`
+	// ScrubErrors is in how many logs the background scrub found rot since the node started, LastScrub when its last whole pass ended, in
+	// milliseconds since 1970; 0: none has.
+	ScrubErrors    uint64 `json:"scrub_errors"`
+	LastScrub      int64  `json:"last_scrub_ms"`
+	MetricsAddress string `json:"metrics_address,omitempty"`
+	Error          string `json:"error,omitempty"` // why the node could not be asked
 	// The range of feature levels that the node's release can be part of.
 	MinFeatureLevel int `json:"min_feature_level"`
 	MaxFeatureLevel int `json:"max_feature_level"`

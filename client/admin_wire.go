@@ -83,8 +83,8 @@ func statusFromWire(r *pb.ClusterStatusResponse) ClusterStatus {
 			Node: nodeFromWire(n.Node), State: n.State, Protocol: n.Protocol, AcceptsProduce: n.AcceptsProduce,
 			DiskFreeBytes: n.DiskFreeBytes, FsyncClass: n.FsyncClass,
 			Leaders: int(n.PartitionsLed), Replicas: int(n.Replicas), UnderReplicated: int(n.UnderReplicated),
-			RefusedReplicas: int(n.RefusedReplicas),
-			MetricsAddress:  n.MetricsAddress, Error: n.ErrorMessage,
+			RefusedReplicas: int(n.RefusedReplicas), ScrubErrors: n.ScrubErrors, LastScrub: n.LastScrubMs,
+			MetricsAddress: n.MetricsAddress, Error: n.ErrorMessage,
 			MinFeatureLevel: int(n.MinFeatureLevel), MaxFeatureLevel: int(n.MaxFeatureLevel),
 		})
 	}

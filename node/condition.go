@@ -67,7 +67,7 @@ func (n *Node) conditionError() error {
 	case raftgroup.Good:
 		return nil
 	case raftgroup.Full:
-		return fmt.Errorf("disk full: %d MiB are free in %s, less than the reserve: free some space", n.freeBytes()>>20, n.options.DataDir)
+		return fmt.Errorf("disk full: %v: free some space", n.store.Space())
 	}
 	if waiting := n.store.Stalled(); waiting > 0 {
 		return fmt.Errorf("disk does not answer since %s", time.Now().Add(-waiting).Format(time.RFC3339))

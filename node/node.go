@@ -152,7 +152,7 @@ func (n *Node) openStore(ctx context.Context) error {
 		OnCondemned: n.condemned.add,
 		CacheBytes:  s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
-		SegmentBytes: s.DefaultSegmentBytes, MaxOpenFiles: n.shares.storage,
+		SegmentBytes: s.DefaultSegmentBytes, ScrubRate: s.ScrubRate, MaxOpenFiles: n.shares.storage,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the data in %s: %w", n.options.DataDir, err)
@@ -252,7 +252,7 @@ func (n *Node) openBroker() {
 	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.isRegistered, n.logger)
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
-		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
+		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Space: n.store.Space, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
 		Nodes: serving.Nodes{
 			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
 			Remote: func(node id.Node, address string) broker.Remote {

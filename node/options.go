@@ -72,6 +72,8 @@ type StorageOptions struct {
 	ReserveBytes        int64
 	CheckpointInterval  time.Duration
 	DefaultSegmentBytes int64
+	// ScrubRate is how many bytes a second are read in the background to find rot; 0: none.
+	ScrubRate int64
 }
 
 // LimitOptions bound what all clients of a node may cost together. Zero values take the defaults.

@@ -11,7 +11,9 @@ import (
 
 // selfStatus is what this node says about itself, but for its replicas.
 func (n *Node) selfStatus() broker.NodeStatus {
+	scrub := n.store.Metrics()
 	return broker.NodeStatus{
+		ScrubErrors: scrub.ScrubErrors, LastScrub: scrub.LastScrub,
 		Node:  broker.Node{ID: n.options.NodeID, RPCAddress: n.advertised(), Version: Version, Alive: true},
 		State: n.stateText(), Trouble: n.trouble(), Protocol: fmt.Sprintf("quorumlog/%d", rpc.Protocol), FsyncClass: n.fsyncClass(),
 		MetricsAddress: n.metricsAddress(), DiskFreeBytes: n.freeBytes(), BootEpoch: n.identity.Boot, AcceptsProduce: n.acceptsProduce(),

@@ -420,3 +420,52 @@ func TestRefusedLogDoesNotHoldTheJournal(t *testing.T) {
 	checkLog(t, findLog(t, s, 2), good.start, good.entries)
 	closeStore(t, s)
 }
+
+// TestExchangedFiles: two logs have the same entries at the same places in segments of the same name, but for the bytes of the records, and
+// somebody exchanged their files: either kind, or both. Each of them is good by all of its own checksums. Nobody is given what is another's.
+func TestExchangedFiles(t *testing.T) {
+	for _, suffixes := range [][]string{{segment.LogSuffix}, {segment.IndexSuffix}, {segment.LogSuffix, segment.IndexSuffix}} {
+		t.Run(strings.Join(suffixes, " and "), func(t *testing.T) {
+			sim := disksim.New(disksim.Options{Direct: true})
+			o := testOptions(sim, sim.Pebble(), "/data")
+			told := verdictsOf(&o)
+			s := mustOpen(t, o)
+			drivers := []*driver{newDriver(t, s, mustCreate(t, s, 1)), newDriver(t, s, mustCreate(t, s, 2))}
+			for n, d := range drivers {
+				for range 200 {
+					e := d.batchEntry(20 << 10)
+					if n == 1 {
+						e.Data = testBatch(endOf(e.Data)-id.Offset(1+int(e.Index)%5), id.EpochOf(e.Term), 1+int(e.Index)%5, len(e.Data), int64(e.Index)*10, 77)
+						d.entries[len(d.entries)-1].Data = e.Data
+					}
+					d.submit(e)
+					d.wait(1)
+					d.commitAll()
+				}
+			}
+			var names [2]string
+			for n, d := range drivers {
+				names[n] = fileOf(d.l, "")
+			}
+			closeStore(t, s)
+			for _, suffix := range suffixes {
+				for _, r := range [][2]string{{names[0] + suffix, "/data/x"}, {names[1] + suffix, names[0] + suffix}, {"/data/x", names[1] + suffix}} {
+					if err := sim.Rename(r[0], r[1]); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			s = mustOpen(t, o)
+			for n, d := range drivers {
+				l := findLog(t, s, id.Group(1+n))
+				if b, err := l.Read(nil, 0, d.next, 300<<10); !errors.Is(err, ErrCorrupt) {
+					t.Errorf("log %d: a read gave %d bytes, %v", 1+n, len(b), err)
+				}
+				if v := awaitVerdict(t, told); v.kind != CondemnedReads {
+					t.Errorf("log %d: %+v", 1+n, v)
+				}
+			}
+			closeStore(t, s)
+		})
+	}
+}

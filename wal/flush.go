@@ -178,7 +178,7 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 	if err := s.sealLog(o.log, pieces, w, end); err != nil {
 		return err
 	}
-	if err := s.writeRows(o.index, rows, int64(indexed-sg.first)*segment.RowSize); err != nil {
+	if err := s.writeRows(o.index, l.owner(), rows, int64(indexed-sg.first)*segment.RowSize); err != nil {
 		return err
 	}
 	if err := o.index.Truncate(int64(int(indexed-sg.first)+len(rows)) * segment.RowSize); err != nil {
@@ -219,12 +219,12 @@ func (s *Store) writeEnd(f disk.File, pieces []piece, w, end id.Position) error 
 }
 
 // writeRows writes rows at a block-aligned position of an index, the last block filled up with zeros.
-func (s *Store) writeRows(f disk.File, rows []segment.Row, at int64) error {
+func (s *Store) writeRows(f disk.File, owner segment.Owner, rows []segment.Row, at int64) error {
 	for len(rows) > 0 {
 		n := min(len(rows), indexPiece/segment.RowSize)
 		b := disk.AlignedBytes(int(disk.RoundUp(int64(n) * segment.RowSize)))
 		for i := range rows[:n] {
-			rows[i].Put(b[i*segment.RowSize:])
+			rows[i].PutOwned(b[i*segment.RowSize:], owner)
 		}
 		if _, err := f.WriteAt(b, at); err != nil {
 			return err
@@ -286,7 +286,7 @@ func (s *Store) appendRows(l *Log, sg *seg, rows []segment.Row) error {
 	}
 	defer s.files.release(o)
 	err = s.space.must(int64(len(rows))*segment.RowSize, func() error {
-		return s.writeRows(o.index, rows, int64(rows[0].Index-sg.first)*segment.RowSize)
+		return s.writeRows(o.index, l.owner(), rows, int64(rows[0].Index-sg.first)*segment.RowSize)
 	})
 	if err != nil {
 		return err

@@ -173,6 +173,9 @@ func (l *Log) Replica() id.Replica { return l.replica }
 // Name returns the partition's name.
 func (l *Log) Name() string { return l.name }
 
+// owner is what the rows of the log's indexes carry.
+func (l *Log) owner() segment.Owner { return segment.OwnerOf(l.group, l.replica) }
+
 // Topic returns the id of the topic.
 func (l *Log) Topic() id.Topic { return l.topic }
 

@@ -23,7 +23,9 @@ func (s *Store) Metrics() Metrics {
 		JournalBytes: c.journalBytes.Load(), SegmentBytes: c.segmentBytes.Load(), DirectBytes: c.directBytes.Load(),
 		IndexBytes: c.indexBytes.Load(), ViewBytes: c.viewBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
-		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(), TrimmedSegments: c.trimmedSegments.Load(), Unremoved: c.unremoved.Load(),
+		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
+		TrimmedSegments: c.trimmedSegments.Load(), Unremoved: c.unremoved.Load(),
+		ScrubbedBytes: s.scrub.bytes.Load(), ScrubPasses: s.scrub.passes.Load(), ScrubErrors: s.scrub.errors.Load(), LastScrub: s.scrub.last.Load(),
 		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
 	}
 }
@@ -51,6 +53,11 @@ type Metrics struct {
 
 	TrimmedSegments uint64 // segments that were before a start which has moved
 	Unremoved       uint64 // files of dropped segments that were not removed: the next start tries again
+
+	ScrubbedBytes uint64 // bytes read in the background
+	ScrubPasses   uint64 // times that all logs were read through
+	ScrubErrors   uint64 // logs that were condemned for what that found
+	LastScrub     int64  // when the last pass ended, ms since 1970; 0: none has since the start
 
 	ReplayedBytes   int64 // bytes of the journal that Open read
 	ReplayHeldBytes int64 // the largest memory of tails and rows meanwhile

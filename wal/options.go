@@ -43,6 +43,10 @@ type Options struct {
 	// 256 MiB.
 	ReserveBytes int64
 
+	// ScrubRate is how many bytes a second are read in the background, to find rot that nobody reads: see scrubber. 0: none.
+	ScrubRate  int64
+	scrubFirst time.Duration // when, after the start
+
 	// MaxOpenFiles is how many files the store has open at once, at least LeastOpenFiles: two for each segment that was used lately,
 	// and those of journal and Pebble. It may be a few more while all are in use. Default 4376, for 2048 segments.
 	MaxOpenFiles int
@@ -135,6 +139,9 @@ func (o Options) withDefaults() Options {
 	set(&o.ReserveBytes, max(256*mib, o.leastReserve()))
 	if o.MaxOpenFiles == 0 {
 		o.MaxOpenFiles = journalFiles + mostPebbleFiles + 2*defaultSegments
+	}
+	if o.scrubFirst == 0 {
+		o.scrubFirst = scrubFirst
 	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute

@@ -287,8 +287,17 @@ func (v *segView) row(i id.Index, row *segment.Row) error {
 	if int64(len(b)) < at+segment.RowSize {
 		return fmt.Errorf("%w: the index of segment %v of %v ends before entry %d", ErrCorrupt, v.sg.key, v.l, i)
 	}
-	if err := row.Parse(b[at:]); err != nil || row.Index != i {
-		return fmt.Errorf("%w: row of entry %d in segment %v of %v: %v", ErrCorrupt, i, v.sg.key, v.l, err)
+	return v.parseRow(row, b[at:at+segment.RowSize], i)
+}
+
+// parseRow takes the row of entry i from the index. One of another log is as bad as one that rotted: files were exchanged.
+func (v *segView) parseRow(row *segment.Row, b []byte, i id.Index) error {
+	if err := row.Parse(b); err != nil {
+		return fmt.Errorf("%w: row of entry %d in segment %v of %v: %w", ErrCorrupt, i, v.sg.key, v.l, err)
+	}
+	if row.Index != i || segment.StoredOwner(b) != v.l.owner() {
+		return fmt.Errorf("%w: row of entry %d in segment %v of %v is of entry %d or of another log: were files exchanged?",
+			ErrCorrupt, i, v.sg.key, v.l, row.Index)
 	}
 	return nil
 }
@@ -366,11 +375,17 @@ func (v *segView) bytes(r *reader, dst []byte) ([]byte, error) {
 			break // the tail has not been anywhere but in memory
 		}
 		if row.Length > 0 && !intact(row, dst[at:at+int(row.Length)]) {
-			return dst[:n], fmt.Errorf("%w: entry %d at position %d of segment %v of %v", ErrCorrupt, row.Index, row.Position, v.sg.key, v.l)
+			return dst[:n], v.mismatch(row)
 		}
 		at += int(row.Length)
 	}
 	return dst, nil
+}
+
+// mismatch says that the bytes of a row are not what was written.
+func (v *segView) mismatch(row *segment.Row) error {
+	return fmt.Errorf("%w: entry %d, offsets %d to %d, at position %d of segment %v of %v does not match its checksum", ErrCorrupt, row.Index,
+		row.Offset, row.NextOffset()-1, row.Position, v.sg.key, v.l)
 }
 
 // fileBytes reads [from, to) of the .log into r's buffer.

@@ -46,6 +46,9 @@ type space struct {
 	begin time.Time     // for monotonic time in short
 	wake  chan struct{} // capacity 1: look now
 
+	free, missing atomic.Int64 // as of the last look: see Store.Space
+	low           atomic.Bool  // said that it will be full soon
+
 	mu sync.Mutex // held to change the ballast
 }
 
@@ -137,6 +140,8 @@ func (sp *space) look() {
 		return // whoever writes will learn more
 	}
 	have, j := sp.ballast.size(), sp.s.journal
+	sp.measured(free, have)
+	sp.warn(free + have)
 	short := j != nil && j.ShortOfSpace() && j.Room() < sp.s.o.JournalFileBytes/2
 	switch {
 	case free+have < sp.reserve || short:
@@ -144,6 +149,35 @@ func (sp *space) look() {
 	case sp.calm() && have >= sp.whole && free+have >= sp.reserve+sp.headroom:
 		sp.clear(free)
 	}
+}
+
+// warn says once that the disk will be full soon: while less than as much again as the reserve is left beside it.
+func (sp *space) warn(left int64) {
+	switch low := left < 2*sp.reserve; {
+	case !low && left >= 2*sp.reserve+sp.headroom:
+		sp.low.Store(false)
+	case low && !sp.full.Load() && !sp.low.Swap(true):
+		sp.s.o.Logger.Warn("the disk is nearly full: producers will be refused below the reserve", "dir", sp.s.o.Dir,
+			"left bytes", left-sp.reserve, "reserve bytes", sp.reserve)
+	}
+}
+
+// Space says how much space the store's disk has, as of a moment ago.
+type Space struct {
+	Dir     string
+	Free    int64
+	Missing int64 // how much more must be free before a store that is full takes records again
+}
+
+// Space returns what the disk has. It costs nothing.
+func (s *Store) Space() Space { return Space{s.o.Dir, s.space.free.Load(), s.space.missing.Load()} }
+
+// String says it for people.
+func (s Space) String() string {
+	if s.Missing == 0 { // somebody found too little a moment ago
+		return fmt.Sprintf("%d MiB are free in %s, which may be enough in a moment", s.Free>>20, s.Dir)
+	}
+	return fmt.Sprintf("%d MiB are free in %s, and %d MiB more are needed", s.Free>>20, s.Dir, (s.Missing+mib-1)>>20)
 }
 
 // calm tells whether nobody has found too little space for a moment. What was given up for somebody must not be taken from under him.
@@ -164,11 +198,21 @@ func (sp *space) grow() {
 	}
 }
 
+// measured notes what whoever is refused is told.
+func (sp *space) measured(free, ballast int64) {
+	sp.free.Store(free)
+	sp.missing.Store(max(sp.reserve+sp.headroom-free-ballast, 0))
+}
+
 func (sp *space) setFull(err error) {
-	if sp.full.Swap(true) {
+	if sp.full.Load() {
 		return
 	}
 	free, _ := sp.fs.FreeBytes(sp.s.o.Dir)
+	sp.measured(free, sp.ballast.size()) // before anybody is refused
+	if sp.full.Swap(true) {
+		return
+	}
 	sp.s.o.Logger.Warn("the disk is full, or nearly so: producers are refused until space is freed", "dir", sp.s.o.Dir,
 		"free bytes", free, "ballast bytes", sp.ballast.size(), "reserve bytes", sp.reserve, "error", err)
 }

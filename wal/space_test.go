@@ -68,6 +68,9 @@ func TestFullDiskForLong(t *testing.T) {
 	d.commitAll()
 	fill(sim)
 	awaitPressure(t, s, PressureNoSpace)
+	if sp := s.Space(); sp.Missing < s.space.headroom || !strings.Contains(sp.String(), "more are needed") {
+		t.Errorf("a full disk is described as %+v: %v", sp, sp)
+	}
 	for range 3000 {
 		d.vote()
 	}
@@ -90,6 +93,9 @@ func TestFullDiskForLong(t *testing.T) {
 	}
 	sim.SetCapacity(0)
 	awaitPressure(t, s, PressureNone)
+	if sp := s.Space(); sp.Missing != 0 {
+		t.Errorf("a disk with space is described as %+v", sp)
+	}
 	awaitBallast(t, s)
 	for range 100 {
 		d.submit(d.batchEntry(20000))
@@ -103,7 +109,15 @@ func TestFullDiskForLong(t *testing.T) {
 // Each life votes, and nobody frees anything.
 func TestStartsOnFullDisk(t *testing.T) {
 	defer leaktest.AfterTest(t)()
-	const seed = 3
+	from, to := crashSeeds(t, 1)
+	for seed := from; seed < to && !t.Failed(); seed++ {
+		if err := startOnFullDisk(t, seed); err != nil {
+			t.Errorf("seed %d: %v\n%s", seed, err, replay(t, seed))
+		}
+	}
+}
+
+func startOnFullDisk(t *testing.T, seed uint64) error {
 	sim, rng := disksim.New(disksim.Options{Seed: seed}), rand.New(rand.NewPCG(seed, 1))
 	s := mustOpen(t, fullOptions(sim))
 	awaitBallast(t, s)
@@ -128,26 +142,27 @@ func TestStartsOnFullDisk(t *testing.T) {
 			if rng.IntN(3) != 0 {
 				sim.CrashAt(1 + rng.Int64N(60))
 			}
-			if s, _ = Open(context.Background(), fullOptions(sim)); s == nil && !sim.Halted() {
-				t.Fatalf("seed %d, start %d: the store does not start on a full disk", seed, start)
+			var err error
+			if s, err = Open(context.Background(), fullOptions(sim)); s == nil && !sim.Halted() {
+				return fmt.Errorf("start %d: the store does not start on a full disk: %w", start, err)
 			}
+			sim.CrashAt(0)
 		}
-		sim.CrashAt(0)
 		if s.Pressure() != PressureNoSpace {
-			t.Fatalf("start %d: the pressure on a full disk is %v", start, s.Pressure())
+			return fmt.Errorf("start %d: the pressure on a full disk is %v", start, s.Pressure())
 		}
 		if n := s.Metrics().JournalFiles; n != 1 {
-			t.Errorf("start %d: %d files of the journal are live: votes of lives that end too early would take one each", start, n)
+			return fmt.Errorf("start %d: %d files of the journal are live: votes of lives that end too early would take one each", start, n)
 		}
 		d.s, d.l = s, findLog(t, s, 1)
 		if hs := d.l.HardState(); hs.Term != d.term || hs.Vote != 7 {
-			t.Fatalf("seed %d, start %d: the hard state is %+v, want term %d", seed, start, hs, d.term)
+			return fmt.Errorf("start %d: the hard state is %+v, want term %d", start, hs, d.term)
 		}
 		d.check()
 	}
 	eventually(t, "the files of 50 starts have come back", func() bool { return s.Metrics().JournalFiles <= 4 })
 	if have := s.space.ballast.size(); have < s.space.whole/2 {
-		t.Errorf("50 starts left %d bytes of the ballast of %d", have, s.space.whole)
+		return fmt.Errorf("50 starts left %d bytes of the ballast of %d", have, s.space.whole)
 	}
 	sim.SetCapacity(0)
 	awaitPressure(t, s, PressureNone)
@@ -155,6 +170,7 @@ func TestStartsOnFullDisk(t *testing.T) {
 	d.wait(1)
 	d.check()
 	closeStore(t, s)
+	return nil
 }
 
 // TestFollowerOnFullDisk: a leader whose disk is not full goes on sending. What has no space in a segment waits in the journal, is in no

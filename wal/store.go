@@ -38,6 +38,7 @@ type Store struct {
 	checkpoints checkpointer
 	condemned   verdicts
 	space       space
+	scrub       scrubber
 	io          workers
 	metrics     counters
 
@@ -171,6 +172,10 @@ func (s *Store) start() {
 	}
 	s.running.Go(s.wakeOnFailure)
 	s.running.Go(s.report)
+	if s.o.ScrubRate > 0 {
+		s.scrub.init(s)
+		s.running.Go(s.scrub.run)
+	}
 	if s.o.CacheBytes >= 4*arenaBytes { // a smaller cache is there at once
 		s.memory.hungry = make(chan struct{}, 1)
 		s.memory.hungry <- struct{}{}

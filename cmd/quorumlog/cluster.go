@@ -150,6 +150,9 @@ func problem(n client.NodeStatus) string {
 	if n.RefusedReplicas > 0 {
 		list = append(list, fmt.Sprintf("%d of its replicas refused for good: check its disk, and replace it", n.RefusedReplicas))
 	}
+	if n.ScrubErrors > 0 {
+		list = append(list, fmt.Sprintf("the scrub found rot in %d of its logs: check its disk", n.ScrubErrors))
+	}
 	return strings.Join(list, "; ")
 }
 

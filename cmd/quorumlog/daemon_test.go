@@ -483,7 +483,7 @@ func TestConfigFile(t *testing.T) {
 	values := map[string]string{
 		"node-id": "4", "data-dir": filepath.Join(dir, "data"), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9", "gossip-address": "localhost:0",
 		"metrics": "127.0.0.1:0", "join": "[127.0.0.1:1, '127.0.0.1:2']", "bootstrap": "true", "rack": "1.10", "log-level": "warn", "log-format": "json", "disk-io": "buffered", "unsafe-no-fsync": "true",
-		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8",
+		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8", "scrub.rate": "1048576",
 		"max-produce-mb": "100", "max-connections-per-ip": "-1", "tls-client-auth": "requested", "allow-plaintext": "false",
 		"authorizer": "acl", "super-users": "'User:CN=admin'", "allow-everyone-if-no-acl-found": "true",
 	}

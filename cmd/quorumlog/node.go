@@ -75,7 +75,7 @@ type nodeFlags struct {
 	authorizer, superUsers                                                            string
 	tls                                                                               auth.Files
 	tlsClients, gossipKeys                                                            string
-	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB                            int64
+	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB, scrubRate                 int64
 	connectionsPerIP                                                                  int
 }
 
@@ -108,6 +108,7 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.reserveMB, "reserve-mb", 0, "disk kept for votes and metadata, in `MiB`: with less, records are refused (default 256; at least about 180)")
 	flags.Int64Var(&f.segmentMB, "segment-mb", 0, "segment size of topics without segment.bytes, in `MiB` (default 1024)")
 	flags.Int64Var(&f.produceMB, "max-produce-mb", 0, "batches of all producers that are not answered yet, in `MiB`: beyond it each gets a fair share (default 256)")
+	flags.Int64Var(&f.scrubRate, "scrub.rate", 4<<20, "`bytes` a second of old records that are read in the background, once a day at most, to find rot; 0: none")
 	flags.IntVar(&f.connectionsPerIP, "max-connections-per-ip", 0, "`number` of connections from one host, loopback excepted; -1: no limit (default: a quarter of all, at least 64)")
 }
 
@@ -133,6 +134,9 @@ func (f *nodeFlags) options() (node.Options, error) {
 			return node.Options{}, fmt.Errorf("--%s %d: from 0 (the default) to %d", flag, mib, maxMiB)
 		}
 	}
+	if f.scrubRate < 0 || f.scrubRate > maxMiB<<20 {
+		return node.Options{}, fmt.Errorf("--scrub.rate %d: from 0 (off) to %d", f.scrubRate, int64(maxMiB<<20))
+	}
 	logger, err := newLogger(f.logLevel, f.logFormat)
 	if err != nil {
 		return node.Options{}, err
@@ -143,6 +147,7 @@ func (f *nodeFlags) options() (node.Options, error) {
 		GossipAddress: f.gossip, MetricsAddress: f.metrics, Join: f.join, Rack: f.rack, Logger: logger,
 		Storage: node.StorageOptions{
 			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,
+			ScrubRate: f.scrubRate,
 		},
 	}
 	if o.Authorization, err = f.authorization(); err != nil {

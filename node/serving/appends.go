@@ -114,7 +114,7 @@ func (a *appender) admit(r *broker.Append, now time.Time) (*partition.Partition,
 	case pressure == wal.PressureThrottle && p.Group().IsLeader(): // who does not lead says who does
 		return nil, kerr.Errorf(kerr.ThrottlingQuotaExceeded, "node %d has as many records in memory as it may: its disk or its followers are behind", o.Node)
 	case pressure == wal.PressureNoSpace && p.Group().IsLeader():
-		return nil, kerr.Errorf(kerr.StorageError, "node %d is below its reserve of free disk space: free some or add a node", o.Node)
+		return nil, kerr.Errorf(kerr.StorageError, "the disk of node %d is full: %v: delete topics, free space otherwise or add a node", o.Node, o.Space())
 	default:
 		if err := p.Check(r.Batch, now); err != nil {
 			return nil, err

@@ -54,6 +54,7 @@ type Options struct {
 	Host       *raftgroup.Host // of the groups of Replicas
 	Turns      *Turns          // told of the end of each of Host's turns
 	Pressure   func() wal.Pressure
+	Space      func() wal.Space
 	Replicas   Replicas
 	Fetching   *fetching.Hub
 	Leaders    *leaders.Table

@@ -37,8 +37,10 @@ type NodeStatus struct {
 	BootEpoch                                 uint64
 	AcceptsProduce                            bool
 	Replicas, PartitionsLed                   int
-	UnderReplicated                           int // of the partitions that it leads
-	RefusedReplicas                           int // that it holds and refuses for good: they have to be replaced
+	UnderReplicated                           int    // of the partitions that it leads
+	ScrubErrors                               uint64 // logs in which the background scrub found rot
+	LastScrub                                 int64  // when its last pass ended, ms since 1970; 0: none has
+	RefusedReplicas                           int    // that it holds and refuses for good: they have to be replaced
 	OldestFeatureLevel, SupportedFeatureLevel FeatureLevel
 }
 

@@ -131,6 +131,7 @@ func toNodeStatus(s broker.NodeStatus) *pb.NodeStatus {
 		Node: toNode(s.Node), State: s.State, ErrorMessage: s.Trouble, Protocol: s.Protocol, FsyncClass: s.FsyncClass, MetricsAddress: s.MetricsAddress,
 		DiskFreeBytes: s.DiskFreeBytes, BootEpoch: s.BootEpoch, AcceptsProduce: s.AcceptsProduce,
 		Replicas: int32(s.Replicas), PartitionsLed: int32(s.PartitionsLed), UnderReplicated: int32(s.UnderReplicated), RefusedReplicas: int32(s.RefusedReplicas),
+		ScrubErrors: s.ScrubErrors, LastScrubMs: s.LastScrub,
 		MinFeatureLevel: int32(s.OldestFeatureLevel), MaxFeatureLevel: int32(s.SupportedFeatureLevel),
 	}
 }
@@ -140,7 +141,7 @@ func fromNodeStatus(s *pb.NodeStatus) broker.NodeStatus {
 		Node: fromNode(s.GetNode()), State: s.GetState(), Trouble: s.GetErrorMessage(), Protocol: s.GetProtocol(), FsyncClass: s.GetFsyncClass(),
 		MetricsAddress: s.GetMetricsAddress(), DiskFreeBytes: s.GetDiskFreeBytes(), BootEpoch: s.GetBootEpoch(), AcceptsProduce: s.GetAcceptsProduce(),
 		Replicas: int(s.GetReplicas()), PartitionsLed: int(s.GetPartitionsLed()), UnderReplicated: int(s.GetUnderReplicated()),
-		RefusedReplicas: int(s.GetRefusedReplicas()), OldestFeatureLevel: broker.FeatureLevel(s.GetMinFeatureLevel()),
+		RefusedReplicas: int(s.GetRefusedReplicas()), ScrubErrors: s.GetScrubErrors(), LastScrub: s.GetLastScrubMs(), OldestFeatureLevel: broker.FeatureLevel(s.GetMinFeatureLevel()),
 		SupportedFeatureLevel: broker.FeatureLevel(s.GetMaxFeatureLevel()),
 	}
 }

@@ -1167,6 +1167,9 @@ type NodeStatus struct {
 	AcceptsProduce bool   `protobuf:"varint,13,opt,name=accepts_produce,json=acceptsProduce,proto3" json:"accepts_produce,omitempty"`
 	// Replicas that this node holds and refuses for good, because they cannot vouch for their logs: they have to be replaced.
 	RefusedReplicas int32 `protobuf:"varint,20,opt,name=refused_replicas,json=refusedReplicas,proto3" json:"refused_replicas,omitempty"`
+	// Logs in which the background scrub found rot since the start, and when its last whole pass ended, ms since 1970; 0: none has.
+	ScrubErrors uint64 `protobuf:"varint,21,opt,name=scrub_errors,json=scrubErrors,proto3" json:"scrub_errors,omitempty"`
+	LastScrubMs int64  `protobuf:"varint,22,opt,name=last_scrub_ms,json=lastScrubMs,proto3" json:"last_scrub_ms,omitempty"`
 	// The range of feature levels that the node's release can be part of.
 	MinFeatureLevel int32 `protobuf:"varint,30,opt,name=min_feature_level,json=minFeatureLevel,proto3" json:"min_feature_level,omitempty"`
 	MaxFeatureLevel int32 `protobuf:"varint,31,opt,name=max_feature_level,json=maxFeatureLevel,proto3" json:"max_feature_level,omitempty"`
@@ -1291,6 +1294,20 @@ func (x *NodeStatus) GetAcceptsProduce() bool {
 func (x *NodeStatus) GetRefusedReplicas() int32 {
 	if x != nil {
 		return x.RefusedReplicas
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetScrubErrors() uint64 {
+	if x != nil {
+		return x.ScrubErrors
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetLastScrubMs() int64 {
+	if x != nil {
+		return x.LastScrubMs
 	}
 	return 0
 }
@@ -4201,7 +4218,7 @@ const file_admin_proto_rawDesc = "" +
 	"answeredBy\x12%\n" +
 	"\x0eleader_unknown\x18\v \x01(\x05R\rleaderUnknown\x12#\n" +
 	"\rfeature_level\x18\x1e \x01(\x05R\ffeatureLevel\x12.\n" +
-	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"\xb3\x04\n" +
+	"\x13feature_level_known\x18\x1f \x01(\x05R\x11featureLevelKnown\"\xfa\x04\n" +
 	"\n" +
 	"NodeStatus\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.quorumlog.NodeR\x04node\x12\x14\n" +
@@ -4219,7 +4236,9 @@ const file_admin_proto_rawDesc = "" +
 	"\x0fmetrics_address\x18\v \x01(\tR\x0emetricsAddress\x12#\n" +
 	"\rerror_message\x18\f \x01(\tR\ferrorMessage\x12'\n" +
 	"\x0faccepts_produce\x18\r \x01(\bR\x0eacceptsProduce\x12)\n" +
-	"\x10refused_replicas\x18\x14 \x01(\x05R\x0frefusedReplicas\x12*\n" +
+	"\x10refused_replicas\x18\x14 \x01(\x05R\x0frefusedReplicas\x12!\n" +
+	"\fscrub_errors\x18\x15 \x01(\x04R\vscrubErrors\x12\"\n" +
+	"\rlast_scrub_ms\x18\x16 \x01(\x03R\vlastScrubMs\x12*\n" +
 	"\x11min_feature_level\x18\x1e \x01(\x05R\x0fminFeatureLevel\x12*\n" +
 	"\x11max_feature_level\x18\x1f \x01(\x05R\x0fmaxFeatureLevel\"\x88\x01\n" +
 	"\x0eMetadataQuorum\x12\x16\n" +

@@ -347,6 +347,32 @@ func TestNoSpace(t *testing.T) {
 	o.close()
 }
 
+// TestLeftoversHoldNoSpace: starts that ended while they made a file left the space that it had taken. On a full disk the next start has
+// it back, and needs it.
+func TestLeftoversHoldNoSpace(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	d := disksim.New(disksim.Options{})
+	o := newOwner(t, d)
+	o.mustOpen()
+	o.awaitSpare()
+	f, err := d.Create("journal/00000099" + tempSuffix)
+	if err != nil || f.Preallocate(testFileBytes) != nil || f.Close() != nil || d.SyncDir("journal") != nil {
+		t.Fatal("the leftover cannot be made")
+	}
+	d.SetCapacity(d.Used())
+	for err == nil { // all that is spare
+		var w Written
+		if w, err = o.write(entry(1, 3000, 'x')); err == nil && o.j.Sync() != nil {
+			t.Fatal("sync")
+		}
+		o.prev = max(o.prev, w.Seq)
+	}
+	mustFail(t, err, disk.ErrNoSpace)
+	o.reopen()
+	o.round(entry(1, 3000, 'x'))
+	o.close()
+}
+
 func TestRegisterWithoutSpaceIsTriedAgain(t *testing.T) {
 	synctest.Test(t, registerWithoutSpace)
 }

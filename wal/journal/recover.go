@@ -186,7 +186,13 @@ func (r *Recovery) nextSeq() Seq {
 // takeFresh opens the fresh file. Files that nothing was found in are as good as those of the pool: if the process ends
 // before the owner has stored the result they still hold nothing of their recorded epoch. So a full disk does not prevent a
 // restart; if not even such a file is there, a small one will do for now.
+//
+// What earlier starts left that is of no use goes first: each of several that ended while they made a file left the space that it had
+// taken, of a reserve that nothing could fill up again.
 func (r *Recovery) takeFresh(frame int64, next Seq) (err error) {
+	if err := r.dir.clean(); err != nil {
+		r.opts.Logger.Warn("journal: cannot remove files that are not used", "error", err)
+	}
 	number := uint64(1)
 	for _, f := range r.files {
 		number = max(number, f.info.Number+1)

@@ -19,7 +19,8 @@ import (
 //	40  length        uint32  bytes in the .log; 0 for a control entry
 //	44  records       uint32  offsets taken; 0 for a control entry
 //	48  kind          uint8   of the entry
-//	49  zero          [7]byte
+//	49  zero          [3]byte
+//	52  owner         uint32  in an .index: whose it is, see Owner; 0 elsewhere
 //	56  checksum      uint32  CRC-32C of a batch's first 21 bytes, which end in the batch's own CRC of all that follows; of the
 //	                          payload for a control entry
 //	60  crc           uint32  CRC-32C of bytes 0..59
@@ -70,6 +71,28 @@ func (r *Row) Put(b []byte) {
 	le.PutUint32(b[56:], r.Checksum)
 	le.PutUint32(b[60:], Checksum(b[:60]))
 }
+
+// Owner stands for the log whose rows are in an .index. Bytes and rows of another log, of the same release and with the same offsets, are as
+// good as its own by all their checksums: when files of two logs were exchanged nothing else tells.
+type Owner uint32
+
+// OwnerOf returns the owner for a replica of a group; it is not 0.
+func OwnerOf(group id.Group, replica id.Replica) Owner {
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[0:], uint64(group))
+	binary.LittleEndian.PutUint64(b[8:], uint64(replica))
+	return Owner(max(Checksum(b[:]), 1))
+}
+
+// PutOwned is Put for the index of a log.
+func (r *Row) PutOwned(b []byte, o Owner) {
+	r.Put(b)
+	binary.LittleEndian.PutUint32(b[52:], uint32(o))
+	binary.LittleEndian.PutUint32(b[60:], Checksum(b[:60]))
+}
+
+// StoredOwner returns the owner of a stored row that Parse has found good.
+func StoredOwner(b []byte) Owner { return Owner(binary.LittleEndian.Uint32(b[52:])) }
 
 // Append appends the stored form to dst.
 func (r *Row) Append(dst []byte) []byte {

@@ -75,7 +75,11 @@ func TestClientIsClosedFirst(t *testing.T) {
 func TestCloseWhileProduceWaits(t *testing.T) {
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 1, nil)
-	cluster.SetFault(func(id.TopicPartition, batch.Batch) clienttest.Fault { return clienttest.Swallow })
+	var swallowed atomic.Int32
+	cluster.SetFault(func(id.TopicPartition, batch.Batch) clienttest.Fault {
+		swallowed.Add(1)
+		return clienttest.Swallow
+	})
 	p, err := c.NewProducer(client.ProducerOptions{BufferBytes: 1000})
 	require.NoError(t, err)
 	produced := make(chan error, 2)
@@ -88,7 +92,7 @@ func TestCloseWhileProduceWaits(t *testing.T) {
 			}
 		}
 	}()
-	waitFor(t, "the producer to ask for the topic", func() bool { return cluster.MetadataRequests() > 2 })
+	waitFor(t, "the producer to ask for the topic, and to have sent", func() bool { return cluster.MetadataRequests() > 2 && swallowed.Load() > 0 })
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, p.Close(ctx), context.DeadlineExceeded)

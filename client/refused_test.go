@@ -78,7 +78,7 @@ func TestBadTimestampFailsAlone(t *testing.T) {
 func TestRefusedForItsTimestampOnceItMayBeWritten(t *testing.T) {
 	cluster, c := newCluster(t, 1)
 	cluster.CreateTopic("test", 1, nil)
-	p := newProducer(t, c, client.ProducerOptions{})
+	p := newProducer(t, c, client.ProducerOptions{Linger: 100 * time.Millisecond}) // the three go as one batch
 	produceAll(t, p, "test", 0, 1)
 	came := 0
 	cluster.SetFault(func(id.TopicPartition, batch.Batch) clienttest.Fault {

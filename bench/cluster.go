@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,10 +65,11 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 			ID: id.Node(i + 1), Dir: filepath.Join(dir, "node-"+number), RPC: addresses[2*i], Gossip: addresses[2*i+1],
 			binary: binary, log: filepath.Join(dir, "node-"+number+".log"), share: o.Share,
 		}
-		p.args = append([]string{
-			"node", "--node-id", number, "--data-dir", p.Dir, "--rpc-address", p.RPC, "--gossip-address", p.Gossip,
-			"--cluster-name", name,
-		}, args...)
+		p.args = []string{"node", "--node-id", number, "--rpc-address", p.RPC, "--gossip-address", p.Gossip, "--cluster-name", name}
+		if !slices.Contains(args, "--data-dir") { // which a second one would not replace
+			p.args = append(p.args, "--data-dir", p.Dir)
+		}
+		p.args = append(p.args, args...)
 		for j, a := range p.args {
 			p.args[j] = strings.ReplaceAll(a, "{node}", number)
 		}

@@ -48,12 +48,13 @@ func (n *Node) sayCondition(c raftgroup.Condition) {
 		n.logger.Info("the disk is well: the node takes records and leaderships again")
 	case raftgroup.Full:
 		m := n.host.Metrics()
+		space := n.stores.Space()
 		n.logger.Warn("the disk is full: the node takes no records, and hands the partitions over that it leads; delete topics or free space "+
-			"otherwise, and it goes on by itself", "dir", n.options.DataDir, "free", n.freeBytes(), "leads", m.Leading, "dropped", m.DroppedNoSpace)
+			"otherwise, and it goes on by itself", "dir", space.Dir, "free", space.Free, "leads", m.Leading, "dropped", m.DroppedNoSpace)
 	default:
 		m := n.host.Metrics()
 		n.logger.Warn("the disk does not answer: the node hands over what it leads; look at the disk (kernel log, smartctl), and the node "+
-			"goes on by itself when writes come back in time", "dir", n.options.DataDir, "waiting", n.store.Stalled().Round(time.Millisecond),
+			"goes on by itself when writes come back in time", "dir", n.options.DataDir, "waiting", n.stores.Stalled().Round(time.Millisecond),
 			"leads", m.Leading, "dropped", m.DroppedBehind)
 	}
 }
@@ -67,9 +68,9 @@ func (n *Node) conditionError() error {
 	case raftgroup.Good:
 		return nil
 	case raftgroup.Full:
-		return fmt.Errorf("disk full: %v: free some space", n.store.Space())
+		return fmt.Errorf("disk full: %v: free some space", n.stores.Space())
 	}
-	if waiting := n.store.Stalled(); waiting > 0 {
+	if waiting := n.stores.Stalled(); waiting > 0 {
 		return fmt.Errorf("disk does not answer since %s", time.Now().Add(-waiting).Format(time.RFC3339))
 	}
 	return fmt.Errorf("disk did not answer in time a moment ago")
@@ -100,10 +101,8 @@ func (n *Node) leaderError() error {
 	return nil
 }
 
-func (n *Node) freeBytes() int64 {
-	free, _ := n.files.FreeBytes(n.options.DataDir)
-	return free
-}
+// freeBytes is what is free where least is.
+func (n *Node) freeBytes() int64 { return n.stores.Space().Free }
 
 // stateText is the state in one or two words, for people.
 func (n *Node) stateText() string {
@@ -119,7 +118,7 @@ func (n *Node) stateText() string {
 
 // acceptsProduce tells whether there is room for records.
 func (n *Node) acceptsProduce() bool {
-	return n.host.Condition() == raftgroup.Good && n.store.Pressure() != wal.PressureNoSpace
+	return n.host.Condition() == raftgroup.Good && n.stores.Pressure() != wal.PressureNoSpace
 }
 
 // takesLeaderships tells whether a node seems to be up, with a disk that can take records.

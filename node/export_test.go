@@ -1,6 +1,8 @@
 package node
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -21,3 +23,14 @@ func (n *Node) Calls() uint64 { return n.server.Metrics().Calls }
 
 // Turns returns how many turns the node's workers have taken.
 func (n *Node) Turns() uint64 { return n.host.Metrics().Turns }
+
+// LogsIn lists the partitions of which the node has a replica in a data directory.
+func (n *Node) LogsIn(dir string) (names []string) {
+	for _, l := range n.stores.Logs() {
+		if l.Store().Dir() == dir {
+			names = append(names, l.Name())
+		}
+	}
+	slices.Sort(names)
+	return names
+}

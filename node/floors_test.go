@@ -12,7 +12,7 @@ var floors = [][]string{
 	{"limits.go", "limits_unix.go", "limits_other.go", "address.go", "transport.go", "authorization.go", "options.go", "identityfile.go", "fsync.go",
 		"condemned.go", "word.go", "reached.go"},
 	// What a node has, and whom it knows.
-	{"state.go", "identity.go", "ask.go", "names.go", "condition.go"},
+	{"state.go", "identity.go", "directories.go", "ask.go", "names.go", "condition.go"},
 	// A node among nodes: who is who, who is reached, who asks.
 	{"incarnation.go", "peercalls.go", "reach.go"},
 	// What it does by itself.
@@ -31,6 +31,7 @@ var upwards = map[string]string{
 	"authorization.go -> security.go": "there are no permissions without certificates",
 	"identityfile.go -> identity.go":  "the file is read into an identity, and an identity is stored in it",
 	"state.go -> identity.go":         "a node has an identity",
+	"state.go -> directories.go":      "a node has data directories",
 	"incarnation.go -> reach.go":      "a start is registered if it is reached, and who is reached depends on which start is the node",
 	"found.go -> join.go":             "who finds that he need not found a cluster asks for a place in one",
 }

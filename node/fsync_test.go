@@ -33,7 +33,7 @@ func TestMark(t *testing.T) {
 			if err := stored.store(disk, "/data"); err != nil {
 				t.Fatal(err)
 			}
-			got, err := openIdentity(disk, "/data", 1, "c", tt.class, quiet)
+			got, err := openIdentity(disk, "/data", identity{NodeID: 1}, "c", tt.class, quiet)
 			switch {
 			case tt.refused && (err == nil || !strings.Contains(err.Error(), "unused node id") || !strings.Contains(err.Error(), "--unsafe-no-fsync")):
 				t.Errorf("marked %q, class %v: %v", tt.before, tt.class, err)

@@ -20,6 +20,10 @@ import (
 // formatVersion is the version of everything below the data directory. A directory of a later one is refused.
 const formatVersion = 2
 
+// severalVersion is that of the directories of a node that has several: a release that knows of one alone must open none of them, or it would
+// make the replicas anew that are in the others.
+const severalVersion = 3
+
 // identity says whose data a directory holds. It is checked before anything else is read: a copied or mounted-over directory
 // under the wrong node would break every promise that its replicas made.
 type identity struct {
@@ -31,16 +35,28 @@ type identity struct {
 	Boot      uint64  // counts starts; fences messages of earlier ones
 	Mark      mark    // whether all that the directory holds has been synced
 	Revision  uint64  // counts the writes of this file
+
+	Home string   // the store id of the node's first directory; empty: this is it
+	More []string // of the first directory: the store ids of the others. Durable before there is a replica in any
 }
 
-// openIdentity reads the identity of dir, or makes one, counts this start, and marks the directory if the node is not going to sync.
-func openIdentity(files disk.FS, dir string, node id.Node, cluster string, class wal.FsyncClass, logger *slog.Logger) (identity, error) {
+func (i *identity) version() int {
+	if i.Home != "" || len(i.More) > 0 {
+		return severalVersion
+	}
+	return formatVersion
+}
+
+// openIdentity reads the identity of dir, or makes one of what a new directory begins with, counts this start, and marks the directory if the
+// node is not going to sync.
+func openIdentity(files disk.FS, dir string, fresh identity, cluster string, class wal.FsyncClass, logger *slog.Logger) (identity, error) {
 	ident, err := loadIdentity(files, dir, logger)
 	if errors.Is(err, errNoIdentity) {
-		ident = identity{NodeID: node, StoreID: uuid.NewString()}
+		ident = fresh
+		ident.StoreID = uuid.NewString()
 	} else if err != nil {
 		return identity{}, err
-	} else if err := ident.check(dir, node, cluster); err != nil {
+	} else if err := ident.check(dir, fresh.NodeID, cluster); err != nil {
 		return identity{}, err
 	}
 	if ident.Mark, err = ident.Mark.atStart(dir, class); err != nil {
@@ -66,9 +82,15 @@ func (i identity) check(dir string, node id.Node, cluster string) error {
 // text is the identity as it is stored, without what vouches for it.
 func (i *identity) text() []byte {
 	b := fmt.Appendf(nil, "# The identity of this data directory. Written by quorumlog; do not edit.\nversion=%d\ncluster.id=%s\ncluster.name=%s\nnode.id=%d\nstore.id=%s\nfounder=%t\nboot=%d\n",
-		formatVersion, i.ClusterID, i.Cluster, i.NodeID, i.StoreID, i.Founder, i.Boot)
+		i.version(), i.ClusterID, i.Cluster, i.NodeID, i.StoreID, i.Founder, i.Boot)
 	if i.Mark != unmarked {
 		b = fmt.Appendf(b, "%s=%s\n", markKey, i.Mark)
+	}
+	if i.Home != "" {
+		b = fmt.Appendf(b, "home.store.id=%s\n", i.Home)
+	}
+	if len(i.More) > 0 {
+		b = fmt.Appendf(b, "more.store.ids=%s\n", strings.Join(i.More, ","))
 	}
 	return fmt.Appendf(b, "revision=%d\n", i.Revision)
 }
@@ -77,7 +99,8 @@ func (i *identity) text() []byte {
 type versionError struct{ version int }
 
 func (e versionError) Error() string {
-	return fmt.Sprintf("data format %d, this release reads format %d: start the release that wrote it, or a later one", e.version, formatVersion)
+	return fmt.Sprintf("data format %d, this release reads format %d, and %d of several directories: start the release that wrote it, or a later one",
+		e.version, formatVersion, severalVersion)
 }
 
 // parseIdentity reads a file. It is damaged, or whole, or of another format, for which its checksum may be another one, too.
@@ -93,7 +116,7 @@ func parseIdentity(data []byte) (identity, error) {
 			values[key] = value
 		}
 	}
-	if version, err := strconv.Atoi(values["version"]); err == nil && version != formatVersion {
+	if version, err := strconv.Atoi(values["version"]); err == nil && version != formatVersion && version != severalVersion {
 		return identity{}, versionError{version}
 	}
 	if damaged != nil {
@@ -107,7 +130,11 @@ func parseIdentity(data []byte) (identity, error) {
 }
 
 func identityOf(values map[string]string) (identity, error) {
-	ident := identity{ClusterID: values["cluster.id"], Cluster: values["cluster.name"], StoreID: values["store.id"], Founder: values["founder"] == "true"}
+	ident := identity{ClusterID: values["cluster.id"], Cluster: values["cluster.name"], StoreID: values["store.id"], Founder: values["founder"] == "true",
+		Home: values["home.store.id"]}
+	if more := values["more.store.ids"]; more != "" {
+		ident.More = strings.Split(more, ",")
+	}
 	node, err := strconv.ParseInt(values["node.id"], 10, 32)
 	if err != nil {
 		return identity{}, fmt.Errorf("node.id %q is not a number", values["node.id"])
@@ -140,19 +167,19 @@ const storeIDKey = "node/store-id"
 
 // checkStore makes sure that identity and storage are of the same age. A directory of which one part was lost must not begin
 // anew under the old name: its replicas would have forgotten what they voted for and acknowledged.
-func (n *Node) checkStore() error {
-	stored, err := n.store.Get(storeIDKey)
+func checkStore(store *wal.Store, dir string, ident *identity, isNew bool) error {
+	stored, err := store.Get(storeIDKey)
 	switch {
-	case errors.Is(err, wal.ErrNotFound) && n.identity.ClusterID == "":
-		return n.store.Set(storeIDKey, []byte(n.identity.StoreID)) // before the directory can belong to a cluster
+	case errors.Is(err, wal.ErrNotFound) && isNew:
+		return store.Set(storeIDKey, []byte(ident.StoreID)) // before the directory can belong to a cluster, or hold a replica
 	case errors.Is(err, wal.ErrNotFound):
-		return fmt.Errorf("%s belongs to cluster %s, but the storage's own records (meta/) are gone: restore the directory as a whole, or start this node with an empty one and an unused node id",
-			n.options.DataDir, n.identity.ClusterID)
+		return fmt.Errorf("%s is node %d's (cluster %q, id %s), but the storage's own records (meta/) are gone: restore the directory as a whole, or start this node with an empty one and an unused node id",
+			dir, ident.NodeID, ident.Cluster, ident.ClusterID)
 	case err != nil:
 		return fmt.Errorf("cannot read the storage's identity: %w", err)
-	case string(stored) != n.identity.StoreID:
+	case string(stored) != ident.StoreID:
 		return fmt.Errorf("%s holds the data of store %s, but %s says store %s: restore the directory as a whole, or start this node with an empty one and an unused node id",
-			n.options.DataDir, stored, identityFile, n.identity.StoreID)
+			dir, stored, identityFile, ident.StoreID)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // openForTest counts a start of node 1.
 func openForTest(d *disksim.Disk, logger *slog.Logger) (identity, error) {
-	return openIdentity(d, "/data", 1, "c", wal.FsyncAll, logger)
+	return openIdentity(d, "/data", identity{NodeID: 1}, "c", wal.FsyncAll, logger)
 }
 
 // usedDirectory is a directory after its first start.
@@ -219,10 +219,10 @@ func TestIdentityOfAnother(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "store other of node 2") || !strings.Contains(err.Error(), "remove") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := d.WriteFile("/data/"+name, []byte("version=3\nanything=else\n")); err != nil {
+		if err := d.WriteFile("/data/"+name, []byte("version=4\nanything=else\n")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openForTest(d, quiet); err == nil || !strings.Contains(err.Error(), "data format 3") {
+		if _, err := openForTest(d, quiet); err == nil || !strings.Contains(err.Error(), "data format 4") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -175,7 +175,7 @@ func (n *Node) keepRegistered(ctx context.Context) {
 			return false
 		}
 		for _, p := range v.ReplicasOn(n.options.NodeID) {
-			if n.replicas.Group(p.Group) == nil && !n.replicas.IsRefused(p.Group) {
+			if n.replicas.Group(p.Group) == nil && !n.replicas.IsRefused(p.Group) && !n.replicas.IsOffline(p.Group) {
 				return false
 			}
 		}

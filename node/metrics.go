@@ -19,7 +19,7 @@ const namespace = "quorumlog"
 // registerMetrics says what /metrics shows. The parts count for themselves, in plain structs; they are read when somebody asks.
 func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	register(registry, storeSamples, n.store.Metrics)
+	register(registry, storeSamples, n.stores.Metrics)
 	register(registry, raftSamples, n.host.Metrics)
 	register(registry, peerSamples, n.peers.Metrics)
 	register(registry, serverSamples, n.server.Metrics)
@@ -28,12 +28,15 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
 	}
-	gauge("wal_pressure", "0: none, 1: producers are throttled, 2: no space.", func() float64 { return float64(n.store.Pressure()) })
-	gauge("disk_free_bytes", "Free space where the data directory is.", func() float64 { return float64(n.freeBytes()) })
+	gauge("wal_pressure", "0: none, 1: producers are throttled, 2: no space.", func() float64 { return float64(n.stores.Pressure()) })
+	gauge("disk_free_bytes", "Free space where the data directory is, the one with the least.", func() float64 { return float64(n.freeBytes()) })
 	gauge("disk_full", "1 while the node takes no records and hands over what it leads, because its disk has no space.",
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Full) })
 	gauge("disk_stalled", "1 while the node hands over what it leads, because its disk does not answer in time.",
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Stalled) })
+	gauge("data_directories_failed", "Data directories that failed since the start: their replicas are offline.",
+		func() float64 { return float64(1 + len(n.more) - len(n.stores.Working())) })
+	gauge("replicas_offline", "Replicas on this node whose data directory failed.", func() float64 { return float64(n.replicas.OfflineCount()) })
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
 	gauge("ready", "1 when the node holds what the metadata wants it to hold, hears of a leader of each of these, and has a disk that takes records.",

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -63,25 +66,67 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func (n *Node) openDirectory(ctx context.Context) error {
-	dir := n.options.DataDir
-	files, err := n.openFiles(ctx)
-	if err != nil {
-		return directoryUnusable(dir, err)
-	}
-	n.files = files
-	if n.lock, err = files.Lock(filepath.Join(dir, ".lock")); err != nil {
-		return directoryInUse(dir, err)
-	}
-	n.opened("lock", ignoreContext(n.lock.Close))
-	n.identity, err = openIdentity(files, dir, n.options.NodeID, n.options.ClusterName, n.options.Storage.Fsync, n.logger)
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, disk.ErrNoSpace) {
-		return directoryUnusable(dir, err)
-	}
+	home, err := n.lockDirectory(ctx, n.options.DataDir)
 	if err != nil {
 		return err
 	}
+	n.files, n.pebbleFiles, n.lock = home.files, home.pebbleFiles, home.lock
+	found := make([]identity, len(n.options.MoreDataDirs))
+	for i, path := range n.options.MoreDataDirs {
+		d, err := n.lockDirectory(ctx, path)
+		if err == nil {
+			found[i], err = n.peek(d.files, path)
+		}
+		if err != nil {
+			return err
+		}
+		n.more = append(n.more, d)
+	}
+	known, err := n.peek(n.files, n.options.DataDir)
+	if err != nil {
+		return unusableIdentity(n.options.DataDir, err)
+	}
+	if err := checkDirectories(n.options.DataDir, known, n.options.MoreDataDirs, found); err != nil {
+		return err
+	}
+	fresh := identity{NodeID: n.options.NodeID}
+	if n.identity, err = n.openIdentity(home, fresh); err != nil {
+		return err
+	}
+	for _, d := range n.more {
+		fresh.Home = n.identity.StoreID
+		if d.identity, err = n.openIdentity(d, fresh); err != nil {
+			return err
+		}
+		d.listed = slices.Contains(n.identity.More, d.identity.StoreID)
+	}
 	n.warnOfFsyncClass()
 	return nil
+}
+
+// lockDirectory makes a data directory if it is missing, and takes it for this process.
+func (n *Node) lockDirectory(ctx context.Context, path string) (d *directory, err error) {
+	d = &directory{path: path}
+	if d.files, d.pebbleFiles, err = n.openFiles(ctx, path); err != nil {
+		return nil, directoryUnusable(path, err)
+	}
+	if d.lock, err = d.files.Lock(filepath.Join(path, ".lock")); err != nil {
+		return nil, directoryInUse(path, err)
+	}
+	n.opened("lock", ignoreContext(d.lock.Close))
+	return d, nil
+}
+
+func (n *Node) openIdentity(d *directory, fresh identity) (identity, error) {
+	ident, err := openIdentity(d.files, d.path, fresh, n.options.ClusterName, n.options.Storage.Fsync, n.logger)
+	return ident, unusableIdentity(d.path, err)
+}
+
+func unusableIdentity(dir string, err error) error {
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, disk.ErrNoSpace) {
+		return directoryUnusable(dir, err)
+	}
+	return err
 }
 
 func directoryInUse(dir string, err error) error {
@@ -110,17 +155,16 @@ func directoryUnusable(dir string, err error) error {
 	return fmt.Errorf("cannot use the data directory %s: %w: %s", dir, err, remedy)
 }
 
-// openFiles makes the data directory and returns the file system for it.
-func (n *Node) openFiles(ctx context.Context) (disk.FS, error) {
-	dir := n.options.DataDir
+// openFiles makes a data directory and returns the file systems for it.
+func (n *Node) openFiles(ctx context.Context, dir string) (disk.FS, vfs.FS, error) {
 	if d, ok := simulated.DiskOf(ctx); ok {
-		n.pebbleFiles = d.Pebble
-		return d.Files, makeDirectory(d.Files, dir)
+		return d.Files, d.Pebble, makeDirectory(d.Files, dir)
 	}
 	if err := makeDirectory(disk.NewBuffered(), dir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return n.options.Storage.Disk.open(dir)
+	files, err := n.options.Storage.Disk.open(dir)
+	return files, nil, err
 }
 
 // makeDirectory makes a directory and what is missing above it, durably: the wal's promises begin in the directory that it is
@@ -145,29 +189,54 @@ func makeDirectory(files disk.FS, dir string) error {
 }
 
 func (n *Node) openStore(ctx context.Context) error {
+	home := &directory{path: n.options.DataDir, files: n.files, pebbleFiles: n.pebbleFiles, identity: n.identity, listed: n.identity.ClusterID != ""}
+	if err := n.openStoreOf(ctx, home, n.fail); err != nil {
+		return err
+	}
+	n.store = home.store
+	var more []*wal.Store
+	for _, d := range n.more {
+		if err := n.openStoreOf(ctx, d, func(error) { n.failed <- d }); err != nil {
+			return err
+		}
+		more = append(more, d.store)
+	}
+	n.stores = replicas.NewStores(n.store, more...)
+	if err := errors.Join(n.stores.CheckUnique(), n.enlist()); err != nil {
+		return err
+	}
+	for _, r := range n.stores.Refused() {
+		replicas.LogRefusal(n.logger, r)
+	}
+	n.shares.warnOfFewFiles(n.logger, len(n.stores.Logs()))
+	return nil
+}
+
+// openStoreOf opens the store in one of the data directories, which share memory and files alike.
+func (n *Node) openStoreOf(ctx context.Context, d *directory, fatal func(error)) error {
 	begin := time.Now()
-	s := n.options.Storage
+	s, among := n.options.Storage, 1+len(n.more)
+	if among > 1 {
+		s.CacheBytes = cmp.Or(s.CacheBytes, wal.DefaultCacheBytes) / int64(among)
+	}
+	if n.shares.storage/among < wal.LeastOpenFiles {
+		return fmt.Errorf("%d data directories need %d open files, and the storage may have %d: raise the limit of the process (ulimit -n, or LimitNOFILE= in "+
+			"its systemd unit)", among, among*wal.LeastOpenFiles, n.shares.storage)
+	}
 	store, err := wal.Open(ctx, wal.Options{
-		Dir: n.options.DataDir, FS: n.files, PebbleFS: n.pebbleFiles, Fsync: s.Fsync, Logger: n.logger, OnFatal: n.fail,
+		Dir: d.path, FS: d.files, PebbleFS: d.pebbleFiles, Fsync: s.Fsync, Logger: n.logger, OnFatal: fatal,
 		OnCondemned: n.condemned.add,
 		CacheBytes:  s.CacheBytes, DirectAppendBytes: s.DirectAppendBytes, JournalFileBytes: s.JournalFileBytes,
 		CheckpointBytes: s.CheckpointBytes, ReserveBytes: s.ReserveBytes, CheckpointInterval: s.CheckpointInterval,
-		SegmentBytes: s.DefaultSegmentBytes, ScrubRate: s.ScrubRate, MaxOpenFiles: n.shares.storage,
+		SegmentBytes: s.DefaultSegmentBytes, ScrubRate: s.ScrubRate, MaxOpenFiles: n.shares.storage / among,
 	})
 	if err != nil {
-		return fmt.Errorf("cannot open the data in %s: %w", n.options.DataDir, err)
+		return fmt.Errorf("cannot open the data in %s: %w", d.path, err)
 	}
-	n.store = store
-	n.opened("store", ignoreContext(n.closeStore))
-	if err := n.checkStore(); err != nil {
-		return err
-	}
-	for _, r := range store.Refused() {
-		replicas.LogRefusal(n.logger, r)
-	}
-	n.shares.warnOfFewFiles(n.logger, len(store.Logs()))
-	n.logger.Info("data recovered", "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
-	return nil
+	d.store = store
+	n.opened("store", func(context.Context) error { return n.closeStore(d) })
+	n.logger.Info("data recovered", "dir", d.path, "logs", len(store.Logs()), "took", time.Since(begin).Round(time.Millisecond))
+	return checkStore(store, d.path, &d.identity, !d.listed)
 }
 
 func (n *Node) openListener(ctx context.Context) error {
@@ -227,7 +296,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.opened("peers", ignoreContext(peers.Close))
 	t := n.options.Timing
 	host, err := raftgroup.New(raftgroup.Options{
-		Node: n.options.NodeID, Store: n.store, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
+		Node: n.options.NodeID, Store: n.stores, Transport: transport{peers}, TickInterval: t.TickInterval, HeartbeatTicks: t.HeartbeatTicks,
 		ElectionTicks: t.ElectionTicks, Logger: n.logger, TurnDone: n.turns.Done,
 		OnGroupFailed: n.groupFailed,
 	})
@@ -237,7 +306,7 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = replicas.New(n.options.NodeID, n.store, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.stores, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
@@ -252,7 +321,7 @@ func (n *Node) openBroker() {
 	n.authorizer = n.options.Authorization.authorizer(func() *acl.Set { return n.controller.View().ACLs() }, n.isRegistered, n.logger)
 	n.broker = serving.New(serving.Options{
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
-		Host: n.host, Turns: &n.turns, Pressure: n.store.Pressure, Space: n.store.Space, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
+		Host: n.host, Turns: &n.turns, Pressure: n.stores.Pressure, Space: n.stores.Space, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
 		Nodes: serving.Nodes{
 			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
 			Remote: func(node id.Node, address string) broker.Remote {
@@ -299,6 +368,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("expiry of producers", n.expiry.close)
 	n.sweeper.start(func(ctx context.Context) { n.leaders.Keep(ctx, n.controller.Changed) })
 	n.opened("sweeper of what leaders said", n.sweeper.close)
+	n.directories.start(n.watchDirectories)
+	n.opened("watch of the data directories", n.directories.close)
 	n.taker.start(n.takeOutCondemned)
 	n.opened("taker of condemned replicas", n.taker.close)
 	if n.console != nil {
@@ -362,8 +433,8 @@ func (n *Node) Stop(ctx context.Context) error {
 
 func (n *Node) closeParts(ctx context.Context) error {
 	var first error
-	if n.store != nil {
-		n.store.StopWaiting() // of those that are closed before it
+	if n.stores != nil {
+		n.stores.StopWaiting() // of those that are closed before them
 	}
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		part := n.closers[i]
@@ -390,19 +461,23 @@ func (n *Node) warnOfFsyncClass() {
 	}
 }
 
-// closeStore closes the store, and takes the mark away if all is durable then.
-func (n *Node) closeStore() error {
-	if err := n.store.Close(); err != nil {
+// closeStore closes a store, and takes the mark away if all is durable then. One that failed while the node went on has been said.
+func (n *Node) closeStore(d *directory) error {
+	failed := d.store.Err() != nil && d.identity.Home != ""
+	if err := d.store.Close(); err != nil {
+		if failed {
+			return nil
+		}
 		return err
 	}
-	if n.identity.Mark != unsynced {
+	if d.identity.Mark != unsynced {
 		return nil
 	}
 	// As it is stored: a start that failed half-way has more in memory, such as a cluster that it did not get a place in.
-	ident, err := loadIdentity(n.files, n.options.DataDir, n.logger)
+	ident, err := loadIdentity(d.files, d.path, n.logger)
 	if err != nil {
 		return err
 	}
 	ident.Mark = unmarked
-	return ident.store(n.files, n.options.DataDir)
+	return ident.store(d.files, d.path)
 }

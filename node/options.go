@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -28,8 +29,11 @@ const (
 type Options struct {
 	// NodeID is the operator's number for the node, unique in the cluster, >= 0, fixed for the life of the data directory.
 	NodeID id.Node
-	// DataDir holds all state. It is created when missing.
+	// DataDir holds all state, or with MoreDataDirs the node's identity, the metadata and some of the replicas. It is created when missing.
 	DataDir string
+	// MoreDataDirs hold replicas beside DataDir, each on a disk of its own: one that fails takes its own replicas offline and no others. New
+	// replicas go where most is free. Directories may be added with any start; none can be taken away.
+	MoreDataDirs []string
 	// ClusterName separates clusters whose networks touch: it is the label of every gossip packet. Default "quorumlog".
 	ClusterName string
 	// RPCAddress is the host:port on which peers and clients are served. Default 127.0.0.1:9192; port 0 picks one.
@@ -59,6 +63,9 @@ type Options struct {
 	// Logger receives the node's log. Default: slog.Default().
 	Logger *slog.Logger
 }
+
+// mostMoreDirs is as many store ids as the identity of the first directory has room for, with some to spare.
+const mostMoreDirs = 31
 
 // StorageOptions tune the node's wal. All sizes are bytes; zero takes the wal's default.
 type StorageOptions struct {
@@ -162,6 +169,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("node id %d: must be 0 or more and unique in the cluster (--node-id)", o.NodeID)
 	case o.DataDir == "":
 		return errors.New("no data directory: name one with --data-dir")
+	case len(o.MoreDataDirs) > mostMoreDirs:
+		return fmt.Errorf("%d data directories: at most %d (--data-dir)", 1+len(o.MoreDataDirs), 1+mostMoreDirs)
 	case len(o.ClusterName) > 200:
 		return fmt.Errorf("cluster name of %d bytes: at most 200", len(o.ClusterName))
 	case strings.ContainsFunc(o.ClusterName, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
@@ -170,6 +179,13 @@ func (o Options) Validate() error {
 		return fmt.Errorf("rack of %d bytes: at most 64", len(o.Rack))
 	case o.Storage.Fsync != wal.FsyncAll && o.Storage.Fsync != wal.FsyncNone:
 		return fmt.Errorf("fsync class %v: there are %v and %v (--unsafe-no-fsync)", o.Storage.Fsync, wal.FsyncAll, wal.FsyncNone)
+	}
+	named := map[string]bool{filepath.Clean(o.DataDir): true}
+	for _, dir := range o.MoreDataDirs {
+		if dir == "" || named[filepath.Clean(dir)] {
+			return fmt.Errorf("data directory %q is named twice, or not at all: name each once (--data-dir)", dir)
+		}
+		named[filepath.Clean(dir)] = true
 	}
 	for _, listen := range []struct{ flag, address string }{
 		{"--rpc-address", o.RPCAddress}, {"--gossip-address", o.GossipAddress}, {"--metrics", o.MetricsAddress},

@@ -69,7 +69,7 @@ func (n *Node) takeOut(ctx context.Context, c *condemnedReplica) bool {
 		n.say(c, "the metadata replica goes on without leading: replace this node by one with an empty data directory and an unused node id")
 		return false
 	}
-	if n.replicas.IsRefused(c.Group) || !slices.Contains(n.store.Logs(), c.log) {
+	if n.replicas.IsRefused(c.Group) || !slices.Contains(n.stores.Logs(), c.log) {
 		return true
 	}
 	p := n.replicas.Group(c.Group)

@@ -49,7 +49,7 @@ func (n *Node) trouble() string {
 		}
 	}
 	var list []string
-	for _, err := range []error{n.conditionError(), n.unreachedError()} {
+	for _, err := range []error{n.conditionError(), n.failedDirectories(), n.unreachedError()} {
 		if err != nil {
 			list = append(list, err.Error())
 		}
@@ -70,6 +70,9 @@ func (n *Node) readiness() error {
 		return fmt.Errorf("node %d is %v", n.options.NodeID, s)
 	}
 	if err := n.conditionError(); err != nil {
+		return err
+	}
+	if err := n.failedDirectories(); err != nil {
 		return err
 	}
 	return n.leaderError()

@@ -42,7 +42,8 @@ type Node struct {
 
 	lock         io.Closer // of the data directory
 	identity     identity
-	store        *wal.Store
+	store        *wal.Store       // of the first data directory
+	stores       *replicas.Stores // of all of them
 	listener     net.Listener
 	credentials  *auth.Credentials // nil: without TLS
 	dialer       *rpc.Dialer
@@ -74,13 +75,16 @@ type Node struct {
 	sweeper      background
 	condemned    condemned
 	taker        background
+	directories  background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]
 
 	shares      fileShares
 	files       disk.FS
-	pebbleFiles vfs.FS // nil: the operating system's
+	pebbleFiles vfs.FS          // nil: the operating system's
+	more        []*directory    // the data directories beside the first
+	failed      chan *directory // of these, each at most once
 
 	state    atomic.Int32          // a State
 	fatal    chan error            // capacity 1: the first one counts
@@ -129,6 +133,7 @@ func newNode(o Options, shares fileShares) *Node {
 	n := &Node{options: o, logger: o.Logger.With("node", int(o.NodeID)), lines: loglimit.Strangers(), fatal: make(chan error, 1), shares: shares, reach: newReach()}
 	n.condemned.wake = make(chan struct{}, 1)
 	n.doubts = make(chan id.Node, 1)
+	n.failed = make(chan *directory, len(o.MoreDataDirs))
 	n.word.began = time.Now()
 	return n
 }

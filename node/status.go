@@ -11,7 +11,7 @@ import (
 
 // selfStatus is what this node says about itself, but for its replicas.
 func (n *Node) selfStatus() broker.NodeStatus {
-	scrub := n.store.Metrics()
+	scrub := n.stores.Metrics()
 	return broker.NodeStatus{
 		ScrubErrors: scrub.ScrubErrors, LastScrub: scrub.LastScrub,
 		Node:  broker.Node{ID: n.options.NodeID, RPCAddress: n.advertised(), Version: Version, Alive: true},

@@ -98,6 +98,9 @@ type rules struct {
 const (
 	kib = 1 << 10
 	mib = 1 << 20
+
+	// DefaultCacheBytes is the default of Options.CacheBytes.
+	DefaultCacheBytes = 512 * mib
 )
 
 // How the files of MaxOpenFiles are shared. The journal has its live files open, seldom more than ten; Pebble insists on 64 tables, and
@@ -130,7 +133,7 @@ func (o Options) withDefaults() Options {
 	if o.PebbleFS == nil {
 		o.PebbleFS = vfs.Default
 	}
-	set(&o.CacheBytes, 512*mib)
+	set(&o.CacheBytes, DefaultCacheBytes)
 	set(&o.DirectAppendBytes, 48*kib)
 	set(&o.JournalFileBytes, 64*mib)
 	set(&o.CheckpointBytes, 4*o.JournalFileBytes)

@@ -481,7 +481,7 @@ func TestConfigFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	values := map[string]string{
-		"node-id": "4", "data-dir": filepath.Join(dir, "data"), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9", "gossip-address": "localhost:0",
+		"node-id": "4", "data-dir": fmt.Sprintf("[%q, %q]", filepath.Join(dir, "data"), filepath.Join(dir, "more, data")), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9", "gossip-address": "localhost:0",
 		"metrics": "127.0.0.1:0", "join": "[127.0.0.1:1, '127.0.0.1:2']", "bootstrap": "true", "rack": "1.10", "log-level": "warn", "log-format": "json", "disk-io": "buffered", "unsafe-no-fsync": "true",
 		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8", "scrub.rate": "1048576",
 		"max-produce-mb": "100", "max-connections-per-ip": "-1", "tls-client-auth": "requested", "allow-plaintext": "false",
@@ -519,6 +519,11 @@ func TestConfigFile(t *testing.T) {
 	format := launch(t, "format", "--config", path) // the nodes of --join are not there to be asked
 	if code := format.code(); code != 0 || len(format.out.lines("node 4 founds cluster from-a-file")) != 1 {
 		t.Fatalf("format exits with %d and says %q, %q", code, format.out.String(), format.errout.String())
+	}
+	for _, name := range []string{"data", "more, data"} {
+		if _, err := os.Stat(filepath.Join(dir, name, "meta.properties")); err != nil {
+			t.Error(err)
+		}
 	}
 	d := launch(t, "node", "--config", path, "--advertised-address", "127.0.0.1:9193")
 	port, _, metrics := d.ports()

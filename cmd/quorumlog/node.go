@@ -39,7 +39,8 @@ func newNodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run one node of a cluster in the foreground",
-		Long: `Run one node of a cluster in the foreground. All its state is kept below --data-dir.
+		Long: `Run one node of a cluster in the foreground. All its state is kept below --data-dir. Given more
+than once, the first has identity and metadata, and replicas are spread over all: one that fails takes its own replicas offline.
 
 Every node is started with --join and the gossip addresses of others, the founder of a new cluster with --bootstrap, too: it
 founds once all nodes of --join have said that they belong to no cluster, and joins theirs if they do. A cluster that begins
@@ -68,20 +69,20 @@ A flag on the command line wins over the file.`,
 
 // nodeFlags are the flags of the node command as typed.
 type nodeFlags struct {
-	nodeID                                                                            int
-	dataDir, cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
-	join                                                                              []string
-	bootstrap, unsafeNoFsync, allowPlaintext, allowMissing                            bool
-	authorizer, superUsers                                                            string
-	tls                                                                               auth.Files
-	tlsClients, gossipKeys                                                            string
-	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB, scrubRate                 int64
-	connectionsPerIP                                                                  int
+	nodeID                                                                   int
+	cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
+	dataDirs, join                                                           []string
+	bootstrap, unsafeNoFsync, allowPlaintext, allowMissing                   bool
+	authorizer, superUsers                                                   string
+	tls                                                                      auth.Files
+	tlsClients, gossipKeys                                                   string
+	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB, scrubRate        int64
+	connectionsPerIP                                                         int
 }
 
 func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.IntVar(&f.nodeID, "node-id", noNodeID, "`number` of the node: 0 or more, unique in the cluster, fixed for the life of the data directory (required)")
-	flags.StringVar(&f.dataDir, "data-dir", "", "`directory` of all state, created when missing (required)")
+	flags.StringArrayVar(&f.dataDirs, "data-dir", nil, "`directory` of all state, created when missing (required); given again, one more for replicas, on another disk")
 	flags.StringVar(&f.cluster, "cluster-name", "quorumlog", "`name` that keeps apart clusters whose networks touch")
 	flags.StringVar(&f.rpc, "rpc-address", "127.0.0.1:9192", "`host:port` to serve peers and clients on; port 0 picks one")
 	flags.StringVar(&f.advertised, "advertised-address", "", "`host:port` that peers and clients are told to dial (default: the bound rpc address)")
@@ -142,13 +143,16 @@ func (f *nodeFlags) options() (node.Options, error) {
 		return node.Options{}, err
 	}
 	o := node.Options{
-		NodeID: id.Node(f.nodeID), DataDir: f.dataDir, ClusterName: f.cluster, RPCAddress: f.rpc, AdvertisedAddress: f.advertised,
+		NodeID: id.Node(f.nodeID), ClusterName: f.cluster, RPCAddress: f.rpc, AdvertisedAddress: f.advertised,
 		Limits:        node.LimitOptions{ConnectionsPerAddress: f.connectionsPerIP, ProduceBytes: f.produceMB << 20},
 		GossipAddress: f.gossip, MetricsAddress: f.metrics, Join: f.join, Rack: f.rack, Logger: logger,
 		Storage: node.StorageOptions{
 			CacheBytes: f.cacheMB << 20, CheckpointBytes: f.checkpointMB << 20, ReserveBytes: f.reserveMB << 20, DefaultSegmentBytes: f.segmentMB << 20,
 			ScrubRate: f.scrubRate,
 		},
+	}
+	if len(f.dataDirs) > 0 {
+		o.DataDir, o.MoreDataDirs = f.dataDirs[0], f.dataDirs[1:]
 	}
 	if o.Authorization, err = f.authorization(); err != nil {
 		return node.Options{}, err
@@ -246,7 +250,11 @@ func applyConfigFile(flags *pflag.FlagSet, path string) error {
 		if flag.Changed {
 			continue // the command line wins
 		}
-		if err := flag.Value.Set(text); err != nil {
+		set := func() error { return flag.Value.Set(text) }
+		if list, ok := flag.Value.(pflag.SliceValue); ok && flag.Value.Type() == "stringArray" && value.Kind == yaml.SequenceNode {
+			set = func() error { return list.Replace(itemsOf(value)) } // a name may have commas
+		}
+		if err := set(); err != nil {
 			return fmt.Errorf("%s, line %d: invalid value %q for %s: %w", path, value.Line, text, key.Value, err)
 		}
 	}
@@ -263,14 +271,20 @@ func yamlText(value *yaml.Node) (string, error) {
 	case value.Kind != yaml.SequenceNode:
 		return "", errors.New("expected a value or a list of values")
 	}
-	items := make([]string, len(value.Content))
-	for i, item := range value.Content {
+	for _, item := range value.Content {
 		if item.Kind != yaml.ScalarNode {
 			return "", errors.New("expected a list of values")
 		}
+	}
+	return strings.Join(itemsOf(value), ","), nil
+}
+
+func itemsOf(list *yaml.Node) []string {
+	items := make([]string, len(list.Content))
+	for i, item := range list.Content {
 		items[i] = item.Value
 	}
-	return strings.Join(items, ","), nil
+	return items
 }
 
 func nearestFlag(flags *pflag.FlagSet, key string) string {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -205,10 +206,14 @@ func (d *daemon) ports() (rpc, gossip, metrics string) {
 
 // nodeArgs is the command line of node n below dir, with ports of its own.
 func nodeArgs(dir string, n int, more ...string) []string {
-	return append([]string{
-		"node", "--node-id", fmt.Sprint(n), "--data-dir", filepath.Join(dir, fmt.Sprint("node-", n)),
-		"--rpc-address", rpctest.FreeAddress(), "--gossip-address", rpctest.FreeAddress(), "--cluster-name", "test-" + filepath.Base(dir),
-	}, more...)
+	args := []string{
+		"node", "--node-id", fmt.Sprint(n), "--rpc-address", rpctest.FreeAddress(), "--gossip-address", rpctest.FreeAddress(),
+		"--cluster-name", "test-" + filepath.Base(dir),
+	}
+	if !slices.Contains(more, "--data-dir") { // which a second one would not replace
+		args = append(args, "--data-dir", filepath.Join(dir, fmt.Sprint("node-", n)))
+	}
+	return append(args, more...)
 }
 
 // founderArgs is nodeArgs for the founder of a cluster that begins with one node: its directory is formatted.

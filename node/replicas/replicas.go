@@ -20,7 +20,7 @@ import (
 // anyone.
 type Set struct {
 	node   id.Node
-	store  *wal.Store
+	stores *Stores
 	host   *raftgroup.Host
 	tell   *leaders.Table // what the replicas know of who leads
 	logger *slog.Logger
@@ -30,6 +30,7 @@ type Set struct {
 
 	mu          sync.RWMutex
 	refused     map[id.Group]wal.Refusal
+	offline     map[id.Group]bool // their store failed: they take part in nothing until the node is started again
 	byPartition map[partitionKey]*partition.Partition
 	byGroup     map[id.Group]*partition.Partition
 }
@@ -44,19 +45,19 @@ type partitionKey struct {
 
 // New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. nextProducer tells
 // which producer ids have been given out.
-func New(node id.Node, store *wal.Store, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
+func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
 	r := &Set{
-		node: node, store: store, host: host, tell: tell, logger: logger,
+		node: node, stores: stores, host: host, tell: tell, logger: logger,
 		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
-		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal),
+		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]bool),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
-	for _, l := range store.Logs() {
+	for _, l := range stores.Logs() {
 		if l.Group() != id.MetadataGroup {
 			r.logs[l.Group()] = l
 		}
 	}
-	for _, refusal := range store.Refused() {
+	for _, refusal := range stores.Refused() {
 		r.refused[refusal.Group] = refusal
 	}
 	return r
@@ -124,6 +125,10 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 	if err != nil {
 		return err
 	}
+	if log.Store().Err() != nil {
+		r.takeOffline(p.Group)
+		return nil // that was said; another start may bring it back, under this replica id or none
+	}
 	log.SetSegmentBytes(p.Config.SegmentBytes) // both the topic's and the node's may be others than when the log was made
 	opened, err := partition.New(log, p.TopicPartition(), configOf(p), r.limits)
 	if errors.Is(err, envelope.ErrUnknown) { // nothing is lost: the release that stored it can open it
@@ -151,11 +156,52 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 	}
 	opened.Attach(group)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.byPartition[partitionKey{p.Topic, p.Partition}] = opened
 	r.byGroup[p.Group] = opened
+	r.mu.Unlock()
+	if cause := log.Store().Err(); cause != nil { // StoreFailed may have looked before it was there
+		r.stop(opened, cause)
+	}
 	return nil
 }
+
+// StoreFailed stops the replicas of a store that completes nothing any more. Others lead and serve their partitions.
+func (r *Set) StoreFailed(store *wal.Store) (stopped int) {
+	for _, p := range r.All() {
+		if storeOf(p) == store {
+			r.stop(p, store.Err())
+			stopped++
+		}
+	}
+	return stopped
+}
+
+func (r *Set) stop(p *partition.Partition, cause error) {
+	r.takeOffline(p.Group().ID())
+	p.Group().Stop(fmt.Errorf("its data directory failed: %w", cause))
+}
+
+func (r *Set) takeOffline(g id.Group) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.offline[g] = true
+}
+
+// IsOffline tells whether the data directory of this node's replica of a group failed.
+func (r *Set) IsOffline(g id.Group) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.offline[g]
+}
+
+// OfflineCount is how many replicas are offline.
+func (r *Set) OfflineCount() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.offline)
+}
+
+func storeOf(p *partition.Partition) *wal.Store { return p.Group().Log().(*wal.Log).Store() }
 
 // telling is a partition whose worker tells the node's table who leads.
 type telling struct {
@@ -175,7 +221,7 @@ func (m telling) InSync(s raftgroup.InSync) { m.table.InSync(m.id, s.Term, s.Nod
 
 // Refuse takes a replica out for good. Whether its group is open and stops is the caller's business.
 func (r *Set) Refuse(ctx context.Context, log *wal.Log, reason string) error {
-	if err := r.store.Refuse(ctx, log, reason); err != nil {
+	if err := log.Refuse(ctx, reason); err != nil {
 		return fmt.Errorf("cannot refuse a replica: %w", err)
 	}
 	r.NoteRefused(wal.Refusal{Group: log.Group(), Replica: log.Replica(), Name: log.Name(), Reason: reason})
@@ -228,7 +274,7 @@ func (r *Set) log(ctx context.Context, p placement.Placement) (*wal.Log, error) 
 	}
 	// Not from 0: see controller.Start. All members of a new group begin with the same entry, as if it had been a snapshot.
 	start := wal.Start{Index: 1, Term: 1}
-	log, err := r.store.Create(ctx, wal.Spec{
+	log, err := r.stores.Create(ctx, wal.Spec{
 		Group: p.Group, Replica: p.Replica, Name: p.TopicPartition().String(), Topic: p.Topic, Start: start,
 		HardState: wal.HardState{Term: start.Term, Commit: start.Index},
 		State:     wal.State{Applied: start.Index, ConfState: raftgroup.EncodeConfState(voters, nil)},
@@ -260,14 +306,26 @@ func (r *Set) Delete(ctx context.Context, g id.Group, replica id.Replica) error 
 		delete(r.byPartition, partitionKey{open.Topic, open.Partition})
 		r.mu.Unlock()
 		open.Close()
-		if err := r.host.CloseGroup(ctx, open.Group()); err != nil {
+		if storeOf(open).Err() != nil { // what is in flight never ends
+			gone, cancel := context.WithCancel(ctx)
+			cancel()
+			_ = r.host.CloseGroup(gone, open.Group())
+		} else if err := r.host.CloseGroup(ctx, open.Group()); err != nil {
 			return fmt.Errorf("cannot close the Raft group: %w", err)
 		}
 		r.tell.Gone(g)
 		open.Release()
 	}
 	if log := r.logs[g]; log != nil && log.Replica() == replica {
-		if err := r.store.Delete(ctx, log); err != nil {
+		if log.Store().Err() != nil {
+			r.logger.Warn("a replica is deleted when its data directory is back and the node is started again", "partition", log.Name(), "replica", replica,
+				"data_dir", log.Store().Dir())
+			r.mu.Lock()
+			delete(r.offline, g)
+			r.mu.Unlock()
+			return nil
+		}
+		if err := log.Store().Delete(ctx, log); err != nil {
 			return fmt.Errorf("cannot delete the log: %w", err)
 		}
 		delete(r.logs, g)
@@ -283,8 +341,10 @@ func (r *Set) deleteRefused(ctx context.Context, g id.Group, replica id.Replica)
 	if !ok || refusal.Replica != replica {
 		return nil
 	}
-	if err := r.store.DeleteRefused(ctx, refusal); err != nil {
-		return fmt.Errorf("cannot delete a refused replica: %w", err)
+	for _, store := range r.stores.Working() { // those that do not have it have nothing to do
+		if err := store.DeleteRefused(ctx, refusal); err != nil {
+			return fmt.Errorf("cannot delete a refused replica: %w", err)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

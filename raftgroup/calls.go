@@ -81,6 +81,30 @@ func (g *Group) Campaign() {
 	})
 }
 
+// trimmable is a log whose start moves.
+type trimmable interface {
+	Trim(below id.Offset)
+	Roll()
+}
+
+// Trim lets the log go of whole segments below an offset, with its next cut. Only what is applied goes.
+func (g *Group) Trim(below id.Offset) {
+	g.post(func() {
+		if l, ok := g.log.(trimmable); ok && !g.closed {
+			l.Trim(below)
+		}
+	})
+}
+
+// Roll has the next entry begin a new segment of the log.
+func (g *Group) Roll() {
+	g.post(func() {
+		if l, ok := g.log.(trimmable); ok && !g.closed {
+			l.Roll()
+		}
+	})
+}
+
 // Abandon ends a replica whose log was refused, durably, as if it had found out by itself. Whoever wants another to lead has handed the
 // leadership over before.
 func (g *Group) Abandon(cause error) { g.post(func() { g.fail(Refused, cause) }) }

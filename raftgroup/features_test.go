@@ -690,6 +690,9 @@ func (quiet) Committed(id.Offset)                                         {}
 func (quiet) Leader(raftgroup.LeaderChange)                               {}
 func (quiet) InSync(raftgroup.InSync)                                     {}
 func (quiet) View() []byte                                                { return nil }
+func (quiet) CheckView([]byte) error                                      { return nil }
+func (quiet) Restore([]byte, id.Index) error                              { return nil }
+func (quiet) Rolls([]byte, id.Offset) bool                                { return false }
 
 // TestRetryWaitsForMinInSync sends a batch again that is committed and not yet on as many replicas as min.insync.replicas asks for.
 func TestRetryWaitsForMinInSync(t *testing.T) {

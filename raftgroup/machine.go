@@ -38,6 +38,17 @@ type Machine interface {
 	InSync(s InSync)
 	// View returns the state as of the last Apply, to be kept in the log's cut. The result belongs to the caller.
 	View() []byte
+	// CheckView tells whether Restore can make something of a view that another replica's View returned, perhaps one of a later release. It
+	// changes nothing.
+	CheckView(view []byte) error
+	// Restore replaces the state, and empties the overlay, by the view of another replica as of applied, which CheckView has accepted just
+	// before: the log begins anew, at or below applied. Entries up to applied that it gets are not shown to the machine. An error stops the
+	// replica.
+	Restore(view []byte, applied id.Index) error
+	// Rolls tells whether a command, before which the log ends at next, is to begin a new segment: one that lets go of all that is before
+	// it, which the log can only do with whole segments. It is asked when the entry is stored, on each replica, and says the same whenever
+	// it is asked: it must not look at the state.
+	Rolls(command []byte, next id.Offset) bool
 }
 
 // Admission is a Machine's decision about a batch: Accept, Refuse(err) or Duplicate(...).

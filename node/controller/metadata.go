@@ -150,3 +150,18 @@ func (m *Metadata) InSync(raftgroup.InSync) {}
 
 // View implements raftgroup.Machine.
 func (m *Metadata) View() []byte { return m.table.Snapshot(nil) }
+
+// CheckView implements raftgroup.Machine.
+func (m *Metadata) CheckView(view []byte) error { return placement.NewTable().Restore(view) }
+
+// Restore implements raftgroup.Machine.
+func (m *Metadata) Restore(view []byte, _ id.Index) error {
+	if err := m.table.Restore(view); err != nil {
+		return fmt.Errorf("cannot restore the metadata of another node: %w", err)
+	}
+	m.announce()
+	return nil
+}
+
+// Rolls implements raftgroup.Machine: nothing is taken off the metadata log.
+func (m *Metadata) Rolls([]byte, id.Offset) bool { return false }

@@ -28,8 +28,8 @@ type Partition interface {
 	// Closed tells whether the replica is gone, Leads whether it leads.
 	Closed() bool
 	Leads() bool
-	// StartOffset returns the first offset that there is, Limit the one before which a reader may read.
-	StartOffset() id.Offset
+	// LogStart returns the first offset that there is, Limit the one before which a reader may read.
+	LogStart() id.Offset
 	Limit(partition.ReadLimit) id.Offset
 	HighWatermark() id.Offset
 	// Read appends batches to dst, and ConfirmedHighWatermark asks a quorum: see partition.Partition.

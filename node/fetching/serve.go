@@ -223,6 +223,10 @@ func (v *visit) read(sink Sink) error {
 	case errors.Is(failed, errNothing): // the log is being closed, or the replica is: somebody says so
 		v.outcome = wait
 		return nil
+	case v.offset < v.place.partition.LogStart():
+		// The start has passed him by. Only a quorum knows how far it has come, as for those who begin below it: see ended.
+		v.checked, v.confirmation, v.outcome = false, nil, confirm
+		return nil
 	}
 	v.outcome = over
 	return sink.Append(v.event(failed))
@@ -249,7 +253,7 @@ func (v *visit) ended(hub *Hub) error {
 	}
 	c := v.confirmation
 	if c == nil || !c.done.Load() { // the second: it was roused by a move, which was none after all
-		if v.offset < p.StartOffset() || v.offset > p.HighWatermark() {
+		if v.offset < p.LogStart() || v.offset > p.HighWatermark() {
 			v.outcome = confirm
 			return nil
 		}
@@ -259,7 +263,7 @@ func (v *visit) ended(hub *Hub) error {
 	if c.err != nil {
 		return c.err
 	}
-	if start := p.StartOffset(); v.offset < start || v.offset > c.hw {
+	if start := p.LogStart(); v.offset < start || v.offset > c.hw {
 		return &partition.ErrOutOfRange{Offset: v.offset, Start: start, End: c.hw}
 	}
 	v.checked, v.confirmation = true, nil
@@ -274,7 +278,8 @@ func (s *subscription) event(err error) Event {
 	e := Event{Subscription: s.id, Limit: id.NoOffset, LogStart: id.NoOffset, Err: err}
 	if s.place != nil {
 		e.Partition = s.place.partition
-		e.Limit, e.LogStart = e.Partition.Limit(s.place.limit), e.Partition.StartOffset()
+		e.LogStart = e.Partition.LogStart() // first: the limit is never below it
+		e.Limit = e.Partition.Limit(s.place.limit)
 	}
 	return e
 }

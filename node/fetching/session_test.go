@@ -44,7 +44,7 @@ func newReplica(t require.TestingT, valueBytes int) *replica {
 
 func (r *replica) Closed() bool                        { return r.closed.Load() }
 func (r *replica) Leads() bool                         { return !r.follows.Load() }
-func (r *replica) StartOffset() id.Offset              { return id.Offset(r.start.Load()) }
+func (r *replica) LogStart() id.Offset                 { return id.Offset(r.start.Load()) }
 func (r *replica) HighWatermark() id.Offset            { return id.Offset(r.hw.Load()) }
 func (r *replica) Limit(partition.ReadLimit) id.Offset { return r.HighWatermark() }
 

@@ -110,8 +110,8 @@ func TestViewsRestore(t *testing.T) {
 		view []byte
 		want error
 	}{
-		"a section of a later release":  {envelope.Append(nil, producers, envelope.Section{Kind: 2, Version: 1}), envelope.ErrUnknown},
-		"only that":                     {envelope.Append(nil, envelope.Section{Kind: 2, Version: 1}), envelope.ErrUnknown},
+		"a section of a later release":  {envelope.Append(nil, producers, envelope.Section{Kind: 99, Version: 1}), envelope.ErrUnknown},
+		"only that":                     {envelope.Append(nil, envelope.Section{Kind: 99, Version: 1}), envelope.ErrUnknown},
 		"a later version":               {envelope.Append(nil, later), envelope.ErrUnknown},
 		"two sections of one kind":      {envelope.Append(nil, producers, producers), ErrBadView},
 		"a body that does not parse":    {envelope.Append(nil, envelope.Section{Kind: sectionProducers, Version: 1, Body: body[1:]}), ErrBadView},

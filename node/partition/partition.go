@@ -21,6 +21,7 @@ type Partition struct {
 	Topic id.Topic
 
 	log    *wal.Log
+	limits Limits
 	group  *raftgroup.Group // set by Attach before the partition is published
 	config atomic.Pointer[Config]
 	hw     atomic.Int64
@@ -28,6 +29,10 @@ type Partition struct {
 
 	views     views         // the worker's alone
 	producers *producerView // one of them
+	start     *logStartView // another
+
+	trimming trimming // of the log start
+	applies  applies  // who waits for entries to be applied
 
 	notes      notes       // of Expire's caller alone
 	forgetting atomic.Bool // a command of Expire's is on its way
@@ -41,17 +46,21 @@ func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Par
 	p := derived(limits)
 	p.TopicPartition, p.Topic, p.log = tp, log.Topic(), log
 	p.config.Store(&config)
-	p.hw.Store(int64(log.StartOffset()))
-	if err := p.views.restore(log.State().View); err != nil {
+	state := log.State()
+	if err := p.views.restore(state.View); err != nil {
 		return nil, err
 	}
+	p.applies.applied.Store(uint64(state.Applied))
+	p.hw.Store(int64(p.LogStart()))
+	p.trimLog() // what the last process did not come to
 	return p, nil
 }
 
 // derived returns a partition with what is derived from an empty log: the list of all views.
 func derived(limits Limits) *Partition {
-	p := &Partition{producers: &producerView{Producers: NewProducers(limits)}}
+	p := &Partition{limits: limits, producers: &producerView{Producers: NewProducers(limits)}, start: &logStartView{}}
 	p.views.add(p.producers)
+	p.views.add(p.start)
 	return p
 }
 
@@ -66,9 +75,6 @@ func (p *Partition) Leads() bool { return p.group.IsLeader() }
 
 // Log returns the partition's log.
 func (p *Partition) Log() *wal.Log { return p.log }
-
-// StartOffset returns the first offset that the partition has.
-func (p *Partition) StartOffset() id.Offset { return p.log.StartOffset() }
 
 // Config returns the configuration in force.
 func (p *Partition) Config() Config { return *p.config.Load() }
@@ -106,21 +112,51 @@ func (p *Partition) Truncate(from id.Index) { p.views.truncate(from) }
 
 // Apply implements raftgroup.Machine.
 func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error) {
+	var result any
 	switch kind {
 	case wal.KindBatch:
 		p.views.apply(index, term, batch.Batch(data))
 	case wal.KindCommand:
-		return p.views.command(index, data)
+		before := p.start.start
+		var err error
+		if result, err = p.views.command(index, data); err != nil {
+			return nil, err
+		}
+		if p.start.start != before {
+			p.trimLog()
+		}
 	}
-	return nil, nil
+	p.applies.done(index)
+	return result, nil
 }
 
 // View implements raftgroup.Machine.
 func (p *Partition) View() []byte { return p.views.encode() }
 
+// CheckView implements raftgroup.Machine.
+func (p *Partition) CheckView(view []byte) error {
+	limits := p.limits
+	limits.Budget = nil // it is gone in a moment
+	return derived(limits).views.restore(view)
+}
+
+// Restore implements raftgroup.Machine. The log start of the view is that of a leader who is ahead: readers see no older one meanwhile, and
+// none above the high watermark.
+func (p *Partition) Restore(view []byte, applied id.Index) error {
+	p.views.clear()
+	if err := p.views.restore(view); err != nil {
+		return err
+	}
+	p.Committed(p.HighWatermark())
+	p.trimLog()
+	p.applies.done(applied)
+	return nil
+}
+
 // Committed implements raftgroup.Machine: the high watermark moved.
 func (p *Partition) Committed(hw id.Offset) {
-	p.hw.Store(int64(hw))
+	// The log start may be ahead of this replica's log, which a leader has sent on behind it. What is below it is committed.
+	p.hw.Store(max(int64(hw), p.start.shown.Load()))
 	p.waiters.Advanced(ToHighWatermark)
 }
 

@@ -23,6 +23,10 @@ type Limits struct {
 	// Next returns the first producer id that was not given out, as far as this node knows; nil: all were. Only whoever is not
 	// remembered is held against it: what the log has was given out, and this node may have heard less of it than its log.
 	Next func() id.Producer
+	// MayTrim tells whether the log start may be moved: not before all nodes of the cluster know how. nil: it may.
+	MayTrim func() error
+	// Internal tells whether a topic is the system's own, of which no records are deleted. nil: none is.
+	Internal func(topic string) bool
 }
 
 func (l Limits) withDefaults() Limits {

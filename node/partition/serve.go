@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorumlog/quorumlog/wal"
@@ -11,7 +14,7 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// ErrOutOfRange says that an offset is not, and in this history of the log was never, part of the partition.
+// ErrOutOfRange says that an offset is not part of the partition, any more or yet.
 type ErrOutOfRange struct {
 	Offset     id.Offset
 	Start, End id.Offset // what the partition has: [Start, End)
@@ -48,26 +51,93 @@ func (p *Partition) Check(b []byte, now time.Time) error {
 // Read appends to dst batches below a limit from the one that holds offset from on, as many as maxBytes allow but at least one, and
 // returns where the limit was. It appends nothing when from is at or above it.
 func (p *Partition) Read(dst []byte, from id.Offset, limit ReadLimit, maxBytes int) ([]byte, id.Offset, error) {
-	end := p.Limit(limit)
+	start, end := p.LogStart(), p.Limit(limit) // in this order: it is never below that start
+	if from < start {
+		return dst, end, &ErrOutOfRange{Offset: from, Start: start, End: end}
+	}
 	if from >= end {
 		return dst, end, nil
 	}
 	out, err := p.log.Read(dst, from, end, maxBytes)
-	if errors.Is(err, wal.ErrOutOfRange) {
-		return dst, end, &ErrOutOfRange{Offset: from, Start: p.log.StartOffset(), End: end}
+	if errors.Is(err, wal.ErrOutOfRange) || errors.Is(err, wal.ErrCompacted) { // the start has moved since
+		return dst, end, &ErrOutOfRange{Offset: from, Start: p.LogStart(), End: p.Limit(limit)}
 	}
 	return out, end, err
 }
 
-// ConfirmedHighWatermark returns a high watermark that is at least every one that was shown before the call, by any leader. A new leader's
-// high watermark may for a moment lie below what its predecessor has shown; answering "out of range" from it would send consumers back
-// to where they began. So only a leader that has confirmed its term (ReadIndex) says so.
+// ConfirmedHighWatermark returns a high watermark that is at least every one that was shown before the call, by any leader; and so is the
+// log start from then on. A new leader's may for a moment lie below what its predecessor has shown; answering "out of range" from it would
+// send consumers back to where they began. So only a leader that has confirmed its term (ReadIndex) says so.
 func (p *Partition) ConfirmedHighWatermark(ctx context.Context) (id.Offset, error) {
 	index, err := p.group.ReadIndex(ctx)
 	if err != nil {
 		return 0, err
 	}
+	if err := p.applies.await(ctx, index); err != nil { // the log start is a matter of what is applied
+		return 0, err
+	}
 	return max(p.log.OffsetAt(index+1), p.HighWatermark()), nil
+}
+
+// applies is how far the log is applied, and who waits for more of that.
+type applies struct {
+	applied atomic.Uint64 // written by the worker
+	some    atomic.Bool   // somebody waits
+
+	mu      sync.Mutex
+	waiting []applyWaiter
+}
+
+type applyWaiter struct {
+	index id.Index
+	done  chan struct{}
+}
+
+// await returns when an entry is applied.
+func (a *applies) await(ctx context.Context, index id.Index) error {
+	if a.reached(index) {
+		return nil
+	}
+	w := applyWaiter{index, make(chan struct{})}
+	a.mu.Lock()
+	a.waiting = append(a.waiting, w)
+	a.some.Store(true)
+	a.mu.Unlock()
+	if !a.reached(index) { // who applies stores that first and looks then whether somebody waits
+		select {
+		case <-w.done:
+			return nil
+		case <-ctx.Done():
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting = slices.DeleteFunc(a.waiting, func(x applyWaiter) bool { return x.done == w.done })
+	a.some.Store(len(a.waiting) > 0)
+	if a.reached(index) {
+		return nil
+	}
+	return ctx.Err()
+}
+
+func (a *applies) reached(index id.Index) bool { return a.applied.Load() >= uint64(index) }
+
+// done notes that entries up to index are applied.
+func (a *applies) done(index id.Index) {
+	a.applied.Store(uint64(index))
+	if !a.some.Load() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting = slices.DeleteFunc(a.waiting, func(w applyWaiter) bool {
+		if w.index > index {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+	a.some.Store(len(a.waiting) > 0)
 }
 
 // NextOffset returns the offset after the last record of the batches, which stand one behind the other.

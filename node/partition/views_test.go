@@ -145,7 +145,7 @@ func TestViewsTogether(t *testing.T) {
 		want     error
 	}{
 		"damage behind":    {[]envelope.Section{sections[1], {Kind: 0, Version: 3, Body: []byte{0x80}}}, ErrBadView},
-		"unknown behind":   {[]envelope.Section{sections[0], sections[1], {Kind: 2, Version: 1}}, envelope.ErrUnknown},
+		"unknown behind":   {[]envelope.Section{sections[0], sections[1], {Kind: 99, Version: 1}}, envelope.ErrUnknown},
 		"earlier version":  {[]envelope.Section{sections[1], {Kind: 0, Version: 2}}, envelope.ErrUnknown},
 		"twice":            {[]envelope.Section{sections[0], sections[1], sections[0]}, ErrBadView},
 		"twice, one later": {[]envelope.Section{sections[0], {Kind: 0, Version: 4}}, envelope.ErrUnknown},

@@ -47,9 +47,9 @@ func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broke
 	case broker.LatestTime:
 		answer.Offset = hw
 	case broker.EarliestTime:
-		answer.Offset = open.StartOffset()
+		answer.Offset = open.LogStart()
 	default:
-		offset, timestamp, ok, err := open.Log().OffsetForTime(q.Time, open.StartOffset(), hw)
+		offset, timestamp, ok, err := open.Log().OffsetForTime(q.Time, open.LogStart(), hw)
 		if err != nil {
 			return err
 		}
@@ -98,5 +98,5 @@ func (b *Broker) epochEnd(ctx context.Context, q broker.EpochQuery) (broker.Epoc
 	if !ok {
 		return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: b.o.Node}, nil
 	}
-	return broker.EpochEnd{Epoch: epoch, End: max(end, open.StartOffset()), Leader: b.o.Node}, nil
+	return broker.EpochEnd{Epoch: epoch, End: max(end, open.LogStart()), Leader: b.o.Node}, nil
 }

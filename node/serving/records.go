@@ -34,11 +34,6 @@ func (b *Broker) DeleteRecords(ctx context.Context, _ *broker.Caller, deletions 
 	return answers
 }
 
-// recordDeleter is a partition whose records can be deleted: it answers with where its log begins then.
-type recordDeleter interface {
-	DeleteRecords(ctx context.Context, before id.Offset) (id.Offset, error)
-}
-
 func (b *Broker) deleteRecords(ctx context.Context, d broker.Deletion) (id.Offset, error) {
 	if placement.IsInternal(d.Topic) {
 		return id.NoOffset, kerr.Errorf(kerr.InvalidTopic, "topic %q is the system's: its records are not to be deleted", d.Topic)
@@ -54,11 +49,7 @@ func (b *Broker) deleteRecords(ctx context.Context, d broker.Deletion) (id.Offse
 		return id.NoOffset, kerr.Errorf(kerr.OffsetOutOfRange, "offset %d: records are deleted below an offset of at least 0, or below %d, the high watermark",
 			d.Before, broker.ToHighWatermark)
 	}
-	deleter, ok := any(open).(recordDeleter)
-	if !ok {
-		return id.NoOffset, kerr.Errorf(kerr.UnsupportedVersion, "node %d deletes no records", b.o.Node)
-	}
-	return deleter.DeleteRecords(ctx, d.Before)
+	return open.DeleteRecords(ctx, d.Before)
 }
 
 // led returns the replica of a partition that this node leads, or an error that names who does, with the epoch.

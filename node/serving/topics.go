@@ -130,5 +130,5 @@ func (b *Broker) groupOf(topic string, number id.Partition) (*raftgroup.Group, i
 	if _, cause := open.Group().Standing(); open.Group().Failed() {
 		return nil, 0, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v", b.o.Node, t.Name, p.ID, cause)
 	}
-	return open.Group(), open.Log().StartOffset(), nil
+	return open.Group(), open.LogStart(), nil
 }

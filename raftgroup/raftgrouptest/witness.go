@@ -40,6 +40,8 @@ type testimony struct {
 	acked   map[id.Index]entryID
 	leaders map[id.Term]id.Replica
 	last    id.Index // highest applied
+	// restored counts the views that came from other replicas.
+	restored int
 }
 
 type link struct {
@@ -116,6 +118,26 @@ func (w *Witness) applied(who string, g id.Group, index id.Index, term id.Term, 
 	}
 	t.last = max(t.last, index)
 	return next
+}
+
+// restored compares a view that came from another replica with what is known of the log.
+func (w *Witness) restored(who string, g id.Group, at id.Index, chain uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.group(g)
+	t.restored++
+	if known, ok := t.chain[at]; !ok {
+		w.problem("%s: the view of entry %d was restored, which nobody has applied", who, at)
+	} else if known.chain != chain {
+		w.problem("%s: the view that was restored is not that of the log up to entry %d", who, at)
+	}
+}
+
+// Restored returns how often a view that came from another replica was restored.
+func (w *Witness) Restored(g id.Group) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.group(g).restored
 }
 
 // Acked notes an acknowledged entry.
@@ -214,6 +236,8 @@ type Machine struct {
 	Decide func(index id.Index, term id.Term, b batch.Batch) raftgroup.Admission
 	// Knows, when not nil, is shown the values of each batch that is to be applied. Its error is Apply's.
 	Knows func(value []byte) error
+	// Reads, when not nil, is shown the views of other replicas. Its error is CheckView's.
+	Reads func(view []byte) error
 
 	mu     sync.Mutex
 	leader raftgroup.LeaderChange
@@ -333,3 +357,29 @@ func (m *Machine) View() []byte {
 	v := binary.LittleEndian.AppendUint64(nil, uint64(m.applied))
 	return binary.LittleEndian.AppendUint64(v, m.chain)
 }
+
+// CheckView implements raftgroup.Machine.
+func (m *Machine) CheckView(view []byte) error {
+	if len(view) != 16 {
+		return fmt.Errorf("a view of %d bytes", len(view))
+	}
+	if m.Reads != nil {
+		return m.Reads(view)
+	}
+	return nil
+}
+
+// Restore implements raftgroup.Machine.
+func (m *Machine) Restore(view []byte, applied id.Index) error {
+	at, chain := id.Index(binary.LittleEndian.Uint64(view)), binary.LittleEndian.Uint64(view[8:])
+	if at != applied || applied <= m.applied {
+		m.witness.Problem("%s: view of entry %d restored as of %d, applied up to %d", m.who, at, applied, m.applied)
+	}
+	m.witness.restored(m.who, m.group, applied, chain)
+	clear(m.overlay)
+	m.applied, m.chain = applied, chain
+	return nil
+}
+
+// Rolls implements raftgroup.Machine: every command begins a segment.
+func (m *Machine) Rolls([]byte, id.Offset) bool { return true }

@@ -1,0 +1,242 @@
+package partition
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quorumlog/quorumlog/node/envelope"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/command"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// The log start is the first offset that readers see. It is a view: a leader decides that it moves, for whatever reason, and says so in the
+// log, so that all replicas have the same one, and a new leader never shows an older one. Kafka moves it on each replica by itself when time
+// or size are the reason: a consumer who was told to begin at 500 may be shown 300 later.
+//
+// It is an offset between any two records. What the log has on its disk begins at a segment's boundary at or below it, on each replica at
+// another one: see wal.Log.Trim.
+//
+// It is never above the high watermark: who proposes takes a committed offset, and the command stands behind that in the log.
+
+const (
+	sectionLogStart envelope.Kind = 2 // body: the offset, as a uvarint
+	logStartVersion uint16        = 1
+
+	commandTrim command.Kind = 2 // body: the reason, one byte; the offset, as a uvarint
+	trimVersion uint8        = 1
+)
+
+// TrimReason is why the log start moves. It changes nothing about how, and is kept for people.
+type TrimReason uint8
+
+// The reasons. They are stored.
+const (
+	TrimRecords TrimReason = 1 // DeleteRecords
+	TrimTime    TrimReason = 2 // retention.ms
+	TrimSize    TrimReason = 3 // retention.bytes
+)
+
+// ErrInternalTopic refuses to delete records of a topic that the system needs.
+var ErrInternalTopic = errors.New("records of the system's own topics are not deleted")
+
+// logStartView is the log start as one of a partition's views.
+type logStartView struct {
+	start id.Offset
+	shown atomic.Int64 // to readers: it never goes back, not even for as long as another replica's view takes this one's place
+}
+
+func (v *logStartView) section() (kind envelope.Kind, version uint16) {
+	return sectionLogStart, logStartVersion
+}
+
+func (v *logStartView) encode() []byte {
+	if v.start == 0 {
+		return nil
+	}
+	return binary.AppendUvarint(nil, uint64(v.start))
+}
+
+func (v *logStartView) restore(version uint16, body []byte) error {
+	if version != logStartVersion {
+		return unknownSection(sectionLogStart, version)
+	}
+	start, n := binary.Uvarint(body)
+	if n != len(body) || n == 0 || start == 0 || start > math.MaxInt64 {
+		return fmt.Errorf("%w: log start %x", ErrBadView, body)
+	}
+	v.start = id.Offset(start)
+	v.show()
+	return nil
+}
+
+func (v *logStartView) clear() { v.start = 0 }
+
+func (v *logStartView) show() { v.shown.Store(max(int64(v.start), v.shown.Load())) }
+
+func (v *logStartView) commands() []command.Kind { return []command.Kind{commandTrim} }
+
+// command returns the log start as it is afterwards.
+func (v *logStartView) command(_ id.Index, c command.Command) (any, error) {
+	to, err := parseTrim(c)
+	if err != nil {
+		return nil, err
+	}
+	v.start = max(v.start, to)
+	v.show()
+	return v.start, nil
+}
+
+// trim is the entry by which the log start moves.
+func trim(to id.Offset, reason TrimReason) []byte {
+	body := binary.AppendUvarint([]byte{byte(reason)}, uint64(to))
+	return command.Command{Kind: commandTrim, Version: trimVersion, Body: body}.Append(nil)
+}
+
+func parseTrim(c command.Command) (to id.Offset, err error) {
+	if c.Version != trimVersion {
+		return 0, unknownCommand(c)
+	}
+	if len(c.Body) == 0 {
+		return 0, fmt.Errorf("%w: a log start without a reason", command.ErrInvalid)
+	}
+	v, n := binary.Uvarint(c.Body[1:])
+	if n != len(c.Body)-1 || n == 0 || v > math.MaxInt64 {
+		return 0, fmt.Errorf("%w: log start: %x", command.ErrInvalid, c.Body)
+	}
+	return id.Offset(v), nil
+}
+
+// Rolls implements raftgroup.Machine: what lets go of the whole log begins a segment, for only whole segments that are written to the end
+// can go.
+func (p *Partition) Rolls(data []byte, next id.Offset) bool {
+	c, err := command.Parse(data)
+	if err != nil || c.Kind != commandTrim {
+		return false
+	}
+	to, err := parseTrim(c)
+	return err == nil && to >= next
+}
+
+// LogStart returns the first offset that readers see, as far as this replica knows.
+func (p *Partition) LogStart() id.Offset {
+	return max(id.Offset(p.start.shown.Load()), p.log.StartOffset())
+}
+
+// trimmable is a log whose physical start moves.
+type trimmable interface{ Trim(below id.Offset) }
+
+// trimLog has the log let go of what is below the log start. Called in the turn of the log's owner, or before it has one.
+func (p *Partition) trimLog() {
+	if l, ok := any(p.log).(trimmable); ok && p.log != nil {
+		l.Trim(p.start.start)
+	}
+}
+
+// DeleteRecords moves the log start to offset, -1 meaning the high watermark, and returns where it is when that is committed and applied
+// here: where it was if offset is below. Only the leader does so. Repeating it is harmless; after an error other than ErrOutOfRange, which
+// is about the offset, the log start may or may not move, and it should be repeated.
+func (p *Partition) DeleteRecords(ctx context.Context, offset id.Offset) (start id.Offset, err error) {
+	if p.limits.Internal != nil && p.limits.Internal(p.TopicPartition.Topic) {
+		return 0, fmt.Errorf("%w: %s", ErrInternalTopic, p.TopicPartition.Topic)
+	}
+	if err := p.mayTrim(); err != nil {
+		return 0, err
+	}
+	if !p.Leads() {
+		_, node, _ := p.group.Leader()
+		return 0, &raftgroup.NotLeaderError{Leader: node}
+	}
+	hw, err := p.ConfirmedHighWatermark(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case offset == -1:
+		offset = hw
+	case offset < 0 || offset > hw:
+		return 0, &ErrOutOfRange{Offset: offset, Start: p.LogStart(), End: hw}
+	}
+	return p.moveStart(ctx, offset)
+}
+
+// mayTrim tells whether all nodes know the command.
+func (p *Partition) mayTrim() error {
+	if p.limits.MayTrim == nil {
+		return nil
+	}
+	return p.limits.MayTrim()
+}
+
+// moveStart moves the log start to a committed offset at least, and returns where it is then. One command is under way at a time: the log
+// keeps commands in memory until it is trimmed, so that no crowd of callers may write more of them than the group commits one by one; and
+// whoever has waited often finds that there is nothing left to do.
+func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, error) {
+	for {
+		if start := p.LogStart(); to <= start {
+			return start, nil
+		}
+		ended, mine := p.trimming.begin()
+		if mine {
+			break
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	result := make(chan raftgroup.Result, 1)
+	p.proposeTrim(ctx, to, TrimRecords, func(r raftgroup.Result) { result <- r })
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return 0, r.Err
+		}
+		return r.Value.(id.Offset), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// proposeTrim proposes a command for whoever has begun the trimming, which ends with it.
+func (p *Partition) proposeTrim(ctx context.Context, to id.Offset, reason TrimReason, done func(raftgroup.Result)) {
+	deadline, _ := ctx.Deadline()
+	p.group.Propose(&raftgroup.Proposal{
+		Command: trim(to, reason), Deadline: deadline,
+		// Committed by a majority, as everything that is applied. It need not be on min.insync.replicas: that is a promise about records.
+		Acks: raftgroup.AcksLeader, Wait: raftgroup.WaitApplied,
+		Done: func(proposal *raftgroup.Proposal) {
+			p.trimming.end()
+			done(proposal.Result)
+		},
+	})
+}
+
+// trimming is whether a command of the log start is under way.
+type trimming struct {
+	mu    sync.Mutex
+	ended chan struct{} // closed when it is not any more; nil: there is none
+}
+
+// begin tells whether the caller may propose one: nobody else does before end. Otherwise ended is closed when he may try again.
+func (t *trimming) begin() (ended <-chan struct{}, mine bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended != nil {
+		return t.ended, false
+	}
+	t.ended = make(chan struct{})
+	return nil, true
+}
+
+func (t *trimming) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.ended)
+	t.ended = nil
+}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestDeleteRecords(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	cluster, c := newCluster(t, 3)
 	cluster.CreateTopic("test", 4, nil)
 	cluster.CreateTopic("secret", 1, nil)

@@ -597,7 +597,7 @@ func TestReserve(t *testing.T) {
 	}
 	if a := <-acked; a.Err == nil {
 		t.Error("the record was taken")
-	} else if !strings.Contains(a.Err.Error(), "reserve") {
+	} else if !strings.Contains(a.Err.Error(), "MiB more are needed") {
 		t.Errorf("the record failed with %v", a.Err)
 	}
 	_ = p.Close(ctx)

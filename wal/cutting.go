@@ -316,6 +316,9 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 	t = takenCut{l: l, covered: c.covered, applied: c.state.Applied, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
 	t.start, t.moves = start, before > 0
 	l.garbage = nil
+	if l.s.o.off.startTold {
+		l.noteStart(&t)
+	}
 	if l.s.o.off.startStored {
 		t.early = trimmedKeys(l.segs[:before])
 	}

@@ -80,7 +80,7 @@
 //	deliver.go recreated.go refused.go   what an answer, or none, means for a batch
 //	producer.go queue.go             what a producer has
 //	────────
-//	admin.go offsets.go upgrade.go   the calls for topics and the cluster
+//	admin.go offsets.go deletion.go upgrade.go   the calls for topics and the cluster
 //	client.go                        opens and closes what all share
 //	────────
 //	refresh.go cache.go              what is known of the cluster, and how it stays so

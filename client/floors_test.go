@@ -17,7 +17,7 @@ var layers = [][]string{
 	// What is known of the cluster.
 	{"cache.go", "refresh.go"},
 	// The client, and its calls.
-	{"client.go", "hung.go", "admin.go", "admin_security.go", "upgrade.go", "offsets.go"},
+	{"client.go", "hung.go", "admin.go", "admin_security.go", "upgrade.go", "offsets.go", "deletion.go"},
 	// The producer.
 	{"producer.go", "queue.go", "refused.go", "recreated.go", "obstacle.go", "deliver.go", "nobody.go", "stream.go", "housekeeper.go", "produce.go", "sync.go"},
 	// The consumer.

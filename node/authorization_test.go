@@ -105,6 +105,20 @@ var calls = map[string]func(context.Context, pb.DRPCAdminClient) error{
 		}
 		return err
 	},
+	"OffsetForLeaderEpoch": func(ctx context.Context, a pb.DRPCAdminClient) error {
+		r, err := a.OffsetForLeaderEpoch(ctx, &pb.OffsetForLeaderEpochRequest{Partitions: []*pb.OffsetForLeaderEpochRequest_Partition{{Topic: "t"}}})
+		if err == nil && r.GetPartitions()[0].GetErrorCode() != 0 {
+			return kerr.Errorf(kerr.Code(r.GetPartitions()[0].GetErrorCode()), "")
+		}
+		return err
+	},
+	"DeleteRecords": func(ctx context.Context, a pb.DRPCAdminClient) error {
+		r, err := a.DeleteRecords(ctx, &pb.DeleteRecordsRequest{Partitions: []*pb.DeleteRecordsRequest_Partition{{Topic: "t"}}})
+		if err == nil && r.GetPartitions()[0].GetErrorCode() != 0 {
+			return kerr.Errorf(kerr.Code(r.GetPartitions()[0].GetErrorCode()), "")
+		}
+		return err
+	},
 	"PartitionStatus": func(ctx context.Context, a pb.DRPCAdminClient) error {
 		_, err := a.PartitionStatus(ctx, &pb.PartitionStatusRequest{Topic: "t"})
 		return err

@@ -12,7 +12,7 @@ var floors = [][]string{
 	{"limits.go", "limits_unix.go", "limits_other.go", "address.go", "transport.go", "authorization.go", "options.go", "identityfile.go", "fsync.go",
 		"condemned.go", "word.go", "reached.go"},
 	// What a node has, and whom it knows.
-	{"state.go", "identity.go", "directories.go", "ask.go", "names.go", "condition.go"},
+	{"state.go", "identity.go", "identitycopies.go", "directories.go", "ask.go", "names.go", "condition.go"},
 	// A node among nodes: who is who, who is reached, who asks.
 	{"incarnation.go", "peercalls.go", "reach.go"},
 	// What it does by itself.

@@ -96,6 +96,16 @@ func (l *lobby) ListOffsets(context.Context, *pb.ListOffsetsRequest) (*pb.ListOf
 	return nil, l.refuse()
 }
 
+// OffsetForLeaderEpoch implements pb.DRPCAdminServer.
+func (l *lobby) OffsetForLeaderEpoch(context.Context, *pb.OffsetForLeaderEpochRequest) (*pb.OffsetForLeaderEpochResponse, error) {
+	return nil, l.refuse()
+}
+
+// DeleteRecords implements pb.DRPCAdminServer.
+func (l *lobby) DeleteRecords(context.Context, *pb.DeleteRecordsRequest) (*pb.DeleteRecordsResponse, error) {
+	return nil, l.refuse()
+}
+
 // InitProducerID implements pb.DRPCAdminServer.
 func (l *lobby) InitProducerID(context.Context, *pb.InitProducerIDRequest) (*pb.InitProducerIDResponse, error) {
 	return nil, l.refuse()

@@ -62,13 +62,14 @@ func doorOf(name string, passedOn bool) door {
 
 // lookCalls are the administrative calls that change nothing and wait for nothing.
 var lookCalls = map[string]bool{
-	"/quorumlog.Admin/Metadata":        true,
-	"/quorumlog.Admin/ListOffsets":     true,
-	"/quorumlog.Admin/ClusterStatus":   true,
-	"/quorumlog.Admin/PartitionStatus": true,
-	"/quorumlog.Admin/DescribeACLs":    true,
-	"/quorumlog.Admin/DescribeUsers":   true,
-	"/quorumlog.Admin/DescribeQuotas":  true,
+	"/quorumlog.Admin/Metadata":             true,
+	"/quorumlog.Admin/ListOffsets":          true,
+	"/quorumlog.Admin/OffsetForLeaderEpoch": true,
+	"/quorumlog.Admin/ClusterStatus":        true,
+	"/quorumlog.Admin/PartitionStatus":      true,
+	"/quorumlog.Admin/DescribeACLs":         true,
+	"/quorumlog.Admin/DescribeUsers":        true,
+	"/quorumlog.Admin/DescribeQuotas":       true,
 }
 
 // enter lets a call in, when its turn comes. leave must follow unless there is an error; more than once is no harm.

@@ -116,7 +116,7 @@ func TestRotIsOneThing(t *testing.T) {
 			return nil
 		},
 		"index": func(l *Log, hw id.Offset) error {
-			_, _, _, err := l.OffsetForTime(int64(10+53)*10, hw)
+			_, _, _, err := l.OffsetForTime(int64(10+53)*10, 0, hw)
 			return err
 		},
 	}

@@ -412,25 +412,33 @@ func (v *segView) fileBytes(r *reader, from, to id.Position) ([]byte, error) {
 // OffsetAt returns the offset of the first record at or after entry i, so that the high watermark is OffsetAt(commit+1). It
 // needs no I/O for entries after the committed ones.
 func (l *Log) OffsetAt(i id.Index) id.Offset {
+	offset, err := l.lookUpOffset(i)
+	if err != nil {
+		l.s.o.Logger.Error("reading an index failed", "log", l.String(), "error", err)
+	}
+	return offset
+}
+
+// lookUpOffset is OffsetAt. With an error the offset is that of the segment.
+func (l *Log) lookUpOffset(i id.Index) (id.Offset, error) {
 	l.mu.Lock()
 	if i <= l.start.Index+1 {
 		defer l.mu.Unlock()
-		return l.start.Offset
+		return l.start.Offset, nil
 	}
 	if k := l.segOf(i); i <= l.LastIndex() && l.segs[k].row(i) == nil {
 		v := l.view(k)
 		l.mu.Unlock()
 		var row segment.Row
 		if err := v.look(func() error { return v.row(i, &row) }); err != nil && i < l.FirstIndex() {
-			return l.OffsetAt(i) // the start moved over it meanwhile
+			return l.lookUpOffset(i) // the start moved over it meanwhile
 		} else if err != nil {
-			l.s.o.Logger.Error("reading an index failed", "log", l.String(), "error", err)
-			return v.sg.key.Base
+			return v.sg.key.Base, err
 		}
-		return row.Offset
+		return row.Offset, nil
 	}
 	defer l.mu.Unlock()
-	return l.offsetAt(i)
+	return l.offsetAt(i), nil
 }
 
 // offsetAt is OffsetAt for entries whose row is in memory and those after the last. Called with mu.
@@ -453,35 +461,4 @@ func (l *Log) offsetInMemory(i id.Index) (id.Offset, bool) {
 		return row.Offset, true
 	}
 	return id.NoOffset, false
-}
-
-// OffsetForTime returns base offset and maximum timestamp of the first batch below limit whose maximum timestamp is at least
-// ts (milliseconds); false when there is none.
-func (l *Log) OffsetForTime(ts int64, limit id.Offset) (id.Offset, int64, bool, error) {
-	l.mu.Lock()
-	var views []*segView
-	for k, sg := range l.segs {
-		if sg.maxTime >= ts {
-			views = append(views, l.view(k))
-			break
-		}
-	}
-	l.mu.Unlock()
-	for _, v := range views {
-		var row segment.Row
-		err := v.look(func() error {
-			i, err := v.find(func(row *segment.Row) bool { return row.MaxTimestamp >= ts })
-			if err == nil {
-				err = v.row(i, &row)
-			}
-			return err
-		})
-		if err != nil {
-			return id.NoOffset, -1, false, err
-		}
-		if row.NextOffset() <= limit {
-			return row.Offset, row.MaxTimestamp, true, nil
-		}
-	}
-	return id.NoOffset, -1, false, nil
 }

@@ -2,6 +2,7 @@ package clienttest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -408,6 +409,45 @@ func (a *admin) ListOffsets(_ context.Context, r *pb.ListOffsetsRequest) (*pb.Li
 			part.Offset, part.Timestamp = int64(offset), timestamp
 		default:
 			part.Offset = int64(p.next)
+		}
+	}
+	return out, nil
+}
+
+func (a *admin) DeleteRecords(_ context.Context, r *pb.DeleteRecordsRequest) (*pb.DeleteRecordsResponse, error) {
+	c := a.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := &pb.DeleteRecordsResponse{}
+	for _, q := range r.Partitions {
+		part := &pb.DeleteRecordsResponse_Partition{Topic: q.Topic, Partition: q.Partition, LowWatermark: -1, Leader: int32(id.NoNode)}
+		out.Partitions = append(out.Partitions, part)
+		t := c.topics[q.Topic]
+		if t == nil || int(q.Partition) >= len(t.partitions) {
+			part.ErrorCode = int32(kerr.UnknownTopicOrPartition)
+			continue
+		}
+		p := t.partitions[q.Partition]
+		leader, _ := a.node.leaderLocked(p)
+		part.Leader = int32(leader)
+		before := id.Offset(q.Offset)
+		if before == -1 {
+			before = p.next
+		}
+		switch {
+		case len(q.TopicId) > 0 && id.Topic(q.TopicId) != t.id:
+			part.ErrorCode = int32(kerr.UnknownTopicID)
+		case leader != a.node.id || a.node.view != nil:
+			part.ErrorCode = int32(kerr.NotLeaderOrFollower)
+		case c.denied[q.Topic]:
+			part.ErrorCode, part.ErrorMessage = int32(denied(q.Topic).Code), denied(q.Topic).Message
+		case before < 0 || before > p.next:
+			part.ErrorCode = int32(kerr.OffsetOutOfRange)
+			part.ErrorMessage = fmt.Sprintf("offset %d is outside of the partition, which has [%d, %d)", before, p.start, p.next)
+		default:
+			p.start = max(p.start, before)
+			part.LowWatermark = int64(p.start)
+			c.announceLocked()
 		}
 	}
 	return out, nil

@@ -34,7 +34,7 @@ func newTopicCommand() *cobra.Command {
 	}
 	t.conn.register(cmd)
 	t.out.register(cmd)
-	cmd.AddCommand(t.create(), t.list(), t.describe(), t.config(), t.offsets(), t.delete())
+	cmd.AddCommand(t.create(), t.list(), t.describe(), t.config(), t.offsets(), t.deleteRecords(), t.delete())
 	return cmd
 }
 

@@ -97,21 +97,51 @@ func (g *guard) PartitionStatus(ctx context.Context, c *broker.Caller, topic str
 
 // ListOffsets implements broker.Offsets. Partitions of topics that the caller may not describe are refused, the others are asked for.
 func (g *guard) ListOffsets(ctx context.Context, c *broker.Caller, queries []broker.OffsetQuery) []broker.Offset {
+	return permitted(ctx, g, c, "ListOffsets", queries, g.broker.ListOffsets,
+		func(q broker.OffsetQuery) string { return q.Topic },
+		func(err *kerr.Error) broker.Offset {
+			return broker.Offset{Offset: id.NoOffset, Timestamp: broker.NoTimestamp, Leader: id.NoNode, Err: err}
+		})
+}
+
+// OffsetForLeaderEpoch implements broker.Offsets.
+func (g *guard) OffsetForLeaderEpoch(ctx context.Context, c *broker.Caller, queries []broker.EpochQuery) []broker.EpochEnd {
+	return permitted(ctx, g, c, "OffsetForLeaderEpoch", queries, g.broker.OffsetForLeaderEpoch,
+		func(q broker.EpochQuery) string { return q.Topic },
+		func(err *kerr.Error) broker.EpochEnd {
+			return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: id.NoNode, Err: err}
+		})
+}
+
+// DeleteRecords implements broker.Records.
+func (g *guard) DeleteRecords(ctx context.Context, c *broker.Caller, deletions []broker.Deletion) []broker.LowWatermark {
+	return permitted(ctx, g, c, "DeleteRecords", deletions, g.broker.DeleteRecords,
+		func(d broker.Deletion) string { return d.Topic },
+		func(err *kerr.Error) broker.LowWatermark {
+			return broker.LowWatermark{Offset: id.NoOffset, Leader: id.NoNode, Err: err}
+		})
+}
+
+// permitted makes a call about several partitions for those that the caller may make it for; the others are refused, in their places.
+func permitted[Q, A any](
+	ctx context.Context, g *guard, c *broker.Caller, name string, queries []Q, call func(context.Context, *broker.Caller, []Q) []A,
+	topic func(Q) string, refused func(*kerr.Error) A,
+) []A {
 	if broker.IsForwarded(ctx) {
-		return g.broker.ListOffsets(ctx, c, queries)
+		return call(ctx, c, queries)
 	}
 	permits := broker.NewPermits(g.a, c)
-	answers := make([]broker.Offset, len(queries))
-	var asked []broker.OffsetQuery
+	answers := make([]A, len(queries))
+	var asked []Q
 	var places []int
 	for i, q := range queries {
-		if err := permits.Topic("ListOffsets", q.Topic); err != nil {
-			answers[i] = broker.Offset{Offset: id.NoOffset, Timestamp: broker.NoTimestamp, Leader: id.NoNode, Err: err}
+		if err := permits.Topic(name, topic(q)); err != nil {
+			answers[i] = refused(err)
 			continue
 		}
 		asked, places = append(asked, q), append(places, i)
 	}
-	for i, answer := range g.broker.ListOffsets(ctx, c, asked) {
+	for i, answer := range call(ctx, c, asked) {
 		answers[places[i]] = answer
 	}
 	return answers

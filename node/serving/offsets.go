@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/rpc/broker"
-	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -33,15 +32,10 @@ func (b *Broker) ListOffsets(ctx context.Context, _ *broker.Caller, queries []br
 }
 
 func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broker.Offset) error {
-	_, p, err := b.partition(q.Topic, q.Partition)
+	open, _, epoch, err := b.led(q.Topic, q.Partition)
 	if err != nil {
+		answer.Epoch = epoch
 		return err
-	}
-	open := b.o.Replicas.Group(p.Group)
-	if open == nil || !open.Group().IsLeader() {
-		leader := b.o.Leaders.Leader(p)
-		answer.Epoch = leader.Epoch
-		return &kerr.Error{Code: kerr.NotLeaderOrFollower, Leader: leader.Node}
 	}
 	hw, err := open.ConfirmedHighWatermark(ctx)
 	if err != nil {
@@ -55,7 +49,7 @@ func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broke
 	case broker.EarliestTime:
 		answer.Offset = open.LogStart()
 	default:
-		offset, timestamp, ok, err := open.Log().OffsetForTime(q.Time, hw)
+		offset, timestamp, ok, err := open.Log().OffsetForTime(q.Time, open.LogStart(), hw)
 		if err != nil {
 			return err
 		}
@@ -64,4 +58,45 @@ func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broke
 		}
 	}
 	return nil
+}
+
+// OffsetForLeaderEpoch implements broker.Offsets.
+func (b *Broker) OffsetForLeaderEpoch(ctx context.Context, _ *broker.Caller, queries []broker.EpochQuery) []broker.EpochEnd {
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	answers := make([]broker.EpochEnd, len(queries))
+	var work errgroup.Group
+	work.SetLimit(askParallel)
+	for i, q := range queries {
+		work.Go(func() error {
+			end, err := b.epochEnd(ctx, q)
+			if err != nil {
+				refusal := Refusal(err)
+				end = broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: refusal.Leader, Err: refusal}
+			}
+			answers[i] = end
+			return nil
+		})
+	}
+	_ = work.Wait()
+	return answers
+}
+
+func (b *Broker) epochEnd(ctx context.Context, q broker.EpochQuery) (broker.EpochEnd, error) {
+	open, _, _, err := b.led(q.Topic, q.Partition)
+	if err != nil {
+		return broker.EpochEnd{}, err
+	}
+	// Who was deposed without knowing would answer with the end of a log that others have gone on with differently.
+	if _, err := open.ConfirmedHighWatermark(ctx); err != nil {
+		return broker.EpochEnd{}, err
+	}
+	epoch, end, ok, err := open.Log().EpochEnd(q.Epoch)
+	if err != nil {
+		return broker.EpochEnd{}, err
+	}
+	if !ok {
+		return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: b.o.Node}, nil
+	}
+	return broker.EpochEnd{Epoch: epoch, End: max(end, open.LogStart()), Leader: b.o.Node}, nil
 }

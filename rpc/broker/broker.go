@@ -8,6 +8,7 @@ type Broker interface {
 	Appends
 	Fetches
 	Offsets
+	Records
 	Topics
 	Cluster
 	Changes

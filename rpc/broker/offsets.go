@@ -20,7 +20,29 @@ const NoTimestamp = -1
 type Offsets interface {
 	// ListOffsets answers for the partitions that this node leads, in the order of the queries; the others have an Err that names the leader.
 	ListOffsets(ctx context.Context, c *Caller, queries []OffsetQuery) []Offset
+	// OffsetForLeaderEpoch does the same for the ends of leader epochs.
+	OffsetForLeaderEpoch(ctx context.Context, c *Caller, queries []EpochQuery) []EpochEnd
 }
+
+// EpochQuery asks where a leader epoch of a partition ended.
+type EpochQuery struct {
+	Topic     string
+	Partition id.Partition
+	Epoch     id.Epoch
+}
+
+// EpochEnd is the answer to an EpochQuery: the largest epoch that has records and is not above the one asked for, and the offset after the last
+// of them, which for the leader's own epoch is the end of its log. NoEpoch and id.NoOffset: there is none, or the leader knows of no epoch as
+// high as the one asked for.
+type EpochEnd struct {
+	Epoch  id.Epoch
+	End    id.Offset
+	Leader id.Node
+	Err    *kerr.Error
+}
+
+// NoEpoch stands where there is none.
+const NoEpoch id.Epoch = -1
 
 // OffsetQuery asks for one offset of one partition.
 type OffsetQuery struct {

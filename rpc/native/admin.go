@@ -6,6 +6,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -96,6 +97,51 @@ func (a *admin) ListOffsets(ctx context.Context, r *pb.ListOffsetsRequest) (*pb.
 		}
 		if o.Err != nil {
 			answer.ErrorCode, answer.ErrorMessage = int32(o.Err.Code), o.Err.Error()
+		}
+		response.Partitions = append(response.Partitions, answer)
+	}
+	return response, nil
+}
+
+// OffsetForLeaderEpoch implements pb.DRPCAdminServer.
+func (a *admin) OffsetForLeaderEpoch(ctx context.Context, r *pb.OffsetForLeaderEpochRequest) (*pb.OffsetForLeaderEpochResponse, error) {
+	queries := make([]broker.EpochQuery, 0, len(r.GetPartitions()))
+	for _, q := range r.GetPartitions() {
+		queries = append(queries, broker.EpochQuery{Topic: q.GetTopic(), Partition: id.Partition(q.GetPartition()), Epoch: id.Epoch(q.GetEpoch())})
+	}
+	response := &pb.OffsetForLeaderEpochResponse{}
+	for i, e := range a.broker.OffsetForLeaderEpoch(ctx, rpc.CallerOf(ctx), queries) {
+		answer := &pb.OffsetForLeaderEpochResponse_Partition{
+			Topic: queries[i].Topic, Partition: int32(queries[i].Partition), Epoch: int32(e.Epoch), EndOffset: int64(e.End), Leader: int32(e.Leader),
+		}
+		if e.Err != nil {
+			answer.ErrorCode, answer.ErrorMessage = int32(e.Err.Code), e.Err.Error()
+		}
+		response.Partitions = append(response.Partitions, answer)
+	}
+	return response, nil
+}
+
+// DeleteRecords implements pb.DRPCAdminServer.
+func (a *admin) DeleteRecords(ctx context.Context, r *pb.DeleteRecordsRequest) (*pb.DeleteRecordsResponse, error) {
+	ctx, cancel := withTimeout(ctx, r.GetTimeoutMs())
+	defer cancel()
+	deletions := make([]broker.Deletion, 0, len(r.GetPartitions()))
+	for _, d := range r.GetPartitions() {
+		if n := len(d.GetTopicId()); n != 0 && n != len(id.Topic{}) { // or it would count as not given
+			return nil, kerr.Errorf(kerr.InvalidRequest, "a topic id has %d bytes, not %d", len(id.Topic{}), n)
+		}
+		deletions = append(deletions, broker.Deletion{
+			Topic: d.GetTopic(), TopicID: fromTopicID(d.GetTopicId()), Partition: id.Partition(d.GetPartition()), Before: id.Offset(d.GetOffset()),
+		})
+	}
+	response := &pb.DeleteRecordsResponse{}
+	for i, low := range a.broker.DeleteRecords(ctx, rpc.CallerOf(ctx), deletions) {
+		answer := &pb.DeleteRecordsResponse_Partition{
+			Topic: deletions[i].Topic, Partition: int32(deletions[i].Partition), LowWatermark: int64(low.Offset), Leader: int32(low.Leader),
+		}
+		if low.Err != nil {
+			answer.ErrorCode, answer.ErrorMessage = int32(low.Err.Code), low.Err.Error()
 		}
 		response.Partitions = append(response.Partitions, answer)
 	}

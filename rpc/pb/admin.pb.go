@@ -880,6 +880,190 @@ func (x *ListOffsetsResponse) GetPartitions() []*ListOffsetsResponse_Partition {
 	return nil
 }
 
+type OffsetForLeaderEpochRequest struct {
+	state         protoimpl.MessageState                   `protogen:"open.v1"`
+	Partitions    []*OffsetForLeaderEpochRequest_Partition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffsetForLeaderEpochRequest) Reset() {
+	*x = OffsetForLeaderEpochRequest{}
+	mi := &file_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffsetForLeaderEpochRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffsetForLeaderEpochRequest) ProtoMessage() {}
+
+func (x *OffsetForLeaderEpochRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffsetForLeaderEpochRequest.ProtoReflect.Descriptor instead.
+func (*OffsetForLeaderEpochRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *OffsetForLeaderEpochRequest) GetPartitions() []*OffsetForLeaderEpochRequest_Partition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type OffsetForLeaderEpochResponse struct {
+	state         protoimpl.MessageState                    `protogen:"open.v1"`
+	Partitions    []*OffsetForLeaderEpochResponse_Partition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffsetForLeaderEpochResponse) Reset() {
+	*x = OffsetForLeaderEpochResponse{}
+	mi := &file_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffsetForLeaderEpochResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffsetForLeaderEpochResponse) ProtoMessage() {}
+
+func (x *OffsetForLeaderEpochResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffsetForLeaderEpochResponse.ProtoReflect.Descriptor instead.
+func (*OffsetForLeaderEpochResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *OffsetForLeaderEpochResponse) GetPartitions() []*OffsetForLeaderEpochResponse_Partition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type DeleteRecordsRequest struct {
+	state         protoimpl.MessageState            `protogen:"open.v1"`
+	Partitions    []*DeleteRecordsRequest_Partition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	TimeoutMs     int32                             `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsRequest) Reset() {
+	*x = DeleteRecordsRequest{}
+	mi := &file_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsRequest) ProtoMessage() {}
+
+func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeleteRecordsRequest) GetPartitions() []*DeleteRecordsRequest_Partition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *DeleteRecordsRequest) GetTimeoutMs() int32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type DeleteRecordsResponse struct {
+	state         protoimpl.MessageState             `protogen:"open.v1"`
+	Partitions    []*DeleteRecordsResponse_Partition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsResponse) Reset() {
+	*x = DeleteRecordsResponse{}
+	mi := &file_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsResponse) ProtoMessage() {}
+
+func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DeleteRecordsResponse) GetPartitions() []*DeleteRecordsResponse_Partition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
 type InitProducerIDRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -888,7 +1072,7 @@ type InitProducerIDRequest struct {
 
 func (x *InitProducerIDRequest) Reset() {
 	*x = InitProducerIDRequest{}
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1084,7 @@ func (x *InitProducerIDRequest) String() string {
 func (*InitProducerIDRequest) ProtoMessage() {}
 
 func (x *InitProducerIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[13]
+	mi := &file_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1097,7 @@ func (x *InitProducerIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerIDRequest.ProtoReflect.Descriptor instead.
 func (*InitProducerIDRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{13}
+	return file_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type InitProducerIDResponse struct {
@@ -926,7 +1110,7 @@ type InitProducerIDResponse struct {
 
 func (x *InitProducerIDResponse) Reset() {
 	*x = InitProducerIDResponse{}
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1122,7 @@ func (x *InitProducerIDResponse) String() string {
 func (*InitProducerIDResponse) ProtoMessage() {}
 
 func (x *InitProducerIDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[14]
+	mi := &file_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1135,7 @@ func (x *InitProducerIDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerIDResponse.ProtoReflect.Descriptor instead.
 func (*InitProducerIDResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{14}
+	return file_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InitProducerIDResponse) GetProducerId() int64 {
@@ -976,7 +1160,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1172,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[15]
+	mi := &file_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1185,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{15}
+	return file_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type ClusterStatusResponse struct {
@@ -1029,7 +1213,7 @@ type ClusterStatusResponse struct {
 
 func (x *ClusterStatusResponse) Reset() {
 	*x = ClusterStatusResponse{}
-	mi := &file_admin_proto_msgTypes[16]
+	mi := &file_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1225,7 @@ func (x *ClusterStatusResponse) String() string {
 func (*ClusterStatusResponse) ProtoMessage() {}
 
 func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[16]
+	mi := &file_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1238,7 @@ func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{16}
+	return file_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ClusterStatusResponse) GetClusterId() string {
@@ -1179,7 +1363,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1375,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[17]
+	mi := &file_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1388,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -1339,7 +1523,7 @@ type MetadataQuorum struct {
 
 func (x *MetadataQuorum) Reset() {
 	*x = MetadataQuorum{}
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1535,7 @@ func (x *MetadataQuorum) String() string {
 func (*MetadataQuorum) ProtoMessage() {}
 
 func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[18]
+	mi := &file_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1548,7 @@ func (x *MetadataQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataQuorum.ProtoReflect.Descriptor instead.
 func (*MetadataQuorum) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MetadataQuorum) GetLeader() int32 {
@@ -1428,7 +1612,7 @@ type RegisterNodeRequest struct {
 
 func (x *RegisterNodeRequest) Reset() {
 	*x = RegisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1624,7 @@ func (x *RegisterNodeRequest) String() string {
 func (*RegisterNodeRequest) ProtoMessage() {}
 
 func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[19]
+	mi := &file_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1637,7 @@ func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RegisterNodeRequest) GetClusterName() string {
@@ -1559,7 +1743,7 @@ type RegisterNodeResponse struct {
 
 func (x *RegisterNodeResponse) Reset() {
 	*x = RegisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1755,7 @@ func (x *RegisterNodeResponse) String() string {
 func (*RegisterNodeResponse) ProtoMessage() {}
 
 func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[20]
+	mi := &file_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1768,7 @@ func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*RegisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RegisterNodeResponse) GetClusterId() string {
@@ -1631,7 +1815,7 @@ type MetadataSeed struct {
 
 func (x *MetadataSeed) Reset() {
 	*x = MetadataSeed{}
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1827,7 @@ func (x *MetadataSeed) String() string {
 func (*MetadataSeed) ProtoMessage() {}
 
 func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[21]
+	mi := &file_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1840,7 @@ func (x *MetadataSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSeed.ProtoReflect.Descriptor instead.
 func (*MetadataSeed) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MetadataSeed) GetIndex() uint64 {
@@ -1705,7 +1889,7 @@ type MetadataMember struct {
 
 func (x *MetadataMember) Reset() {
 	*x = MetadataMember{}
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1901,7 @@ func (x *MetadataMember) String() string {
 func (*MetadataMember) ProtoMessage() {}
 
 func (x *MetadataMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[22]
+	mi := &file_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1914,7 @@ func (x *MetadataMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataMember.ProtoReflect.Descriptor instead.
 func (*MetadataMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MetadataMember) GetReplica() uint64 {
@@ -1764,7 +1948,7 @@ type UnregisterNodeRequest struct {
 
 func (x *UnregisterNodeRequest) Reset() {
 	*x = UnregisterNodeRequest{}
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1960,7 @@ func (x *UnregisterNodeRequest) String() string {
 func (*UnregisterNodeRequest) ProtoMessage() {}
 
 func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[23]
+	mi := &file_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1973,7 @@ func (x *UnregisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*UnregisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UnregisterNodeRequest) GetNodeId() int32 {
@@ -1814,7 +1998,7 @@ type UnregisterNodeResponse struct {
 
 func (x *UnregisterNodeResponse) Reset() {
 	*x = UnregisterNodeResponse{}
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2010,7 @@ func (x *UnregisterNodeResponse) String() string {
 func (*UnregisterNodeResponse) ProtoMessage() {}
 
 func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[24]
+	mi := &file_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2023,7 @@ func (x *UnregisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*UnregisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_proto_rawDescGZIP(), []int{28}
 }
 
 type IdentifyRequest struct {
@@ -1850,7 +2034,7 @@ type IdentifyRequest struct {
 
 func (x *IdentifyRequest) Reset() {
 	*x = IdentifyRequest{}
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2046,7 @@ func (x *IdentifyRequest) String() string {
 func (*IdentifyRequest) ProtoMessage() {}
 
 func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[25]
+	mi := &file_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2059,7 @@ func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
 func (*IdentifyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type IdentifyResponse struct {
@@ -1893,7 +2077,7 @@ type IdentifyResponse struct {
 
 func (x *IdentifyResponse) Reset() {
 	*x = IdentifyResponse{}
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2089,7 @@ func (x *IdentifyResponse) String() string {
 func (*IdentifyResponse) ProtoMessage() {}
 
 func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[26]
+	mi := &file_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2102,7 @@ func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
 func (*IdentifyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *IdentifyResponse) GetNodeId() int32 {
@@ -1969,7 +2153,7 @@ type CheckReachRequest struct {
 
 func (x *CheckReachRequest) Reset() {
 	*x = CheckReachRequest{}
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2165,7 @@ func (x *CheckReachRequest) String() string {
 func (*CheckReachRequest) ProtoMessage() {}
 
 func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[27]
+	mi := &file_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2178,7 @@ func (x *CheckReachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReachRequest.ProtoReflect.Descriptor instead.
 func (*CheckReachRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CheckReachRequest) GetNodeId() int32 {
@@ -2044,7 +2228,7 @@ type CheckReachResponse struct {
 
 func (x *CheckReachResponse) Reset() {
 	*x = CheckReachResponse{}
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2240,7 @@ func (x *CheckReachResponse) String() string {
 func (*CheckReachResponse) ProtoMessage() {}
 
 func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[28]
+	mi := &file_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2253,7 @@ func (x *CheckReachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReachResponse.ProtoReflect.Descriptor instead.
 func (*CheckReachResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CheckReachResponse) GetBy() int32 {
@@ -2096,7 +2280,7 @@ type PartitionStatusRequest struct {
 
 func (x *PartitionStatusRequest) Reset() {
 	*x = PartitionStatusRequest{}
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2292,7 @@ func (x *PartitionStatusRequest) String() string {
 func (*PartitionStatusRequest) ProtoMessage() {}
 
 func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[29]
+	mi := &file_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2305,7 @@ func (x *PartitionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusRequest.ProtoReflect.Descriptor instead.
 func (*PartitionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PartitionStatusRequest) GetTopic() string {
@@ -2160,7 +2344,7 @@ type PartitionStatusResponse struct {
 
 func (x *PartitionStatusResponse) Reset() {
 	*x = PartitionStatusResponse{}
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2356,7 @@ func (x *PartitionStatusResponse) String() string {
 func (*PartitionStatusResponse) ProtoMessage() {}
 
 func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[30]
+	mi := &file_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2369,7 @@ func (x *PartitionStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatusResponse.ProtoReflect.Descriptor instead.
 func (*PartitionStatusResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PartitionStatusResponse) GetLeader() int32 {
@@ -2294,7 +2478,7 @@ type PartitionMember struct {
 
 func (x *PartitionMember) Reset() {
 	*x = PartitionMember{}
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2490,7 @@ func (x *PartitionMember) String() string {
 func (*PartitionMember) ProtoMessage() {}
 
 func (x *PartitionMember) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[31]
+	mi := &file_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2503,7 @@ func (x *PartitionMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMember.ProtoReflect.Descriptor instead.
 func (*PartitionMember) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PartitionMember) GetNode() int32 {
@@ -2375,7 +2559,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2571,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[32]
+	mi := &file_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2584,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TransferLeaderRequest) GetTopic() string {
@@ -2434,7 +2618,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2630,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[33]
+	mi := &file_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2643,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TransferLeaderResponse) GetLeader() int32 {
@@ -2487,7 +2671,7 @@ type UpgradeClusterRequest struct {
 
 func (x *UpgradeClusterRequest) Reset() {
 	*x = UpgradeClusterRequest{}
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2683,7 @@ func (x *UpgradeClusterRequest) String() string {
 func (*UpgradeClusterRequest) ProtoMessage() {}
 
 func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[34]
+	mi := &file_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2696,7 @@ func (x *UpgradeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UpgradeClusterRequest) GetFeatureLevel() int32 {
@@ -2540,7 +2724,7 @@ type UpgradeClusterResponse struct {
 
 func (x *UpgradeClusterResponse) Reset() {
 	*x = UpgradeClusterResponse{}
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2736,7 @@ func (x *UpgradeClusterResponse) String() string {
 func (*UpgradeClusterResponse) ProtoMessage() {}
 
 func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[35]
+	mi := &file_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2749,7 @@ func (x *UpgradeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpgradeClusterResponse) GetWas() int32 {
@@ -2600,7 +2784,7 @@ type ACL struct {
 
 func (x *ACL) Reset() {
 	*x = ACL{}
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2796,7 @@ func (x *ACL) String() string {
 func (*ACL) ProtoMessage() {}
 
 func (x *ACL) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[36]
+	mi := &file_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2809,7 @@ func (x *ACL) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ACL.ProtoReflect.Descriptor instead.
 func (*ACL) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ACL) GetResourceType() int32 {
@@ -2688,7 +2872,7 @@ type CreateACLsRequest struct {
 
 func (x *CreateACLsRequest) Reset() {
 	*x = CreateACLsRequest{}
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2884,7 @@ func (x *CreateACLsRequest) String() string {
 func (*CreateACLsRequest) ProtoMessage() {}
 
 func (x *CreateACLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[37]
+	mi := &file_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2897,7 @@ func (x *CreateACLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateACLsRequest.ProtoReflect.Descriptor instead.
 func (*CreateACLsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CreateACLsRequest) GetAcls() []*ACL {
@@ -2738,7 +2922,7 @@ type CreateACLsResponse struct {
 
 func (x *CreateACLsResponse) Reset() {
 	*x = CreateACLsResponse{}
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2934,7 @@ func (x *CreateACLsResponse) String() string {
 func (*CreateACLsResponse) ProtoMessage() {}
 
 func (x *CreateACLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[38]
+	mi := &file_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2947,7 @@ func (x *CreateACLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateACLsResponse.ProtoReflect.Descriptor instead.
 func (*CreateACLsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_proto_rawDescGZIP(), []int{42}
 }
 
 type DeleteACLsRequest struct {
@@ -2776,7 +2960,7 @@ type DeleteACLsRequest struct {
 
 func (x *DeleteACLsRequest) Reset() {
 	*x = DeleteACLsRequest{}
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2972,7 @@ func (x *DeleteACLsRequest) String() string {
 func (*DeleteACLsRequest) ProtoMessage() {}
 
 func (x *DeleteACLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[39]
+	mi := &file_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2985,7 @@ func (x *DeleteACLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteACLsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteACLsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteACLsRequest) GetFilters() []*ACL {
@@ -2828,7 +3012,7 @@ type DeleteACLsResponse struct {
 
 func (x *DeleteACLsResponse) Reset() {
 	*x = DeleteACLsResponse{}
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +3024,7 @@ func (x *DeleteACLsResponse) String() string {
 func (*DeleteACLsResponse) ProtoMessage() {}
 
 func (x *DeleteACLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[40]
+	mi := &file_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +3037,7 @@ func (x *DeleteACLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteACLsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteACLsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteACLsResponse) GetFilters() []*DeleteACLsResponse_Deleted {
@@ -2872,7 +3056,7 @@ type DescribeACLsRequest struct {
 
 func (x *DescribeACLsRequest) Reset() {
 	*x = DescribeACLsRequest{}
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +3068,7 @@ func (x *DescribeACLsRequest) String() string {
 func (*DescribeACLsRequest) ProtoMessage() {}
 
 func (x *DescribeACLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[41]
+	mi := &file_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +3081,7 @@ func (x *DescribeACLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeACLsRequest.ProtoReflect.Descriptor instead.
 func (*DescribeACLsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DescribeACLsRequest) GetFilter() *ACL {
@@ -2917,7 +3101,7 @@ type DescribeACLsResponse struct {
 
 func (x *DescribeACLsResponse) Reset() {
 	*x = DescribeACLsResponse{}
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3113,7 @@ func (x *DescribeACLsResponse) String() string {
 func (*DescribeACLsResponse) ProtoMessage() {}
 
 func (x *DescribeACLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[42]
+	mi := &file_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3126,7 @@ func (x *DescribeACLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeACLsResponse.ProtoReflect.Descriptor instead.
 func (*DescribeACLsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DescribeACLsResponse) GetAcls() []*ACL {
@@ -2968,7 +3152,7 @@ type ScramCredential struct {
 
 func (x *ScramCredential) Reset() {
 	*x = ScramCredential{}
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3164,7 @@ func (x *ScramCredential) String() string {
 func (*ScramCredential) ProtoMessage() {}
 
 func (x *ScramCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[43]
+	mi := &file_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3177,7 @@ func (x *ScramCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScramCredential.ProtoReflect.Descriptor instead.
 func (*ScramCredential) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{43}
+	return file_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ScramCredential) GetUser() string {
@@ -3050,7 +3234,7 @@ type AlterUsersRequest struct {
 
 func (x *AlterUsersRequest) Reset() {
 	*x = AlterUsersRequest{}
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3246,7 @@ func (x *AlterUsersRequest) String() string {
 func (*AlterUsersRequest) ProtoMessage() {}
 
 func (x *AlterUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[44]
+	mi := &file_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3259,7 @@ func (x *AlterUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterUsersRequest.ProtoReflect.Descriptor instead.
 func (*AlterUsersRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AlterUsersRequest) GetUpsert() []*ScramCredential {
@@ -3107,7 +3291,7 @@ type AlterUsersResponse struct {
 
 func (x *AlterUsersResponse) Reset() {
 	*x = AlterUsersResponse{}
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3303,7 @@ func (x *AlterUsersResponse) String() string {
 func (*AlterUsersResponse) ProtoMessage() {}
 
 func (x *AlterUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[45]
+	mi := &file_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3316,7 @@ func (x *AlterUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterUsersResponse.ProtoReflect.Descriptor instead.
 func (*AlterUsersResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{45}
+	return file_admin_proto_rawDescGZIP(), []int{49}
 }
 
 type DescribeUsersRequest struct {
@@ -3145,7 +3329,7 @@ type DescribeUsersRequest struct {
 
 func (x *DescribeUsersRequest) Reset() {
 	*x = DescribeUsersRequest{}
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3341,7 @@ func (x *DescribeUsersRequest) String() string {
 func (*DescribeUsersRequest) ProtoMessage() {}
 
 func (x *DescribeUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[46]
+	mi := &file_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3354,7 @@ func (x *DescribeUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersRequest.ProtoReflect.Descriptor instead.
 func (*DescribeUsersRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{46}
+	return file_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DescribeUsersRequest) GetUsers() []string {
@@ -3189,7 +3373,7 @@ type DescribeUsersResponse struct {
 
 func (x *DescribeUsersResponse) Reset() {
 	*x = DescribeUsersResponse{}
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3385,7 @@ func (x *DescribeUsersResponse) String() string {
 func (*DescribeUsersResponse) ProtoMessage() {}
 
 func (x *DescribeUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[47]
+	mi := &file_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3398,7 @@ func (x *DescribeUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersResponse.ProtoReflect.Descriptor instead.
 func (*DescribeUsersResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{47}
+	return file_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DescribeUsersResponse) GetUsers() []*DescribeUsersResponse_User {
@@ -3236,7 +3420,7 @@ type QuotaSide struct {
 
 func (x *QuotaSide) Reset() {
 	*x = QuotaSide{}
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3248,7 +3432,7 @@ func (x *QuotaSide) String() string {
 func (*QuotaSide) ProtoMessage() {}
 
 func (x *QuotaSide) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[48]
+	mi := &file_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3261,7 +3445,7 @@ func (x *QuotaSide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotaSide.ProtoReflect.Descriptor instead.
 func (*QuotaSide) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{48}
+	return file_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *QuotaSide) GetDefault() bool {
@@ -3289,7 +3473,7 @@ type QuotaEntity struct {
 
 func (x *QuotaEntity) Reset() {
 	*x = QuotaEntity{}
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3485,7 @@ func (x *QuotaEntity) String() string {
 func (*QuotaEntity) ProtoMessage() {}
 
 func (x *QuotaEntity) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[49]
+	mi := &file_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3498,7 @@ func (x *QuotaEntity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotaEntity.ProtoReflect.Descriptor instead.
 func (*QuotaEntity) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{49}
+	return file_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *QuotaEntity) GetUser() *QuotaSide {
@@ -3344,7 +3528,7 @@ type AlterQuotasRequest struct {
 
 func (x *AlterQuotasRequest) Reset() {
 	*x = AlterQuotasRequest{}
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3540,7 @@ func (x *AlterQuotasRequest) String() string {
 func (*AlterQuotasRequest) ProtoMessage() {}
 
 func (x *AlterQuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[50]
+	mi := &file_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3553,7 @@ func (x *AlterQuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterQuotasRequest.ProtoReflect.Descriptor instead.
 func (*AlterQuotasRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{50}
+	return file_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AlterQuotasRequest) GetChanges() []*AlterQuotasRequest_Change {
@@ -3401,7 +3585,7 @@ type AlterQuotasResponse struct {
 
 func (x *AlterQuotasResponse) Reset() {
 	*x = AlterQuotasResponse{}
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +3597,7 @@ func (x *AlterQuotasResponse) String() string {
 func (*AlterQuotasResponse) ProtoMessage() {}
 
 func (x *AlterQuotasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[51]
+	mi := &file_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +3610,7 @@ func (x *AlterQuotasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterQuotasResponse.ProtoReflect.Descriptor instead.
 func (*AlterQuotasResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{51}
+	return file_admin_proto_rawDescGZIP(), []int{55}
 }
 
 type DescribeQuotasRequest struct {
@@ -3441,7 +3625,7 @@ type DescribeQuotasRequest struct {
 
 func (x *DescribeQuotasRequest) Reset() {
 	*x = DescribeQuotasRequest{}
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3637,7 @@ func (x *DescribeQuotasRequest) String() string {
 func (*DescribeQuotasRequest) ProtoMessage() {}
 
 func (x *DescribeQuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[52]
+	mi := &file_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3650,7 @@ func (x *DescribeQuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasRequest) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{52}
+	return file_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DescribeQuotasRequest) GetComponents() []*DescribeQuotasRequest_Component {
@@ -3492,7 +3676,7 @@ type DescribeQuotasResponse struct {
 
 func (x *DescribeQuotasResponse) Reset() {
 	*x = DescribeQuotasResponse{}
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3688,7 @@ func (x *DescribeQuotasResponse) String() string {
 func (*DescribeQuotasResponse) ProtoMessage() {}
 
 func (x *DescribeQuotasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[53]
+	mi := &file_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3701,7 @@ func (x *DescribeQuotasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasResponse) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{53}
+	return file_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DescribeQuotasResponse) GetQuotas() []*DescribeQuotasResponse_Quota {
@@ -3539,7 +3723,7 @@ type ListOffsetsRequest_Partition struct {
 
 func (x *ListOffsetsRequest_Partition) Reset() {
 	*x = ListOffsetsRequest_Partition{}
-	mi := &file_admin_proto_msgTypes[58]
+	mi := &file_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3551,7 +3735,7 @@ func (x *ListOffsetsRequest_Partition) String() string {
 func (*ListOffsetsRequest_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsRequest_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[58]
+	mi := &file_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,7 +3790,7 @@ type ListOffsetsResponse_Partition struct {
 
 func (x *ListOffsetsResponse_Partition) Reset() {
 	*x = ListOffsetsResponse_Partition{}
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3618,7 +3802,7 @@ func (x *ListOffsetsResponse_Partition) String() string {
 func (*ListOffsetsResponse_Partition) ProtoMessage() {}
 
 func (x *ListOffsetsResponse_Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[59]
+	mi := &file_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,6 +3874,315 @@ func (x *ListOffsetsResponse_Partition) GetEpoch() int32 {
 	return 0
 }
 
+type OffsetForLeaderEpochRequest_Partition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Epoch         int32                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffsetForLeaderEpochRequest_Partition) Reset() {
+	*x = OffsetForLeaderEpochRequest_Partition{}
+	mi := &file_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffsetForLeaderEpochRequest_Partition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffsetForLeaderEpochRequest_Partition) ProtoMessage() {}
+
+func (x *OffsetForLeaderEpochRequest_Partition) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffsetForLeaderEpochRequest_Partition.ProtoReflect.Descriptor instead.
+func (*OffsetForLeaderEpochRequest_Partition) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{13, 0}
+}
+
+func (x *OffsetForLeaderEpochRequest_Partition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *OffsetForLeaderEpochRequest_Partition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *OffsetForLeaderEpochRequest_Partition) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type OffsetForLeaderEpochResponse_Partition struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Topic        string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition    int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	ErrorCode    int32                  `protobuf:"varint,3,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorMessage string                 `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	// The largest epoch that has records and is not above the one asked for, and the offset after its last one; -1 and -1: there is none,
+	// or the epoch asked for is above all that the leader knows.
+	Epoch         int32 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	EndOffset     int64 `protobuf:"varint,6,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
+	Leader        int32 `protobuf:"varint,7,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) Reset() {
+	*x = OffsetForLeaderEpochResponse_Partition{}
+	mi := &file_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffsetForLeaderEpochResponse_Partition) ProtoMessage() {}
+
+func (x *OffsetForLeaderEpochResponse_Partition) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffsetForLeaderEpochResponse_Partition.ProtoReflect.Descriptor instead.
+func (*OffsetForLeaderEpochResponse_Partition) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetErrorCode() int32 {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return 0
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetEndOffset() int64 {
+	if x != nil {
+		return x.EndOffset
+	}
+	return 0
+}
+
+func (x *OffsetForLeaderEpochResponse_Partition) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+type DeleteRecordsRequest_Partition struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Records below are deleted; -1: all below the high watermark.
+	Offset int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Of the topic that is meant, whose name another one may have by now; empty: whichever has it.
+	TopicId       []byte `protobuf:"bytes,4,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsRequest_Partition) Reset() {
+	*x = DeleteRecordsRequest_Partition{}
+	mi := &file_admin_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsRequest_Partition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsRequest_Partition) ProtoMessage() {}
+
+func (x *DeleteRecordsRequest_Partition) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsRequest_Partition.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsRequest_Partition) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *DeleteRecordsRequest_Partition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *DeleteRecordsRequest_Partition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeleteRecordsRequest_Partition) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *DeleteRecordsRequest_Partition) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+type DeleteRecordsResponse_Partition struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Topic        string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition    int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	ErrorCode    int32                  `protobuf:"varint,3,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorMessage string                 `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	// The first offset that is left; -1 with an error.
+	LowWatermark  int64 `protobuf:"varint,5,opt,name=low_watermark,json=lowWatermark,proto3" json:"low_watermark,omitempty"`
+	Leader        int32 `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsResponse_Partition) Reset() {
+	*x = DeleteRecordsResponse_Partition{}
+	mi := &file_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsResponse_Partition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsResponse_Partition) ProtoMessage() {}
+
+func (x *DeleteRecordsResponse_Partition) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsResponse_Partition.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsResponse_Partition) Descriptor() ([]byte, []int) {
+	return file_admin_proto_rawDescGZIP(), []int{16, 0}
+}
+
+func (x *DeleteRecordsResponse_Partition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *DeleteRecordsResponse_Partition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeleteRecordsResponse_Partition) GetErrorCode() int32 {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return 0
+}
+
+func (x *DeleteRecordsResponse_Partition) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
+func (x *DeleteRecordsResponse_Partition) GetLowWatermark() int64 {
+	if x != nil {
+		return x.LowWatermark
+	}
+	return 0
+}
+
+func (x *DeleteRecordsResponse_Partition) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
 type DeleteACLsResponse_Deleted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Acls          []*ACL                 `protobuf:"bytes,1,rep,name=acls,proto3" json:"acls,omitempty"`
@@ -3699,7 +4192,7 @@ type DeleteACLsResponse_Deleted struct {
 
 func (x *DeleteACLsResponse_Deleted) Reset() {
 	*x = DeleteACLsResponse_Deleted{}
-	mi := &file_admin_proto_msgTypes[60]
+	mi := &file_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3711,7 +4204,7 @@ func (x *DeleteACLsResponse_Deleted) String() string {
 func (*DeleteACLsResponse_Deleted) ProtoMessage() {}
 
 func (x *DeleteACLsResponse_Deleted) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[60]
+	mi := &file_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3724,7 +4217,7 @@ func (x *DeleteACLsResponse_Deleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteACLsResponse_Deleted.ProtoReflect.Descriptor instead.
 func (*DeleteACLsResponse_Deleted) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{40, 0}
+	return file_admin_proto_rawDescGZIP(), []int{44, 0}
 }
 
 func (x *DeleteACLsResponse_Deleted) GetAcls() []*ACL {
@@ -3744,7 +4237,7 @@ type AlterUsersRequest_Deletion struct {
 
 func (x *AlterUsersRequest_Deletion) Reset() {
 	*x = AlterUsersRequest_Deletion{}
-	mi := &file_admin_proto_msgTypes[61]
+	mi := &file_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3756,7 +4249,7 @@ func (x *AlterUsersRequest_Deletion) String() string {
 func (*AlterUsersRequest_Deletion) ProtoMessage() {}
 
 func (x *AlterUsersRequest_Deletion) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[61]
+	mi := &file_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3769,7 +4262,7 @@ func (x *AlterUsersRequest_Deletion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterUsersRequest_Deletion.ProtoReflect.Descriptor instead.
 func (*AlterUsersRequest_Deletion) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{44, 0}
+	return file_admin_proto_rawDescGZIP(), []int{48, 0}
 }
 
 func (x *AlterUsersRequest_Deletion) GetUser() string {
@@ -3796,7 +4289,7 @@ type DescribeUsersResponse_Credential struct {
 
 func (x *DescribeUsersResponse_Credential) Reset() {
 	*x = DescribeUsersResponse_Credential{}
-	mi := &file_admin_proto_msgTypes[62]
+	mi := &file_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +4301,7 @@ func (x *DescribeUsersResponse_Credential) String() string {
 func (*DescribeUsersResponse_Credential) ProtoMessage() {}
 
 func (x *DescribeUsersResponse_Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[62]
+	mi := &file_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +4314,7 @@ func (x *DescribeUsersResponse_Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersResponse_Credential.ProtoReflect.Descriptor instead.
 func (*DescribeUsersResponse_Credential) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{47, 0}
+	return file_admin_proto_rawDescGZIP(), []int{51, 0}
 }
 
 func (x *DescribeUsersResponse_Credential) GetMechanism() int32 {
@@ -3850,7 +4343,7 @@ type DescribeUsersResponse_User struct {
 
 func (x *DescribeUsersResponse_User) Reset() {
 	*x = DescribeUsersResponse_User{}
-	mi := &file_admin_proto_msgTypes[63]
+	mi := &file_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +4355,7 @@ func (x *DescribeUsersResponse_User) String() string {
 func (*DescribeUsersResponse_User) ProtoMessage() {}
 
 func (x *DescribeUsersResponse_User) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[63]
+	mi := &file_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3875,7 +4368,7 @@ func (x *DescribeUsersResponse_User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeUsersResponse_User.ProtoReflect.Descriptor instead.
 func (*DescribeUsersResponse_User) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{47, 1}
+	return file_admin_proto_rawDescGZIP(), []int{51, 1}
 }
 
 func (x *DescribeUsersResponse_User) GetName() string {
@@ -3918,7 +4411,7 @@ type AlterQuotasRequest_Change struct {
 
 func (x *AlterQuotasRequest_Change) Reset() {
 	*x = AlterQuotasRequest_Change{}
-	mi := &file_admin_proto_msgTypes[64]
+	mi := &file_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +4423,7 @@ func (x *AlterQuotasRequest_Change) String() string {
 func (*AlterQuotasRequest_Change) ProtoMessage() {}
 
 func (x *AlterQuotasRequest_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[64]
+	mi := &file_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3943,7 +4436,7 @@ func (x *AlterQuotasRequest_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterQuotasRequest_Change.ProtoReflect.Descriptor instead.
 func (*AlterQuotasRequest_Change) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{50, 0}
+	return file_admin_proto_rawDescGZIP(), []int{54, 0}
 }
 
 func (x *AlterQuotasRequest_Change) GetEntity() *QuotaEntity {
@@ -3980,7 +4473,7 @@ type DescribeQuotasRequest_Component struct {
 
 func (x *DescribeQuotasRequest_Component) Reset() {
 	*x = DescribeQuotasRequest_Component{}
-	mi := &file_admin_proto_msgTypes[66]
+	mi := &file_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3992,7 +4485,7 @@ func (x *DescribeQuotasRequest_Component) String() string {
 func (*DescribeQuotasRequest_Component) ProtoMessage() {}
 
 func (x *DescribeQuotasRequest_Component) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[66]
+	mi := &file_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4005,7 +4498,7 @@ func (x *DescribeQuotasRequest_Component) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasRequest_Component.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasRequest_Component) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{52, 0}
+	return file_admin_proto_rawDescGZIP(), []int{56, 0}
 }
 
 func (x *DescribeQuotasRequest_Component) GetEntityType() string {
@@ -4039,7 +4532,7 @@ type DescribeQuotasResponse_Quota struct {
 
 func (x *DescribeQuotasResponse_Quota) Reset() {
 	*x = DescribeQuotasResponse_Quota{}
-	mi := &file_admin_proto_msgTypes[67]
+	mi := &file_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4544,7 @@ func (x *DescribeQuotasResponse_Quota) String() string {
 func (*DescribeQuotasResponse_Quota) ProtoMessage() {}
 
 func (x *DescribeQuotasResponse_Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_proto_msgTypes[67]
+	mi := &file_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4557,7 @@ func (x *DescribeQuotasResponse_Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuotasResponse_Quota.ProtoReflect.Descriptor instead.
 func (*DescribeQuotasResponse_Quota) Descriptor() ([]byte, []int) {
-	return file_admin_proto_rawDescGZIP(), []int{53, 0}
+	return file_admin_proto_rawDescGZIP(), []int{57, 0}
 }
 
 func (x *DescribeQuotasResponse_Quota) GetEntity() *QuotaEntity {
@@ -4189,7 +4682,52 @@ const file_admin_proto_rawDesc = "" +
 	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x1c\n" +
 	"\ttimestamp\x18\x06 \x01(\x03R\ttimestamp\x12\x16\n" +
 	"\x06leader\x18\a \x01(\x05R\x06leader\x12\x14\n" +
-	"\x05epoch\x18\b \x01(\x05R\x05epoch\"\x17\n" +
+	"\x05epoch\x18\b \x01(\x05R\x05epoch\"\xc6\x01\n" +
+	"\x1bOffsetForLeaderEpochRequest\x12P\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v20.quorumlog.OffsetForLeaderEpochRequest.PartitionR\n" +
+	"partitions\x1aU\n" +
+	"\tPartition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\xc4\x02\n" +
+	"\x1cOffsetForLeaderEpochResponse\x12Q\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v21.quorumlog.OffsetForLeaderEpochResponse.PartitionR\n" +
+	"partitions\x1a\xd0\x01\n" +
+	"\tPartition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x03 \x01(\x05R\terrorCode\x12#\n" +
+	"\rerror_message\x18\x04 \x01(\tR\ferrorMessage\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x05R\x05epoch\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\x06 \x01(\x03R\tendOffset\x12\x16\n" +
+	"\x06leader\x18\a \x01(\x05R\x06leader\"\xf4\x01\n" +
+	"\x14DeleteRecordsRequest\x12I\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2).quorumlog.DeleteRecordsRequest.PartitionR\n" +
+	"partitions\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\x05R\ttimeoutMs\x1ar\n" +
+	"\tPartition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x19\n" +
+	"\btopic_id\x18\x04 \x01(\fR\atopicId\"\xa6\x02\n" +
+	"\x15DeleteRecordsResponse\x12J\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2*.quorumlog.DeleteRecordsResponse.PartitionR\n" +
+	"partitions\x1a\xc0\x01\n" +
+	"\tPartition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x03 \x01(\x05R\terrorCode\x12#\n" +
+	"\rerror_message\x18\x04 \x01(\tR\ferrorMessage\x12#\n" +
+	"\rlow_watermark\x18\x05 \x01(\x03R\flowWatermark\x12\x16\n" +
+	"\x06leader\x18\x06 \x01(\x05R\x06leader\"\x17\n" +
 	"\x15InitProducerIDRequest\"`\n" +
 	"\x16InitProducerIDResponse\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\x03R\n" +
@@ -4446,13 +4984,15 @@ const file_admin_proto_rawDesc = "" +
 	"\x06limits\x18\x02 \x03(\v23.quorumlog.DescribeQuotasResponse.Quota.LimitsEntryR\x06limits\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x012\xa9\r\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x012\xe6\x0e\n" +
 	"\x05Admin\x12C\n" +
 	"\bMetadata\x12\x1a.quorumlog.MetadataRequest\x1a\x1b.quorumlog.MetadataResponse\x12L\n" +
 	"\vCreateTopic\x12\x1d.quorumlog.CreateTopicRequest\x1a\x1e.quorumlog.CreateTopicResponse\x12L\n" +
 	"\vDeleteTopic\x12\x1d.quorumlog.DeleteTopicRequest\x1a\x1e.quorumlog.DeleteTopicResponse\x12[\n" +
 	"\x10AlterTopicConfig\x12\".quorumlog.AlterTopicConfigRequest\x1a#.quorumlog.AlterTopicConfigResponse\x12L\n" +
-	"\vListOffsets\x12\x1d.quorumlog.ListOffsetsRequest\x1a\x1e.quorumlog.ListOffsetsResponse\x12U\n" +
+	"\vListOffsets\x12\x1d.quorumlog.ListOffsetsRequest\x1a\x1e.quorumlog.ListOffsetsResponse\x12g\n" +
+	"\x14OffsetForLeaderEpoch\x12&.quorumlog.OffsetForLeaderEpochRequest\x1a'.quorumlog.OffsetForLeaderEpochResponse\x12R\n" +
+	"\rDeleteRecords\x12\x1f.quorumlog.DeleteRecordsRequest\x1a .quorumlog.DeleteRecordsResponse\x12U\n" +
 	"\x0eInitProducerID\x12 .quorumlog.InitProducerIDRequest\x1a!.quorumlog.InitProducerIDResponse\x12R\n" +
 	"\rClusterStatus\x12\x1f.quorumlog.ClusterStatusRequest\x1a .quorumlog.ClusterStatusResponse\x12O\n" +
 	"\fRegisterNode\x12\x1e.quorumlog.RegisterNodeRequest\x1a\x1f.quorumlog.RegisterNodeResponse\x12U\n" +
@@ -4486,161 +5026,177 @@ func file_admin_proto_rawDescGZIP() []byte {
 	return file_admin_proto_rawDescData
 }
 
-var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_admin_proto_goTypes = []any{
-	(*Node)(nil),                             // 0: quorumlog.Node
-	(*MetadataRequest)(nil),                  // 1: quorumlog.MetadataRequest
-	(*MetadataResponse)(nil),                 // 2: quorumlog.MetadataResponse
-	(*Topic)(nil),                            // 3: quorumlog.Topic
-	(*Partition)(nil),                        // 4: quorumlog.Partition
-	(*CreateTopicRequest)(nil),               // 5: quorumlog.CreateTopicRequest
-	(*CreateTopicResponse)(nil),              // 6: quorumlog.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),               // 7: quorumlog.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),              // 8: quorumlog.DeleteTopicResponse
-	(*AlterTopicConfigRequest)(nil),          // 9: quorumlog.AlterTopicConfigRequest
-	(*AlterTopicConfigResponse)(nil),         // 10: quorumlog.AlterTopicConfigResponse
-	(*ListOffsetsRequest)(nil),               // 11: quorumlog.ListOffsetsRequest
-	(*ListOffsetsResponse)(nil),              // 12: quorumlog.ListOffsetsResponse
-	(*InitProducerIDRequest)(nil),            // 13: quorumlog.InitProducerIDRequest
-	(*InitProducerIDResponse)(nil),           // 14: quorumlog.InitProducerIDResponse
-	(*ClusterStatusRequest)(nil),             // 15: quorumlog.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil),            // 16: quorumlog.ClusterStatusResponse
-	(*NodeStatus)(nil),                       // 17: quorumlog.NodeStatus
-	(*MetadataQuorum)(nil),                   // 18: quorumlog.MetadataQuorum
-	(*RegisterNodeRequest)(nil),              // 19: quorumlog.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),             // 20: quorumlog.RegisterNodeResponse
-	(*MetadataSeed)(nil),                     // 21: quorumlog.MetadataSeed
-	(*MetadataMember)(nil),                   // 22: quorumlog.MetadataMember
-	(*UnregisterNodeRequest)(nil),            // 23: quorumlog.UnregisterNodeRequest
-	(*UnregisterNodeResponse)(nil),           // 24: quorumlog.UnregisterNodeResponse
-	(*IdentifyRequest)(nil),                  // 25: quorumlog.IdentifyRequest
-	(*IdentifyResponse)(nil),                 // 26: quorumlog.IdentifyResponse
-	(*CheckReachRequest)(nil),                // 27: quorumlog.CheckReachRequest
-	(*CheckReachResponse)(nil),               // 28: quorumlog.CheckReachResponse
-	(*PartitionStatusRequest)(nil),           // 29: quorumlog.PartitionStatusRequest
-	(*PartitionStatusResponse)(nil),          // 30: quorumlog.PartitionStatusResponse
-	(*PartitionMember)(nil),                  // 31: quorumlog.PartitionMember
-	(*TransferLeaderRequest)(nil),            // 32: quorumlog.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),           // 33: quorumlog.TransferLeaderResponse
-	(*UpgradeClusterRequest)(nil),            // 34: quorumlog.UpgradeClusterRequest
-	(*UpgradeClusterResponse)(nil),           // 35: quorumlog.UpgradeClusterResponse
-	(*ACL)(nil),                              // 36: quorumlog.ACL
-	(*CreateACLsRequest)(nil),                // 37: quorumlog.CreateACLsRequest
-	(*CreateACLsResponse)(nil),               // 38: quorumlog.CreateACLsResponse
-	(*DeleteACLsRequest)(nil),                // 39: quorumlog.DeleteACLsRequest
-	(*DeleteACLsResponse)(nil),               // 40: quorumlog.DeleteACLsResponse
-	(*DescribeACLsRequest)(nil),              // 41: quorumlog.DescribeACLsRequest
-	(*DescribeACLsResponse)(nil),             // 42: quorumlog.DescribeACLsResponse
-	(*ScramCredential)(nil),                  // 43: quorumlog.ScramCredential
-	(*AlterUsersRequest)(nil),                // 44: quorumlog.AlterUsersRequest
-	(*AlterUsersResponse)(nil),               // 45: quorumlog.AlterUsersResponse
-	(*DescribeUsersRequest)(nil),             // 46: quorumlog.DescribeUsersRequest
-	(*DescribeUsersResponse)(nil),            // 47: quorumlog.DescribeUsersResponse
-	(*QuotaSide)(nil),                        // 48: quorumlog.QuotaSide
-	(*QuotaEntity)(nil),                      // 49: quorumlog.QuotaEntity
-	(*AlterQuotasRequest)(nil),               // 50: quorumlog.AlterQuotasRequest
-	(*AlterQuotasResponse)(nil),              // 51: quorumlog.AlterQuotasResponse
-	(*DescribeQuotasRequest)(nil),            // 52: quorumlog.DescribeQuotasRequest
-	(*DescribeQuotasResponse)(nil),           // 53: quorumlog.DescribeQuotasResponse
-	nil,                                      // 54: quorumlog.Topic.ConfigsEntry
-	nil,                                      // 55: quorumlog.CreateTopicRequest.ConfigsEntry
-	nil,                                      // 56: quorumlog.AlterTopicConfigRequest.SetEntry
-	nil,                                      // 57: quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	(*ListOffsetsRequest_Partition)(nil),     // 58: quorumlog.ListOffsetsRequest.Partition
-	(*ListOffsetsResponse_Partition)(nil),    // 59: quorumlog.ListOffsetsResponse.Partition
-	(*DeleteACLsResponse_Deleted)(nil),       // 60: quorumlog.DeleteACLsResponse.Deleted
-	(*AlterUsersRequest_Deletion)(nil),       // 61: quorumlog.AlterUsersRequest.Deletion
-	(*DescribeUsersResponse_Credential)(nil), // 62: quorumlog.DescribeUsersResponse.Credential
-	(*DescribeUsersResponse_User)(nil),       // 63: quorumlog.DescribeUsersResponse.User
-	(*AlterQuotasRequest_Change)(nil),        // 64: quorumlog.AlterQuotasRequest.Change
-	nil,                                      // 65: quorumlog.AlterQuotasRequest.Change.SetEntry
-	(*DescribeQuotasRequest_Component)(nil),  // 66: quorumlog.DescribeQuotasRequest.Component
-	(*DescribeQuotasResponse_Quota)(nil),     // 67: quorumlog.DescribeQuotasResponse.Quota
-	nil,                                      // 68: quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
+	(*Node)(nil),                                   // 0: quorumlog.Node
+	(*MetadataRequest)(nil),                        // 1: quorumlog.MetadataRequest
+	(*MetadataResponse)(nil),                       // 2: quorumlog.MetadataResponse
+	(*Topic)(nil),                                  // 3: quorumlog.Topic
+	(*Partition)(nil),                              // 4: quorumlog.Partition
+	(*CreateTopicRequest)(nil),                     // 5: quorumlog.CreateTopicRequest
+	(*CreateTopicResponse)(nil),                    // 6: quorumlog.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),                     // 7: quorumlog.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),                    // 8: quorumlog.DeleteTopicResponse
+	(*AlterTopicConfigRequest)(nil),                // 9: quorumlog.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil),               // 10: quorumlog.AlterTopicConfigResponse
+	(*ListOffsetsRequest)(nil),                     // 11: quorumlog.ListOffsetsRequest
+	(*ListOffsetsResponse)(nil),                    // 12: quorumlog.ListOffsetsResponse
+	(*OffsetForLeaderEpochRequest)(nil),            // 13: quorumlog.OffsetForLeaderEpochRequest
+	(*OffsetForLeaderEpochResponse)(nil),           // 14: quorumlog.OffsetForLeaderEpochResponse
+	(*DeleteRecordsRequest)(nil),                   // 15: quorumlog.DeleteRecordsRequest
+	(*DeleteRecordsResponse)(nil),                  // 16: quorumlog.DeleteRecordsResponse
+	(*InitProducerIDRequest)(nil),                  // 17: quorumlog.InitProducerIDRequest
+	(*InitProducerIDResponse)(nil),                 // 18: quorumlog.InitProducerIDResponse
+	(*ClusterStatusRequest)(nil),                   // 19: quorumlog.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil),                  // 20: quorumlog.ClusterStatusResponse
+	(*NodeStatus)(nil),                             // 21: quorumlog.NodeStatus
+	(*MetadataQuorum)(nil),                         // 22: quorumlog.MetadataQuorum
+	(*RegisterNodeRequest)(nil),                    // 23: quorumlog.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),                   // 24: quorumlog.RegisterNodeResponse
+	(*MetadataSeed)(nil),                           // 25: quorumlog.MetadataSeed
+	(*MetadataMember)(nil),                         // 26: quorumlog.MetadataMember
+	(*UnregisterNodeRequest)(nil),                  // 27: quorumlog.UnregisterNodeRequest
+	(*UnregisterNodeResponse)(nil),                 // 28: quorumlog.UnregisterNodeResponse
+	(*IdentifyRequest)(nil),                        // 29: quorumlog.IdentifyRequest
+	(*IdentifyResponse)(nil),                       // 30: quorumlog.IdentifyResponse
+	(*CheckReachRequest)(nil),                      // 31: quorumlog.CheckReachRequest
+	(*CheckReachResponse)(nil),                     // 32: quorumlog.CheckReachResponse
+	(*PartitionStatusRequest)(nil),                 // 33: quorumlog.PartitionStatusRequest
+	(*PartitionStatusResponse)(nil),                // 34: quorumlog.PartitionStatusResponse
+	(*PartitionMember)(nil),                        // 35: quorumlog.PartitionMember
+	(*TransferLeaderRequest)(nil),                  // 36: quorumlog.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),                 // 37: quorumlog.TransferLeaderResponse
+	(*UpgradeClusterRequest)(nil),                  // 38: quorumlog.UpgradeClusterRequest
+	(*UpgradeClusterResponse)(nil),                 // 39: quorumlog.UpgradeClusterResponse
+	(*ACL)(nil),                                    // 40: quorumlog.ACL
+	(*CreateACLsRequest)(nil),                      // 41: quorumlog.CreateACLsRequest
+	(*CreateACLsResponse)(nil),                     // 42: quorumlog.CreateACLsResponse
+	(*DeleteACLsRequest)(nil),                      // 43: quorumlog.DeleteACLsRequest
+	(*DeleteACLsResponse)(nil),                     // 44: quorumlog.DeleteACLsResponse
+	(*DescribeACLsRequest)(nil),                    // 45: quorumlog.DescribeACLsRequest
+	(*DescribeACLsResponse)(nil),                   // 46: quorumlog.DescribeACLsResponse
+	(*ScramCredential)(nil),                        // 47: quorumlog.ScramCredential
+	(*AlterUsersRequest)(nil),                      // 48: quorumlog.AlterUsersRequest
+	(*AlterUsersResponse)(nil),                     // 49: quorumlog.AlterUsersResponse
+	(*DescribeUsersRequest)(nil),                   // 50: quorumlog.DescribeUsersRequest
+	(*DescribeUsersResponse)(nil),                  // 51: quorumlog.DescribeUsersResponse
+	(*QuotaSide)(nil),                              // 52: quorumlog.QuotaSide
+	(*QuotaEntity)(nil),                            // 53: quorumlog.QuotaEntity
+	(*AlterQuotasRequest)(nil),                     // 54: quorumlog.AlterQuotasRequest
+	(*AlterQuotasResponse)(nil),                    // 55: quorumlog.AlterQuotasResponse
+	(*DescribeQuotasRequest)(nil),                  // 56: quorumlog.DescribeQuotasRequest
+	(*DescribeQuotasResponse)(nil),                 // 57: quorumlog.DescribeQuotasResponse
+	nil,                                            // 58: quorumlog.Topic.ConfigsEntry
+	nil,                                            // 59: quorumlog.CreateTopicRequest.ConfigsEntry
+	nil,                                            // 60: quorumlog.AlterTopicConfigRequest.SetEntry
+	nil,                                            // 61: quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	(*ListOffsetsRequest_Partition)(nil),           // 62: quorumlog.ListOffsetsRequest.Partition
+	(*ListOffsetsResponse_Partition)(nil),          // 63: quorumlog.ListOffsetsResponse.Partition
+	(*OffsetForLeaderEpochRequest_Partition)(nil),  // 64: quorumlog.OffsetForLeaderEpochRequest.Partition
+	(*OffsetForLeaderEpochResponse_Partition)(nil), // 65: quorumlog.OffsetForLeaderEpochResponse.Partition
+	(*DeleteRecordsRequest_Partition)(nil),         // 66: quorumlog.DeleteRecordsRequest.Partition
+	(*DeleteRecordsResponse_Partition)(nil),        // 67: quorumlog.DeleteRecordsResponse.Partition
+	(*DeleteACLsResponse_Deleted)(nil),             // 68: quorumlog.DeleteACLsResponse.Deleted
+	(*AlterUsersRequest_Deletion)(nil),             // 69: quorumlog.AlterUsersRequest.Deletion
+	(*DescribeUsersResponse_Credential)(nil),       // 70: quorumlog.DescribeUsersResponse.Credential
+	(*DescribeUsersResponse_User)(nil),             // 71: quorumlog.DescribeUsersResponse.User
+	(*AlterQuotasRequest_Change)(nil),              // 72: quorumlog.AlterQuotasRequest.Change
+	nil,                                            // 73: quorumlog.AlterQuotasRequest.Change.SetEntry
+	(*DescribeQuotasRequest_Component)(nil),        // 74: quorumlog.DescribeQuotasRequest.Component
+	(*DescribeQuotasResponse_Quota)(nil),           // 75: quorumlog.DescribeQuotasResponse.Quota
+	nil,                                            // 76: quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
 }
 var file_admin_proto_depIdxs = []int32{
 	0,  // 0: quorumlog.MetadataResponse.nodes:type_name -> quorumlog.Node
 	3,  // 1: quorumlog.MetadataResponse.topics:type_name -> quorumlog.Topic
 	4,  // 2: quorumlog.Topic.partitions:type_name -> quorumlog.Partition
-	54, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
-	55, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
+	58, // 3: quorumlog.Topic.configs:type_name -> quorumlog.Topic.ConfigsEntry
+	59, // 4: quorumlog.CreateTopicRequest.configs:type_name -> quorumlog.CreateTopicRequest.ConfigsEntry
 	3,  // 5: quorumlog.CreateTopicResponse.topic:type_name -> quorumlog.Topic
-	56, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
-	57, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
-	58, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
-	59, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
-	17, // 10: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
-	18, // 11: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
-	0,  // 12: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
-	21, // 13: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
-	22, // 14: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
-	31, // 15: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
-	36, // 16: quorumlog.CreateACLsRequest.acls:type_name -> quorumlog.ACL
-	36, // 17: quorumlog.DeleteACLsRequest.filters:type_name -> quorumlog.ACL
-	60, // 18: quorumlog.DeleteACLsResponse.filters:type_name -> quorumlog.DeleteACLsResponse.Deleted
-	36, // 19: quorumlog.DescribeACLsRequest.filter:type_name -> quorumlog.ACL
-	36, // 20: quorumlog.DescribeACLsResponse.acls:type_name -> quorumlog.ACL
-	43, // 21: quorumlog.AlterUsersRequest.upsert:type_name -> quorumlog.ScramCredential
-	61, // 22: quorumlog.AlterUsersRequest.delete:type_name -> quorumlog.AlterUsersRequest.Deletion
-	63, // 23: quorumlog.DescribeUsersResponse.users:type_name -> quorumlog.DescribeUsersResponse.User
-	48, // 24: quorumlog.QuotaEntity.user:type_name -> quorumlog.QuotaSide
-	48, // 25: quorumlog.QuotaEntity.client_id:type_name -> quorumlog.QuotaSide
-	64, // 26: quorumlog.AlterQuotasRequest.changes:type_name -> quorumlog.AlterQuotasRequest.Change
-	66, // 27: quorumlog.DescribeQuotasRequest.components:type_name -> quorumlog.DescribeQuotasRequest.Component
-	67, // 28: quorumlog.DescribeQuotasResponse.quotas:type_name -> quorumlog.DescribeQuotasResponse.Quota
-	36, // 29: quorumlog.DeleteACLsResponse.Deleted.acls:type_name -> quorumlog.ACL
-	62, // 30: quorumlog.DescribeUsersResponse.User.credentials:type_name -> quorumlog.DescribeUsersResponse.Credential
-	49, // 31: quorumlog.AlterQuotasRequest.Change.entity:type_name -> quorumlog.QuotaEntity
-	65, // 32: quorumlog.AlterQuotasRequest.Change.set:type_name -> quorumlog.AlterQuotasRequest.Change.SetEntry
-	49, // 33: quorumlog.DescribeQuotasResponse.Quota.entity:type_name -> quorumlog.QuotaEntity
-	68, // 34: quorumlog.DescribeQuotasResponse.Quota.limits:type_name -> quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
-	1,  // 35: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
-	5,  // 36: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
-	7,  // 37: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
-	9,  // 38: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
-	11, // 39: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
-	13, // 40: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
-	15, // 41: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
-	19, // 42: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
-	23, // 43: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
-	25, // 44: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
-	27, // 45: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
-	29, // 46: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
-	32, // 47: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
-	34, // 48: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
-	37, // 49: quorumlog.Admin.CreateACLs:input_type -> quorumlog.CreateACLsRequest
-	39, // 50: quorumlog.Admin.DeleteACLs:input_type -> quorumlog.DeleteACLsRequest
-	41, // 51: quorumlog.Admin.DescribeACLs:input_type -> quorumlog.DescribeACLsRequest
-	44, // 52: quorumlog.Admin.AlterUsers:input_type -> quorumlog.AlterUsersRequest
-	46, // 53: quorumlog.Admin.DescribeUsers:input_type -> quorumlog.DescribeUsersRequest
-	50, // 54: quorumlog.Admin.AlterQuotas:input_type -> quorumlog.AlterQuotasRequest
-	52, // 55: quorumlog.Admin.DescribeQuotas:input_type -> quorumlog.DescribeQuotasRequest
-	2,  // 56: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
-	6,  // 57: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
-	8,  // 58: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
-	10, // 59: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
-	12, // 60: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
-	14, // 61: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
-	16, // 62: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
-	20, // 63: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
-	24, // 64: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
-	26, // 65: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
-	28, // 66: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
-	30, // 67: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
-	33, // 68: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
-	35, // 69: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
-	38, // 70: quorumlog.Admin.CreateACLs:output_type -> quorumlog.CreateACLsResponse
-	40, // 71: quorumlog.Admin.DeleteACLs:output_type -> quorumlog.DeleteACLsResponse
-	42, // 72: quorumlog.Admin.DescribeACLs:output_type -> quorumlog.DescribeACLsResponse
-	45, // 73: quorumlog.Admin.AlterUsers:output_type -> quorumlog.AlterUsersResponse
-	47, // 74: quorumlog.Admin.DescribeUsers:output_type -> quorumlog.DescribeUsersResponse
-	51, // 75: quorumlog.Admin.AlterQuotas:output_type -> quorumlog.AlterQuotasResponse
-	53, // 76: quorumlog.Admin.DescribeQuotas:output_type -> quorumlog.DescribeQuotasResponse
-	56, // [56:77] is the sub-list for method output_type
-	35, // [35:56] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	60, // 6: quorumlog.AlterTopicConfigRequest.set:type_name -> quorumlog.AlterTopicConfigRequest.SetEntry
+	61, // 7: quorumlog.AlterTopicConfigResponse.configs:type_name -> quorumlog.AlterTopicConfigResponse.ConfigsEntry
+	62, // 8: quorumlog.ListOffsetsRequest.partitions:type_name -> quorumlog.ListOffsetsRequest.Partition
+	63, // 9: quorumlog.ListOffsetsResponse.partitions:type_name -> quorumlog.ListOffsetsResponse.Partition
+	64, // 10: quorumlog.OffsetForLeaderEpochRequest.partitions:type_name -> quorumlog.OffsetForLeaderEpochRequest.Partition
+	65, // 11: quorumlog.OffsetForLeaderEpochResponse.partitions:type_name -> quorumlog.OffsetForLeaderEpochResponse.Partition
+	66, // 12: quorumlog.DeleteRecordsRequest.partitions:type_name -> quorumlog.DeleteRecordsRequest.Partition
+	67, // 13: quorumlog.DeleteRecordsResponse.partitions:type_name -> quorumlog.DeleteRecordsResponse.Partition
+	21, // 14: quorumlog.ClusterStatusResponse.nodes:type_name -> quorumlog.NodeStatus
+	22, // 15: quorumlog.ClusterStatusResponse.metadata:type_name -> quorumlog.MetadataQuorum
+	0,  // 16: quorumlog.NodeStatus.node:type_name -> quorumlog.Node
+	25, // 17: quorumlog.RegisterNodeResponse.seed:type_name -> quorumlog.MetadataSeed
+	26, // 18: quorumlog.RegisterNodeResponse.members:type_name -> quorumlog.MetadataMember
+	35, // 19: quorumlog.PartitionStatusResponse.members:type_name -> quorumlog.PartitionMember
+	40, // 20: quorumlog.CreateACLsRequest.acls:type_name -> quorumlog.ACL
+	40, // 21: quorumlog.DeleteACLsRequest.filters:type_name -> quorumlog.ACL
+	68, // 22: quorumlog.DeleteACLsResponse.filters:type_name -> quorumlog.DeleteACLsResponse.Deleted
+	40, // 23: quorumlog.DescribeACLsRequest.filter:type_name -> quorumlog.ACL
+	40, // 24: quorumlog.DescribeACLsResponse.acls:type_name -> quorumlog.ACL
+	47, // 25: quorumlog.AlterUsersRequest.upsert:type_name -> quorumlog.ScramCredential
+	69, // 26: quorumlog.AlterUsersRequest.delete:type_name -> quorumlog.AlterUsersRequest.Deletion
+	71, // 27: quorumlog.DescribeUsersResponse.users:type_name -> quorumlog.DescribeUsersResponse.User
+	52, // 28: quorumlog.QuotaEntity.user:type_name -> quorumlog.QuotaSide
+	52, // 29: quorumlog.QuotaEntity.client_id:type_name -> quorumlog.QuotaSide
+	72, // 30: quorumlog.AlterQuotasRequest.changes:type_name -> quorumlog.AlterQuotasRequest.Change
+	74, // 31: quorumlog.DescribeQuotasRequest.components:type_name -> quorumlog.DescribeQuotasRequest.Component
+	75, // 32: quorumlog.DescribeQuotasResponse.quotas:type_name -> quorumlog.DescribeQuotasResponse.Quota
+	40, // 33: quorumlog.DeleteACLsResponse.Deleted.acls:type_name -> quorumlog.ACL
+	70, // 34: quorumlog.DescribeUsersResponse.User.credentials:type_name -> quorumlog.DescribeUsersResponse.Credential
+	53, // 35: quorumlog.AlterQuotasRequest.Change.entity:type_name -> quorumlog.QuotaEntity
+	73, // 36: quorumlog.AlterQuotasRequest.Change.set:type_name -> quorumlog.AlterQuotasRequest.Change.SetEntry
+	53, // 37: quorumlog.DescribeQuotasResponse.Quota.entity:type_name -> quorumlog.QuotaEntity
+	76, // 38: quorumlog.DescribeQuotasResponse.Quota.limits:type_name -> quorumlog.DescribeQuotasResponse.Quota.LimitsEntry
+	1,  // 39: quorumlog.Admin.Metadata:input_type -> quorumlog.MetadataRequest
+	5,  // 40: quorumlog.Admin.CreateTopic:input_type -> quorumlog.CreateTopicRequest
+	7,  // 41: quorumlog.Admin.DeleteTopic:input_type -> quorumlog.DeleteTopicRequest
+	9,  // 42: quorumlog.Admin.AlterTopicConfig:input_type -> quorumlog.AlterTopicConfigRequest
+	11, // 43: quorumlog.Admin.ListOffsets:input_type -> quorumlog.ListOffsetsRequest
+	13, // 44: quorumlog.Admin.OffsetForLeaderEpoch:input_type -> quorumlog.OffsetForLeaderEpochRequest
+	15, // 45: quorumlog.Admin.DeleteRecords:input_type -> quorumlog.DeleteRecordsRequest
+	17, // 46: quorumlog.Admin.InitProducerID:input_type -> quorumlog.InitProducerIDRequest
+	19, // 47: quorumlog.Admin.ClusterStatus:input_type -> quorumlog.ClusterStatusRequest
+	23, // 48: quorumlog.Admin.RegisterNode:input_type -> quorumlog.RegisterNodeRequest
+	27, // 49: quorumlog.Admin.UnregisterNode:input_type -> quorumlog.UnregisterNodeRequest
+	29, // 50: quorumlog.Admin.Identify:input_type -> quorumlog.IdentifyRequest
+	31, // 51: quorumlog.Admin.CheckReach:input_type -> quorumlog.CheckReachRequest
+	33, // 52: quorumlog.Admin.PartitionStatus:input_type -> quorumlog.PartitionStatusRequest
+	36, // 53: quorumlog.Admin.TransferLeader:input_type -> quorumlog.TransferLeaderRequest
+	38, // 54: quorumlog.Admin.UpgradeCluster:input_type -> quorumlog.UpgradeClusterRequest
+	41, // 55: quorumlog.Admin.CreateACLs:input_type -> quorumlog.CreateACLsRequest
+	43, // 56: quorumlog.Admin.DeleteACLs:input_type -> quorumlog.DeleteACLsRequest
+	45, // 57: quorumlog.Admin.DescribeACLs:input_type -> quorumlog.DescribeACLsRequest
+	48, // 58: quorumlog.Admin.AlterUsers:input_type -> quorumlog.AlterUsersRequest
+	50, // 59: quorumlog.Admin.DescribeUsers:input_type -> quorumlog.DescribeUsersRequest
+	54, // 60: quorumlog.Admin.AlterQuotas:input_type -> quorumlog.AlterQuotasRequest
+	56, // 61: quorumlog.Admin.DescribeQuotas:input_type -> quorumlog.DescribeQuotasRequest
+	2,  // 62: quorumlog.Admin.Metadata:output_type -> quorumlog.MetadataResponse
+	6,  // 63: quorumlog.Admin.CreateTopic:output_type -> quorumlog.CreateTopicResponse
+	8,  // 64: quorumlog.Admin.DeleteTopic:output_type -> quorumlog.DeleteTopicResponse
+	10, // 65: quorumlog.Admin.AlterTopicConfig:output_type -> quorumlog.AlterTopicConfigResponse
+	12, // 66: quorumlog.Admin.ListOffsets:output_type -> quorumlog.ListOffsetsResponse
+	14, // 67: quorumlog.Admin.OffsetForLeaderEpoch:output_type -> quorumlog.OffsetForLeaderEpochResponse
+	16, // 68: quorumlog.Admin.DeleteRecords:output_type -> quorumlog.DeleteRecordsResponse
+	18, // 69: quorumlog.Admin.InitProducerID:output_type -> quorumlog.InitProducerIDResponse
+	20, // 70: quorumlog.Admin.ClusterStatus:output_type -> quorumlog.ClusterStatusResponse
+	24, // 71: quorumlog.Admin.RegisterNode:output_type -> quorumlog.RegisterNodeResponse
+	28, // 72: quorumlog.Admin.UnregisterNode:output_type -> quorumlog.UnregisterNodeResponse
+	30, // 73: quorumlog.Admin.Identify:output_type -> quorumlog.IdentifyResponse
+	32, // 74: quorumlog.Admin.CheckReach:output_type -> quorumlog.CheckReachResponse
+	34, // 75: quorumlog.Admin.PartitionStatus:output_type -> quorumlog.PartitionStatusResponse
+	37, // 76: quorumlog.Admin.TransferLeader:output_type -> quorumlog.TransferLeaderResponse
+	39, // 77: quorumlog.Admin.UpgradeCluster:output_type -> quorumlog.UpgradeClusterResponse
+	42, // 78: quorumlog.Admin.CreateACLs:output_type -> quorumlog.CreateACLsResponse
+	44, // 79: quorumlog.Admin.DeleteACLs:output_type -> quorumlog.DeleteACLsResponse
+	46, // 80: quorumlog.Admin.DescribeACLs:output_type -> quorumlog.DescribeACLsResponse
+	49, // 81: quorumlog.Admin.AlterUsers:output_type -> quorumlog.AlterUsersResponse
+	51, // 82: quorumlog.Admin.DescribeUsers:output_type -> quorumlog.DescribeUsersResponse
+	55, // 83: quorumlog.Admin.AlterQuotas:output_type -> quorumlog.AlterQuotasResponse
+	57, // 84: quorumlog.Admin.DescribeQuotas:output_type -> quorumlog.DescribeQuotasResponse
+	62, // [62:85] is the sub-list for method output_type
+	39, // [39:62] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_admin_proto_init() }
@@ -4654,7 +5210,7 @@ func file_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_proto_rawDesc), len(file_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   69,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,8 @@ type DRPCAdminClient interface {
 	DeleteTopic(ctx context.Context, in *DeleteTopicRequest) (*DeleteTopicResponse, error)
 	AlterTopicConfig(ctx context.Context, in *AlterTopicConfigRequest) (*AlterTopicConfigResponse, error)
 	ListOffsets(ctx context.Context, in *ListOffsetsRequest) (*ListOffsetsResponse, error)
+	OffsetForLeaderEpoch(ctx context.Context, in *OffsetForLeaderEpochRequest) (*OffsetForLeaderEpochResponse, error)
+	DeleteRecords(ctx context.Context, in *DeleteRecordsRequest) (*DeleteRecordsResponse, error)
 	InitProducerID(ctx context.Context, in *InitProducerIDRequest) (*InitProducerIDResponse, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest) (*RegisterNodeResponse, error)
@@ -110,6 +112,24 @@ func (c *drpcAdminClient) AlterTopicConfig(ctx context.Context, in *AlterTopicCo
 func (c *drpcAdminClient) ListOffsets(ctx context.Context, in *ListOffsetsRequest) (*ListOffsetsResponse, error) {
 	out := new(ListOffsetsResponse)
 	err := c.cc.Invoke(ctx, "/quorumlog.Admin/ListOffsets", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) OffsetForLeaderEpoch(ctx context.Context, in *OffsetForLeaderEpochRequest) (*OffsetForLeaderEpochResponse, error) {
+	out := new(OffsetForLeaderEpochResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/OffsetForLeaderEpoch", drpcEncoding_File_admin_proto{}, in, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *drpcAdminClient) DeleteRecords(ctx context.Context, in *DeleteRecordsRequest) (*DeleteRecordsResponse, error) {
+	out := new(DeleteRecordsResponse)
+	err := c.cc.Invoke(ctx, "/quorumlog.Admin/DeleteRecords", drpcEncoding_File_admin_proto{}, in, out)
 	if err != nil {
 		return nil, err
 	}
@@ -266,6 +286,8 @@ type DRPCAdminServer interface {
 	DeleteTopic(context.Context, *DeleteTopicRequest) (*DeleteTopicResponse, error)
 	AlterTopicConfig(context.Context, *AlterTopicConfigRequest) (*AlterTopicConfigResponse, error)
 	ListOffsets(context.Context, *ListOffsetsRequest) (*ListOffsetsResponse, error)
+	OffsetForLeaderEpoch(context.Context, *OffsetForLeaderEpochRequest) (*OffsetForLeaderEpochResponse, error)
+	DeleteRecords(context.Context, *DeleteRecordsRequest) (*DeleteRecordsResponse, error)
 	InitProducerID(context.Context, *InitProducerIDRequest) (*InitProducerIDResponse, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
@@ -303,6 +325,14 @@ func (s *DRPCAdminUnimplementedServer) AlterTopicConfig(context.Context, *AlterT
 }
 
 func (s *DRPCAdminUnimplementedServer) ListOffsets(context.Context, *ListOffsetsRequest) (*ListOffsetsResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) OffsetForLeaderEpoch(context.Context, *OffsetForLeaderEpochRequest) (*OffsetForLeaderEpochResponse, error) {
+	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
+}
+
+func (s *DRPCAdminUnimplementedServer) DeleteRecords(context.Context, *DeleteRecordsRequest) (*DeleteRecordsResponse, error) {
 	return nil, drpcerr.WithCode(errors.New("Unimplemented"), drpcerr.Unimplemented)
 }
 
@@ -372,7 +402,7 @@ func (s *DRPCAdminUnimplementedServer) DescribeQuotas(context.Context, *Describe
 
 type DRPCAdminDescription struct{}
 
-func (DRPCAdminDescription) NumMethods() int { return 21 }
+func (DRPCAdminDescription) NumMethods() int { return 23 }
 
 func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver, interface{}, bool) {
 	switch n {
@@ -422,6 +452,24 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 					)
 			}, DRPCAdminServer.ListOffsets, true
 	case 5:
+		return "/quorumlog.Admin/OffsetForLeaderEpoch", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					OffsetForLeaderEpoch(
+						ctx,
+						in1.(*OffsetForLeaderEpochRequest),
+					)
+			}, DRPCAdminServer.OffsetForLeaderEpoch, true
+	case 6:
+		return "/quorumlog.Admin/DeleteRecords", drpcEncoding_File_admin_proto{},
+			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
+				return srv.(DRPCAdminServer).
+					DeleteRecords(
+						ctx,
+						in1.(*DeleteRecordsRequest),
+					)
+			}, DRPCAdminServer.DeleteRecords, true
+	case 7:
 		return "/quorumlog.Admin/InitProducerID", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -430,7 +478,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*InitProducerIDRequest),
 					)
 			}, DRPCAdminServer.InitProducerID, true
-	case 6:
+	case 8:
 		return "/quorumlog.Admin/ClusterStatus", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -439,7 +487,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*ClusterStatusRequest),
 					)
 			}, DRPCAdminServer.ClusterStatus, true
-	case 7:
+	case 9:
 		return "/quorumlog.Admin/RegisterNode", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -448,7 +496,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*RegisterNodeRequest),
 					)
 			}, DRPCAdminServer.RegisterNode, true
-	case 8:
+	case 10:
 		return "/quorumlog.Admin/UnregisterNode", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -457,7 +505,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*UnregisterNodeRequest),
 					)
 			}, DRPCAdminServer.UnregisterNode, true
-	case 9:
+	case 11:
 		return "/quorumlog.Admin/Identify", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -466,7 +514,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*IdentifyRequest),
 					)
 			}, DRPCAdminServer.Identify, true
-	case 10:
+	case 12:
 		return "/quorumlog.Admin/CheckReach", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -475,7 +523,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*CheckReachRequest),
 					)
 			}, DRPCAdminServer.CheckReach, true
-	case 11:
+	case 13:
 		return "/quorumlog.Admin/PartitionStatus", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -484,7 +532,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*PartitionStatusRequest),
 					)
 			}, DRPCAdminServer.PartitionStatus, true
-	case 12:
+	case 14:
 		return "/quorumlog.Admin/TransferLeader", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -493,7 +541,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*TransferLeaderRequest),
 					)
 			}, DRPCAdminServer.TransferLeader, true
-	case 13:
+	case 15:
 		return "/quorumlog.Admin/UpgradeCluster", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -502,7 +550,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*UpgradeClusterRequest),
 					)
 			}, DRPCAdminServer.UpgradeCluster, true
-	case 14:
+	case 16:
 		return "/quorumlog.Admin/CreateACLs", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -511,7 +559,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*CreateACLsRequest),
 					)
 			}, DRPCAdminServer.CreateACLs, true
-	case 15:
+	case 17:
 		return "/quorumlog.Admin/DeleteACLs", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -520,7 +568,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*DeleteACLsRequest),
 					)
 			}, DRPCAdminServer.DeleteACLs, true
-	case 16:
+	case 18:
 		return "/quorumlog.Admin/DescribeACLs", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -529,7 +577,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*DescribeACLsRequest),
 					)
 			}, DRPCAdminServer.DescribeACLs, true
-	case 17:
+	case 19:
 		return "/quorumlog.Admin/AlterUsers", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -538,7 +586,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*AlterUsersRequest),
 					)
 			}, DRPCAdminServer.AlterUsers, true
-	case 18:
+	case 20:
 		return "/quorumlog.Admin/DescribeUsers", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -547,7 +595,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*DescribeUsersRequest),
 					)
 			}, DRPCAdminServer.DescribeUsers, true
-	case 19:
+	case 21:
 		return "/quorumlog.Admin/AlterQuotas", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -556,7 +604,7 @@ func (DRPCAdminDescription) Method(n int) (string, drpc.Encoding, drpc.Receiver,
 						in1.(*AlterQuotasRequest),
 					)
 			}, DRPCAdminServer.AlterQuotas, true
-	case 20:
+	case 22:
 		return "/quorumlog.Admin/DescribeQuotas", drpcEncoding_File_admin_proto{},
 			func(srv interface{}, ctx context.Context, in1, in2 interface{}) (drpc.Message, error) {
 				return srv.(DRPCAdminServer).
@@ -668,6 +716,46 @@ func (x *drpcAdmin_ListOffsetsStream) GetStream() drpc.Stream {
 }
 
 func (x *drpcAdmin_ListOffsetsStream) SendAndClose(m *ListOffsetsResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_OffsetForLeaderEpochStream interface {
+	drpc.Stream
+	SendAndClose(*OffsetForLeaderEpochResponse) error
+}
+
+type drpcAdmin_OffsetForLeaderEpochStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_OffsetForLeaderEpochStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_OffsetForLeaderEpochStream) SendAndClose(m *OffsetForLeaderEpochResponse) error {
+	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
+		return err
+	}
+	return x.CloseSend()
+}
+
+type DRPCAdmin_DeleteRecordsStream interface {
+	drpc.Stream
+	SendAndClose(*DeleteRecordsResponse) error
+}
+
+type drpcAdmin_DeleteRecordsStream struct {
+	drpc.Stream
+}
+
+func (x *drpcAdmin_DeleteRecordsStream) GetStream() drpc.Stream {
+	return x.Stream
+}
+
+func (x *drpcAdmin_DeleteRecordsStream) SendAndClose(m *DeleteRecordsResponse) error {
 	if err := x.MsgSend(m, drpcEncoding_File_admin_proto{}); err != nil {
 		return err
 	}

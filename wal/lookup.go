@@ -1,0 +1,112 @@
+package wal
+
+import (
+	"errors"
+	"sort"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
+)
+
+// lookupBytes is how much is read at a time of a segment whose rows do not tell which of its batches has a time.
+const lookupBytes = 256 * kib
+
+// OffsetForTime returns offset and timestamp of the first record in [from, limit) whose timestamp is at least ts (milliseconds); false when
+// there is none. Batches of which a part is below from are looked into, too.
+//
+// A row has the running maximum of its segment, so the first row that reaches ts is that of the first batch that does, in whatever order
+// timestamps come. Not so where that batch lies below from: what follows reaches ts by the rows, whether or not it does itself. Then, and where
+// a batch has no record as late as it claims, the rest of the segment is read.
+//
+// A segment that goes while it is looked into is passed over: its records are below the start by now.
+func (l *Log) OffsetForTime(ts int64, from, limit id.Offset) (id.Offset, int64, bool, error) {
+	for base := id.NoOffset; ; {
+		v := l.segmentWithTime(base, ts, from, limit)
+		if v == nil {
+			return id.NoOffset, -1, false, nil
+		}
+		offset, at, ok, err := v.firstAt(ts, from, limit)
+		if ok || err != nil && v.last >= l.FirstIndex() {
+			return offset, at, ok, err
+		}
+		base = v.sg.key.Base
+	}
+}
+
+// segmentWithTime returns the first segment after the one that begins at base which has a timestamp of at least ts and may have records
+// in [from, limit); nil: there is none.
+func (l *Log) segmentWithTime(base id.Offset, ts int64, from, limit id.Offset) *segView {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, sg := range l.segs {
+		below := k+1 < len(l.segs) && l.segs[k+1].key.Base <= from
+		if sg.key.Base > base && sg.maxTime >= ts && !below && sg.key.Base < limit {
+			return l.view(k)
+		}
+	}
+	return nil
+}
+
+// firstAt is OffsetForTime for one segment.
+func (v *segView) firstAt(ts int64, from, limit id.Offset) (id.Offset, int64, bool, error) {
+	var i id.Index
+	err := v.look(func() (err error) {
+		i, err = v.find(func(row *segment.Row) bool { return row.MaxTimestamp >= ts && row.NextOffset() > from })
+		return err
+	})
+	if err != nil {
+		return id.NoOffset, -1, false, err
+	}
+	// The first batch is read alone: nearly always it is the one.
+	for most := 0; i <= v.last; most = lookupBytes {
+		entries, err := v.l.readEntries(i, v.last+1, most)
+		if errors.Is(err, ErrUnavailable) || err == nil && len(entries) == 0 {
+			break // truncated meanwhile: nothing that is below limit
+		} else if err != nil {
+			return id.NoOffset, -1, false, err
+		}
+		for _, e := range entries {
+			if e.Kind != KindBatch {
+				continue
+			}
+			b := batch.Batch(e.Data)
+			if b.NextOffset() > limit {
+				return id.NoOffset, -1, false, nil
+			}
+			if offset, at, ok := b.FirstAt(ts, from); ok {
+				return offset, at, true, nil
+			}
+		}
+		i += id.Index(len(entries))
+	}
+	return id.NoOffset, -1, false, nil
+}
+
+// EpochEnd returns the largest leader epoch of the log that is not above epoch, and the offset after its last record: where the next one began,
+// or the end of the log. Kafka's rules: false when the log has no epoch as high; an epoch below all of them, the start's included, is answered
+// with itself and where the first of them began.
+func (l *Log) EpochEnd(epoch id.Epoch) (id.Epoch, id.Offset, bool, error) {
+	l.mu.Lock()
+	n := len(l.epochs)
+	k := sort.Search(n, func(k int) bool { return id.EpochOf(l.epochs[k].term) > epoch })
+	if epoch < 0 || n == 0 || k == n && id.EpochOf(l.epochs[n-1].term) < epoch {
+		l.mu.Unlock()
+		return -1, id.NoOffset, false, nil
+	}
+	if k > 0 {
+		epoch = id.EpochOf(l.epochs[k-1].term)
+	}
+	if k == n {
+		end := l.NextOffset()
+		l.mu.Unlock()
+		return epoch, end, true, nil
+	}
+	next := l.epochs[k].first
+	l.mu.Unlock()
+	end, err := l.lookUpOffset(next)
+	if err != nil {
+		return -1, id.NoOffset, false, err
+	}
+	return epoch, end, true, nil
+}

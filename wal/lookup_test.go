@@ -1,0 +1,137 @@
+package wal
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// timed is an entry of a test of lookups: a batch's times, or none for a control entry.
+type timed struct {
+	entry Entry
+	base  id.Offset
+	times []int64
+}
+
+func timedBatch(t *testing.T, rng *rand.Rand, index id.Index, term id.Term, base id.Offset) timed {
+	e := timed{entry: Entry{Index: index, Term: term, Kind: KindBatch}, base: base}
+	var b batch.Builder
+	for range 1 + rng.IntN(4) {
+		e.times = append(e.times, rng.Int64N(1000))
+		b.Append(batch.Record{Timestamp: e.times[len(e.times)-1], Value: make([]byte, rng.IntN(2000))})
+	}
+	data, err := b.Finish(nil, batch.Plain([]batch.Compression{batch.None, batch.Zstd}[rng.IntN(2)]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data.Stamp(base, id.EpochOf(term))
+	e.entry.Data = data
+	return e
+}
+
+// TestLookups compares lookups by time and of epochs with a search of everything: times in no order within and between batches, starts inside
+// of batches, elections, truncations, segments on the disk and in memory, before and after a restart.
+func TestLookups(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	sim := disksim.New(disksim.Options{Direct: true})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.SegmentBytes = 64 * kib
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, 0)
+	d := newDriver(t, s, l)
+	var log []timed
+	end := func() id.Offset {
+		if n := len(log); n > 0 {
+			return log[n-1].base + id.Offset(len(log[n-1].times))
+		}
+		return d.start.Offset
+	}
+	add := func(e timed) {
+		d.submit(e.entry)
+		d.wait(1)
+		log = append(log, e)
+	}
+	term, committed := id.Term(1), 0
+	for range 300 {
+		next := d.start.Index + id.Index(len(log)) + 1
+		switch {
+		case rng.IntN(12) > 0:
+			add(timedBatch(t, rng, next, term, end()))
+			if rng.IntN(3) > 0 {
+				committed = len(log)
+				l.SetCommit(next)
+			}
+			continue
+		case rng.IntN(2) == 0 && committed < len(log):
+			log = log[:committed+rng.IntN(len(log)-committed)]
+		}
+		term += 1 + id.Term(rng.IntN(3))
+		next = d.start.Index + id.Index(len(log)) + 1
+		add(timed{entry: Entry{Index: next, Term: term, Kind: KindEmpty}, base: end()})
+	}
+	l.SetCommit(l.LastIndex())
+	check := func(what string) {
+		t.Helper()
+		for range 300 {
+			ts, from := rng.Int64N(1100), d.start.Offset+id.Offset(rng.Int64N(int64(end()-d.start.Offset)+1))
+			limit := end()
+			if rng.IntN(4) == 0 {
+				limit = log[rng.IntN(len(log))].base
+			}
+			want, at := id.NoOffset, int64(-1)
+			for _, e := range log {
+				for i, has := range e.times {
+					offset := e.base + id.Offset(i)
+					if want == id.NoOffset && has >= ts && offset >= from && e.base+id.Offset(len(e.times)) <= limit {
+						want, at = offset, has
+					}
+				}
+			}
+			got, has, ok, err := l.OffsetForTime(ts, from, limit)
+			if err != nil || got != want || has != at || ok != (want != id.NoOffset) {
+				t.Fatalf("%s: time %d in [%d, %d) is at %d (%d), %v, %v; want %d (%d)", what, ts, from, limit, got, has, ok, err, want, at)
+			}
+		}
+		for epoch := id.Epoch(-1); epoch <= id.EpochOf(term)+1; epoch++ {
+			wantEpoch, want, ok := epoch, id.NoOffset, epoch >= 0 && epoch <= id.EpochOf(term)
+			if ok && epoch >= id.EpochOf(d.start.Term) {
+				wantEpoch, want = id.EpochOf(d.start.Term), end()
+				for _, e := range log {
+					if has := id.EpochOf(e.entry.Term); has <= epoch {
+						wantEpoch = has
+					} else {
+						want = e.base
+						break
+					}
+				}
+			} else if ok {
+				want = d.start.Offset
+			}
+			if !ok {
+				wantEpoch = -1
+			}
+			gotEpoch, got, found, err := l.EpochEnd(epoch)
+			if err != nil || found != ok || gotEpoch != wantEpoch || got != want {
+				t.Fatalf("%s: epoch %d: %d ends at %d, %v, %v; want %d, %d, %v", what, epoch, gotEpoch, got, found, err, wantEpoch, want, ok)
+			}
+		}
+	}
+	check("in memory")
+	s.checkpoints.force()
+	eventually(t, "segments are sealed", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.segs) > 3 && l.segs[len(l.segs)-2].stage == segSealed
+	})
+	check("on the disk")
+	closeStore(t, s)
+	s = mustOpen(t, o)
+	l = findLog(t, s, l.group)
+	check("after a restart")
+	closeStore(t, s)
+}

@@ -25,6 +25,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/quota"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
+	"github.com/quorumlog/quorumlog/placement"
 	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -306,12 +307,20 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = replicas.New(n.options.NodeID, n.stores, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.stores, host, n.leaders, n.logger, n.viewForReplicas)
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
 	n.openBroker()
 	return n.openServer(in)
+}
+
+// viewForReplicas is the metadata. The first replicas are opened by the controller before it is known to be open: there is nothing yet then.
+func (n *Node) viewForReplicas() *placement.View {
+	if v := n.view(); v != nil {
+		return v
+	}
+	return placement.NewTable().View()
 }
 
 // openBroker wires what clients ask to the parts that know.

@@ -164,7 +164,8 @@ func (p *Partition) DeleteRecords(ctx context.Context, offset id.Offset) (start 
 	return p.moveStart(ctx, offset)
 }
 
-// mayTrim tells whether all nodes know the command.
+// mayTrim tells whether all nodes know the command, the section of the view, and what a replica behind a start gets. The start of the log on
+// the disk asks nobody: it follows the view, which follows a command that was allowed.
 func (p *Partition) mayTrim() error {
 	if p.limits.MayTrim == nil {
 		return nil

@@ -60,7 +60,9 @@ func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Par
 func derived(limits Limits) *Partition {
 	p := &Partition{limits: limits, producers: &producerView{Producers: NewProducers(limits)}, start: &logStartView{}}
 	p.views.add(p.producers)
-	p.views.add(p.start)
+	if knowsLogStart {
+		p.views.add(p.start)
+	}
 	return p
 }
 

@@ -43,13 +43,17 @@ type partitionKey struct {
 	partition id.Partition
 }
 
-// New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. nextProducer tells
-// which producer ids have been given out.
-func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
+// New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. view returns the
+// metadata as this node knows it.
+func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, view func() *placement.View) *Set {
 	r := &Set{
 		node: node, stores: stores, host: host, tell: tell, logger: logger,
-		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
-		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]bool),
+		limits: partition.Limits{
+			Budget: &partition.Budget{Most: mostProducers}, Internal: placement.IsInternal,
+			Next:    func() id.Producer { return view().NextProducer() },
+			MayTrim: func() error { return view().MayMoveLogStarts() },
+		},
+		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]bool),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
 	for _, l := range stores.Logs() {

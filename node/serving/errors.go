@@ -81,6 +81,7 @@ var errorCodes = []struct {
 	{batch.ErrInvalidTimestamp, kerr.InvalidTimestamp},
 	{batch.ErrInvalid, kerr.InvalidRecord},
 	{partition.ErrTransactional, kerr.InvalidRequest},
+	{partition.ErrInternalTopic, kerr.InvalidTopic},
 	{wal.ErrCorrupt, kerr.StorageError},
 	{wal.ErrUnavailable, kerr.OffsetNotAvailable},
 	{wal.ErrClosed, kerr.BrokerNotAvailable},

@@ -21,8 +21,11 @@ type Stores struct{ list []*wal.Store }
 
 var _ raftgroup.LogStore = (*Stores)(nil)
 
-// NewStores returns the stores as one.
+// NewStores returns the stores as one. The first is closed last.
 func NewStores(first *wal.Store, more ...*wal.Store) *Stores {
+	for _, store := range more {
+		store.FollowMetadata(first)
+	}
 	return &Stores{append([]*wal.Store{first}, more...)}
 }
 

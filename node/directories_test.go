@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -134,6 +135,51 @@ func TestDataDirectoryFails(t *testing.T) {
 	refused("name "+home+" first", more, home)
 	refused("name that one first", more)
 	refused("is empty", "/empty", more)
+	// The operator allows it: what is in the directory stays offline, and is not made anew; what is new is made beside it.
+	without := func(topic string, dirs ...string) {
+		t.Helper()
+		o := &c.Nodes[1].Options
+		o.MoreDataDirs, o.AllowMissingDataDirs = dirs, true
+		c.StartNode(1)
+		c.AwaitReady(1)
+		nodetest.Eventually(t, "the status to say what is missing", func() bool {
+			s := trouble()
+			return strings.Contains(s, "missing") && strings.Contains(s, "2 replicas are offline")
+		})
+		create(topic)
+		produce(topic)
+		produce("t")
+		nodetest.Eventually(t, "new replicas where nothing is missing", func() bool { return len(logsIn(c, home, topic)) == 4 })
+		for _, p := range healthy {
+			nodetest.Eventually(t, p+" to follow", func() bool { return follows("t", p, 2) })
+		}
+		c.StopNode(1)
+		c.StartNode(1)
+		c.AwaitReady(1)
+		if got := logsIn(c, home, "t"); !slices.Equal(got, healthy) || len(logsIn(c, home, topic)) != 4 {
+			t.Errorf("without %s, %v of t are in %s, and %v of %s; %v of t were", more, got, home, logsIn(c, home, topic), topic, healthy)
+		}
+		c.StopNode(1)
+		o.MoreDataDirs, o.AllowMissingDataDirs = []string{more}, false
+	}
+	without("named", "/empty")
+	if _, err := c.Disk(1).Stat("/empty/meta.properties"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an empty directory is used in the place of the one that is missing: %v", err)
+	}
+	dead := func(at string) {
+		c.Disk(1).SetHook(func(op disksim.Op) error {
+			if strings.HasPrefix(op.Name, more+"/"+at) {
+				return syscall.EIO
+			}
+			return nil
+		})
+	}
+	dead("")
+	refused("--allow-missing-data-dirs", home, more)
+	without("dead", more)
+	dead("meta/") // it is whose it should be
+	without("unreadable", more)
+	c.Disk(1).SetHook(nil)
 	c.StartNode(1)
 	c.AwaitReady(1)
 	for _, p := range slices.Concat(healthy, offline) {

@@ -486,6 +486,7 @@ func TestConfigFile(t *testing.T) {
 		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8", "scrub.rate": "1048576",
 		"max-produce-mb": "100", "max-connections-per-ip": "-1", "tls-client-auth": "requested", "allow-plaintext": "false",
 		"authorizer": "acl", "super-users": "'User:CN=admin'", "allow-everyone-if-no-acl-found": "true",
+		"allow-missing-data-dirs": "true",
 	}
 	certs := filepath.Join(dir, "certs")
 	for _, words := range [][]string{

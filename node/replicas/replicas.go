@@ -10,6 +10,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/node/retention"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
@@ -48,8 +49,10 @@ type partitionKey struct {
 func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
 	r := &Set{
 		node: node, stores: stores, host: host, tell: tell, logger: logger,
-		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
-		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]bool),
+		limits: partition.Limits{
+			Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer, Internal: placement.IsInternal, Trims: &partition.Trims{},
+		},
+		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]bool),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
 	for _, l := range stores.Logs() {
@@ -87,6 +90,9 @@ func (r *Set) All() []*partition.Partition {
 	}
 	return list
 }
+
+// Trims is what the replicas did about their log starts.
+func (r *Set) Trims() *partition.Trims { return r.limits.Trims }
 
 // Held implements controller.Replicas.
 func (r *Set) Held() map[id.Group]id.Replica {
@@ -353,7 +359,12 @@ func (r *Set) deleteRefused(ctx context.Context, g id.Group, replica id.Replica)
 }
 
 func configOf(p placement.Placement) partition.Config {
-	return partition.Config{MaxMessageBytes: p.Config.MaxMessageBytes, MinInSync: p.Config.MinInSyncReplicas}
+	c := &p.Config
+	return partition.Config{
+		MaxMessageBytes: c.MaxMessageBytes, MinInSync: c.MinInSyncReplicas,
+		Retention: retention.Limits{MS: c.RetentionMS, Bytes: c.RetentionBytes}, SegmentMS: c.SegmentMS,
+		TimestampBeforeMS: c.TimestampBeforeMS, TimestampAfterMS: c.TimestampAfterMS,
+	}
 }
 
 func membersOf(members []placement.Member) []raftgroup.Member {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/node/quota"
 	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -25,6 +26,7 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	register(registry, serverSamples, n.server.Metrics)
 	register(registry, gossipSamples, n.membership.Implausible)
 	n.registerQuotas(registry)
+	n.registerRetention(registry)
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
 	}
@@ -86,6 +88,30 @@ func (n *Node) registerDirectories(registry *prometheus.Registry) {
 	}
 }
 
+// registerRetention says what goes and what is there, of all partitions together: a series for each would be too many. Where the log of one
+// begins is asked for with its offsets.
+func (n *Node) registerRetention(registry *prometheus.Registry) {
+	trims := n.replicas.Trims()
+	for reason, label := range map[partition.TrimReason]string{partition.TrimRecords: "records", partition.TrimTime: "time", partition.TrimSize: "size"} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Name: "log_start_moves_total", Help: "Log starts that this node moved as the leader: for DeleteRecords, retention.ms or retention.bytes.",
+			ConstLabels: prometheus.Labels{"reason": label},
+		}, func() float64 { return float64(trims.Moved(reason)) }))
+	}
+	register(registry, trimSamples, func() *partition.Trims { return trims })
+	register(registry, sizeSamples, n.logSizes)
+}
+
+var trimSamples = []sample[*partition.Trims]{
+	{"log_start_moved_records_total", "Records that are below log starts which this node moved as the leader.", (*partition.Trims).Records},
+	{"log_start_failures_total", "Attempts to move a log start that failed, or were not known to succeed in time. They are repeated.", (*partition.Trims).Failed},
+}
+
+var sizeSamples = []sample[logSizes]{
+	{"log_bytes", "Bytes of batches in the logs of partitions.", func(s logSizes) uint64 { return uint64(s.bytes) }},
+	{"log_segments", "Segments of the logs of partitions.", func(s logSizes) uint64 { return uint64(s.segments) }},
+}
+
 // registerQuotas says what limits and quotas did to clients. By kind, not by client: clients make their ids up.
 func (n *Node) registerQuotas(registry *prometheus.Registry) {
 	registry.MustRegister(
@@ -124,6 +150,8 @@ var storeSamples = []sample[wal.Metrics]{
 	{"wal_index_bytes_total", "Bytes written to indexes.", func(m wal.Metrics) uint64 { return m.IndexBytes }},
 	{"wal_read_bytes_total", "Bytes read from segments.", func(m wal.Metrics) uint64 { return m.ReadDiskBytes }},
 	{"wal_checkpoints_total", "Checkpoints completed.", func(m wal.Metrics) uint64 { return m.Checkpoints }},
+	{"wal_trimmed_segments_total", "Segments of which a log has let go because they were below its start.", func(m wal.Metrics) uint64 { return m.TrimmedSegments }},
+	{"wal_trimmed_bytes_total", "Bytes of batches in these.", func(m wal.Metrics) uint64 { return m.TrimmedBytes }},
 	{"wal_condemned_total", "Logs whose stored bytes, or files, turned out bad since the start.", func(m wal.Metrics) uint64 { return m.Condemned }},
 	{"wal_scrubbed_bytes_total", "Bytes read in the background to find rot.", func(m wal.Metrics) uint64 { return m.ScrubbedBytes }},
 	{"wal_scrub_passes_total", "Times that all logs were read through.", func(m wal.Metrics) uint64 { return m.ScrubPasses }},

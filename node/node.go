@@ -382,6 +382,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("watch of the disk", n.condition.close)
 	n.expiry.start(n.expireProducers)
 	n.opened("expiry of producers", n.expiry.close)
+	n.retention.start(n.retain)
+	n.opened("retention", n.retention.close)
 	n.sweeper.start(func(ctx context.Context) { n.leaders.Keep(ctx, n.controller.Changed) })
 	n.opened("sweeper of what leaders said", n.sweeper.close)
 	n.directories.start(n.watchDirectories)

@@ -72,6 +72,7 @@ type Node struct {
 	condition    background
 	majority     background
 	expiry       background
+	retention    background
 	sweeper      background
 	condemned    condemned
 	taker        background

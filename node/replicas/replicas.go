@@ -10,6 +10,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/node/retention"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
@@ -49,7 +50,7 @@ func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table
 	r := &Set{
 		node: node, stores: stores, host: host, tell: tell, logger: logger,
 		limits: partition.Limits{
-			Budget: &partition.Budget{Most: mostProducers}, Internal: placement.IsInternal,
+			Budget: &partition.Budget{Most: mostProducers}, Internal: placement.IsInternal, Trims: &partition.Trims{},
 			Next:    func() id.Producer { return view().NextProducer() },
 			MayTrim: func() error { return view().MayMoveLogStarts() },
 		},
@@ -91,6 +92,9 @@ func (r *Set) All() []*partition.Partition {
 	}
 	return list
 }
+
+// Trims is what the replicas did about their log starts.
+func (r *Set) Trims() *partition.Trims { return r.limits.Trims }
 
 // Held implements controller.Replicas.
 func (r *Set) Held() map[id.Group]id.Replica {
@@ -377,7 +381,12 @@ func (r *Set) deleteRefused(ctx context.Context, g id.Group, replica id.Replica)
 }
 
 func configOf(p placement.Placement) partition.Config {
-	return partition.Config{MaxMessageBytes: p.Config.MaxMessageBytes, MinInSync: p.Config.MinInSyncReplicas}
+	c := &p.Config
+	return partition.Config{
+		MaxMessageBytes: c.MaxMessageBytes, MinInSync: c.MinInSyncReplicas,
+		Retention: retention.Limits{MS: c.RetentionMS, Bytes: c.RetentionBytes}, SegmentMS: c.SegmentMS,
+		TimestampBeforeMS: c.TimestampBeforeMS, TimestampAfterMS: c.TimestampAfterMS,
+	}
 }
 
 func membersOf(members []placement.Member) []raftgroup.Member {

@@ -34,8 +34,9 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Full) })
 	gauge("disk_stalled", "1 while the node hands over what it leads, because its disk does not answer in time.",
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Stalled) })
-	gauge("data_directories_failed", "Data directories that failed since the start: their replicas are offline.",
-		func() float64 { return float64(1 + len(n.more) - len(n.stores.Working())) })
+	gauge("data_directories_failed", "Data directories that failed since the start, or are missing: their replicas are offline.",
+		func() float64 { return float64(1 + len(n.more) + len(n.absent) - len(n.stores.Working())) })
+	n.registerDirectories(registry)
 	gauge("replicas_offline", "Replicas on this node whose data directory failed.", func() float64 { return float64(n.replicas.OfflineCount()) })
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
@@ -62,6 +63,27 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		}
 		return float64(led)
 	})
+}
+
+// registerDirectories says how each data directory is.
+func (n *Node) registerDirectories(registry *prometheus.Registry) {
+	gauge := func(dir, name, help string, value func() float64) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: name, Help: help, ConstLabels: prometheus.Labels{"data_dir": dir},
+		}, value))
+	}
+	show := func(dir string, failed func() bool) {
+		gauge(dir, "data_directory_failed", "1 if the data directory failed since the start, or is missing.", func() float64 { return boolean(failed()) })
+		gauge(dir, "data_directory_replicas_offline", "Replicas in the data directory that are offline.",
+			func() float64 { return float64(n.replicas.OfflineIn(dir)) })
+	}
+	show(n.options.DataDir, func() bool { return n.store.Err() != nil })
+	for _, d := range n.more {
+		show(d.path, func() bool { return d.store.Err() != nil })
+	}
+	if missing := n.stores.Missing(); missing != "" {
+		show(missing, func() bool { return true })
+	}
 }
 
 // registerQuotas says what limits and quotas did to clients. By kind, not by client: clients make their ids up.

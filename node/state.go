@@ -85,6 +85,7 @@ type Node struct {
 	pebbleFiles vfs.FS          // nil: the operating system's
 	more        []*directory    // the data directories beside the first
 	failed      chan *directory // of these, each at most once
+	absent      []absentDirectory
 
 	state    atomic.Int32          // a State
 	fatal    chan error            // capacity 1: the first one counts

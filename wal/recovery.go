@@ -223,8 +223,11 @@ func (s *Store) checkFormat() error {
 	if err != nil {
 		return s.damagedRecords(err)
 	}
-	if len(v) != 4 || binary.LittleEndian.Uint32(v) != formatVersion {
-		return fmt.Errorf("wal: %s has data of format %x, this program reads format %d: use the program that wrote it, or another directory", s.o.Dir, v, formatVersion)
+	if len(v) != 4 {
+		return s.damagedRecords(fmt.Errorf("the version of the format is %x", v))
+	}
+	if n := binary.LittleEndian.Uint32(v); n != formatVersion {
+		return fmt.Errorf("wal: %s has data of format %d, this program reads format %d: use the program that wrote it, or another directory", s.o.Dir, n, formatVersion)
 	}
 	return s.guard.check()
 }

@@ -11,7 +11,7 @@ import (
 func TestStatusSaysWhatIsWrong(t *testing.T) {
 	var b strings.Builder
 	s := client.ClusterStatus{Partitions: 9, UnderReplicated: 2, LeaderUnknown: 3, Nodes: []client.NodeStatus{
-		{ID: 4, State: "ready", RefusedReplicas: 2, ScrubErrors: 7, LastScrub: 1_700_000_000_000}, {State: "disk full", RefusedReplicas: 1, Error: "disk full: free some space"},
+		{Node: client.Node{ID: 4}, State: "ready", RefusedReplicas: 2, ScrubErrors: 7, LastScrub: 1_700_000_000_000}, {State: "disk full", RefusedReplicas: 1, Error: "disk full: free some space"},
 	}}
 	if err := printStatus(&b, s); err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func (q *queue) answered(b *pending, correlation uint64, r *rpc.ProduceResponse)
 		case b.doubt: // a node looks at a batch before it looks whether it has it already, by a clock and rules of its own
 			b.endLocked(id.NoOffset, q.unacknowledged(b))
 		case splits(r.Code):
-			q.splitLocked(b)
+			q.splitLocked(b, r.Oldest)
 		default:
 			b.endLocked(id.NoOffset, q.refusal(b))
 		}

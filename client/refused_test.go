@@ -74,6 +74,44 @@ func TestBadTimestampFailsAlone(t *testing.T) {
 	}
 }
 
+// TestOldTimestampFailsAlone: a node refuses the batch for its first record, and says what is old enough. One that says so of a batch which is not
+// too old is taken to mean the largest timestamp: it must end.
+func TestOldTimestampFailsAlone(t *testing.T) {
+	cluster, c := newCluster(t, 1)
+	cluster.CreateTopic("test", 1, nil)
+	requests := 0
+	cluster.SetFault(func(_ id.TopicPartition, b batch.Batch) clienttest.Fault {
+		if requests++; b.BaseTimestamp() < clienttest.OldestTime || b.MaxTimestamp() > 2000 {
+			return clienttest.RejectOld
+		}
+		return clienttest.None
+	})
+	p := newProducer(t, c, client.ProducerOptions{Linger: 100 * time.Millisecond})
+	a := newAcks()
+	var good []string
+	for i := range 300 {
+		v := fmt.Sprintf("%06d", i)
+		r := client.Record{Topic: "test", Partition: client.At(0), Value: []byte(v), Timestamp: 1000}
+		switch {
+		case i < 100 || i > 200 && i%2 == 0:
+			r.Timestamp = int64(1 + i)
+		case i == 150:
+			r.Timestamp = 3000
+		default:
+			good = append(good, v)
+		}
+		require.NoError(t, p.Produce(testContext(t), r, a.callback(v)))
+	}
+	require.NoError(t, p.Flush(testContext(t)))
+	require.Equal(t, good, cluster.Values(tp("test", 0)))
+	require.Equal(t, good, a.ok[tp("test", 0)])
+	for _, err := range a.failed {
+		require.ErrorIs(t, err, client.ErrInvalidRecord)
+	}
+	require.Less(t, requests, 60)
+	checkDelivery(t, cluster, a, "test", 1)
+}
+
 // TestRefusedForItsTimestampOnceItMayBeWritten: nodes look at timestamps first, each by its own clock. The batch must not go again in parts.
 func TestRefusedForItsTimestampOnceItMayBeWritten(t *testing.T) {
 	cluster, c := newCluster(t, 1)

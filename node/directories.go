@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -19,7 +21,9 @@ import (
 // order the others are given does not matter.
 //
 // A replica that voted must never be made anew, and a node cannot tell a replica that it never had from one that was in a directory which is
-// not there. So a start without one of the directories in the list is refused. A directory comes into the list in these steps, each of which is
+// not there. So a start without one of the directories in the list is refused, unless its operator allows it: mostly a disk is not mounted
+// yet, or a name is wrong, and the next start has it. With --allow-missing-data-dirs what may be in that directory stays offline, and is
+// made nowhere (replicas.Stores). The first directory cannot be missing. A directory comes into the list in these steps, each of which is
 // durable before the next:
 //
 //  1. Its identity is written, with the store id of its home.
@@ -40,14 +44,16 @@ type directory struct {
 
 // checkDirectories compares what the directories beside the first say with what that one says, before anything is written. found are their
 // identities, the zero one where there is none.
-func checkDirectories(homePath string, home identity, paths []string, found []identity) error {
+//
+// missing are the directories that the home lists and that are not there, if that is all that is wrong.
+func checkDirectories(homePath string, home identity, paths []string, found []identity) (missing missingError, err error) {
 	if home.Home != "" {
 		first := slices.IndexFunc(found, func(i identity) bool { return i.StoreID == home.Home })
 		if first < 0 {
-			return fmt.Errorf("%s is not the first data directory of node %d, but one beside that of store %s: name that one first with --data-dir, and this one too",
+			return missing, fmt.Errorf("%s is not the first data directory of node %d, but one beside that of store %s: name that one first with --data-dir, and this one too",
 				homePath, home.NodeID, home.Home)
 		}
-		return fmt.Errorf("%s is the first data directory of node %d, and %s is one beside it: name %s first with --data-dir",
+		return missing, fmt.Errorf("%s is the first data directory of node %d, and %s is one beside it: name %s first with --data-dir",
 			paths[first], home.NodeID, homePath, paths[first])
 	}
 	at := map[string]string{home.StoreID: homePath}
@@ -59,31 +65,114 @@ func checkDirectories(homePath string, home identity, paths []string, found []id
 			empty = append(empty, path)
 			continue
 		case home.StoreID == "":
-			return fmt.Errorf("%s is in use by node %d, and %s, which is named first, is empty: name the node's first data directory first; is its disk mounted?",
+			return missing, fmt.Errorf("%s is in use by node %d, and %s, which is named first, is empty: name the node's first data directory first; is its disk mounted?",
 				path, ident.NodeID, homePath)
 		case at[ident.StoreID] != "":
-			return fmt.Errorf("%s and %s have the same store id %s: one is a copy of the other, or the same directory under another name: "+
+			return missing, fmt.Errorf("%s and %s have the same store id %s: one is a copy of the other, or the same directory under another name: "+
 				"name the one that the node wrote last, once", at[ident.StoreID], path, ident.StoreID)
 		case ident.Home == "":
-			return fmt.Errorf("%s is the first data directory of node %d, store %s: give this node directories of its own with --data-dir",
+			return missing, fmt.Errorf("%s is the first data directory of node %d, store %s: give this node directories of its own with --data-dir",
 				path, ident.NodeID, ident.StoreID)
 		case ident.Home != home.StoreID || ident.NodeID != home.NodeID:
-			return fmt.Errorf("%s belongs to another first data directory (store %s of node %d) than %s (store %s of node %d): name those together that "+
+			return missing, fmt.Errorf("%s belongs to another first data directory (store %s of node %d) than %s (store %s of node %d): name those together that "+
 				"were written together", path, ident.Home, ident.NodeID, homePath, home.StoreID, home.NodeID)
 		}
 		at[ident.StoreID] = path
 	}
-	missing := slices.DeleteFunc(slices.Clone(home.More), func(store string) bool { return at[store] != "" })
-	if len(missing) == 0 {
+	missing = missingError{home: homePath, empty: empty}
+	missing.stores = slices.DeleteFunc(slices.Clone(home.More), func(store string) bool { return at[store] != "" })
+	return missing, nil
+}
+
+// missingError is a start without directories that the home lists.
+type missingError struct {
+	home   string
+	stores []string
+	empty  []string // directories that were named and have nothing in them
+}
+
+func (e missingError) Error() string {
+	hint := ""
+	if len(e.empty) > 0 {
+		hint = fmt.Sprintf(" (%s: empty; is the disk mounted?)", strings.Join(e.empty, ", "))
+	}
+	return fmt.Sprintf("%d of the data directories that %s lists are not there: store %s%s: name all directories of the node with --data-dir; "+
+		"if one is lost, its replicas have forgotten what they voted for: start this node with --allow-missing-data-dirs, which leaves them offline "+
+		"and goes on with the others, or with empty directories and an unused node id",
+		len(e.stores), e.home, strings.Join(e.stores, ", "), hint)
+}
+
+// absentDirectory is one that the home lists and that the node goes on without.
+type absentDirectory struct {
+	name string // the path, or the store id
+	why  error
+}
+
+// failsDisk tells whether an error is one of the disk, not of what is on it: that is what a node may go on without.
+func failsDisk(err error) bool {
+	var errno syscall.Errno
+	var locked *disk.LockedError
+	return errors.As(err, &errno) && !errors.As(err, &locked) && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, fs.ErrPermission)
+}
+
+// lookAtMore takes the directories beside the first, and reads whose they are. Those whose disk fails are in unusable, if the node may go on
+// without them.
+func (n *Node) lookAtMore(ctx context.Context) (found []identity, paths []string, unusable []absentDirectory, err error) {
+	for _, path := range n.options.MoreDataDirs {
+		d, err := n.lockDirectory(ctx, path)
+		if err == nil {
+			d.identity, err = n.peek(d.files, path)
+		}
+		switch {
+		case err == nil:
+			found, paths = append(found, d.identity), append(paths, path)
+			n.more = append(n.more, d)
+		case failsDisk(err) && n.options.AllowMissingDataDirs:
+			unusable = append(unusable, absentDirectory{path, err})
+		case failsDisk(err):
+			return nil, nil, nil, fmt.Errorf("%w; or start the node with --allow-missing-data-dirs, which leaves the replicas in it offline", err)
+		default:
+			return nil, nil, nil, err
+		}
+	}
+	return found, paths, unusable, nil
+}
+
+// goWithout has the node go on without the directories that are missing, or refuses. Those that are empty are left alone: each may be the place
+// where a missing one is mounted.
+func (n *Node) goWithout(missing missingError, unusable []absentDirectory) error {
+	if len(unusable) > len(missing.stores) {
+		return fmt.Errorf("%w: it is not one that the node has used", unusable[0].why)
+	}
+	if len(missing.stores) == 0 {
 		return nil
 	}
-	hint := ""
-	if len(empty) > 0 {
-		hint = fmt.Sprintf(" (%s: empty; is the disk mounted?)", strings.Join(empty, ", "))
+	if !n.options.AllowMissingDataDirs {
+		return missing
 	}
-	return fmt.Errorf("%d of the data directories that %s lists are not there: store %s%s: name all directories of the node with --data-dir; "+
-		"if one is lost, its replicas have forgotten what they voted for: start this node with empty directories and an unused node id",
-		len(missing), homePath, strings.Join(missing, ", "), hint)
+	used := n.more[:0]
+	for _, d := range n.more {
+		if d.identity.StoreID != "" {
+			used = append(used, d)
+		} else {
+			n.logger.Warn("an empty data directory is not used while one of the node's is missing: is the disk mounted?", "data_dir", d.path)
+		}
+	}
+	n.more = used
+	n.absent = append(n.absent, unusable...)
+	for _, store := range missing.stores[len(unusable):] {
+		n.absent = append(n.absent, absentDirectory{"of store " + store, errors.New("not there")})
+	}
+	return nil
+}
+
+// lose has the node go on without a directory that it lists, whose disk fails at the start; false: it may not.
+func (n *Node) lose(d *directory, err error) bool {
+	if !d.listed || !n.options.AllowMissingDataDirs || !failsDisk(err) {
+		return false
+	}
+	n.absent = append(n.absent, absentDirectory{d.path, err})
+	return true
 }
 
 // peek returns the identity of a directory, the zero one if it has none.
@@ -121,18 +210,37 @@ func (n *Node) enlist() error {
 	return nil
 }
 
-// failedDirectories says which of the directories beside the first failed, and why; nil: none.
+// sayAbsent says what the node goes on without.
+func (n *Node) sayAbsent() {
+	var names []string
+	for _, a := range n.absent {
+		names = append(names, a.name)
+		n.logger.Error("a data directory is missing: the replicas in it are offline, and are made nowhere else, until a start with it",
+			"data_dir", a.name, "reason", a.why)
+	}
+	n.stores.Miss(names...)
+}
+
+// failedDirectories says which of the directories beside the first failed or are missing, and why; nil: none.
 func (n *Node) failedDirectories() error {
 	var list []string
 	for _, d := range n.more {
 		if err := d.store.Err(); err != nil {
-			list = append(list, fmt.Sprintf("data directory %s failed: %v", d.path, err))
+			list = append(list, fmt.Sprintf("data directory %s failed: %v: %d replicas are offline", d.path, err, n.replicas.OfflineIn(d.path)))
 		}
+	}
+	if len(n.absent) > 0 {
+		var why []string
+		for _, a := range n.absent {
+			why = append(why, fmt.Sprintf("%s (%v)", a.name, a.why))
+		}
+		list = append(list, fmt.Sprintf("data directory missing since the start: %s: %d replicas are offline",
+			strings.Join(why, ", "), n.replicas.OfflineIn(n.stores.Missing())))
 	}
 	if len(list) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: %d replicas are offline; see to the disk and start the node again", strings.Join(list, "; "), n.replicas.OfflineCount())
+	return fmt.Errorf("%s; see to the disk and start the node again", strings.Join(list, "; "))
 }
 
 // watchDirectories stops the replicas of directories that fail.
@@ -142,6 +250,9 @@ func (n *Node) watchDirectories(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case d := <-n.failed:
+			if !slices.Contains(n.more, d) { // it failed before it was open
+				continue
+			}
 			stopped := n.replicas.StoreFailed(d.store)
 			n.logger.Error("a data directory failed: its replicas are offline, and those of the others go on; see to the disk and start the node again",
 				"data_dir", d.path, "replicas", stopped, "reason", d.store.Err())

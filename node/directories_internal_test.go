@@ -35,7 +35,10 @@ func TestCheckDirectories(t *testing.T) {
 		{"another's", home, []identity{a, b, {NodeID: 1, StoreID: "x", Home: "y"}}, "another first"},
 		{"another node's", home, []identity{a, b, {NodeID: 2, StoreID: "x", Home: "h"}}, "another first"},
 	} {
-		err := checkDirectories("home", tt.home, []string{"d0", "d1", "d2"}, tt.found)
+		missing, err := checkDirectories("home", tt.home, []string{"d0", "d1", "d2"}, tt.found)
+		if err == nil && len(missing.stores) > 0 {
+			err = missing
+		}
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v; want %q", tt.name, err, tt.want)
 		}

@@ -1,11 +1,16 @@
 package node_test
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/node"
@@ -130,6 +135,51 @@ func TestDataDirectoryFails(t *testing.T) {
 	refused("name "+home+" first", more, home)
 	refused("name that one first", more)
 	refused("is empty", "/empty", more)
+	// The operator allows it: what is in the directory stays offline, and is not made anew; what is new is made beside it.
+	without := func(topic string, dirs ...string) {
+		t.Helper()
+		o := &c.Nodes[1].Options
+		o.MoreDataDirs, o.AllowMissingDataDirs = dirs, true
+		c.StartNode(1)
+		c.AwaitReady(1)
+		nodetest.Eventually(t, "the status to say what is missing", func() bool {
+			s := trouble()
+			return strings.Contains(s, "missing") && strings.Contains(s, "2 replicas are offline")
+		})
+		create(topic)
+		produce(topic)
+		produce("t")
+		nodetest.Eventually(t, "new replicas where nothing is missing", func() bool { return len(logsIn(c, home, topic)) == 4 })
+		for _, p := range healthy {
+			nodetest.Eventually(t, p+" to follow", func() bool { return follows("t", p, 2) })
+		}
+		c.StopNode(1)
+		c.StartNode(1)
+		c.AwaitReady(1)
+		if got := logsIn(c, home, "t"); !slices.Equal(got, healthy) || len(logsIn(c, home, topic)) != 4 {
+			t.Errorf("without %s, %v of t are in %s, and %v of %s; %v of t were", more, got, home, logsIn(c, home, topic), topic, healthy)
+		}
+		c.StopNode(1)
+		o.MoreDataDirs, o.AllowMissingDataDirs = []string{more}, false
+	}
+	without("named", "/empty")
+	if _, err := c.Disk(1).Stat("/empty/meta.properties"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an empty directory is used in the place of the one that is missing: %v", err)
+	}
+	dead := func(at string) {
+		c.Disk(1).SetHook(func(op disksim.Op) error {
+			if strings.HasPrefix(op.Name, more+"/"+at) {
+				return syscall.EIO
+			}
+			return nil
+		})
+	}
+	dead("")
+	refused("--allow-missing-data-dirs", home, more)
+	without("dead", more)
+	dead("meta/") // it is whose it should be
+	without("unreadable", more)
+	c.Disk(1).SetHook(nil)
 	c.StartNode(1)
 	c.AwaitReady(1)
 	for _, p := range slices.Concat(healthy, offline) {
@@ -142,4 +192,109 @@ func TestDataDirectoryFails(t *testing.T) {
 	c.StopNode(1)
 	c.StartNode(1) // the list stands
 	c.AwaitReady(1)
+}
+
+// What a failed data directory led is led by others long before an election timeout, and producers find them: whether a sync fails, or the
+// file system turned read-only. A first directory that does takes the node along, and it says why.
+func TestLeadersLeaveFailedDataDirectory(t *testing.T) {
+	t.Parallel()
+	const timeout = 30 * time.Second // of elections, at least
+	c := nodetest.StartSimulated(t, 3, 8, nodetest.WithOptions(func(o *node.Options) {
+		o.Timing.ElectionTicks, o.Timing.BalanceInterval = int(timeout/o.Timing.TickInterval), time.Hour
+		if o.NodeID == 2 {
+			o.MoreDataDirs = []string{more}
+		}
+	}))
+	cl, err := client.New(client.Options{Servers: c.Servers()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cl.Close() })
+	if err := cl.Admin().CreateTopic(c.Context(), client.TopicSpec{Name: "t", Partitions: 4, ReplicationFactor: 3}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := cl.NewProducer(client.ProducerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close(context.Background()) })
+	produce := func(partition id.Partition) {
+		t.Helper()
+		if _, err := p.ProduceSync(c.Context(), client.Record{Topic: "t", Partition: client.At(partition), Value: []byte("v")}); err != nil {
+			t.Fatalf("partition %d: %v", partition, err)
+		}
+	}
+	lead := func(dir string) (led []id.Partition) {
+		t.Helper()
+		nodetest.Eventually(t, "replicas in both directories", func() bool { return len(logsIn(c, dir, "t")) == 2 })
+		for _, name := range logsIn(c, dir, "t") {
+			partition := id.Partition(name[len(name)-1] - '0')
+			nodetest.Eventually(t, name+" to be led by node 2", func() bool {
+				produce(partition)
+				_ = cl.Admin().TransferLeader(c.Context(), client.TopicPartition{Topic: "t", Partition: partition}, 2)
+				s, err := c.Admin(1).PartitionStatus(c.Context(), &pb.PartitionStatusRequest{Topic: "t", Partition: int32(partition)})
+				return err == nil && s.GetLeader() == 2
+			})
+			led = append(led, partition)
+		}
+		return led
+	}
+	fail := func(dir string, cause syscall.Errno, kinds ...disksim.OpKind) {
+		c.Disk(1).SetHook(func(op disksim.Op) error {
+			if strings.HasPrefix(op.Name, dir+"/") && slices.Contains(kinds, op.Kind) {
+				return cause
+			}
+			return nil
+		})
+	}
+	for _, f := range []struct {
+		cause syscall.Errno
+		kinds []disksim.OpKind
+	}{
+		{syscall.EIO, []disksim.OpKind{disksim.OpSync, disksim.OpSyncDir}},
+		{syscall.EROFS, []disksim.OpKind{disksim.OpCreate, disksim.OpMkdir, disksim.OpRemove, disksim.OpRename, disksim.OpWrite, disksim.OpTruncate,
+			disksim.OpPreallocate, disksim.OpSync}},
+	} {
+		healthy, led := lead(c.Nodes[1].Options.DataDir), lead(more)
+		fail(more, f.cause, f.kinds...)
+		for _, partition := range led {
+			begin := time.Now()
+			produce(partition)
+			took := time.Since(begin)
+			t.Logf("%v: the producer of partition %d waited %v", f.cause, partition, took)
+			if took >= timeout/2 {
+				t.Errorf("%v: the producer of partition %d waited %v", f.cause, partition, took)
+			}
+		}
+		for _, partition := range healthy {
+			produce(partition)
+			s, err := c.Admin(1).PartitionStatus(c.Context(), &pb.PartitionStatusRequest{Topic: "t", Partition: int32(partition)})
+			if err != nil || s.GetLeader() != 2 {
+				t.Errorf("%v: partition %d, which is in another directory: %v, %v", f.cause, partition, s, err)
+			}
+		}
+		c.Disk(1).SetHook(nil)
+		c.StopNode(1)
+		c.StartNode(1)
+		c.AwaitReady(1)
+	}
+	home := c.Nodes[1].Options.DataDir
+	led := lead(home)
+	fail(home, syscall.EROFS, disksim.OpWrite, disksim.OpSync)
+	ctx, cancel := context.WithCancel(c.Context())
+	var producing sync.WaitGroup
+	defer producing.Wait()
+	defer cancel()
+	producing.Go(func() { // whether it is taken is for the others to say
+		_, _ = p.ProduceSync(ctx, client.Record{Topic: "t", Partition: client.At(led[0]), Value: []byte("v")})
+	})
+	select {
+	case err := <-c.Nodes[1].Fatal():
+		if !strings.Contains(err.Error(), home) || !errors.Is(err, syscall.EROFS) {
+			t.Errorf("it ends, and says: %v", err)
+		}
+	case <-c.Context().Done():
+		t.Error("the node goes on without its first directory")
+	}
+	c.CrashNode(1, nodetest.Kill)
 }

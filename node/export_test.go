@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -33,4 +34,14 @@ func (n *Node) LogsIn(dir string) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Partition returns the replica of a topic's first partition that the node holds, or nil.
+func (n *Node) Partition(topic string) *partition.Partition {
+	for _, p := range n.replicas.All() {
+		if p.TopicPartition.Topic == topic && p.TopicPartition.Partition == 0 {
+			return p
+		}
+	}
+	return nil
 }

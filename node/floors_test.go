@@ -16,7 +16,7 @@ var floors = [][]string{
 	// A node among nodes: who is who, who is reached, who asks.
 	{"incarnation.go", "peercalls.go", "reach.go"},
 	// What it does by itself.
-	{"leadership.go", "spare.go", "expiry.go", "majority.go"},
+	{"leadership.go", "spare.go", "expiry.go", "retention.go", "majority.go"},
 	// How it is, in words and numbers.
 	{"standing.go", "metrics.go", "status.go"},
 	// How it gets into a cluster.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/nodetest"
+	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc"
 	"github.com/quorumlog/quorumlog/rpc/pb"
 	"github.com/quorumlog/quorumlog/rpc/rpctest"
@@ -26,7 +27,7 @@ func registrationOf(t *testing.T, c *nodetest.Cluster, i int) *pb.RegisterNodeRe
 	return &pb.RegisterNodeRequest{
 		ClusterName: c.Nodes[i].Options.ClusterName, ClusterId: who.GetClusterId(), NodeId: who.GetNodeId(), StoreId: who.GetStoreId(),
 		BootEpoch: who.GetBootEpoch(), RpcAddress: c.Nodes[i].RPCAddress(), GossipAddress: c.Nodes[i].GossipAddress(), Version: node.Version,
-		Protocol: uint32(rpc.Protocol), MinFeatureLevel: 1, MaxFeatureLevel: 1,
+		Protocol: uint32(rpc.Protocol), MinFeatureLevel: int32(placement.OldestLevel), MaxFeatureLevel: int32(placement.SupportedLevel),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 
 	"github.com/quorumlog/quorumlog/node"
@@ -439,7 +440,7 @@ func TestStrangersAddressIsNoAddress(t *testing.T) {
 	// The address of another node is one, and the wrong one.
 	_, err := c.Admin(0).RegisterNode(c.Context(), &pb.RegisterNodeRequest{
 		NodeId: 2, StoreId: "s", BootEpoch: 1, RpcAddress: c.Nodes[0].RPCAddress(), GossipAddress: "127.0.0.1:1", Protocol: uint32(rpc.Protocol),
-		MinFeatureLevel: 1, MaxFeatureLevel: 1,
+		MinFeatureLevel: int32(placement.OldestLevel), MaxFeatureLevel: int32(placement.SupportedLevel),
 	})
 	if kerr.CodeOf(err) != kerr.PolicyViolation || !strings.Contains(err.Error(), "finds node 1") {
 		t.Errorf("the address of node 1: %v", err)

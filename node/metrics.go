@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/node/quota"
 	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -25,6 +26,7 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 	register(registry, serverSamples, n.server.Metrics)
 	register(registry, gossipSamples, n.membership.Implausible)
 	n.registerQuotas(registry)
+	n.registerRetention(registry)
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value))
 	}
@@ -34,8 +36,9 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Full) })
 	gauge("disk_stalled", "1 while the node hands over what it leads, because its disk does not answer in time.",
 		func() float64 { return boolean(n.host.Condition() == raftgroup.Stalled) })
-	gauge("data_directories_failed", "Data directories that failed since the start: their replicas are offline.",
-		func() float64 { return float64(1 + len(n.more) - len(n.stores.Working())) })
+	gauge("data_directories_failed", "Data directories that failed since the start, or are missing: their replicas are offline.",
+		func() float64 { return float64(1 + len(n.more) + len(n.absent) - len(n.stores.Working())) })
+	n.registerDirectories(registry)
 	gauge("replicas_offline", "Replicas on this node whose data directory failed.", func() float64 { return float64(n.replicas.OfflineCount()) })
 	gauge("unsafe_no_fsync", "1 when the node acknowledges without syncing (--unsafe-no-fsync): a power failure loses acknowledged records.",
 		func() float64 { return boolean(n.options.Storage.Fsync == wal.FsyncNone) })
@@ -62,6 +65,51 @@ func (n *Node) registerMetrics(registry *prometheus.Registry) {
 		}
 		return float64(led)
 	})
+}
+
+// registerDirectories says how each data directory is.
+func (n *Node) registerDirectories(registry *prometheus.Registry) {
+	gauge := func(dir, name, help string, value func() float64) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: name, Help: help, ConstLabels: prometheus.Labels{"data_dir": dir},
+		}, value))
+	}
+	show := func(dir string, failed func() bool) {
+		gauge(dir, "data_directory_failed", "1 if the data directory failed since the start, or is missing.", func() float64 { return boolean(failed()) })
+		gauge(dir, "data_directory_replicas_offline", "Replicas in the data directory that are offline.",
+			func() float64 { return float64(n.replicas.OfflineIn(dir)) })
+	}
+	show(n.options.DataDir, func() bool { return n.store.Err() != nil })
+	for _, d := range n.more {
+		show(d.path, func() bool { return d.store.Err() != nil })
+	}
+	if missing := n.stores.Missing(); missing != "" {
+		show(missing, func() bool { return true })
+	}
+}
+
+// registerRetention says what goes and what is there, of all partitions together: a series for each would be too many. Where the log of one
+// begins is asked for with its offsets.
+func (n *Node) registerRetention(registry *prometheus.Registry) {
+	trims := n.replicas.Trims()
+	for reason, label := range map[partition.TrimReason]string{partition.TrimRecords: "records", partition.TrimTime: "time", partition.TrimSize: "size"} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Name: "log_start_moves_total", Help: "Log starts that this node moved as the leader: for DeleteRecords, retention.ms or retention.bytes.",
+			ConstLabels: prometheus.Labels{"reason": label},
+		}, func() float64 { return float64(trims.Moved(reason)) }))
+	}
+	register(registry, trimSamples, func() *partition.Trims { return trims })
+	register(registry, sizeSamples, n.logSizes)
+}
+
+var trimSamples = []sample[*partition.Trims]{
+	{"log_start_moved_records_total", "Records that are below log starts which this node moved as the leader.", (*partition.Trims).Records},
+	{"log_start_failures_total", "Attempts to move a log start that failed, or were not known to succeed in time. They are repeated.", (*partition.Trims).Failed},
+}
+
+var sizeSamples = []sample[logSizes]{
+	{"log_bytes", "Bytes of batches in the logs of partitions.", func(s logSizes) uint64 { return uint64(s.bytes) }},
+	{"log_segments", "Segments of the logs of partitions.", func(s logSizes) uint64 { return uint64(s.segments) }},
 }
 
 // registerQuotas says what limits and quotas did to clients. By kind, not by client: clients make their ids up.
@@ -102,6 +150,8 @@ var storeSamples = []sample[wal.Metrics]{
 	{"wal_index_bytes_total", "Bytes written to indexes.", func(m wal.Metrics) uint64 { return m.IndexBytes }},
 	{"wal_read_bytes_total", "Bytes read from segments.", func(m wal.Metrics) uint64 { return m.ReadDiskBytes }},
 	{"wal_checkpoints_total", "Checkpoints completed.", func(m wal.Metrics) uint64 { return m.Checkpoints }},
+	{"wal_trimmed_segments_total", "Segments of which a log has let go because they were below its start.", func(m wal.Metrics) uint64 { return m.TrimmedSegments }},
+	{"wal_trimmed_bytes_total", "Bytes of batches in these.", func(m wal.Metrics) uint64 { return m.TrimmedBytes }},
 	{"wal_condemned_total", "Logs whose stored bytes, or files, turned out bad since the start.", func(m wal.Metrics) uint64 { return m.Condemned }},
 	{"wal_unremoved_files_total", "Files of segments that went, and could not be removed: the next start tries again.", func(m wal.Metrics) uint64 { return m.Unremoved }},
 	{"wal_scrubbed_bytes_total", "Bytes read in the background to find rot.", func(m wal.Metrics) uint64 { return m.ScrubbedBytes }},

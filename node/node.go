@@ -25,6 +25,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/quota"
 	"github.com/quorumlog/quorumlog/node/replicas"
 	"github.com/quorumlog/quorumlog/node/serving"
+	"github.com/quorumlog/quorumlog/placement"
 	rules "github.com/quorumlog/quorumlog/placement/quota"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc"
@@ -71,34 +72,35 @@ func (n *Node) openDirectory(ctx context.Context) error {
 		return err
 	}
 	n.files, n.pebbleFiles, n.lock = home.files, home.pebbleFiles, home.lock
-	found := make([]identity, len(n.options.MoreDataDirs))
-	for i, path := range n.options.MoreDataDirs {
-		d, err := n.lockDirectory(ctx, path)
-		if err == nil {
-			found[i], err = n.peek(d.files, path)
-		}
-		if err != nil {
-			return err
-		}
-		n.more = append(n.more, d)
+	found, paths, unusable, err := n.lookAtMore(ctx)
+	if err != nil {
+		return err
 	}
 	known, err := n.peek(n.files, n.options.DataDir)
 	if err != nil {
 		return unusableIdentity(n.options.DataDir, err)
 	}
-	if err := checkDirectories(n.options.DataDir, known, n.options.MoreDataDirs, found); err != nil {
+	missing, err := checkDirectories(n.options.DataDir, known, paths, found)
+	if err == nil {
+		err = n.goWithout(missing, unusable)
+	}
+	if err != nil {
 		return err
 	}
 	fresh := identity{NodeID: n.options.NodeID}
 	if n.identity, err = n.openIdentity(home, fresh); err != nil {
 		return err
 	}
-	for _, d := range n.more {
-		fresh.Home = n.identity.StoreID
-		if d.identity, err = n.openIdentity(d, fresh); err != nil {
+	fresh.Home = n.identity.StoreID
+	for _, d := range slices.Clone(n.more) {
+		d.listed = slices.Contains(n.identity.More, d.identity.StoreID)
+		if d.identity, err = n.openIdentity(d, fresh); err == nil {
+			continue
+		}
+		if !n.lose(d, err) {
 			return err
 		}
-		d.listed = slices.Contains(n.identity.More, d.identity.StoreID)
+		n.more = slices.DeleteFunc(n.more, func(lost *directory) bool { return lost == d })
 	}
 	n.warnOfFsyncClass()
 	return nil
@@ -195,13 +197,19 @@ func (n *Node) openStore(ctx context.Context) error {
 	}
 	n.store = home.store
 	var more []*wal.Store
-	for _, d := range n.more {
-		if err := n.openStoreOf(ctx, d, func(error) { n.failed <- d }); err != nil {
+	for _, d := range slices.Clone(n.more) {
+		err := n.openStoreOf(ctx, d, func(error) { n.failed <- d })
+		if err == nil {
+			more = append(more, d.store)
+			continue
+		}
+		if d.store != nil || !n.lose(d, err) {
 			return err
 		}
-		more = append(more, d.store)
+		n.more = slices.DeleteFunc(n.more, func(lost *directory) bool { return lost == d })
 	}
 	n.stores = replicas.NewStores(n.store, more...)
+	n.sayAbsent()
 	if err := errors.Join(n.stores.CheckUnique(), n.enlist()); err != nil {
 		return err
 	}
@@ -306,12 +314,20 @@ func (n *Node) openGroups(ctx context.Context) error {
 	n.host, in.host = host, host
 	peers.SetHealth(rpc.Health(host.Condition())) // before a lane opens: nobody is to be given a leadership first
 	n.opened("raft groups", ignoreContext(host.Close))
-	n.replicas = replicas.New(n.options.NodeID, n.stores, host, n.leaders, n.logger, func() id.Producer { return n.controller.View().NextProducer() })
+	n.replicas = replicas.New(n.options.NodeID, n.stores, host, n.leaders, n.logger, n.viewForReplicas)
 	if err := n.openController(ctx); err != nil {
 		return err
 	}
 	n.openBroker()
 	return n.openServer(in)
+}
+
+// viewForReplicas is the metadata. The first replicas are opened by the controller before it is known to be open: there is nothing yet then.
+func (n *Node) viewForReplicas() *placement.View {
+	if v := n.view(); v != nil {
+		return v
+	}
+	return placement.NewTable().View()
 }
 
 // openBroker wires what clients ask to the parts that know.
@@ -366,6 +382,8 @@ func (n *Node) openServices(context.Context) error {
 	n.opened("watch of the disk", n.condition.close)
 	n.expiry.start(n.expireProducers)
 	n.opened("expiry of producers", n.expiry.close)
+	n.retention.start(n.retain)
+	n.opened("retention", n.retention.close)
 	n.sweeper.start(func(ctx context.Context) { n.leaders.Keep(ctx, n.controller.Changed) })
 	n.opened("sweeper of what leaders said", n.sweeper.close)
 	n.directories.start(n.watchDirectories)

@@ -34,6 +34,9 @@ type Options struct {
 	// MoreDataDirs hold replicas beside DataDir, each on a disk of its own: one that fails takes its own replicas offline and no others. New
 	// replicas go where most is free. Directories may be added with any start; none can be taken away.
 	MoreDataDirs []string
+	// AllowMissingDataDirs starts the node without those of MoreDataDirs that it has used and that are missing, or whose disk fails: what may be
+	// in them stays offline until a start with them.
+	AllowMissingDataDirs bool
 	// ClusterName separates clusters whose networks touch: it is the label of every gossip packet. Default "quorumlog".
 	ClusterName string
 	// RPCAddress is the host:port on which peers and clients are served. Default 127.0.0.1:9192; port 0 picks one.

@@ -72,6 +72,7 @@ type Node struct {
 	condition    background
 	majority     background
 	expiry       background
+	retention    background
 	sweeper      background
 	condemned    condemned
 	taker        background
@@ -85,6 +86,7 @@ type Node struct {
 	pebbleFiles vfs.FS          // nil: the operating system's
 	more        []*directory    // the data directories beside the first
 	failed      chan *directory // of these, each at most once
+	absent      []absentDirectory
 
 	state    atomic.Int32          // a State
 	fatal    chan error            // capacity 1: the first one counts

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -82,7 +83,8 @@ func TestCodecGolden(t *testing.T) {
 func TestDecodeIsStrict(t *testing.T) {
 	for _, tc := range []struct{ key, value, want string }{
 		{"MoveReplica/9", `{}`, "this release does not know metadata command MoveReplica/9 (feature level 9; it knows levels up to "},
-		{"CreateTopic/3", `{}`, "does not know metadata command CreateTopic/3 (feature level 3;"},
+		{fmt.Sprintf("CreateTopic/%d", SupportedLevel+1), `{}`,
+			fmt.Sprintf("does not know metadata command CreateTopic/%d (feature level %[1]d;", SupportedLevel+1)},
 		{"MoveReplica/1", `{}`, "this release does not know metadata command MoveReplica/1, though it knows the feature levels up to "},
 		{"CreateTopic", `{}`, "is not the key of a metadata command"},
 		{"CreateTopic/01", `{}`, "is not the key of a metadata command"},

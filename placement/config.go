@@ -20,8 +20,11 @@ type TopicConfig struct {
 	MinInSyncReplicas int   // min.insync.replicas
 	MaxMessageBytes   int   // max.message.bytes: of a batch, as sent
 	SegmentBytes      int64 // segment.bytes; 0: not set, each node takes its own default
+	SegmentMS         int64 // segment.ms
 	RetentionMS       int64 // retention.ms; -1: no limit by time
 	RetentionBytes    int64 // retention.bytes, of one partition; -1: no limit by size
+	TimestampBeforeMS int64 // message.timestamp.before.max.ms
+	TimestampAfterMS  int64 // message.timestamp.after.max.ms
 }
 
 // DefaultTopicConfig returns what a topic has of which nothing was set.
@@ -50,15 +53,22 @@ type ConfigKey struct {
 // ConfigKeys returns the known keys, sorted by name.
 func ConfigKeys() []ConfigKey { return slices.Clone(configKeys) }
 
+// retentionLevel is when nodes begin to honour what came with retention.
+const retentionLevel = FirstLevel
+
 var configKeys = []ConfigKey{
 	oneOf("cleanup.policy", "delete", "compaction is not supported"),
 	oneOf("compression.type", "producer", "batches are stored as the producer compressed them"),
 	integer("max.message.bytes", "1048576", 1024, MaxMessageBytesLimit, func(c *TopicConfig, v int64) { c.MaxMessageBytes = int(v) }),
+	integer("message.timestamp.after.max.ms", "3600000", 0, math.MaxInt64, func(c *TopicConfig, v int64) { c.TimestampAfterMS = v }).from(retentionLevel),
+	integer("message.timestamp.before.max.ms", "9223372036854775807", 0, math.MaxInt64,
+		func(c *TopicConfig, v int64) { c.TimestampBeforeMS = v }).from(retentionLevel),
 	oneOf("message.timestamp.type", "CreateTime", "batches are stored with the timestamps that the producer gave them"),
 	integer("min.insync.replicas", "1", 1, math.MaxInt16, func(c *TopicConfig, v int64) { c.MinInSyncReplicas = int(v) }),
 	integer("retention.bytes", "-1", -1, math.MaxInt64, func(c *TopicConfig, v int64) { c.RetentionBytes = v }),
 	integer("retention.ms", "604800000", -1, math.MaxInt64, func(c *TopicConfig, v int64) { c.RetentionMS = v }),
 	integer("segment.bytes", "", 64<<10, math.MaxInt32, func(c *TopicConfig, v int64) { c.SegmentBytes = v }),
+	integer("segment.ms", "604800000", 1, math.MaxInt64, func(c *TopicConfig, v int64) { c.SegmentMS = v }).from(retentionLevel),
 	oneOf("unclean.leader.election.enable", "false", "a replica that misses acknowledged records is never elected"),
 }
 
@@ -67,9 +77,8 @@ var configKeys = []ConfigKey{
 var kafkaOnly = []string{
 	"delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms", "follower.replication.throttled.replicas",
 	"index.interval.bytes", "leader.replication.throttled.replicas", "local.retention.bytes", "local.retention.ms",
-	"max.compaction.lag.ms", "message.downconversion.enable", "message.format.version", "message.timestamp.after.max.ms",
-	"message.timestamp.before.max.ms", "message.timestamp.difference.max.ms", "min.cleanable.dirty.ratio",
-	"min.compaction.lag.ms", "preallocate", "remote.storage.enable", "segment.index.bytes", "segment.jitter.ms", "segment.ms",
+	"max.compaction.lag.ms", "message.downconversion.enable", "message.format.version", "message.timestamp.difference.max.ms", "min.cleanable.dirty.ratio",
+	"min.compaction.lag.ms", "preallocate", "remote.storage.enable", "segment.index.bytes", "segment.jitter.ms",
 }
 
 func integer(name, def string, low, high int64, set func(*TopicConfig, int64)) ConfigKey {
@@ -82,6 +91,12 @@ func integer(name, def string, low, high int64, set func(*TopicConfig, int64)) C
 		set(c, v)
 		return nil
 	}}
+}
+
+// from says with which level a key came.
+func (k ConfigKey) from(level FeatureLevel) ConfigKey {
+	k.Level = level
+	return k
 }
 
 func oneOf(name, only, why string) ConfigKey {

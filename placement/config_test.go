@@ -2,13 +2,18 @@ package placement
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
 )
 
 func TestDefaults(t *testing.T) {
-	want := TopicConfig{MinInSyncReplicas: 1, MaxMessageBytes: 1 << 20, RetentionMS: 7 * 24 * 3600 * 1000, RetentionBytes: -1}
+	const week = 7 * 24 * 3600 * 1000
+	want := TopicConfig{
+		MinInSyncReplicas: 1, MaxMessageBytes: 1 << 20, RetentionMS: week, RetentionBytes: -1, SegmentMS: week,
+		TimestampAfterMS: 3600 * 1000, TimestampBeforeMS: math.MaxInt64,
+	}
 	if got := DefaultTopicConfig(); got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
@@ -21,8 +26,9 @@ func TestParseConfigs(t *testing.T) {
 	c, err := ParseConfigs(map[string]string{
 		"min.insync.replicas": "2", "max.message.bytes": "1500000", "segment.bytes": "1048576", "retention.ms": "-1", "retention.bytes": "10",
 		"cleanup.policy": "delete", "compression.type": "producer", "unclean.leader.election.enable": "false", "message.timestamp.type": "CreateTime",
+		"segment.ms": "1", "message.timestamp.after.max.ms": "0", "message.timestamp.before.max.ms": "0",
 	}, FirstLevel)
-	want := TopicConfig{MinInSyncReplicas: 2, MaxMessageBytes: 1_500_000, SegmentBytes: 1 << 20, RetentionMS: -1, RetentionBytes: 10}
+	want := TopicConfig{MinInSyncReplicas: 2, MaxMessageBytes: 1_500_000, SegmentBytes: 1 << 20, SegmentMS: 1, RetentionMS: -1, RetentionBytes: 10}
 	if err != nil || c != want {
 		t.Errorf("got %+v, %v", c, err)
 	}
@@ -36,7 +42,10 @@ func TestConfigErrors(t *testing.T) {
 		{"Segment.Bytes", "2", `did you mean segment.bytes?`},
 		{"color", "red", `Unknown topic config "color"; known are: cleanup.policy, `},
 		{strings.Repeat("x", 5000), "1", `…"; known are:`},
-		{"segment.ms", "2", "Topic config segment.ms of Kafka is not supported"},
+		{"segment.jitter.ms", "2", "Topic config segment.jitter.ms of Kafka is not supported"},
+		{"segment.ms", "0", "from 1 to"},
+		{"message.timestamp.after.max.ms", "-1", "from 0 to"},
+		{"message.timestamp.before.max.ms", "9223372036854775808", "from 0 to"},
 		{"segment.bytes", "big", `Invalid value "big" for topic config segment.bytes: it must be an integer from 65536 to 2147483647`},
 		{"max.message.bytes", "99999999999999999999", "it must be an integer from 1024 to 2000000"},
 		{"retention.ms", "-2", "from -1 to"},

@@ -16,8 +16,22 @@ package placement
 //   - Limits and taste belong into rules.go. They are asked before the proposal, and no node holds a committed command against them.
 type FeatureLevel int
 
-// FirstLevel is the level of the first release.
-const FirstLevel FeatureLevel = 1
+// The levels, and what came with each.
+const (
+	// FirstLevel is the level of the first release.
+	FirstLevel FeatureLevel = 1
+	// LogStartLevel is when log starts begin to move: a partition's command and the section of its view are of this level, and a release
+	// from before does not know snapshots for replicas that are behind the start of their leader's log. The table is what it was.
+	LogStartLevel FeatureLevel = 2
+)
 
 // A node of this release can be part of a cluster from OldestLevel to SupportedLevel.
 const OldestLevel = FirstLevel
+
+// MayMoveLogStarts tells whether all nodes know what a log start that moves is. Whoever proposes that one moves has to ask.
+func (v *View) MayMoveLogStarts() error {
+	if v.level < LogStartLevel {
+		return tooNew("deleting records", LogStartLevel, v.level)
+	}
+	return nil
+}

@@ -100,6 +100,19 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+// TestLogStartHasItsLevel: no log start moves before all nodes know what that is, and who is refused is told how to get there.
+func TestLogStartHasItsLevel(t *testing.T) {
+	v := clusterOf(t, 3)
+	err := at(v, LogStartLevel-1).MayMoveLogStarts()
+	if !errors.Is(err, ErrFeatureLevel) || err.Error() != fmt.Sprintf("deleting records needs feature level %d, the cluster is at level %d: "+
+		"raise it with quorumlog cluster upgrade, when all its nodes are upgraded", LogStartLevel, LogStartLevel-1) {
+		t.Errorf("got %v", err)
+	}
+	if err := at(v, LogStartLevel).MayMoveLogStarts(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestConfigsHaveLevels: a topic config is not proposed before the cluster's level has it.
 func TestConfigsHaveLevels(t *testing.T) {
 	rules := configKeys

@@ -5,10 +5,10 @@ package placement
 import "fmt"
 
 // What differs between this release and the one after it. release_next.go is that one, made up, for the test that upgrades a cluster; a
-// real one changes this file.
+// real one that changes the table changes this file. A new level is named in level.go, and is the newest one in newest.go.
 
 // SupportedLevel is the highest feature level that this release knows.
-const SupportedLevel = FirstLevel
+const SupportedLevel = newestLevel
 
 // laterState is what levels after the first keep in the table.
 type laterState struct{}

@@ -15,7 +15,7 @@ import (
 // SupportedLevel is the highest feature level that this release knows.
 const SupportedLevel = nextLevel
 
-const nextLevel = FirstLevel + 1
+const nextLevel = newestLevel + 1
 
 // laterState is what levels after the first keep in the table.
 type laterState struct {
@@ -24,9 +24,14 @@ type laterState struct {
 }
 
 // snapshotForm returns the form of the snapshots of a table at the level: the last level that changed it.
-func snapshotForm(level FeatureLevel) FeatureLevel { return min(level, nextLevel) }
+func snapshotForm(level FeatureLevel) FeatureLevel {
+	if level < nextLevel {
+		return FirstLevel
+	}
+	return nextLevel
+}
 
-// alterWithNote is AlterTopicConfig in the form of level 2.
+// alterWithNote is AlterTopicConfig in the form of that level.
 type alterWithNote struct {
 	AlterTopicConfig
 	Note string `json:"note"`

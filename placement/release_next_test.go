@@ -5,6 +5,7 @@ package placement
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -29,7 +30,7 @@ func TestNextRelease(t *testing.T) {
 		t.Error(err)
 	}
 	key, value, err := Encode(noted, tab.View().Level())
-	if err != nil || string(key) != "AlterTopicConfig/2" {
+	if err != nil || string(key) != fmt.Sprintf("AlterTopicConfig/%d", nextLevel) {
 		t.Fatalf("%s, %v", key, err)
 	}
 	c, err := Decode(key, value)
@@ -38,7 +39,7 @@ func TestNextRelease(t *testing.T) {
 	}
 	apply(t, tab, c)
 	snapshot := tab.Snapshot(nil)
-	if !strings.Contains(string(snapshot), `"notes":{"a":"n"}`) || snapshot[7] != 2 {
+	if !strings.Contains(string(snapshot), `"notes":{"a":"n"}`) || FeatureLevel(snapshot[7]) != nextLevel {
 		t.Errorf("%q", snapshot)
 	}
 	restored := NewTable()

@@ -103,8 +103,13 @@ func (g *Group) Roll() {
 // leadership over before.
 func (g *Group) Abandon(cause error) { g.post(func() { g.fail(Refused, cause) }) }
 
-// Stop ends the replica until the node is started again: its store failed, and completes nothing any more.
-func (g *Group) Stop(cause error) { g.post(func() { g.fail(Stopped, cause) }) }
+// Stop ends the replica until the node is started again: its store failed, and completes nothing any more. What it leads, another takes over.
+func (g *Group) Stop(cause error) {
+	g.post(func() {
+		g.bequeath()
+		g.fail(Stopped, cause)
+	})
+}
 
 // await returns what arrives at result, or the error that ends the waiting.
 func (g *Group) await(ctx context.Context, result <-chan error) error {

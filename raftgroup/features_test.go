@@ -61,6 +61,33 @@ func TestNodeDownElectsAtOnce(t *testing.T) {
 	})
 }
 
+// The leader's store fails, and its node lives: another leads at once, not after an election timeout of 3 s and more.
+func TestStoppedLeaderIsSucceededAtOnce(t *testing.T) {
+	const groups = 20
+	cluster(t, three(groups), func(t *testing.T, c *raftgrouptest.Cluster) {
+		for g := id.Group(1); g <= groups; g++ {
+			require.NotNil(t, c.AwaitLeader(g, time.Second))
+		}
+		caughtUp(t, c)
+		at := time.Now()
+		for g := id.Group(1); g <= groups; g++ {
+			leader := c.Leader(g)
+			result := c.Propose(leader, raftgrouptest.Batch(nil), raftgroup.AcksAll) // which may reach the others or not
+			leader.Stop(errors.New("for a test"))
+			require.True(t, raftgrouptest.Until(500*time.Millisecond, func() bool {
+				for n := id.Node(1); n <= 3; n++ {
+					if next := c.Group(n, g); next != nil && next != leader && next.IsLeader() {
+						return (<-c.Propose(next, raftgrouptest.Batch(nil), raftgroup.AcksAll)).Err == nil
+					}
+				}
+				return false
+			}), "group %d has no leader %v later", g, time.Since(at))
+			<-result
+		}
+		require.Len(t, c.Witness.Take(), groups)
+	})
+}
+
 // A false alarm: the leader is alive, and stays the leader or is replaced once, and nobody is disturbed for long.
 func TestFalseNodeDown(t *testing.T) {
 	cluster(t, three(1), func(t *testing.T, c *raftgrouptest.Cluster) {

@@ -3,6 +3,10 @@ package raftgroup
 import (
 	"fmt"
 	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // yieldRetry is how long after one attempt to hand over the next one follows, and how long an attempt may take: proposals wait for it.
@@ -57,5 +61,28 @@ func (g *group) standDown() {
 	g.startTransfer(m.replica, nil, make(chan error, 1))
 	if g.transfer != nil {
 		g.transfer.until = g.turn.now.Add(yieldRetry)
+	}
+}
+
+// bequeath has a leader that stops in this very turn tell the best of the others to campaign. Its node is alive, so nobody is told of a dead
+// peer, and without a word the others would wait for their election timeouts.
+//
+// It is one message, as at the end of a transfer, and nobody waits for what comes of it: who gets it late, loses the election or declines
+// costs no more than that timeout. It needs nothing of the disk that failed. Its term is durable, or there had been no majority for it, and
+// who campaigns gets votes by what the voters have: an entry that only this replica has is not committed.
+func (g *group) bequeath() {
+	if g.closed || g.broken != nil || g.role != Leader {
+		return
+	}
+	to := g.bestSuccessor(nil)
+	if g.transfer != nil { // it may have been told already: two that campaign in one term hinder each other
+		to = g.transfer.to
+	}
+	if to == id.NoReplica {
+		return
+	}
+	m := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: new(uint64(to)), From: new(uint64(g.replica)), Term: new(uint64(g.term))}
+	if g.send(m, nil) {
+		g.turn.sent = true
 	}
 }

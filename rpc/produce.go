@@ -46,6 +46,7 @@ type ProduceResponse struct {
 	Leader      id.Node   // with kerr.NotLeaderOrFollower: who leads instead, or id.NoNode
 	Epoch       id.Epoch
 	Message     string // empty on success
+	Oldest      int64  // see kerr.Error
 }
 
 // Limits is what a server tells a client when a stream opens.
@@ -60,7 +61,7 @@ type Limits struct {
 //	request                        answer
 //	0   u32   length               0   u32   length
 //	4   u8    kind                 4   u8    kind
-//	5   i8    acks                 5   u8    0
+//	5   i8    acks                 5   u8    1: the base offset is Oldest
 //	6   u16   0                    6   i16   code
 //	8   u64   correlation          8   u64   correlation
 //	16  16 B  topic                16  i64   base offset
@@ -111,6 +112,10 @@ func appendAnswer(dst []byte, r ProduceResponse) []byte {
 	binary.LittleEndian.PutUint16(h[6:], uint16(r.Code))
 	binary.LittleEndian.PutUint64(h[8:], r.Correlation)
 	binary.LittleEndian.PutUint64(h[16:], uint64(r.BaseOffset))
+	if r.Oldest != 0 { // a refusal, which has no offset
+		h[5] = 1
+		binary.LittleEndian.PutUint64(h[16:], uint64(r.Oldest))
+	}
 	binary.LittleEndian.PutUint32(h[24:], uint32(r.Leader))
 	binary.LittleEndian.PutUint32(h[28:], uint32(r.Epoch))
 	dst = append(dst, r.Message...)
@@ -122,14 +127,18 @@ func decodeAnswer(frame []byte) (ProduceResponse, error) {
 	if len(frame) < answerHead {
 		return ProduceResponse{}, kerr.Errorf(kerr.InvalidRequest, "produce answer of %d bytes: too short for its header", len(frame))
 	}
-	return ProduceResponse{
+	r := ProduceResponse{
 		Code:        kerr.Code(binary.LittleEndian.Uint16(frame[6:])),
 		Correlation: binary.LittleEndian.Uint64(frame[8:]),
 		BaseOffset:  id.Offset(binary.LittleEndian.Uint64(frame[16:])),
 		Leader:      id.Node(binary.LittleEndian.Uint32(frame[24:])),
 		Epoch:       id.Epoch(binary.LittleEndian.Uint32(frame[28:])),
 		Message:     string(frame[answerHead:]),
-	}, nil
+	}
+	if frame[5] == 1 {
+		r.BaseOffset, r.Oldest = id.NoOffset, int64(r.BaseOffset)
+	}
+	return r, nil
 }
 
 // ProduceStream is the server's side of a producer's stream: the handler's goroutine receives, one more sends what those who answer do

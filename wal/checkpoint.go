@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/id"
 	"github.com/quorumlog/quorumlog/wal/journal"
 	"github.com/quorumlog/quorumlog/wal/segment"
 )
@@ -31,7 +32,8 @@ type checkpointer struct {
 	given chan struct{} // capacity 1: a cut was given or declined
 	taker atomic.Pointer[func(*Log)]
 
-	starting bool // in first, when there is nobody else
+	starting bool     // in first, when there is nobody else
+	metadata id.Index // the Applied of the metadata's last cut, 0: none. The checkpointer's
 
 	uncut  atomic.Int64 // journal bytes since the last checkpoint
 	forced atomic.Bool

@@ -122,6 +122,7 @@ type replica struct {
 	applied   id.Index // of the last cut
 	stuck     bool     // never commits anything
 	trim      id.Offset
+	floor     Start   // the highest start that the owner acted on: the log never begins before it again
 	maxTerm   id.Term // the highest term that ever was
 	fresh     bool    // recovered: entries of its term may have been lost, so the next ones are of a new one
 
@@ -171,6 +172,18 @@ func (m *replica) submit(sub submission) {
 		m.commit = max(m.commit, sub.reset.Start.Index)
 		m.told, m.applied = sub.reset.Start.Index, sub.reset.State.Applied
 	}
+}
+
+// observe notes where the log begins for its owner, who answers others by that from now on. The start of a reset that is in flight is not
+// durable yet, and nobody is told of it.
+func (m *replica) observe(start Start) error {
+	if start.Index < m.floor.Index || start.Offset < m.floor.Offset {
+		return fmt.Errorf("group %d, replica %d: the log begins with %+v, and began with %+v before", m.group, m.replica, start, m.floor)
+	}
+	if !slices.ContainsFunc(m.subs[m.done:], func(s submission) bool { return s.reset != nil && s.reset.Start == start }) {
+		m.floor = start
+	}
+	return nil
 }
 
 // applicable is the last entry that the owner may have applied: one that was told to be committed, and is durable here.
@@ -229,7 +242,7 @@ func (m *replica) accept(got *recovered) error {
 		return fmt.Errorf("group %d, replica %d: %w\n%s", m.group, m.replica, err, m.describe(got))
 	}
 	m.base, m.subs, m.done = got.logState, nil, 0
-	m.cur = m.base
+	m.cur, m.floor = m.base, got.start
 	m.told, m.applied = got.commit, got.state.Applied
 	m.fresh = true
 	return nil
@@ -248,6 +261,9 @@ func (m *replica) check(got *recovered) error {
 	}
 	if k == len(states) {
 		return fmt.Errorf("the log is none of those after submissions %d to %d", m.done, len(m.subs))
+	}
+	if got.start.Index < m.floor.Index {
+		return fmt.Errorf("the log begins with %+v again; its owner has acted on %+v", got.start, m.floor)
 	}
 	if !slices.ContainsFunc(states[:k+1], func(s logState) bool { return s.start == got.start }) && got.start.Offset > m.trim {
 		return fmt.Errorf("the log begins with offset %d, only what is below %d is not read any more", got.start.Offset, m.trim)

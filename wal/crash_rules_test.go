@@ -52,6 +52,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{rule: "tombstonesStand", off: rules{tombstonesStand: true}},
 		{rule: "trimApplied", off: rules{trimApplied: true}, tune: busy},
 		{rule: "startStored", off: rules{startStored: true}, tune: busy},
+		{rule: "startTold", off: rules{startTold: true}, tune: busy},
 		{rule: "stopMark", off: rules{stopMark: true}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

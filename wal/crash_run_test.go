@@ -296,8 +296,23 @@ func (r *crashRun) takeCuts(cuts []*Log) {
 					m.applied += 1 + id.Index(r.rng.Uint64N(uint64(m.told-m.applied)))
 				}
 				l.TakeCut(m.stateAt(m.applied))
+				r.observe(m, l)
 			}
 		}
+	}
+}
+
+// observe has the owner of a log look where it begins. What is seen on a disk that halted is no promise to anybody.
+func (r *crashRun) observe(m *replica, l *Log) {
+	start := l.Start()
+	if r.over() {
+		return
+	}
+	r.mu.Lock()
+	err := m.observe(start)
+	r.mu.Unlock()
+	if err != nil {
+		r.broke("%w", err)
 	}
 }
 

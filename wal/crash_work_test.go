@@ -224,6 +224,9 @@ func (r *crashRun) submit() {
 		return
 	}
 	r.store.Submit(appends)
+	for m, l := range r.logs {
+		r.observe(m, l)
+	}
 	for _, a := range appends { // the data may be used again
 		for i := range a.Entries {
 			for j := range a.Entries[i].Data {
@@ -341,6 +344,7 @@ func (r *crashRun) trim() {
 	}
 	m.trim = max(m.trim, start+1+id.Offset(r.rng.Int64N(int64(hw-start))))
 	l.Trim(m.trim)
+	r.observe(m, l)
 	r.logf("  %d/%d: trimmed below %d", m.group, m.replica, m.trim)
 }
 

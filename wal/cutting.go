@@ -210,14 +210,15 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 	s := c.s
 	s.metaMu.Lock()
 	defer s.metaMu.Unlock()
-	var outlived []logKey
+	outlived := s.outlivedElsewhere()
 	for _, t := range taken {
 		t.l.mu.Lock()
 		gone := t.l.life == forgotten
 		t.l.mu.Unlock()
 		switch {
 		case t.l.group == id.MetadataGroup && !gone:
-			outlived = s.outlived(t.applied)
+			outlived = s.outlived(t.applied) // it is here, and nowhere else
+			c.metadata = t.applied
 		case gone:
 			if err := errors.Join(b.Delete(cutKey(t.l.group, t.l.replica), nil), b.Delete(viewKey(t.l.group, t.l.replica), nil)); err != nil {
 				return err
@@ -233,6 +234,9 @@ func (c *checkpointer) store(b *pebble.Batch, taken []takenCut, sync *pebble.Wri
 		return err
 	}
 	s.exhume(outlived)
+	if sync == pebble.Sync { // what was stored before it without is durable now
+		s.tellFollowers(c.metadata)
+	}
 	return nil
 }
 
@@ -316,6 +320,9 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 	t = takenCut{l: l, covered: c.covered, applied: c.state.Applied, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
 	t.start, t.moves = start, before > 0
 	l.garbage = nil
+	if l.s.o.off.startTold {
+		l.noteStart(&t)
+	}
 	if l.s.o.off.startStored {
 		t.early = trimmedKeys(l.segs[:before])
 	}

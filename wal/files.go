@@ -199,7 +199,7 @@ func (s *Store) prepare(l *Log, sg *seg) {
 	if sg.preparing || s.space.full.Load() || sg.names != namesReady && l.Condemned() == CondemnedWrites {
 		return
 	}
-	full := sg.allocated >= l.segmentBytes+mib && int64(sg.end) <= sg.allocated // it rolls before it needs more
+	full := sg.allocated >= l.segmentBytes && int64(sg.end) <= sg.allocated // it rolls before it needs more
 	if sg.names == namesReady && (sg.spacious() || full) {
 		return
 	}
@@ -332,11 +332,12 @@ func (s *Store) prepareNow(l *Log, sg *seg, to int64) error {
 func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 	l.mu.Lock()
 	known, allocated, end, gone := sg.names, sg.allocated, int64(sg.end), l.life != alive
+	whole := disk.RoundUp(l.segmentBytes)
 	l.mu.Unlock()
 	if gone || sg.dropped.Load() {
 		return ErrDeleted
 	}
-	target, err := s.targetOf(allocated, end, need)
+	target, err := s.targetOf(allocated, end, need, whole)
 	if err != nil {
 		return err
 	}
@@ -385,9 +386,13 @@ func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 }
 
 // targetOf returns up to where a segment should have its space: more than it has, also so that the length is dirty. On a full disk
-// that is what is needed and no more.
-func (s *Store) targetOf(allocated, end, need int64) (int64, error) {
+// that is what is needed and no more. Nor is it more than a whole segment takes, unless one batch is larger: a partition that keeps little
+// does not keep space for much.
+func (s *Store) targetOf(allocated, end, need, whole int64) (int64, error) {
 	for _, target := range [...]int64{disk.RoundUp(max(allocated, end) + step(allocated)), disk.RoundUp(max(allocated, end) + mib)} {
+		if allocated < whole && max(end, need) <= whole {
+			target = min(target, whole)
+		}
 		if ok, err := s.space.allows(target - allocated); ok || err != nil {
 			return target, err
 		}

@@ -19,14 +19,18 @@ const lookupBytes = 256 * kib
 // timestamps come. Not so where that batch lies below from: what follows reaches ts by the rows, whether or not it does itself. Then, and where
 // a batch has no record as late as it claims, the rest of the segment is read.
 //
+// It decompresses batch.LookupLimit bytes at most, however many batches claim times that they do not have: see [batch.Batch.FirstAt] for what
+// the answer is then.
+//
 // A segment that goes while it is looked into is passed over: its records are below the start by now.
 func (l *Log) OffsetForTime(ts int64, from, limit id.Offset) (id.Offset, int64, bool, error) {
+	budget := batch.LookupLimit
 	for base := id.NoOffset; ; {
 		v := l.segmentWithTime(base, ts, from, limit)
 		if v == nil {
 			return id.NoOffset, -1, false, nil
 		}
-		offset, at, ok, err := v.firstAt(ts, from, limit)
+		offset, at, ok, err := v.firstAt(ts, from, limit, &budget)
 		if ok || err != nil && v.last >= l.FirstIndex() {
 			return offset, at, ok, err
 		}
@@ -49,7 +53,7 @@ func (l *Log) segmentWithTime(base id.Offset, ts int64, from, limit id.Offset) *
 }
 
 // firstAt is OffsetForTime for one segment.
-func (v *segView) firstAt(ts int64, from, limit id.Offset) (id.Offset, int64, bool, error) {
+func (v *segView) firstAt(ts int64, from, limit id.Offset, budget *int) (id.Offset, int64, bool, error) {
 	var i id.Index
 	err := v.look(func() (err error) {
 		i, err = v.find(func(row *segment.Row) bool { return row.MaxTimestamp >= ts && row.NextOffset() > from })
@@ -74,7 +78,7 @@ func (v *segView) firstAt(ts int64, from, limit id.Offset) (id.Offset, int64, bo
 			if b.NextOffset() > limit {
 				return id.NoOffset, -1, false, nil
 			}
-			if offset, at, ok := b.FirstAt(ts, from); ok {
+			if offset, at, ok := b.FirstAt(ts, from, budget); ok {
 				return offset, at, true, nil
 			}
 		}

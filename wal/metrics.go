@@ -7,7 +7,7 @@ import (
 // counters are the parts of Metrics that are counted as they happen.
 type counters struct {
 	rounds, appends, appendedBytes, journalBytes, segmentBytes, directBytes, indexBytes, viewBytes, checkpoints, readDisk, condemned atomic.Uint64
-	trimmedSegments, unremoved                                                                                                       atomic.Uint64
+	trimmedSegments, trimmedBytes, unremoved                                                                                         atomic.Uint64
 
 	replayed, replayHeld int64 // written by Open
 }
@@ -24,7 +24,7 @@ func (s *Store) Metrics() Metrics {
 		IndexBytes: c.indexBytes.Load(), ViewBytes: c.viewBytes.Load(), Checkpoints: c.checkpoints.Load(), ReadDiskBytes: c.readDisk.Load(),
 		TailBytes: s.memory.used.Load(), RowBytes: s.memory.rows.Load(), JournalFiles: s.journal.Metrics().LiveFiles, OpenFiles: s.files.count(),
 		Logs: logs, UncutBytes: s.checkpoints.uncut.Load(), Refused: refused, Condemned: c.condemned.Load(),
-		TrimmedSegments: c.trimmedSegments.Load(), Unremoved: c.unremoved.Load(),
+		TrimmedSegments: c.trimmedSegments.Load(), TrimmedBytes: c.trimmedBytes.Load(), Unremoved: c.unremoved.Load(),
 		ScrubbedBytes: s.scrub.bytes.Load(), ScrubPasses: s.scrub.passes.Load(), ScrubErrors: s.scrub.errors.Load(), LastScrub: s.scrub.last.Load(),
 		ReplayedBytes: c.replayed, ReplayHeldBytes: c.replayHeld,
 	}
@@ -52,6 +52,7 @@ type Metrics struct {
 	Condemned     uint64 // logs whose stored bytes, or files, turned out bad
 
 	TrimmedSegments uint64 // segments that were before a start which has moved
+	TrimmedBytes    uint64 // bytes of batches in these
 	Unremoved       uint64 // files of dropped segments that were not removed: the next start tries again
 
 	ScrubbedBytes uint64 // bytes read in the background

@@ -92,6 +92,7 @@ type rules struct {
 	tombstones       bool // §4.4: a deleted replica leaves a tombstone
 	trimApplied      bool // §3: the start moves over nothing that the cut's state does not have
 	startStored      bool // §3: files go when a stored cut has the start behind them
+	startTold        bool // §3: the owner hears of a start when the cut with it is stored
 	tombstonesStand  bool // §4.4: until the metadata's stored state is past the deletion
 }
 

@@ -134,6 +134,7 @@ func (l *Log) advance() {
 	}
 	n := l.segOf(l.moved.Index + 1)
 	for _, sg := range l.segs[:n] {
+		l.s.metrics.trimmedBytes.Add(uint64(sg.end))
 		sg.tail.clear()
 		l.dropRows(sg)
 		l.s.files.forget(sg)

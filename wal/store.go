@@ -50,6 +50,8 @@ type Store struct {
 	refused map[logKey]*refusedLog
 	deleted tombstones
 
+	elsewhere elsewhere // where the metadata is
+
 	maxRound  int64
 	stopping  chan struct{} // nobody waits for space any more
 	stopOnce  sync.Once

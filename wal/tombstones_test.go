@@ -159,3 +159,47 @@ func TestTombstoneWithoutMetadata(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestTombstonesBesideTheMetadata: a store beside the one that has the metadata keeps its tombstones as long, and no longer.
+func TestTombstonesBesideTheMetadata(t *testing.T) {
+	x := newTombs(t)
+	o := testOptions(x.sim, x.sim.Pebble(), "/more")
+	more := mustOpen(t, o)
+	more.FollowMetadata(x.s)
+	x.learn()
+	never := x.meta.last()
+	x.learn()
+	if err := more.Delete(t.Context(), mustCreate(t, more, 2)); err != nil {
+		t.Fatal(err)
+	}
+	restart := func(applied id.Index) {
+		t.Helper()
+		closeStore(t, more)
+		x.remember(applied)
+		more = mustOpen(t, o)
+		more.FollowMetadata(x.s)
+	}
+	restart(never)
+	checkpoint := func(s *Store) {
+		t.Helper()
+		before := s.Metrics().Checkpoints
+		s.checkpoints.force()
+		eventually(t, "a checkpoint", func() bool { return s.Metrics().Checkpoints > before })
+	}
+	x.s.SetCutTaker(func(l *Log) { l.TakeCut(State{Applied: never}) })
+	checkpoint(x.s)
+	checkpoint(more)
+	if err := create(more, 2); !errors.Is(err, ErrDeleted) {
+		t.Fatalf("with an old state of the metadata: %v", err)
+	}
+	x.s.SetCutTaker(func(l *Log) { l.TakeCut(State{Applied: x.meta.last()}) })
+	x.meta.l.wantState()
+	checkpoint(x.s)
+	eventually(t, "the tombstone to go", func() bool { return !more.Deleted(2, 21) })
+	restart(x.meta.last())
+	if err := create(more, 2); err != nil {
+		t.Errorf("once the metadata knows of the deletion for good: %v", err)
+	}
+	closeStore(t, more)
+	closeStore(t, x.s)
+}

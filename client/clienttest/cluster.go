@@ -42,7 +42,12 @@ const (
 	Discard
 	// RejectTime refuses the batch with INVALID_TIMESTAMP, and nothing is written.
 	RejectTime
+	// RejectOld is RejectTime, for a first record that is older than OldestTime.
+	RejectOld
 )
+
+// OldestTime is the oldest timestamp that a node takes, as RejectOld says.
+const OldestTime = 500
 
 // Cluster is some nodes that share all partitions.
 type Cluster struct {

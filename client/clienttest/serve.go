@@ -36,7 +36,7 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		}
 		out := rpc.ProduceResponse{Correlation: r.Correlation, BaseOffset: base, Leader: n.id}
 		if err != nil {
-			out.Code, out.Message, out.Leader = err.Code, err.Message, err.Leader
+			out.Code, out.Message, out.Leader, out.Oldest = err.Code, err.Message, err.Leader, err.Oldest
 			if t := c.byID[r.Topic]; err.Leader != id.NoNode && t != nil {
 				_, out.Epoch = n.leaderLocked(t.partitions[r.Partition])
 			}
@@ -97,6 +97,10 @@ func (c *Cluster) handle(n *node, s *rpc.ProduceStream, r rpc.ProduceRequest) {
 		answer(id.NoOffset, kerr.Errorf(kerr.InvalidRecord, "rejected by the test"))
 	case RejectTime:
 		answer(id.NoOffset, kerr.Errorf(kerr.InvalidTimestamp, "rejected by the test"))
+	case RejectOld:
+		refused := kerr.Errorf(kerr.InvalidTimestamp, "rejected by the test")
+		refused.Oldest = OldestTime
+		answer(id.NoOffset, refused)
 	case MoveLeader, MoveAfter:
 		if fault == MoveAfter {
 			_, _ = c.appendLocked(p, r.Batch)

@@ -72,7 +72,7 @@ type nodeFlags struct {
 	nodeID                                                                   int
 	cluster, rpc, advertised, gossip, metrics, rack, logLevel, logFormat, io string
 	dataDirs, join                                                           []string
-	bootstrap, unsafeNoFsync, allowPlaintext, allowMissing                   bool
+	bootstrap, unsafeNoFsync, allowPlaintext, allowMissing, withoutDirs      bool
 	authorizer, superUsers                                                   string
 	tls                                                                      auth.Files
 	tlsClients, gossipKeys                                                   string
@@ -83,6 +83,7 @@ type nodeFlags struct {
 func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.IntVar(&f.nodeID, "node-id", noNodeID, "`number` of the node: 0 or more, unique in the cluster, fixed for the life of the data directory (required)")
 	flags.StringArrayVar(&f.dataDirs, "data-dir", nil, "`directory` of all state, created when missing (required); given again, one more for replicas, on another disk")
+	flags.BoolVar(&f.withoutDirs, "allow-missing-data-dirs", false, "start without data directories that are missing or fail, but for the first: their replicas stay offline")
 	flags.StringVar(&f.cluster, "cluster-name", "quorumlog", "`name` that keeps apart clusters whose networks touch")
 	flags.StringVar(&f.rpc, "rpc-address", "127.0.0.1:9192", "`host:port` to serve peers and clients on; port 0 picks one")
 	flags.StringVar(&f.advertised, "advertised-address", "", "`host:port` that peers and clients are told to dial (default: the bound rpc address)")
@@ -153,6 +154,7 @@ func (f *nodeFlags) options() (node.Options, error) {
 	}
 	if len(f.dataDirs) > 0 {
 		o.DataDir, o.MoreDataDirs = f.dataDirs[0], f.dataDirs[1:]
+		o.AllowMissingDataDirs = f.withoutDirs
 	}
 	if o.Authorization, err = f.authorization(); err != nil {
 		return node.Options{}, err

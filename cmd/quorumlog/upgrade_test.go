@@ -17,29 +17,41 @@ import (
 
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/placement"
+)
+
+// The feature levels that the releases of the test know: the one before this knows one less, the one after this one more. What the level
+// between them brought, and what is made up, is all new to the older one.
+const (
+	oldLevel  = int(placement.SupportedLevel) - 1
+	nextLevel = int(placement.SupportedLevel) + 1
 )
 
 // upgrade is a cluster of three processes whose release changes from start to start, under load.
 type upgrade struct {
 	*chaosRun
 	dir       string
-	old, next string // executables of this release, and of one that knows a feature level more
+	old, next string // executables of the release before this one, and of the one after it
 	link      string // what is started
 }
 
-// startUpgrade starts three nodes of this release and builds the next one meanwhile.
+// startUpgrade builds the older release, and starts three nodes of it while it builds the newer one.
 func startUpgrade(ctx context.Context, t *testing.T) *upgrade {
 	t.Helper()
-	u := &upgrade{dir: t.TempDir(), old: buildBinary(t)}
-	u.next, u.link = filepath.Join(u.dir, "next"), filepath.Join(u.dir, "quorumlog")
-	built := make(chan error, 1)
-	go func() {
-		out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "quorumlog_next", "-o", u.next, ".").CombinedOutput()
+	u := &upgrade{dir: t.TempDir()}
+	u.old, u.next, u.link = filepath.Join(u.dir, "before"), filepath.Join(u.dir, "next"), filepath.Join(u.dir, "quorumlog")
+	build := func(tag, to string) error {
+		out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-tags", tag, "-o", to, ".").CombinedOutput()
 		if err != nil {
-			err = fmt.Errorf("%w: %s", err, out)
+			return fmt.Errorf("%w: %s", err, out)
 		}
-		built <- err
-	}()
+		return nil
+	}
+	if err := build("quorumlog_before", u.old); err != nil {
+		t.Fatal(err)
+	}
+	built := make(chan error, 1)
+	go func() { built <- build("quorumlog_next", u.next) }()
 	u.release(t, u.old)
 	cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: u.link, Dir: u.dir, Nodes: 3})
 	if err != nil {
@@ -173,7 +185,33 @@ func (u *upgrade) says(node int, text string) {
 	})
 }
 
-// TestUpgrade upgrades three nodes one by one to a release that knows a feature level more, back and forth, while records and changes of the metadata
+// short makes a topic of ten records, of which some are to be deleted.
+func (u *upgrade) short(ctx context.Context) {
+	u.t.Helper()
+	u.must("topic", "create", "short", "--replication-factor", "3", "--partitions", "1")
+	p, err := u.client.NewProducer(client.ProducerOptions{})
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	for range 10 {
+		if _, err := p.ProduceSync(ctx, client.Record{Topic: "short", Value: []byte("v")}); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+	if err := p.Close(ctx); err != nil {
+		u.t.Error(err)
+	}
+}
+
+// begins checks from where on the topic has records.
+func (u *upgrade) begins(ctx context.Context, want client.Offset) {
+	u.t.Helper()
+	if r, err := u.client.Admin().Offsets(ctx, "short"); err != nil || len(r) != 1 || r[0].Start != want || r[0].End != 10 {
+		u.t.Errorf("got %v, %v, want a start of %d", r, err, want)
+	}
+}
+
+// TestUpgrade upgrades three nodes one by one to a release that knows more feature levels, back and forth, while records and changes of the metadata
 // flow. Only when the level is raised is what is new used, and then the old release is refused, whatever it finds on the disk.
 func TestUpgrade(t *testing.T) {
 	if testing.Short() {
@@ -185,12 +223,14 @@ func TestUpgrade(t *testing.T) {
 	u := startUpgrade(ctx, t)
 	stop, produced := make(chan struct{}), make(chan error, 1)
 	go func() { produced <- u.produce(ctx, stop) }()
+	u.short(ctx)
 	read := make(chan error, 1)
 	var consumed atomic.Int64
 	reading, endReading := context.WithCancel(ctx)
 	defer endReading()
 	go func() { read <- u.follow(reading, &consumed) }()
 
+	newForm := fmt.Sprintf("AlterTopicConfig/%d", nextLevel)
 	steps := []struct {
 		node   int
 		binary string
@@ -198,34 +238,41 @@ func TestUpgrade(t *testing.T) {
 	for i, s := range steps {
 		u.roll(ctx, s.node, s.binary)
 		u.change(i)
+		u.refused(fmt.Sprintf("deleting records needs feature level %d, the cluster is at level %d: raise it with quorumlog cluster upgrade", placement.LogStartLevel, oldLevel),
+			"topic", "delete-records", "short", "--partition", "0", "--offset", "4")
 		if i == 1 {
-			u.refused("feature level 2 is not known to node 3", "cluster", "upgrade", "--level", "2")
-			if out := u.must("cluster", "upgrade"); !strings.Contains(out, "at feature level 1: nothing to do") {
+			u.refused(fmt.Sprintf("feature level %d is not known to node 3", nextLevel), "cluster", "upgrade", "--level", fmt.Sprint(nextLevel))
+			if out := u.must("cluster", "upgrade"); !strings.Contains(out, fmt.Sprintf("at feature level %d: nothing to do", oldLevel)) {
 				t.Errorf("upgraded over node 3: %s", out)
 			}
 		}
 	}
 	u.agree(fmt.Sprintf("retention.ms=%d", 1_000_000_000+len(steps)-1), "Topic: step-1", "Topic: step-3")
-	u.refused("topic config note needs feature level 2, the cluster is at level 1", "topic", "config", chaosTopic, "note=early")
+	u.begins(ctx, 0)
+	u.refused(fmt.Sprintf("topic config note needs feature level %d, the cluster is at level %d", nextLevel, oldLevel), "topic", "config", chaosTopic, "note=early")
 	for i := range 3 {
-		if u.inMetadataLog(i, "AlterTopicConfig/2") {
-			t.Errorf("node %d has a command of level 2 before the level is raised", i+1)
+		if u.inMetadataLog(i, newForm) {
+			t.Errorf("node %d has a command of level %d before the level is raised", i+1, nextLevel)
 		}
 	}
 
-	if out := u.must("cluster", "upgrade"); !strings.Contains(out, "from feature level 1 to 2") {
+	if out := u.must("cluster", "upgrade"); !strings.Contains(out, fmt.Sprintf("from feature level %d to %d", oldLevel, nextLevel)) {
 		t.Errorf("upgraded: %s", out)
 	}
 	u.must("topic", "config", chaosTopic, "note=hello")
+	if out := u.must("topic", "delete-records", "short", "--partition", "0", "--offset", "4"); !strings.Contains(out, "low_watermark: 4") {
+		t.Errorf("deleted: %s", out)
+	}
 	u.agree("note=hello")
 	u.well(ctx)
-	if !u.inMetadataLog(0, "AlterTopicConfig/2") {
+	if !u.inMetadataLog(0, newForm) {
 		t.Error("the new command is not in the log")
 	}
 
 	u.oldIsRefused(ctx)
 	u.agree("note=hello")
 	u.well(ctx)
+	u.begins(ctx, 4)
 	close(stop)
 	if err := <-produced; err != nil {
 		t.Errorf("producing: %v", err)
@@ -276,7 +323,7 @@ func (u *upgrade) oldIsRefused(ctx context.Context) {
 		u.t.Error(err)
 	}
 	u.release(u.t, u.old)
-	const words = "(feature level 2; it knows levels up to 1): upgrade this node"
+	words := fmt.Sprintf("(feature level %d; it knows levels up to %d): upgrade this node", nextLevel, oldLevel)
 	if err := checkpointed.Start(ctx); err == nil || !strings.Contains(err.Error(), "this release does not know ") || !strings.Contains(err.Error(), words) ||
 		strings.Contains(err.Error(), "empty data directory") {
 		u.t.Errorf("the old release on a checkpoint of the new level: %v", err)
@@ -299,7 +346,8 @@ func (u *upgrade) oldIsRefused(ctx context.Context) {
 	_ = logged.Kill() // it has ended
 
 	stranger := start(u.t, exec.Command(u.old, nodeArgs(u.dir, 4, "--join", u.cluster.Nodes()[0].Gossip, "--cluster-name", "bench-"+filepath.Base(u.dir))...))
-	if code := stranger.code(); code != 1 || !strings.Contains(stranger.lastWords(), "node 4 is refused: its release (0.1.0) knows feature levels up to 1, the cluster is at level 2: upgrade the node") {
+	last := fmt.Sprintf("node 4 is refused: its release (0.1.0) knows feature levels up to %d, the cluster is at level %d: upgrade the node", oldLevel, nextLevel)
+	if code := stranger.code(); code != 1 || !strings.Contains(stranger.lastWords(), last) {
 		u.t.Errorf("an old node that is new in the cluster: exit %d: %s", code, stranger.lastWords())
 	}
 	u.release(u.t, u.next)

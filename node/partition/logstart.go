@@ -8,6 +8,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -142,7 +143,7 @@ func (p *Partition) trimLog() {
 // here: where it was if offset is below. Only the leader does so. Repeating it is harmless; after an error other than ErrOutOfRange, which
 // is about the offset, the log start may or may not move, and it should be repeated.
 func (p *Partition) DeleteRecords(ctx context.Context, offset id.Offset) (start id.Offset, err error) {
-	if p.limits.Internal != nil && p.limits.Internal(p.TopicPartition.Topic) {
+	if p.internal() {
 		return 0, fmt.Errorf("%w: %s", ErrInternalTopic, p.TopicPartition.Topic)
 	}
 	if err := p.mayTrim(); err != nil {
@@ -164,7 +165,13 @@ func (p *Partition) DeleteRecords(ctx context.Context, offset id.Offset) (start 
 	return p.moveStart(ctx, offset)
 }
 
-// mayTrim tells whether all nodes know the command.
+// internal tells whether the partition is the system's own.
+func (p *Partition) internal() bool {
+	return p.limits.Internal != nil && p.limits.Internal(p.TopicPartition.Topic)
+}
+
+// mayTrim tells whether all nodes know the command, the section of the view, and what a replica behind a start gets. The start of the log on
+// the disk asks nobody: it follows the view, which follows a command that was allowed.
 func (p *Partition) mayTrim() error {
 	if p.limits.MayTrim == nil {
 		return nil
@@ -191,7 +198,8 @@ func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, err
 		}
 	}
 	result := make(chan raftgroup.Result, 1)
-	p.proposeTrim(ctx, to, TrimRecords, func(r raftgroup.Result) { result <- r })
+	deadline, _ := ctx.Deadline()
+	p.proposeTrim(deadline, to, TrimRecords, func(r raftgroup.Result) { result <- r })
 	select {
 	case r := <-result:
 		if r.Err != nil {
@@ -204,14 +212,15 @@ func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, err
 }
 
 // proposeTrim proposes a command for whoever has begun the trimming, which ends with it.
-func (p *Partition) proposeTrim(ctx context.Context, to id.Offset, reason TrimReason, done func(raftgroup.Result)) {
-	deadline, _ := ctx.Deadline()
+func (p *Partition) proposeTrim(deadline time.Time, to id.Offset, reason TrimReason, done func(raftgroup.Result)) {
+	start := p.LogStart()
 	p.group.Propose(&raftgroup.Proposal{
 		Command: trim(to, reason), Deadline: deadline,
 		// Committed by a majority, as everything that is applied. It need not be on min.insync.replicas: that is a promise about records.
 		Acks: raftgroup.AcksLeader, Wait: raftgroup.WaitApplied,
 		Done: func(proposal *raftgroup.Proposal) {
 			p.trimming.end()
+			p.limits.Trims.note(reason, proposal.Result.Err, to-start)
 			done(proposal.Result)
 		},
 	})

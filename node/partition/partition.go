@@ -3,6 +3,7 @@ package partition
 import (
 	"sync/atomic"
 
+	"github.com/quorumlog/quorumlog/node/retention"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
@@ -13,6 +14,11 @@ import (
 type Config struct {
 	MaxMessageBytes int // the largest batch, in bytes as sent
 	MinInSync       int // min.insync.replicas
+
+	Retention retention.Limits
+	SegmentMS int64 // segment.ms
+	// How far a timestamp may be from this node's clock, in milliseconds: message.timestamp.before.max.ms and after.max.ms.
+	TimestampBeforeMS, TimestampAfterMS int64
 }
 
 // Partition is one replica of a partition.
@@ -32,6 +38,7 @@ type Partition struct {
 	start     *logStartView // another
 
 	trimming trimming // of the log start
+	keeping  keeping  // of Retain's caller alone
 	applies  applies  // who waits for entries to be applied
 
 	notes      notes       // of Expire's caller alone
@@ -60,7 +67,9 @@ func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Par
 func derived(limits Limits) *Partition {
 	p := &Partition{limits: limits, producers: &producerView{Producers: NewProducers(limits)}, start: &logStartView{}}
 	p.views.add(p.producers)
-	p.views.add(p.start)
+	if knowsLogStart {
+		p.views.add(p.start)
+	}
 	return p
 }
 

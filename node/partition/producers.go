@@ -27,6 +27,8 @@ type Limits struct {
 	MayTrim func() error
 	// Internal tells whether a topic is the system's own, of which no records are deleted. nil: none is.
 	Internal func(topic string) bool
+	// Trims is what the partitions of a node share about log starts that they move; nil: one of its own.
+	Trims *Trims
 }
 
 func (l Limits) withDefaults() Limits {
@@ -35,6 +37,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Budget == nil {
 		l.Budget = &Budget{}
+	}
+	if l.Trims == nil {
+		l.Trims = &Trims{}
 	}
 	return l
 }

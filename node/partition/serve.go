@@ -25,28 +25,66 @@ func (e *ErrOutOfRange) Error() string {
 	return fmt.Sprintf("offset %d is outside of the partition, which has [%d, %d)", e.Offset, e.Start, e.End)
 }
 
-// maxTimestampAhead is how far in the future a record may claim to be (message.timestamp.after.max.ms, KIP-937). Microseconds sent
-// as milliseconds would otherwise keep a partition from ever expiring anything.
-const maxTimestampAhead = time.Hour
-
 // ErrTransactional refuses batches of transactions, of which no view would know that they are not committed.
 var ErrTransactional = errors.New("transactions are not supported: produce without a transactional.id")
 
 // Check says whether b may be proposed: everything about a batch that can be known without the log.
 func (p *Partition) Check(b []byte, now time.Time) error {
-	if err := batch.CheckProduce(b, p.config.Load().MaxMessageBytes); err != nil {
+	config := p.config.Load()
+	if err := batch.CheckProduce(b, config.MaxMessageBytes); err != nil {
 		return err
 	}
 	header := batch.Batch(b)
-	if latest := now.Add(maxTimestampAhead).UnixMilli(); header.MaxTimestamp() > latest {
-		return fmt.Errorf("%w: %d is more than %v ahead of this node's clock (%d): timestamps are milliseconds since 1970",
-			batch.ErrInvalidTimestamp, header.MaxTimestamp(), maxTimestampAhead, now.UnixMilli())
+	if err := config.checkTimestamps(header, now.UnixMilli()); err != nil {
+		return err
 	}
 	if header.Attributes().Transactional() {
 		return ErrTransactional
 	}
 	return nil
 }
+
+// checkTimestamps looks at what a batch's header says of timestamps: at the largest one, for after.max.ms, and at that of the first record, for
+// before.max.ms. Kafka looks at each record, for which it has to decompress them: one that is older than the first is found there, and not here.
+// Nothing depends on it: what is too old is let go of the sooner. -1 is no timestamp.
+func (c *Config) checkTimestamps(header batch.Batch, now int64) error {
+	if largest := header.MaxTimestamp(); largest > 0 && largest-now > c.TimestampAfterMS {
+		return &TimestampError{Timestamp: largest, Now: now, Limit: c.TimestampAfterMS}
+	}
+	// Without overflow: now is not negative, and so is the limit.
+	if first := header.BaseTimestamp(); first != -1 && first < now-c.TimestampBeforeMS {
+		return &TimestampError{Timestamp: first, Now: now, Limit: c.TimestampBeforeMS, First: true}
+	}
+	return nil
+}
+
+// TimestampError refuses a batch for a timestamp in it: a batch.ErrInvalidTimestamp.
+type TimestampError struct {
+	Timestamp  int64 // milliseconds since 1970, as Now, which is this node's clock
+	Now, Limit int64
+	First      bool // it is the first record's, and too old; else the largest one, which is too far in the future
+}
+
+// Error implements error.
+func (e *TimestampError) Error() string {
+	if e.First {
+		return fmt.Sprintf("%v: %d is more than %d ms behind this node's clock (%d): timestamps are milliseconds since 1970; message.timestamp.before.max.ms of the topic is the limit",
+			batch.ErrInvalidTimestamp, e.Timestamp, e.Limit, e.Now)
+	}
+	return fmt.Sprintf("%v: %d is more than %d ms ahead of this node's clock (%d): timestamps are milliseconds since 1970; message.timestamp.after.max.ms of the topic is the limit",
+		batch.ErrInvalidTimestamp, e.Timestamp, e.Limit, e.Now)
+}
+
+// Oldest returns the oldest timestamp that is taken, if it is the first record's that is not.
+func (e *TimestampError) Oldest() int64 {
+	if !e.First {
+		return 0
+	}
+	return e.Now - e.Limit
+}
+
+// Unwrap implements errors.Is.
+func (e *TimestampError) Unwrap() error { return batch.ErrInvalidTimestamp }
 
 // Read appends to dst batches below a limit from the one that holds offset from on, as many as maxBytes allow but at least one, and
 // returns where the limit was. It appends nothing when from is at or above it.

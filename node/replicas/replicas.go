@@ -10,6 +10,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/node/retention"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
@@ -30,7 +31,7 @@ type Set struct {
 
 	mu          sync.RWMutex
 	refused     map[id.Group]wal.Refusal
-	offline     map[id.Group]bool // their store failed: they take part in nothing until the node is started again
+	offline     map[id.Group]string // their data directory failed, or is missing: they take part in nothing until a start with it. Which one
 	byPartition map[partitionKey]*partition.Partition
 	byGroup     map[id.Group]*partition.Partition
 }
@@ -43,13 +44,17 @@ type partitionKey struct {
 	partition id.Partition
 }
 
-// New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. nextProducer tells
-// which producer ids have been given out.
-func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, nextProducer func() id.Producer) *Set {
+// New returns the set for what is in the store, of which nothing is open yet. The metadata's replica is not part of it. view returns the
+// metadata as this node knows it.
+func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table, logger *slog.Logger, view func() *placement.View) *Set {
 	r := &Set{
 		node: node, stores: stores, host: host, tell: tell, logger: logger,
-		limits: partition.Limits{Budget: &partition.Budget{Most: mostProducers}, Next: nextProducer},
-		logs:   make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]bool),
+		limits: partition.Limits{
+			Budget: &partition.Budget{Most: mostProducers}, Internal: placement.IsInternal, Trims: &partition.Trims{},
+			Next:    func() id.Producer { return view().NextProducer() },
+			MayTrim: func() error { return view().MayMoveLogStarts() },
+		},
+		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]string),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
 	for _, l := range stores.Logs() {
@@ -88,6 +93,9 @@ func (r *Set) All() []*partition.Partition {
 	return list
 }
 
+// Trims is what the replicas did about their log starts.
+func (r *Set) Trims() *partition.Trims { return r.limits.Trims }
+
 // Held implements controller.Replicas.
 func (r *Set) Held() map[id.Group]id.Replica {
 	held := make(map[id.Group]id.Replica, len(r.logs))
@@ -117,6 +125,10 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 		return nil // that was said; it must not come back under this replica id
 	}
 	log, err := r.log(ctx, p)
+	if errors.Is(err, errMayBeMissing) {
+		r.takeOffline(p.Group, r.stores.Missing())
+		return nil
+	}
 	if errors.Is(err, wal.ErrDeleted) { // the metadata, which begins with its last checkpoint, will come to that
 		r.logger.Info("a replica that was deleted here is not made again: the metadata is not as far as its deletion yet",
 			"partition", p.TopicPartition(), "replica", p.Replica)
@@ -126,7 +138,7 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 		return err
 	}
 	if log.Store().Err() != nil {
-		r.takeOffline(p.Group)
+		r.takeOffline(p.Group, log.Store().Dir())
 		return nil // that was said; another start may bring it back, under this replica id or none
 	}
 	log.SetSegmentBytes(p.Config.SegmentBytes) // both the topic's and the node's may be others than when the log was made
@@ -177,21 +189,34 @@ func (r *Set) StoreFailed(store *wal.Store) (stopped int) {
 }
 
 func (r *Set) stop(p *partition.Partition, cause error) {
-	r.takeOffline(p.Group().ID())
+	r.takeOffline(p.Group().ID(), storeOf(p).Dir())
 	p.Group().Stop(fmt.Errorf("its data directory failed: %w", cause))
 }
 
-func (r *Set) takeOffline(g id.Group) {
+func (r *Set) takeOffline(g id.Group, dir string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.offline[g] = true
+	r.offline[g] = dir
 }
 
-// IsOffline tells whether the data directory of this node's replica of a group failed.
+// IsOffline tells whether the data directory of this node's replica of a group failed, or may be one that is missing.
 func (r *Set) IsOffline(g id.Group) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.offline[g]
+	_, ok := r.offline[g]
+	return ok
+}
+
+// OfflineIn is how many of the replicas in a data directory are offline; those of all that are missing count together: see Stores.Missing.
+func (r *Set) OfflineIn(dir string) (count int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, d := range r.offline {
+		if d == dir {
+			count++
+		}
+	}
+	return count
 }
 
 // OfflineCount is how many replicas are offline.
@@ -331,6 +356,9 @@ func (r *Set) Delete(ctx context.Context, g id.Group, replica id.Replica) error 
 		delete(r.logs, g)
 		r.logger.Info("replica deleted", "partition", log.Name(), "replica", replica)
 	}
+	r.mu.Lock()
+	delete(r.offline, g) // one in a directory that is missing is deleted when that is back
+	r.mu.Unlock()
 	return r.deleteRefused(ctx, g, replica)
 }
 
@@ -353,7 +381,12 @@ func (r *Set) deleteRefused(ctx context.Context, g id.Group, replica id.Replica)
 }
 
 func configOf(p placement.Placement) partition.Config {
-	return partition.Config{MaxMessageBytes: p.Config.MaxMessageBytes, MinInSync: p.Config.MinInSyncReplicas}
+	c := &p.Config
+	return partition.Config{
+		MaxMessageBytes: c.MaxMessageBytes, MinInSync: c.MinInSyncReplicas,
+		Retention: retention.Limits{MS: c.RetentionMS, Bytes: c.RetentionBytes}, SegmentMS: c.SegmentMS,
+		TimestampBeforeMS: c.TimestampBeforeMS, TimestampAfterMS: c.TimestampAfterMS,
+	}
 }
 
 func membersOf(members []placement.Member) []raftgroup.Member {

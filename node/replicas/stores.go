@@ -2,9 +2,13 @@ package replicas
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -17,13 +21,69 @@ import (
 //
 // Each store has a journal and a committer of its own. What fails in one says nothing about another: after a failed write or sync its
 // replicas take part in nothing until the node is started again, and those of the others go on.
-type Stores struct{ list []*wal.Store }
+type Stores struct {
+	list    []*wal.Store
+	missing []string // data directories that are listed and not here
+	beside  id.Group // what is in the other directories is below it; 0: not read yet. Of the goroutine that calls Create
+}
 
 var _ raftgroup.LogStore = (*Stores)(nil)
 
-// NewStores returns the stores as one.
+// NewStores returns the stores as one. The first is closed last.
 func NewStores(first *wal.Store, more ...*wal.Store) *Stores {
-	return &Stores{append([]*wal.Store{first}, more...)}
+	for _, store := range more {
+		store.FollowMetadata(first)
+	}
+	return &Stores{list: append([]*wal.Store{first}, more...)}
+}
+
+// Miss says which data directories the node lists and goes on without. It is called before anything else.
+func (s *Stores) Miss(dirs ...string) { s.missing = dirs }
+
+// Missing names the directories that are missing, all in one; empty: none.
+func (s *Stores) Missing() string { return strings.Join(s.missing, ", ") }
+
+// errMayBeMissing is a replica that is in no store, and may be in one that is missing.
+var errMayBeMissing = errors.New("it may be in a data directory that is missing")
+
+// besideKey is, in the first store, a bound for the groups of which the other directories may have replicas. It is durable before there is one
+// in any of them: groups are numbered in the order in which the metadata makes them, so what is at or above it was made after a directory
+// went missing, and may be made here. What is below it may have voted there, and never is. Without a record every group is below it.
+const besideKey = "node/groups-beside"
+
+func (s *Stores) loadBeside() error {
+	if s.beside != 0 {
+		return nil
+	}
+	value, err := s.First().Get(besideKey)
+	switch {
+	case errors.Is(err, wal.ErrNotFound) && len(s.missing) > 0:
+		s.beside = math.MaxUint64
+		return nil
+	case errors.Is(err, wal.ErrNotFound):
+		s.beside = 1
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot read what the other data directories may hold: %w", err)
+	}
+	bound, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil || bound == 0 {
+		return fmt.Errorf("what the other data directories may hold is not a number: %q", value)
+	}
+	s.beside = id.Group(bound)
+	return nil
+}
+
+// noteBeside makes the bound durable for a group of which a replica is to be made beside the first store.
+func (s *Stores) noteBeside(g id.Group) error {
+	if g < s.beside {
+		return nil
+	}
+	if err := s.First().Set(besideKey, strconv.AppendUint(nil, uint64(g)+1, 10)); err != nil {
+		return fmt.Errorf("cannot note that another data directory has a replica: %w", err)
+	}
+	s.beside = g + 1
+	return nil
 }
 
 // First returns the store of the metadata.
@@ -88,7 +148,21 @@ func (s *Stores) Create(ctx context.Context, spec wal.Spec) (*wal.Log, error) {
 			return nil, fmt.Errorf("%w: replica %d of %s, in %s", wal.ErrDeleted, spec.Replica, spec.Name, store.Dir())
 		}
 	}
-	return s.roomiest().Create(ctx, spec)
+	if len(s.list) > 1 || len(s.missing) > 0 {
+		if err := s.loadBeside(); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.missing) > 0 && spec.Group < s.beside {
+		return nil, errMayBeMissing
+	}
+	store := s.roomiest()
+	if store != s.First() {
+		if err := s.noteBeside(spec.Group); err != nil {
+			return nil, err
+		}
+	}
+	return store.Create(ctx, spec)
 }
 
 func (s *Stores) roomiest() *wal.Store {

@@ -29,6 +29,7 @@ func Refusal(err error) *kerr.Error {
 		notLeader *raftgroup.NotLeaderError
 		tooLarge  *batch.TooLargeError
 		outside   *partition.ErrOutOfRange
+		badTime   *partition.TimestampError
 		failed    *raftgroup.FailedError
 		halted    *raftgroup.HaltedError
 		late      *raftgroup.TimeoutError
@@ -51,6 +52,10 @@ func Refusal(err error) *kerr.Error {
 		return &kerr.Error{Code: kerr.NotController, Message: elsewhere.Error(), Leader: elsewhere.Leader}
 	case errors.As(err, &tooLarge):
 		return kerr.Errorf(kerr.MessageTooLarge, "%v", err)
+	case errors.As(err, &badTime):
+		refused := kerr.Errorf(kerr.InvalidTimestamp, "%v", err)
+		refused.Oldest = badTime.Oldest()
+		return refused
 	case errors.As(err, &outside):
 		return kerr.Errorf(kerr.OffsetOutOfRange, "%v", err)
 	}
@@ -81,6 +86,7 @@ var errorCodes = []struct {
 	{batch.ErrInvalidTimestamp, kerr.InvalidTimestamp},
 	{batch.ErrInvalid, kerr.InvalidRecord},
 	{partition.ErrTransactional, kerr.InvalidRequest},
+	{partition.ErrInternalTopic, kerr.InvalidTopic},
 	{wal.ErrCorrupt, kerr.StorageError},
 	{wal.ErrUnavailable, kerr.OffsetNotAvailable},
 	{wal.ErrClosed, kerr.BrokerNotAvailable},

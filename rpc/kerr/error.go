@@ -13,6 +13,9 @@ type Error struct {
 	Code    Code
 	Message string
 	Leader  id.Node
+	// Oldest is, with InvalidTimestamp, the oldest timestamp that is taken, if it is the first record of the batch that is older; 0: what is
+	// refused is the largest timestamp. Milliseconds since 1970.
+	Oldest int64
 }
 
 // Errorf makes an Error that names no leader.

@@ -56,7 +56,7 @@ func answer(a *broker.Append) {
 	case a.Acks == broker.AcksNone:
 	case refused != nil:
 		stream.Send(rpc.ProduceResponse{
-			Correlation: w.correlation, Code: refused.Code, BaseOffset: a.BaseOffset, Leader: a.Leader, Epoch: a.Epoch, Message: refused.Message,
+			Correlation: w.correlation, Code: refused.Code, BaseOffset: a.BaseOffset, Leader: a.Leader, Epoch: a.Epoch, Message: refused.Message, Oldest: refused.Oldest,
 		})
 	default:
 		stream.Send(rpc.ProduceResponse{Correlation: w.correlation, Code: kerr.None, BaseOffset: a.BaseOffset, Leader: a.Leader, Epoch: a.Epoch})

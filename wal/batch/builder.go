@@ -50,6 +50,9 @@ func (b *Builder) Len() int { return HeaderSize + len(b.records) }
 // MaxTimestamp is the largest timestamp of the records so far.
 func (b *Builder) MaxTimestamp() int64 { return b.maxTimestamp }
 
+// BaseTimestamp returns the timestamp of the first record.
+func (b *Builder) BaseTimestamp() int64 { return b.baseTimestamp }
+
 // LenWith is what Len would be with r appended: for closing a batch before it grows over a limit.
 func (b *Builder) LenWith(r Record) int {
 	size := r.bodySize(b.timestampDelta(&r), b.count)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 func seeds(f *testing.F) {
@@ -94,6 +96,64 @@ func FuzzRecord(f *testing.F) {
 			end, reason := checkRecord(b, at, offsetDelta)
 			require.Empty(t, reason)
 			require.Equal(t, end, quick)
+		}
+	})
+}
+
+// FuzzFirstAt: whatever a producer compressed, the answer is that of a walk through all records, or where one cannot tell, one that is not
+// too late; and what it costs is paid for.
+func FuzzFirstAt(f *testing.F) {
+	lookups := func(in []byte) {
+		at := int64(0)
+		if len(in) >= HeaderSize {
+			at = Batch(in).MaxTimestamp()
+		}
+		f.Add(in, at, int64(1), 1<<16)
+		f.Add(in, at-5, int64(0), 100)
+	}
+	var b Builder
+	textRecords(&b, 20)
+	b.Append(Record{Timestamp: 1 << 40})
+	b.Append(Record{Timestamp: 1 << 41})
+	for _, c := range allCodecs {
+		got, err := b.Finish(nil, Plain(c))
+		require.NoError(f, err)
+		lookups(got)
+		if c == None {
+			lookups(reframe(got, xerial(got.Payload(), 100), Snappy))
+			lookups(reframe(got, zstdStream(f, got.Payload()), Zstd))
+		}
+	}
+	f.Fuzz(func(t *testing.T, in []byte, ts, from int64, budget int) {
+		if checkHeader(in) != nil || budget > 1<<20 {
+			return
+		}
+		b, left := Batch(in), budget
+		offset, at, ok := b.FirstAt(ts, id.Offset(from), &left)
+		require.LessOrEqual(t, left, budget)
+		require.True(t, left == budget || left >= 0, left)
+		if ok {
+			require.GreaterOrEqual(t, at, ts)
+			require.GreaterOrEqual(t, offset, max(b.BaseOffset(), id.Offset(from)))
+			require.Less(t, offset, b.NextOffset())
+		}
+		if b.MaxTimestamp() < ts {
+			require.False(t, ok)
+			return
+		}
+		var r Reader
+		r.Reset(b, 1<<20)
+		for r.Next() {
+			if r.Offset() >= id.Offset(from) && r.Record().Timestamp >= ts {
+				require.True(t, ok, "left out")
+				require.LessOrEqual(t, offset, r.Offset(), "too late")
+				first := b.BaseTimestamp() >= ts && offset == b.BaseOffset() || at == b.MaxTimestamp()
+				require.True(t, offset == r.Offset() || first, "too early")
+				return
+			}
+		}
+		if r.Err() == nil && b.BaseTimestamp() < ts && r.Size() < budget && !b.Attributes().LogAppendTime() {
+			require.False(t, ok)
 		}
 	})
 }

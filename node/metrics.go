@@ -153,6 +153,7 @@ var storeSamples = []sample[wal.Metrics]{
 	{"wal_trimmed_segments_total", "Segments of which a log has let go because they were below its start.", func(m wal.Metrics) uint64 { return m.TrimmedSegments }},
 	{"wal_trimmed_bytes_total", "Bytes of batches in these.", func(m wal.Metrics) uint64 { return m.TrimmedBytes }},
 	{"wal_condemned_total", "Logs whose stored bytes, or files, turned out bad since the start.", func(m wal.Metrics) uint64 { return m.Condemned }},
+	{"wal_unremoved_files_total", "Files of segments that went, and could not be removed: the next start tries again.", func(m wal.Metrics) uint64 { return m.Unremoved }},
 	{"wal_scrubbed_bytes_total", "Bytes read in the background to find rot.", func(m wal.Metrics) uint64 { return m.ScrubbedBytes }},
 	{"wal_scrub_passes_total", "Times that all logs were read through.", func(m wal.Metrics) uint64 { return m.ScrubPasses }},
 	{"wal_scrub_errors_total", "Logs in which the scrub found rot.", func(m wal.Metrics) uint64 { return m.ScrubErrors }},

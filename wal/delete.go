@@ -224,7 +224,7 @@ func (r *recovery) finishDeletions() error {
 		return err
 	}
 	for name := range doomed {
-		if err := s.removeContents(path.Join(s.logsDir, name)); err != nil {
+		if err := s.insistRemoval(name, s.removeContents); err != nil {
 			return err
 		}
 	}
@@ -239,9 +239,14 @@ func (r *recovery) finishDeletions() error {
 		}
 	}
 	for name := range doomed {
-		if err := s.fs.RemoveAll(path.Join(s.logsDir, name)); err != nil {
+		if err := s.insistRemoval(name, s.fs.RemoveAll); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// insistRemoval removes something of a doomed directory at a start, which waits where that needs space: nothing else frees any yet.
+func (s *Store) insistRemoval(name string, remove func(dir string) error) error {
+	return s.space.insist("finish the deletion of "+name, leastGiven, func() error { return remove(path.Join(s.logsDir, name)) })
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -225,6 +227,61 @@ func TestResetAndStateAcrossRestart(t *testing.T) {
 	}
 	if got := d.l.HardState(); got != *hs {
 		t.Errorf("hard state is %+v", got)
+	}
+}
+
+// TestResetMeetsADiskError: each write and sync of a reset, of what follows it, and of the checkpoint after it fails. The store ends, and the
+// next start has the log as it was or as the reset has it, whole, and the reset for certain once it was acknowledged.
+func TestResetMeetsADiskError(t *testing.T) {
+	for at := int64(1); ; at++ {
+		sim := disksim.New(disksim.Options{Seed: uint64(at)})
+		o := testOptions(sim, sim.Pebble(), "/data")
+		o.CacheBytes, o.CheckpointBytes = 8*mib, 1<<40
+		s := mustOpen(t, o)
+		awaitBallast(t, s)
+		d := newDriver(t, s, mustCreate(t, s, 1))
+		d.submit(d.batchEntry(60000), d.batchEntry(5000))
+		d.wait(1)
+		before, was := d.start, d.entries
+		var calls atomic.Int64
+		sim.SetHook(func(op disksim.Op) error {
+			if op.Kind <= disksim.OpSyncDir && calls.Add(1) == at {
+				return syscall.EIO
+			}
+			return nil
+		})
+		reset := &Reset{Start: Start{Index: 500, Term: 9, Offset: 1234}, State: State{Applied: 503, View: []byte("view")}}
+		acked := make(chan struct{})
+		s.Submit([]*Append{{Log: d.l, Reset: reset, Done: func(*Append) { close(acked) }}})
+		done := false
+		select {
+		case <-acked:
+			done = true
+			_ = s.checkpoints.checkpoint()
+		case <-s.failure:
+		case <-time.After(patience):
+			t.Fatalf("call %d: neither an answer nor a failure", at)
+		}
+		_ = s.Close()
+		hit := calls.Load() >= at
+		sim = sim.Crash(disksim.Kind(at % 2))
+		sim.SetHook(nil)
+		o.FS, o.PebbleFS = sim, sim.Pebble()
+		s = mustOpen(t, o)
+		l := findLog(t, s, 1)
+		if l.Start() == before && !done {
+			checkLog(t, l, before, was)
+		} else {
+			checkLog(t, l, reset.Start, nil)
+			if st := l.State(); st.Applied != 503 || string(st.View) != "view" {
+				t.Errorf("call %d: the state is %+v", at, st)
+			}
+		}
+		closeStore(t, s)
+		if !hit {
+			t.Logf("%d calls", at-1)
+			return
+		}
 	}
 }
 

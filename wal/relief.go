@@ -9,7 +9,8 @@ import (
 )
 
 // reliefFS is what journal and segments are written through. It has two reliefs: files of idle segments are closed when there are no
-// descriptors left, and a round waits for space. All others see a shortage of space, and handle it.
+// descriptors left, and a round waits for space, as does a removal while there is some of the ballast. All others see a shortage of space,
+// and handle it.
 type reliefFS struct {
 	disk.FS
 	s *Store
@@ -56,8 +57,17 @@ func (r reliefFS) SyncDir(dir string) error {
 	return r.s.withDescriptor(func() error { return r.FS.SyncDir(dir) })
 }
 
+// Remove gives up some of the ballast where a removal needs space, as it does on file systems that never write in place: what frees space
+// must not wait for it.
+func (r reliefFS) Remove(name string) error {
+	return r.s.space.must(leastGiven, func() error { return r.FS.Remove(name) })
+}
+
+// RemoveAll is as Remove.
 func (r reliefFS) RemoveAll(dir string) error {
-	return r.s.withDescriptor(func() error { return r.FS.RemoveAll(dir) })
+	return r.s.space.must(leastGiven, func() error {
+		return r.s.withDescriptor(func() error { return r.FS.RemoveAll(dir) })
+	})
 }
 
 func (r reliefFS) List(dir string) (names []string, err error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,12 +142,19 @@ func TestNobodyMovesTheStartForTheOwner(t *testing.T) {
 	}
 }
 
-// TestFilesThatStay: files below the start that cannot be removed are reported, hold up nobody, and go at the next start.
+// TestFilesThatStay: files below the start that cannot be removed, whatever the reason, are reported, hold up nobody, and go at the next
+// start, as does one of them that somebody copied back meanwhile.
 func TestFilesThatStay(t *testing.T) {
+	for _, cause := range []error{errMedium, syscall.EIO, syscall.EROFS, syscall.EPERM} {
+		t.Run(cause.Error(), func(t *testing.T) { filesThatStay(t, cause) })
+	}
+}
+
+func filesThatStay(t *testing.T, cause error) {
 	var failing atomic.Bool
 	disk := disksim.New(disksim.Options{Hook: func(op disksim.Op) error {
 		if op.Kind == disksim.OpRemove && failing.Load() && !op.Pebble {
-			return errMedium
+			return cause
 		}
 		return nil
 	}})
@@ -154,6 +162,9 @@ func TestFilesThatStay(t *testing.T) {
 	for range 3 {
 		d.segment()
 	}
+	d.l.mu.Lock()
+	first := d.l.segs[0].key.Log()
+	d.l.mu.Unlock()
 	failing.Store(true)
 	d.l.Trim(d.next)
 	d.l.TakeCut(State{Applied: d.last()})
@@ -174,17 +185,29 @@ func TestFilesThatStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	failing.Store(false)
-	s := mustOpen(t, testOptions(disk, disk.Pebble(), "/data"))
-	defer func() { _ = s.Close() }()
-	l := findLog(t, s, 1)
-	checkLog(t, l, l.Start(), d.entries[l.Start().Index-d.start.Index:]) // the last checkpoint may have moved it on
-	names, err := disk.List("/data/logs/" + l.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		if key, ok := segment.ParseName(name); !ok || key.Base < l.StartOffset() {
-			t.Errorf("%s is still there, of a log that begins with offset %d", name, l.StartOffset())
+	var restored string
+	for range 2 {
+		s := mustOpen(t, testOptions(disk, disk.Pebble(), "/data"))
+		l := findLog(t, s, 1)
+		checkLog(t, l, l.Start(), d.entries[l.Start().Index-d.start.Index:]) // the last checkpoint may have moved it on
+		names, err := disk.List("/data/logs/" + l.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if key, ok := segment.ParseName(name); !ok || key.Base < l.StartOffset() {
+				t.Errorf("%s is still there, of a log that begins with offset %d", name, l.StartOffset())
+			}
+		}
+		if r := s.Refused(); len(r) > 0 || l.Condemned() != 0 {
+			t.Errorf("refused: %v; condemned: %d", r, l.Condemned())
+		}
+		closeStore(t, s)
+		if restored == "" { // the first segment's file, out of a backup
+			restored = "/data/logs/" + l.dir + "/" + first
+			if err := disk.WriteFile(restored, bytes.Repeat([]byte("an earlier time"), 1000)); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

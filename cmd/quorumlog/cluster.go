@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -103,7 +104,26 @@ func printStatus(w io.Writer, s client.ClusterStatus) error {
 	if err := table(w, "NODE\tADDRESS\tSTATE\tRACK\tMETADATA\tLEADS\tREPLICAS\tUNDER-REPLICATED\tDISK FREE\tVERSION\tPROBLEM", rows); err != nil {
 		return err
 	}
+	if err := scrubs(w, s.Nodes); err != nil {
+		return err
+	}
 	return warnOfUnsafe(w, s.Nodes)
+}
+
+// scrubs says below the table when the background scrub last read all of a node's logs, where it has: whoever trusts in records that nobody
+// reads wants to know. What it found is in the table.
+func scrubs(w io.Writer, nodes []client.NodeStatus) error {
+	var list []string
+	for _, n := range nodes {
+		if n.LastScrub > 0 {
+			list = append(list, fmt.Sprintf("node %d %s", n.ID, time.UnixMilli(n.LastScrub).UTC().Format(time.RFC3339)))
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "\nLast scrub of all logs: %s\n", strings.Join(list, ", "))
+	return err
 }
 
 // warnOfUnsafe says below the table which nodes break the promise that everything else rests on.

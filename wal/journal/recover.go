@@ -159,7 +159,8 @@ func (r *Recovery) Restart(f *Frame) (Restarted, error) {
 	}
 	r.restart.Completed, r.last = r.res.Last, next-1
 	if size > 0 {
-		if _, err := r.fresh.WriteAt(f.finish(r.fresh.info.Epoch, next, r.res.Last), 0); err != nil {
+		// As a round's: where blocks that are there need space again, its WriteSyncAt is the one that waits for it.
+		if _, err := r.fresh.WriteSyncAt(f.finish(r.fresh.info.Epoch, next, r.res.Last), 0); err != nil {
 			return Restarted{}, fmt.Errorf("journal: write %s: %w", r.fresh.info.Name, err)
 		}
 		r.restart.Completed, r.last, r.freshEnd = next, next, size

@@ -391,9 +391,11 @@ func (l *Log) replayRun(rec *runRecord, form recordForm) error {
 			sg.tail.append(&l.s.memory, int64(row.Position), data[:row.Length])
 			data = data[row.Length:]
 		}
+		if EntryKind(row.Kind) == KindBatch {
+			sg.appended = l.s.now()
+		}
 		l.push(sg, row)
 	}
-	sg.appended = l.s.now()
 	if form == formReference {
 		if rec.to <= sg.w {
 			return fmt.Errorf("%w: a write up to %d, below the watermark %d", errBadRecord, rec.to, sg.w)

@@ -53,22 +53,19 @@ type ConfigKey struct {
 // ConfigKeys returns the known keys, sorted by name.
 func ConfigKeys() []ConfigKey { return slices.Clone(configKeys) }
 
-// retentionLevel is when nodes begin to honour what came with retention.
-const retentionLevel = FirstLevel
-
 var configKeys = []ConfigKey{
 	oneOf("cleanup.policy", "delete", "compaction is not supported"),
 	oneOf("compression.type", "producer", "batches are stored as the producer compressed them"),
 	integer("max.message.bytes", "1048576", 1024, MaxMessageBytesLimit, func(c *TopicConfig, v int64) { c.MaxMessageBytes = int(v) }),
-	integer("message.timestamp.after.max.ms", "3600000", 0, math.MaxInt64, func(c *TopicConfig, v int64) { c.TimestampAfterMS = v }).from(retentionLevel),
+	integer("message.timestamp.after.max.ms", "3600000", 0, math.MaxInt64, func(c *TopicConfig, v int64) { c.TimestampAfterMS = v }).from(LogStartLevel),
 	integer("message.timestamp.before.max.ms", "9223372036854775807", 0, math.MaxInt64,
-		func(c *TopicConfig, v int64) { c.TimestampBeforeMS = v }).from(retentionLevel),
+		func(c *TopicConfig, v int64) { c.TimestampBeforeMS = v }).from(LogStartLevel),
 	oneOf("message.timestamp.type", "CreateTime", "batches are stored with the timestamps that the producer gave them"),
 	integer("min.insync.replicas", "1", 1, math.MaxInt16, func(c *TopicConfig, v int64) { c.MinInSyncReplicas = int(v) }),
 	integer("retention.bytes", "-1", -1, math.MaxInt64, func(c *TopicConfig, v int64) { c.RetentionBytes = v }),
 	integer("retention.ms", "604800000", -1, math.MaxInt64, func(c *TopicConfig, v int64) { c.RetentionMS = v }),
 	integer("segment.bytes", "", 64<<10, math.MaxInt32, func(c *TopicConfig, v int64) { c.SegmentBytes = v }),
-	integer("segment.ms", "604800000", 1, math.MaxInt64, func(c *TopicConfig, v int64) { c.SegmentMS = v }).from(retentionLevel),
+	integer("segment.ms", "604800000", 1, math.MaxInt64, func(c *TopicConfig, v int64) { c.SegmentMS = v }).from(LogStartLevel),
 	oneOf("unclean.leader.election.enable", "false", "a replica that misses acknowledged records is never elected"),
 }
 

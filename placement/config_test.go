@@ -27,7 +27,7 @@ func TestParseConfigs(t *testing.T) {
 		"min.insync.replicas": "2", "max.message.bytes": "1500000", "segment.bytes": "1048576", "retention.ms": "-1", "retention.bytes": "10",
 		"cleanup.policy": "delete", "compression.type": "producer", "unclean.leader.election.enable": "false", "message.timestamp.type": "CreateTime",
 		"segment.ms": "1", "message.timestamp.after.max.ms": "0", "message.timestamp.before.max.ms": "0",
-	}, FirstLevel)
+	}, LogStartLevel)
 	want := TopicConfig{MinInSyncReplicas: 2, MaxMessageBytes: 1_500_000, SegmentBytes: 1 << 20, SegmentMS: 1, RetentionMS: -1, RetentionBytes: 10}
 	if err != nil || c != want {
 		t.Errorf("got %+v, %v", c, err)
@@ -52,9 +52,18 @@ func TestConfigErrors(t *testing.T) {
 		{"cleanup.policy", "compact", "it must be delete (compaction is not supported)"},
 		{"unclean.leader.election.enable", "true", "it must be false (a replica that misses acknowledged records is never elected)"},
 	} {
-		_, err := ParseConfigs(map[string]string{tc.key: tc.value}, FirstLevel)
+		_, err := ParseConfigs(map[string]string{tc.key: tc.value}, LogStartLevel)
 		if !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s=%s: got %v\nwant %s", quote(tc.key), tc.value, err, tc.want)
+		}
+	}
+}
+
+// TestConfigOfALaterLevel: a key that nodes do not honour before a level is not taken before it.
+func TestConfigOfALaterLevel(t *testing.T) {
+	for _, key := range []string{"segment.ms", "message.timestamp.after.max.ms", "message.timestamp.before.max.ms"} {
+		if _, err := ParseConfigs(map[string]string{key: "5"}, LogStartLevel-1); !errors.Is(err, ErrFeatureLevel) {
+			t.Errorf("%s: %v", key, err)
 		}
 	}
 }

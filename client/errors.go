@@ -46,7 +46,7 @@ var (
 	ErrNotEnoughReplicas error = kerr.NewClass("client: not enough replicas in sync", kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfter)
 	// ErrFenced: the partition knows a newer incarnation of this producer, and takes nothing from this one.
 	ErrFenced error = kerr.NewClass("client: fenced by a newer producer", kerr.InvalidProducerEpoch)
-	// ErrUnsupportedVersion: the node is of a release that does not know this call.
+	// ErrUnsupportedVersion: the node is of a release that does not know this call, or the cluster is at a feature level that does not have it.
 	ErrUnsupportedVersion error = kerr.NewClass("client: unsupported by this release of the cluster", kerr.UnsupportedVersion)
 )
 

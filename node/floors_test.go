@@ -32,6 +32,7 @@ var upwards = map[string]string{
 	"identityfile.go -> identity.go":  "the file is read into an identity, and an identity is stored in it",
 	"state.go -> identity.go":         "a node has an identity",
 	"state.go -> directories.go":      "a node has data directories",
+	"directories.go -> node.go":       "which of them can be locked decides which of them the node starts with",
 	"incarnation.go -> reach.go":      "a start is registered if it is reached, and who is reached depends on which start is the node",
 	"found.go -> join.go":             "who finds that he need not found a cluster asks for a place in one",
 }

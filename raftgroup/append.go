@@ -25,7 +25,7 @@ func (g *group) queueAppend(m *raftpb.Message) {
 	a.Log, _ = g.log.(*wal.Log)
 	a.Owner, a.Done = j, g.env.stored
 	if g.anew != nil {
-		a.Reset, g.anew = g.anew, nil
+		a.Reset, g.anew, g.unsettled = g.anew, nil, false
 		j.lazy = false // nothing is applied before it is done
 	}
 	for _, e := range m.GetEntries() {

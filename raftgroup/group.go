@@ -81,6 +81,7 @@ type group struct {
 	assembly  *assembly             // of a snapshot of which not all parts have come; nil: there is none
 	arrivals  []arrival             // snapshots that Raft has taken since the last Ready
 	anew      *wal.Reset            // what the append that is about to be queued begins with; nil: with nothing
+	unsettled bool                  // the machine's state is not, or may not be, one of the log: no cut may have it
 	notices   []*raftpb.Message     // MsgApps without entries that wait, one for each follower
 
 	confState   *raftpb.ConfState

@@ -79,9 +79,10 @@ func (g *group) tick() {
 // takeCut gives the store the group's state as of its applied index. A group that has none to give says so: the checkpoint waits for
 // every answer.
 func (g *group) takeCut() {
-	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil || g.handled < g.applied {
+	if g.closed || g.confUnknown || g.halted != nil || g.rn == nil || g.handled < g.applied || g.unsettled {
 		// Of a halted replica the last one stands, from which a release that can follow goes on. While the state is ahead of the log it is the
-		// one that the log has.
+		// one that the log has. A replica that stopped between both has the state of a log that it did not get: with it, what nobody committed
+		// would be committed at the next start, up to the index of that state.
 		g.log.DeclineCut()
 		return
 	}

@@ -2,9 +2,12 @@ package raftgroup
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -102,4 +105,51 @@ func FuzzSnapshot(f *testing.F) {
 			t.Fatal("a configuration without its voter")
 		}
 	})
+}
+
+// cutLog counts the answers to a store that wants a cut.
+type cutLog struct {
+	Log
+	taken, declined int
+}
+
+func (l *cutLog) TakeCut(wal.State) { l.taken++ }
+func (l *cutLog) DeclineCut()       { l.declined++ }
+
+// restorer is a machine that has a new state, or none after an error.
+type restorer struct {
+	Machine
+	err error
+}
+
+func (r restorer) Restore([]byte, id.Index) error { return r.err }
+func (r restorer) View() []byte                   { return nil }
+
+// TestNoCutBetweenStateAndLog: a replica that has taken the state of a snapshot, and stops before the log is told to begin anew, gives the
+// store no state: the old log would be committed as far as the new state says. Nor does one whose machine has lost its state.
+func TestNoCutBetweenStateAndLog(t *testing.T) {
+	for name, failed := range map[string]error{"stops before the append": nil, "has no state": errors.New("cannot be restored")} {
+		l := &cutLog{}
+		g := &group{
+			env: &env{o: Options{Logger: slog.New(slog.DiscardHandler)}}, turn: &turn{}, log: l, machine: restorer{err: failed}, rn: &raft.RawNode{},
+			last: 60, commit: 30, applied: 30, handled: 30, replica: 1,
+		}
+		none := peers{}
+		g.peers.Store(&none)
+		g.takeCut()
+		require.Equal(t, 1, l.taken, name)
+		s := sampleSnapshot()
+		s.applied = s.start.Index
+		g.arrivals = []arrival{{snapshot: s}}
+		require.Equal(t, failed == nil, g.beginAnew(s.start.Index), name)
+		g.breakDown(errors.New("an entry that does not fit"))
+		g.takeCut()
+		require.Equal(t, cutLog{taken: 1, declined: 1}, *l, name)
+		if failed != nil {
+			continue
+		}
+		g.queueAppend(&raftpb.Message{Responses: []*raftpb.Message{{}}})
+		g.takeCut()
+		require.Equal(t, cutLog{taken: 2, declined: 1}, *l, name)
+	}
 }

@@ -16,6 +16,18 @@ import (
 // the log. Entries up to there are stored, acknowledged and committed as all others are; they are in state and configuration already, and
 // not applied again. The rule is the same after a restart: State.Applied is then behind the log's end.
 //
+// The machine has the state in the turn in which the log is given up, before that is durable; the next entries need it. A crash or a failed
+// disk in between leaves the old log with the old state on the disk, and nothing has left the node that the new one alone justifies:
+//
+//   - Raft's answer, and all that Raft promises later, waits for the append, which has log and state in one. So does the store's next cut:
+//     none is taken of a log that begins anew until that is durable. A replica that stops before it has queued the append gives no more
+//     states: group.unsettled.
+//   - The state is committed, whoever stores it. Readers may see its log start and high watermark; a restart shows older ones, as each does.
+//   - What a machine has others do about it must do no harm when a start knows less. A partition has its log let go of what is below the
+//     committed start, in a cut whose state has applied it. The metadata could not: its node deletes replicas, and the tombstone that
+//     keeps an older table from making one again would be dated by the old log, so that a cut from before the deletion ends it. It takes
+//     no snapshot: controller.Metadata.
+//
 // That a configuration is ahead of the log is safe. All of it is committed, so that its members have it: a candidate whose log lacks a change
 // that its configuration has finds, in every majority of that, somebody who has the change in his log and does not vote for it.
 
@@ -138,6 +150,7 @@ func (g *group) beginAnew(index id.Index) bool {
 	g.endWaiting(0, &NotLeaderError{Leader: g.nodeOf(g.leader)})
 	g.turn.held = g.loans.cut(0, g.turn.held)
 	g.dropWindows()
+	g.unsettled = true
 	if a.own {
 		if g.halted == nil {
 			g.machine.Truncate(g.applied + 1)

@@ -353,6 +353,10 @@ func TestFrameRoundTrips(t *testing.T) {
 	if got, err := decodeAnswer(appendAnswer(nil, a)); err != nil || got != a {
 		t.Errorf("%+v %v", got, err)
 	}
+	a.Code, a.Oldest = kerr.InvalidTimestamp, -77
+	if got, err := decodeAnswer(appendAnswer(nil, a)); err != nil || got != a {
+		t.Errorf("%+v %v", got, err)
+	}
 	c := FetchCommand{Kind: Credit, Subscription: 9, Topic: topic, Partition: 3, Offset: -2, Credit: 1 << 40}
 	if got, err := decodeCommand(appendCommand(nil, c)); err != nil || got != c {
 		t.Errorf("%+v %v", got, err)

@@ -135,8 +135,10 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 		}
 	}
 	p.rows = slices.Grow(p.rows, len(entries))
+	records := false
 	for i := range entries {
 		e := &entries[i]
+		records = records || e.Kind == KindBatch
 		if e.Index != first+id.Index(i) {
 			panic(fmt.Sprintf("wal: %v: entry %d follows entry %d", l, e.Index, first+id.Index(i)-1))
 		}
@@ -149,7 +151,9 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 		}
 		l.stageEntry(p, cur, e, a.Loan)
 	}
-	l.active().appended = l.s.now()
+	if records { // commands, of which there is one for each start that moves, must not keep records young
+		l.active().appended = l.s.now()
+	}
 	// Space is asked for as soon as a log outgrows what it has, also one that goes through the journal: a full disk must find as little
 	// as possible that was accepted and has none.
 	if sg := l.active(); int64(sg.end) > sg.allocated && sg.end-sg.w >= flushWorthy {

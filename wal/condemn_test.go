@@ -85,7 +85,16 @@ func TestRotIsOneThing(t *testing.T) {
 			}
 			return errors.Join(f.Truncate(1<<20), f.Close())
 		},
-		"index: flipped bit": func(sim *disksim.Disk, l *Log) error { return sim.Flip(fileOf(l, segment.IndexSuffix), 52*64+8, 4) },
+		"index: flipped bit":  func(sim *disksim.Disk, l *Log) error { return sim.Flip(fileOf(l, segment.IndexSuffix), 52*64+8, 4) },
+		"index: missing file": func(sim *disksim.Disk, l *Log) error { return sim.Remove(fileOf(l, segment.IndexSuffix)) },
+		"index: zeroed block": func(sim *disksim.Disk, l *Log) error {
+			f, err := sim.Open(fileOf(l, segment.IndexSuffix))
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt(disk.AlignedBytes(disk.BlockSize), 0)
+			return errors.Join(err, f.Close())
+		},
 		"index: short file": func(sim *disksim.Disk, l *Log) error {
 			f, err := sim.Open(fileOf(l, segment.IndexSuffix))
 			if err != nil {
@@ -153,6 +162,54 @@ func TestRotIsOneThing(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestIndexLostAtStart: a start finds an index missing or short. It takes out that replica for good, with the reason, and no other one; it does
+// not touch the .log, and makes no index anew from it: nothing would say any more that the bytes are this log's.
+func TestIndexLostAtStart(t *testing.T) {
+	for what, lose := range map[string]func(sim *disksim.Disk, name string) error{
+		"missing": func(sim *disksim.Disk, name string) error { return sim.Remove(name) },
+		"short": func(sim *disksim.Disk, name string) error {
+			f, err := sim.Open(name)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Truncate(disk.BlockSize/2), f.Close())
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			sim := disksim.New(disksim.Options{Direct: true})
+			o := testOptions(sim, sim.Pebble(), "/data")
+			s, bad := flushed(t, o, 200)
+			good := newDriver(t, s, mustCreate(t, s, 2))
+			for range 100 {
+				good.submit(good.batchEntry(20 << 10))
+				good.wait(1)
+				good.commitAll()
+			}
+			log, index := fileOf(bad.l, segment.LogSuffix), fileOf(bad.l, segment.IndexSuffix)
+			closeStore(t, s)
+			before, err := sim.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(sim, index); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				s = mustOpen(t, o)
+				r := s.Refused()
+				if len(r) != 1 || r[0].Replica != bad.l.Replica() || !strings.Contains(r[0].Reason, "segment 00000000000000000000") {
+					t.Fatalf("refused: %+v", r)
+				}
+				checkLog(t, findLog(t, s, 2), good.start, good.entries)
+				if after, err := sim.ReadFile(log); err != nil || !slices.Equal(before, after) {
+					t.Errorf("the .log has %d bytes instead of %d, or other ones: %v", len(after), len(before), err)
+				}
+				closeStore(t, s)
+			}
+		})
 	}
 }
 
@@ -385,7 +442,6 @@ func TestRefusedLogDoesNotHoldTheJournal(t *testing.T) {
 	}
 	bad.wait(30)
 	v := awaitVerdict(t, told)
-	first := s.journal.Files()[0].Name
 	checkpoint := func() {
 		t.Helper()
 		for range 30 {
@@ -397,6 +453,8 @@ func TestRefusedLogDoesNotHoldTheJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	checkpoint() // the one that came to the verdict may have stored a cut with the first entries, and give up the files of these
+	first := s.journal.Files()[0].Name
 	checkpoint()
 	if s.journal.Files()[0].Name != first {
 		t.Fatal("the journal gave up what it alone has of a log that is not refused yet")

@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -361,4 +362,47 @@ func TestGuardBlocksTakeTurns(t *testing.T) {
 			t.Fatalf("the blocks held generations %d, and now %d", old, now)
 		}
 	}
+}
+
+// TestFormats: a directory of another format, of a release before or after, is refused, is told which program can read it, and is as good as
+// it was.
+func TestFormats(t *testing.T) {
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := testOptions(sim, sim.Pebble(), "data")
+	s := mustOpen(t, o)
+	mustCreate(t, s, 1)
+	set := func(s *Store, b []byte) {
+		t.Helper()
+		if err := errors.Join(s.metaSet(formatKey, b), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	here := binary.LittleEndian.AppendUint32(nil, formatVersion)
+	for _, other := range []uint32{formatVersion - 1, formatVersion + 1} {
+		set(s, binary.LittleEndian.AppendUint32(nil, other))
+		for range 2 {
+			want := fmt.Sprintf("has data of format %d, this program reads format %d: use the program that wrote it", other, formatVersion)
+			if _, err := Open(context.Background(), o); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("format %d: %v", other, err)
+			}
+		}
+		s = reformat(t, o, here)
+		if logs := s.Logs(); len(logs) != 1 {
+			t.Errorf("after format %d: %v", other, logs)
+		}
+	}
+	set(s, here[:3])
+	if _, err := Open(context.Background(), o); !errors.Is(err, ErrDamagedRecords) {
+		t.Errorf("no number: %v", err)
+	}
+}
+
+// reformat opens a store to which it gives a format first.
+func reformat(t *testing.T, o Options, format []byte) *Store {
+	t.Helper()
+	s := newStore(o.withDefaults())
+	if err := errors.Join(s.openDirs(), s.openMeta(), s.guard.check(), s.metaSet(formatKey, format), s.release(), s.unlock()); err != nil {
+		t.Fatal(err)
+	}
+	return mustOpen(t, o)
 }

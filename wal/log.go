@@ -101,7 +101,7 @@ type seg struct {
 	counted int // capacity of rows that the store's memory counts
 	// maxTime is the running maximum of the timestamps, timeBefore what it was before the first of rows.
 	maxTime, timeBefore int64
-	created, appended   int64 // when the first and the last entry came, milliseconds of this node's clock
+	created, appended   int64 // when the first entry and the last record came, milliseconds of this node's clock
 	tail                tail
 
 	dropped   atomic.Bool // by a truncation, reset or deletion: its files are not kept open. Read without mu, too

@@ -63,26 +63,36 @@ func (v *segView) firstAt(ts int64, from, limit id.Offset, budget *int) (id.Offs
 		return id.NoOffset, -1, false, err
 	}
 	// The first batch is read alone: nearly always it is the one.
+	r := readers.Get().(*reader)
+	defer r.done()
 	for most := 0; i <= v.last; most = lookupBytes {
-		entries, err := v.l.readEntries(i, v.last+1, most)
-		if errors.Is(err, ErrUnavailable) || err == nil && len(entries) == 0 {
-			break // truncated meanwhile: nothing that is below limit
+		r.rows = r.rows[:0]
+		err := v.attempt(r, most, func(maxBytes int) (err error) {
+			if err = v.rowsFrom(r, i, func(row *segment.Row, n int64) bool {
+				return row.NextOffset() <= limit && (len(r.rows) == 0 || n <= int64(maxBytes))
+			}); err == nil {
+				r.data, err = v.bytes(r, r.data[:0])
+			}
+			return err
+		})
+		r.pieces = release(r.pieces, 0)
+		if errors.Is(err, ErrUnavailable) || err == nil && len(r.rows) == 0 {
+			break // truncated meanwhile, or at limit: nothing that is below it
 		} else if err != nil {
 			return id.NoOffset, -1, false, err
 		}
-		for _, e := range entries {
-			if e.Kind != KindBatch {
-				continue
-			}
-			b := batch.Batch(e.Data)
-			if b.NextOffset() > limit {
-				return id.NoOffset, -1, false, nil
+		data := r.data
+		for k := range r.rows {
+			b := batch.Batch(data[:r.rows[k].Length])
+			data = data[len(b):]
+			if len(b) == 0 {
+				continue // a control entry
 			}
 			if offset, at, ok := b.FirstAt(ts, from, budget); ok {
 				return offset, at, true, nil
 			}
 		}
-		i += id.Index(len(entries))
+		i += id.Index(len(r.rows))
 	}
 	return id.NoOffset, -1, false, nil
 }

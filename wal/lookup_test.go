@@ -33,7 +33,7 @@ func timedBatch(t *testing.T, rng *rand.Rand, index id.Index, term id.Term, base
 }
 
 // TestLookups compares lookups by time and of epochs with a search of everything: times in no order within and between batches, starts inside
-// of batches, elections, truncations, segments on the disk and in memory, before and after a restart.
+// of batches, elections, truncations, segments on the disk and in memory, before and after a restart, a start that moves, and a reset.
 func TestLookups(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -57,24 +57,28 @@ func TestLookups(t *testing.T) {
 		log = append(log, e)
 	}
 	term, committed := id.Term(1), 0
-	for range 300 {
-		next := d.start.Index + id.Index(len(log)) + 1
-		switch {
-		case rng.IntN(12) > 0:
-			add(timedBatch(t, rng, next, term, end()))
-			if rng.IntN(3) > 0 {
-				committed = len(log)
-				l.SetCommit(next)
+	grow := func(n int) {
+		for range n {
+			next := d.start.Index + id.Index(len(log)) + 1
+			switch {
+			case rng.IntN(12) > 0:
+				add(timedBatch(t, rng, next, term, end()))
+				if rng.IntN(3) > 0 {
+					committed = len(log)
+					l.SetCommit(next)
+				}
+				continue
+			case rng.IntN(2) == 0 && committed < len(log):
+				log = log[:committed+rng.IntN(len(log)-committed)]
 			}
-			continue
-		case rng.IntN(2) == 0 && committed < len(log):
-			log = log[:committed+rng.IntN(len(log)-committed)]
+			term += 1 + id.Term(rng.IntN(3))
+			next = d.start.Index + id.Index(len(log)) + 1
+			add(timed{entry: Entry{Index: next, Term: term, Kind: KindEmpty}, base: end()})
 		}
-		term += 1 + id.Term(rng.IntN(3))
-		next = d.start.Index + id.Index(len(log)) + 1
-		add(timed{entry: Entry{Index: next, Term: term, Kind: KindEmpty}, base: end()})
+		committed = len(log)
+		l.SetCommit(l.LastIndex())
 	}
-	l.SetCommit(l.LastIndex())
+	grow(300)
 	check := func(what string) {
 		t.Helper()
 		for range 300 {
@@ -121,6 +125,12 @@ func TestLookups(t *testing.T) {
 			}
 		}
 	}
+	restart := func() {
+		closeStore(t, s)
+		s = mustOpen(t, o)
+		l = findLog(t, s, l.group)
+		d.s, d.l = s, l
+	}
 	check("in memory")
 	s.checkpoints.force()
 	eventually(t, "segments are sealed", func() bool {
@@ -129,9 +139,37 @@ func TestLookups(t *testing.T) {
 		return len(l.segs) > 3 && l.segs[len(l.segs)-2].stage == segSealed
 	})
 	check("on the disk")
-	closeStore(t, s)
-	s = mustOpen(t, o)
-	l = findLog(t, s, l.group)
+	restart()
 	check("after a restart")
+
+	infos := l.Segments()
+	below := infos[1+rng.IntN(len(infos)-1)].Base
+	eventually(t, "the start moves", func() bool {
+		l.Trim(below)
+		l.TakeCut(State{Applied: l.LastIndex()})
+		s.checkpoints.force()
+		return l.StartOffset() == below
+	})
+	trimmed := func() {
+		log = log[l.Start().Index-d.start.Index:]
+		d.start, committed = l.Start(), len(log)
+	}
+	trimmed()
+	check("after the start moved")
+	grow(40)
+	check("with more behind it")
+	restart()
+	check("with more behind it, after a restart")
+
+	term += 2
+	reset := &Reset{Start: Start{Index: l.LastIndex() + 100, Term: term, Offset: end() + 50}}
+	reset.State.Applied = reset.Start.Index
+	s.Submit([]*Append{{Log: l, Reset: reset, Done: func(*Append) { d.done <- struct{}{} }}})
+	d.wait(1)
+	d.start, log, committed = reset.Start, nil, 0
+	grow(40)
+	check("after a reset")
+	restart()
+	check("after a reset and a restart")
 	closeStore(t, s)
 }

@@ -16,6 +16,7 @@ type reader struct {
 	pieces []piece
 	rows   []segment.Row
 	buf    []byte // aligned
+	data   []byte // of who keeps nothing of it
 }
 
 var readers = sync.Pool{New: func() any { return new(reader) }}
@@ -26,6 +27,9 @@ func (r *reader) done() {
 	r.pieces = release(r.pieces, 0)
 	if len(r.buf) > keepReadBuffer {
 		r.buf = nil
+	}
+	if cap(r.data) > keepReadBuffer {
+		r.data = nil
 	}
 	r.rows = r.rows[:0]
 	readers.Put(r)
@@ -305,9 +309,9 @@ func (v *segView) parseRow(row *segment.Row, b []byte, i id.Index) error {
 // find returns the first entry whose row satisfies what once true stays true; last+1 if there is none.
 func (v *segView) find(ok func(*segment.Row) bool) (id.Index, error) {
 	lo, hi := v.sg.first, v.last+1
+	var row segment.Row
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		var row segment.Row
 		if err := v.row(mid, &row); err != nil {
 			return 0, err
 		}

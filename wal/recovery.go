@@ -223,8 +223,11 @@ func (s *Store) checkFormat() error {
 	if err != nil {
 		return s.damagedRecords(err)
 	}
-	if len(v) != 4 || binary.LittleEndian.Uint32(v) != formatVersion {
-		return fmt.Errorf("wal: %s has data of format %x, this program reads format %d: use the program that wrote it, or another directory", s.o.Dir, v, formatVersion)
+	if len(v) != 4 {
+		return s.damagedRecords(fmt.Errorf("the version of the format is %x", v))
+	}
+	if n := binary.LittleEndian.Uint32(v); n != formatVersion {
+		return fmt.Errorf("wal: %s has data of format %d, this program reads format %d: use the program that wrote it, or another directory", s.o.Dir, n, formatVersion)
 	}
 	return s.guard.check()
 }
@@ -388,9 +391,11 @@ func (l *Log) replayRun(rec *runRecord, form recordForm) error {
 			sg.tail.append(&l.s.memory, int64(row.Position), data[:row.Length])
 			data = data[row.Length:]
 		}
+		if EntryKind(row.Kind) == KindBatch {
+			sg.appended = l.s.now()
+		}
 		l.push(sg, row)
 	}
-	sg.appended = l.s.now()
 	if form == formReference {
 		if rec.to <= sg.w {
 			return fmt.Errorf("%w: a write up to %d, below the watermark %d", errBadRecord, rec.to, sg.w)

@@ -31,7 +31,7 @@ type SegmentInfo struct {
 	First        id.Index  // of its first entry
 	Bytes        int64     // of the batches in it
 	MaxTimestamp int64     // of its records and those before it in the segment, milliseconds; -1: there is none
-	// Created and Appended are when its first and its last entry came, by the clock of this node. After a crash they may be later than it
+	// Created and Appended are when its first entry and its last record came, by the clock of this node. After a crash they may be later than it
 	// was, never earlier.
 	Created, Appended time.Time
 	Sealed            bool // never written again

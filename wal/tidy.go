@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
@@ -46,7 +47,8 @@ func (s *Store) tidy() {
 	wg.Wait()
 }
 
-// tidyLog works without the log's lock: nobody else changes anything any more, and readers who are late only look.
+// tidyLog works without the log's lock: nobody else changes anything any more, and readers who are late only look. But for an owner who
+// is late: he may move the start to that of the last cut, and sealed segments before it are gone then.
 func (s *Store) tidyLog(l *Log) error {
 	l.mu.Lock()
 	segs := l.segs
@@ -55,8 +57,13 @@ func (s *Store) tidyLog(l *Log) error {
 	}
 	l.mu.Unlock()
 	var failed error
-	for k, sg := range segs {
+	for _, sg := range segs {
 		l.mu.Lock()
+		k := slices.Index(l.segs, sg)
+		if k < 0 {
+			l.mu.Unlock()
+			continue
+		}
 		w, end := sg.w, l.durableEnd(k)
 		pieces, ok := sg.tail.pieces(nil, int64(w), int64(end))
 		wanted := sg.stage != segSealed && end >= w && (end > 0 || sg.names == namesReady)

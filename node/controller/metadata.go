@@ -37,6 +37,9 @@ type Metadata struct {
 // errUnknownEntry halts the metadata at an entry of a form that only a later release writes.
 var errUnknownEntry = errors.New("this release does not know entries of this kind: upgrade this node")
 
+// errSnapshot refuses a snapshot of the metadata. See CheckView.
+var errSnapshot = errors.New("the metadata log is whole on each node, so nobody is behind its start: no leader sends a snapshot of it")
+
 // startAnew is the remedy where a node's own copy of the metadata cannot be used.
 const startAnew = "start this node with an empty data directory and an unused node id; its replicas are rebuilt from the others"
 
@@ -151,17 +154,16 @@ func (m *Metadata) InSync(raftgroup.InSync) {}
 // View implements raftgroup.Machine.
 func (m *Metadata) View() []byte { return m.table.Snapshot(nil) }
 
-// CheckView implements raftgroup.Machine.
-func (m *Metadata) CheckView(view []byte) error { return placement.NewTable().Restore(view) }
+// CheckView implements raftgroup.Machine: it takes no view. The metadata log is never trimmed: all replicas of it begin at Start, so none is
+// ever behind the start of its leader's, and who gets a snapshot nevertheless was sent it by no leader.
+//
+// It could not do with one as it is. The table would be ahead of the log until that has begun anew durably. Whoever follows the table
+// deletes replicas meanwhile; a crash then comes back with the table of before, which wants them, and the tombstone that prevents that may
+// be gone: its date is the last index of the log (wal/tombstones.go), which the state is not ahead of today.
+func (m *Metadata) CheckView([]byte) error { return errSnapshot }
 
-// Restore implements raftgroup.Machine.
-func (m *Metadata) Restore(view []byte, _ id.Index) error {
-	if err := m.table.Restore(view); err != nil {
-		return fmt.Errorf("cannot restore the metadata of another node: %w", err)
-	}
-	m.announce()
-	return nil
-}
+// Restore implements raftgroup.Machine. It is not called: see CheckView.
+func (m *Metadata) Restore([]byte, id.Index) error { return errSnapshot }
 
 // Rolls implements raftgroup.Machine: nothing is taken off the metadata log.
 func (m *Metadata) Rolls([]byte, id.Offset) bool { return false }

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -64,6 +65,31 @@ func TestLogStartStored(t *testing.T) {
 	require.True(t, p.Rolls(trim(11, TrimTime), 10))
 	require.False(t, p.Rolls(trim(9, TrimTime), 10))
 	require.False(t, p.Rolls(forget(5), 5))
+}
+
+// TestLogStartIsNotKnown: a release from before neither opens a view that has a log start nor follows a log that moves one.
+func TestLogStartIsNotKnown(t *testing.T) {
+	newer := bare()
+	_, err := newer.Apply(1, 1, wal.KindCommand, trim(7, TrimSize))
+	require.NoError(t, err)
+	older := &Partition{producers: &producerView{Producers: NewProducers(Limits{})}, start: &logStartView{}}
+	older.views.add(older.producers)
+	require.ErrorIs(t, older.views.restore(newer.View()), envelope.ErrUnknown)
+	_, err = older.Apply(1, 1, wal.KindCommand, trim(7, TrimSize))
+	require.ErrorIs(t, err, errUnknownCommand)
+	require.Zero(t, older.start.start)
+}
+
+// TestLogStartIsNotToMove: whoever leads, before all nodes know how, and never that of the system's own topics.
+func TestLogStartIsNotToMove(t *testing.T) {
+	early := errors.New("too early")
+	p := derived(Limits{MayTrim: func() error { return early }, Internal: func(topic string) bool { return topic == "ours" }})
+	p.TopicPartition.Topic = "t"
+	_, err := p.DeleteRecords(context.Background(), 5)
+	require.ErrorIs(t, err, early)
+	p.TopicPartition.Topic = "ours"
+	_, err = p.DeleteRecords(context.Background(), 5)
+	require.ErrorIs(t, err, ErrInternalTopic)
 }
 
 // TestAwaitApplied: who waits for an entry is let go when it is applied, and gone when his time is over.

@@ -65,6 +65,7 @@ func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Par
 
 // derived returns a partition with what is derived from an empty log: the list of all views.
 func derived(limits Limits) *Partition {
+	limits = limits.withDefaults()
 	p := &Partition{limits: limits, producers: &producerView{Producers: NewProducers(limits)}, start: &logStartView{}}
 	p.views.add(p.producers)
 	if knowsLogStart {

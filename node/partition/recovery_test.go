@@ -32,7 +32,9 @@ type life struct {
 	log   *wal.Log
 }
 
-func begin(t *testing.T, sim *disksim.Disk) *life {
+func begin(t *testing.T, sim *disksim.Disk) *life { return beginWith(t, sim, partition.Limits{}) }
+
+func beginWith(t *testing.T, sim *disksim.Disk, limits partition.Limits) *life {
 	store, err := wal.Open(context.Background(), wal.Options{
 		Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CacheBytes: 8 << 20, JournalFileBytes: 1 << 20, ReserveBytes: 1,
 		CheckpointInterval: time.Millisecond, // that is to say, at each tick of the checkpointer
@@ -51,7 +53,7 @@ func begin(t *testing.T, sim *disksim.Disk) *life {
 		require.NoError(t, err)
 	}
 	config := partition.Config{MaxMessageBytes: 1 << 20, MinInSync: 1}
-	l.p, err = partition.New(l.log, id.TopicPartition{Topic: "t"}, config, partition.Limits{})
+	l.p, err = partition.New(l.log, id.TopicPartition{Topic: "t"}, config, limits)
 	require.NoError(t, err)
 	g, err := l.host.Open(raftgroup.Spec{
 		Group: 7, Replica: 71, Members: []raftgroup.Member{{Replica: 71, Node: 1}}, Log: l.log, Machine: l.p,

@@ -34,6 +34,9 @@ type Trims struct {
 	underway atomic.Int64 // of Retain's
 }
 
+// Trims returns what the partition shares about log starts.
+func (p *Partition) Trims() *Trims { return p.limits.Trims }
+
 // Moved returns how often this node, as a leader, moved a log start for a reason.
 func (t *Trims) Moved(reason TrimReason) uint64 { return t.moved[reason].Load() }
 
@@ -58,9 +61,11 @@ func (t *Trims) note(reason TrimReason, err error, records id.Offset) {
 
 // keeping is what Retain notes. Times are milliseconds.
 type keeping struct {
-	config *Config // that the rest was decided by
-	trim   look    // whether the log start moves; only a leader looks
-	roll   look    // whether the segment that is written to gives way
+	config *Config   // that the rest was decided by
+	trim   look      // whether the log start moves; only a leader looks
+	roll   look      // whether the segment that is written to gives way
+	bare   id.Index  // the first entry of the last segment that was seen without records
+	came   time.Time // when it was seen with some; zero: not yet
 
 	underway atomic.Bool  // a command is
 	retry    atomic.Int64 // not before
@@ -90,7 +95,7 @@ func (p *Partition) Retain(now time.Time) {
 	}
 	segments := p.log.Segments()
 	if roll {
-		p.rollByTime(ms, hw, segments)
+		p.rollByTime(now, hw, segments)
 	}
 	if trim {
 		p.trimByRules(now, hw, segments)
@@ -137,16 +142,26 @@ func reasonOf(r retention.Reason) TrimReason {
 
 // rollByTime has the log begin another segment with its next entry, if the one that is written to is old enough. It is asked once for each
 // segment, and again only if an entry came that did not begin one.
-func (p *Partition) rollByTime(ms int64, hw id.Offset, segments []wal.SegmentInfo) {
+func (p *Partition) rollByTime(now time.Time, hw id.Offset, segments []wal.SegmentInfo) {
 	k := &p.keeping
 	k.roll = look{at: never, moves: true, hw: hw}
 	if len(segments) == 0 {
 		return
 	}
-	at, due := retention.Roll(segments[len(segments)-1], k.config.SegmentMS)
+	active := segments[len(segments)-1]
+	switch { // commands may stand in it for long before the first record comes
+	case active.Bytes == 0:
+		k.bare, k.came = active.First, time.Time{}
+	case active.First == k.bare && k.came.IsZero():
+		k.came = now
+	}
+	if active.First == k.bare {
+		active.Created = k.came
+	}
+	at, due := retention.Roll(active, k.config.SegmentMS)
 	switch {
 	case !due:
-	case ms < at.UnixMilli():
+	case now.Before(at):
 		k.roll = look{at: at.UnixMilli()}
 	default:
 		p.group.Roll()

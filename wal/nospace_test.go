@@ -101,6 +101,9 @@ func noSpaceAt(t *testing.T, k, most int64, stop bool) (hit bool, err error) {
 		if may("delete", err); err == nil {
 			break
 		}
+		if most == 1 {
+			t.Errorf("call %d: the ballast has space for a deletion: %v", k, err)
+		}
 	}
 	may("checkpoint", s.checkpoints.checkpoint())
 	reset := &Reset{Start: Start{Index: 500, Term: 9, Offset: 1234}, State: State{Applied: 501, View: []byte("view")}}

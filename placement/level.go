@@ -21,7 +21,8 @@ const (
 	// FirstLevel is the level of the first release.
 	FirstLevel FeatureLevel = 1
 	// LogStartLevel is when log starts begin to move: a partition's command and the section of its view are of this level, and a release
-	// from before does not know snapshots for replicas that are behind the start of their leader's log. So are segment.ms and the limits of timestamps. The table is what it was.
+	// from before does not know snapshots for replicas that are behind the start of their leader's log. So are segment.ms and the limits of
+	// timestamps. The table is what it was.
 	LogStartLevel FeatureLevel = 2
 )
 

@@ -76,15 +76,27 @@ func TestDeleteRecords(t *testing.T) {
 	if err != nil || after.Start != 4 || after.Epoch <= before.Epoch {
 		t.Fatalf("%+v, %v, before %+v", after, err, before)
 	}
-	ends := func(epoch client.Epoch) (client.Epoch, client.Offset) {
+	ends := func(epoch client.Epoch) (answer client.Epoch, end client.Offset) {
 		t.Helper()
-		r, err := c.Admin(int(after.Leader)-1).OffsetForLeaderEpoch(ctx, &pb.OffsetForLeaderEpochRequest{
-			Partitions: []*pb.OffsetForLeaderEpochRequest_Partition{{Topic: "t", Epoch: int32(epoch)}},
+		request := &pb.OffsetForLeaderEpochRequest{Partitions: []*pb.OffsetForLeaderEpochRequest_Partition{{Topic: "t", Epoch: int32(epoch)}}}
+		nodetest.Eventually(t, "a node that leads", func() bool { // who does changes: leaderships are balanced
+			for i := range c.Nodes {
+				r, err := c.Admin(i).OffsetForLeaderEpoch(ctx, request)
+				if err != nil || len(r.GetPartitions()) != 1 {
+					t.Fatalf("epoch %d: %v, %v", epoch, r, err)
+				}
+				switch p := r.GetPartitions()[0]; kerr.Code(p.GetErrorCode()) {
+				case kerr.None:
+					answer, end = client.Epoch(p.GetEpoch()), client.Offset(p.GetEndOffset())
+					return true
+				case kerr.NotLeaderOrFollower:
+				default:
+					t.Fatalf("epoch %d: %v", epoch, r)
+				}
+			}
+			return false
 		})
-		if err != nil || len(r.GetPartitions()) != 1 || kerr.Code(r.GetPartitions()[0].GetErrorCode()) != kerr.None {
-			t.Fatalf("epoch %d: %v, %v", epoch, r, err)
-		}
-		return client.Epoch(r.GetPartitions()[0].GetEpoch()), client.Offset(r.GetPartitions()[0].GetEndOffset())
+		return answer, end
 	}
 	for epoch, want := range map[client.Epoch]client.Offset{before.Epoch: 10, after.Epoch: 13} {
 		if got, end := ends(epoch); got != epoch || end != want {

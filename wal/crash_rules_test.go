@@ -51,8 +51,8 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{rule: "tombstones", off: rules{tombstones: true}},
 		{rule: "tombstonesStand", off: rules{tombstonesStand: true}},
 		{rule: "trimApplied", off: rules{trimApplied: true}, tune: busy},
-		{rule: "startStored", off: rules{startStored: true}, tune: busy},
-		{rule: "startTold", off: rules{startTold: true}, tune: busy},
+		{rule: "startStored", rare: true, off: rules{startStored: true}, tune: busy},
+		{rule: "startTold", rare: true, off: rules{startTold: true}, tune: busy},
 		{rule: "stopMark", off: rules{stopMark: true}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

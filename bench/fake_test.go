@@ -171,7 +171,7 @@ func TestAuditFindsEachFault(t *testing.T) {
 			f := &fake{bend: tt.bend}
 			r := f.run(t, Workload{Mode: ModeRate, Rate: 2000, Partitions: 3, RecordBytes: 100, WarmUp: time.Millisecond, Duration: 100 * time.Millisecond})
 			got := r.Audit
-			if got.Acked < 100 || got.Sent != got.Acked {
+			if got.Acked < 50 || got.Sent != got.Acked { // all 200 on a machine that does nothing else
 				t.Fatalf("%d sent, %d acknowledged", got.Sent, got.Acked)
 			}
 			if tt.want.Reordered < 0 && got.Reordered > 0 {

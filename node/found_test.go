@@ -321,9 +321,10 @@ func (f *forwarder) open() {
 	if f.listener, err = net.Listen("tcp", f.address); err != nil {
 		f.t.Fatal(err)
 	}
+	listener := f.listener // shut may be first
 	f.work.Go(func() {
 		for {
-			in, err := f.listener.Accept()
+			in, err := listener.Accept()
 			if err != nil {
 				return
 			}

@@ -275,7 +275,7 @@ func TestPeersMissedPings(t *testing.T) {
 	if e := within(t, 2*time.Second, "down", up.c); e != "down 1" {
 		t.Fatal(e)
 	}
-	if d := time.Since(start); d < 100*time.Millisecond || d > time.Second {
+	if d := time.Since(start); d < 50*time.Millisecond || d > time.Second {
 		t.Errorf("down after %s", d)
 	}
 	if n := within(t, time.Second, "the other side noticed too", peer.closed); n != 2 {

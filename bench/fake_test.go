@@ -169,9 +169,9 @@ func TestAuditFindsEachFault(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			f := &fake{bend: tt.bend}
-			r := f.run(t, Workload{Mode: ModeRate, Rate: 2000, Partitions: 3, RecordBytes: 100, WarmUp: time.Millisecond, Duration: 100 * time.Millisecond})
+			r := f.run(t, Workload{Mode: ModeRate, Rate: 2000, Partitions: 3, RecordBytes: 100, WarmUp: time.Millisecond, Duration: 200 * time.Millisecond})
 			got := r.Audit
-			if got.Acked < 50 || got.Sent != got.Acked { // all 200 on a machine that does nothing else
+			if got.Acked < 100 || got.Sent != got.Acked { // a quarter of what there is time for: the machine may be busy
 				t.Fatalf("%d sent, %d acknowledged", got.Sent, got.Acked)
 			}
 			if tt.want.Reordered < 0 && got.Reordered > 0 {

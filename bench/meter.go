@@ -34,7 +34,7 @@ func (t *turn) begin(records int64) *meter {
 		}
 	}
 	return &meter{
-		t: t, records: records, servers: newAccount(t.system.Processes()), disk: diskWritten(t.dir), client: ownCPU(), counts: t.counters(), cpus: processorTimes(), begun: time.Now(),
+		t: t, records: records, servers: newAccount(t.system.Processes()), disk: diskWritten(t.setup.Dir), client: ownCPU(), counts: t.counters(), cpus: processorTimes(), begun: time.Now(),
 	}
 }
 
@@ -54,7 +54,7 @@ func (t *turn) counters() map[string]float64 {
 func (m *meter) end(records int64) {
 	seconds := time.Since(m.begun).Seconds()
 	r := &m.t.result
-	pids, disk := m.t.system.Processes(), diskWritten(m.t.dir)
+	pids, disk := m.t.system.Processes(), diskWritten(m.t.setup.Dir)
 	m.servers.look(pids)
 	used := m.servers.used(pids)
 	client := ownCPU() - m.client
@@ -132,7 +132,7 @@ func (m *meter) watch(ctx context.Context, d time.Duration, records func() int64
 		case now := <-tick.C:
 			m.look()
 			note(now)
-			if free, err := freeBytes(m.t.dir); err == nil && free < leastFree {
+			if free, err := freeBytes(m.t.setup.Dir); err == nil && free < leastFree {
 				return fmt.Errorf("the disk is nearly full: %d MB are left", free/1e6)
 			}
 		}

@@ -39,7 +39,7 @@ func (r Run) Do(ctx context.Context) (result Result, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Result{}, fmt.Errorf("cannot make a directory for the target: %w", err)
 	}
-	t := turn{Run: r, dir: dir, setup: setup, layout: NewLayout(prefix, r.Workload.Topics, r.Workload.Partitions)}
+	t := turn{Run: r, setup: setup, layout: NewLayout(prefix, r.Workload.Topics, r.Workload.Partitions)}
 	t.result = Result{Target: r.Target.Name(), Workload: r.Workload.Name, Round: r.Round, LoadBefore: loadAverage()}
 	if err = t.play(ctx); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
@@ -112,7 +112,6 @@ func (r Run) checkSpace() error {
 type turn struct {
 	Run
 	system System
-	dir    string
 	setup  Setup
 	layout Layout
 	load   *load

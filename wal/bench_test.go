@@ -166,31 +166,48 @@ func BenchmarkAgainstBare(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen10k opens a store with 10,000 logs that each have a little in the journal, as after a kill.
+// BenchmarkOpen10k opens a store with 10,000 logs that each have a little in the journal, as after a kill: logs from their beginning on, and
+// logs whose start has moved over a segment.
 func BenchmarkOpen10k(b *testing.B) {
+	b.Run("whole", func(b *testing.B) {
+		benchmarkOpen10k(b, func(d *driver) {
+			d.submit(d.batchEntry(500))
+			d.wait(1)
+		})
+	})
+	b.Run("trimmed", func(b *testing.B) {
+		benchmarkOpen10k(b, func(d *driver) {
+			for n := range 3 {
+				if n > 0 {
+					d.l.Roll()
+				}
+				d.submit(d.batchEntry(500))
+				d.wait(1)
+				d.commitAll()
+			}
+			d.l.TakeCut(State{Applied: d.last()})
+			d.l.Trim(d.next - 1)
+			d.cut()
+			d.l.Trim(0) // the owner's turn
+			if d.l.StartOffset() == 0 {
+				d.t.Error("the start has not moved")
+			}
+			d.submit(d.batchEntry(500))
+			d.wait(1)
+		})
+	})
+}
+
+func benchmarkOpen10k(b *testing.B, fill func(*driver)) {
 	poisonFreed = false
 	defer func() { poisonFreed = true }()
 	const logs = 10000
 	sim := disksim.New(disksim.Options{Seed: 1})
-	o := Options{Dir: "/data", FS: sim, PebbleFS: sim.Pebble()}
+	o := Options{Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CheckpointInterval: time.Hour}
 	s := mustOpen(b, o)
-	var wg sync.WaitGroup
-	all := make([]*Log, logs)
-	for w := range 16 {
-		wg.Go(func() {
-			for i := w; i < logs; i += 16 {
-				all[i] = mustCreate(b, s, i+1)
-			}
-		})
+	for i := range logs {
+		fill(newDriver(b, s, mustCreate(b, s, i+1)))
 	}
-	wg.Wait()
-	var done sync.WaitGroup
-	for _, l := range all {
-		done.Add(1)
-		s.Submit([]*Append{{Log: l, Done: func(*Append) { done.Done() },
-			Entries: []Entry{{Index: 11, Term: 1, Kind: KindBatch, Data: testBatch(0, 1, 1, 500, 1, 1)}}}})
-	}
-	done.Wait()
 	sim.Halt()
 	_ = s.Close()
 	var mem runtime.MemStats

@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"github.com/quorumlog/quorumlog/wal/batch"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quorumlog/quorumlog/wal/batch"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -49,6 +51,7 @@ type driver struct {
 	next    id.Offset
 	term    id.Term
 	done    chan struct{}
+	commit  atomic.Uint64 // the last entry that was committed, for other goroutines
 }
 
 func newDriver(t testing.TB, s *Store, l *Log) *driver {
@@ -102,7 +105,10 @@ func (d *driver) wait(n int) {
 	}
 }
 
-func (d *driver) commitAll() { d.l.SetCommit(d.last()) }
+func (d *driver) commitAll() {
+	d.l.SetCommit(d.last())
+	d.commit.Store(uint64(d.last()))
+}
 
 // check compares the whole log with the model, by every way of reading.
 func (d *driver) check() {

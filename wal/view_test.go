@@ -16,10 +16,11 @@ func viewAt(i id.Index, size int) []byte {
 	return append(fmt.Appendf(nil, "as of %d.", i), bytes.Repeat([]byte{byte(i)}, size)...)
 }
 
-// answerCuts gives the state as of the driver's last entry whenever it is asked for, which is while the driver waits.
+// answerCuts gives the state as of the last entry that the driver has committed whenever it is asked for, which may be at any time.
 func answerCuts(s *Store, d *driver, size int) {
 	s.SetCutTaker(func(l *Log) {
-		l.TakeCut(State{Applied: d.last(), View: viewAt(d.last(), size)})
+		at := max(id.Index(d.commit.Load()), d.start.Index)
+		l.TakeCut(State{Applied: at, View: viewAt(at, size)})
 	})
 }
 

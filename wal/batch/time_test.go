@@ -76,6 +76,9 @@ func TestFirstAtOfBombs(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				lookup()
 				runtime.ReadMemStats(&after)
+				if raceEnabled { // with it, memory is allocated twice where a slice grows, and pools drop what they are given
+					continue
+				}
 				most := uint64(2 * LookupLimit)
 				if stops {
 					most = 4 << 20

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
@@ -17,20 +18,29 @@ type reliefFS struct {
 }
 
 const (
-	descriptorTries = 5  // of one who found no descriptor left
-	idleClosed      = 32 // segments closed for each of them
+	descriptorTries = 10               // of one who found no descriptor left
+	idleClosed      = 32               // segments closed for each of them
+	descriptorPause = time.Millisecond // before the second try where none was idle; twice as long before each one after it
 )
 
 func isNoDescriptor(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// withDescriptor runs an operation that opens a file.
+// withDescriptor runs an operation that opens a file. Where no segment is idle others have just closed those that were, for themselves, or
+// read a few bytes of the last ones: whoever gave up then would end a store for want of a moment.
 func (s *Store) withDescriptor(op func() error) error {
+	pause := descriptorPause
 	for try := 1; ; try++ {
 		err := op()
-		if !isNoDescriptor(err) || try == descriptorTries || s.files.closeIdle(idleClosed) == 0 {
+		if !isNoDescriptor(err) || try == descriptorTries {
 			return err
+		}
+		if s.files.closeIdle(idleClosed) == 0 {
+			if !s.pause(pause) {
+				return err
+			}
+			pause *= 2
 		}
 	}
 }

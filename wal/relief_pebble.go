@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -30,21 +29,15 @@ func newPebbleRelief(fsys vfs.FS, s *Store) *pebbleRelief {
 
 // change runs an operation that changes the disk; false: the store has failed, and nothing was done.
 func (s *Store) change(what string, bytes int64, op func() error) bool {
-	for try := 1; !s.failed(); try++ {
-		err := s.space.insist("Pebble: "+what, bytes, func() error { return s.withDescriptor(op) })
-		if err == nil {
-			return true
-		}
-		if isNoDescriptor(err) && try < descriptorTries && s.pause(descriptorPause) {
-			continue
-		}
+	if s.failed() {
+		return false
+	}
+	err := s.space.insist("Pebble: "+what, bytes, func() error { return s.withDescriptor(op) })
+	if err != nil {
 		s.fail(fmt.Errorf("wal: pebble: %s: %w", what, err))
 	}
-	return false
+	return err == nil
 }
-
-// descriptorPause is how long Pebble waits where no idle segment gives it a descriptor: others come and go.
-const descriptorPause = 50 * time.Millisecond
 
 // inDead makes the directory of a name that is made after the end.
 func (p *pebbleRelief) inDead(name string) error { return p.dead.MkdirAll(p.dead.PathDir(name), 0) }

@@ -33,8 +33,9 @@ type entry struct {
 }
 
 type readState struct {
-	next id.Offset // offsets are dense
-	last int64     // the highest number read
+	next    id.Offset // offsets are dense
+	last    int64     // the highest number read
+	skipped ranges    // offsets that the log had no more when they were to be read
 }
 
 // Report is the outcome of the comparison. A run is good when Lost, Duplicated and Reordered are 0 and ChecksumOK holds.
@@ -45,10 +46,12 @@ type Report struct {
 	Duplicated int64 `json:"duplicated"` // there more than once
 	Reordered  int64 `json:"reordered"`  // read behind a record that was sent later, or at another offset than acknowledged
 	// Unacknowledged records are there although nobody promised it: their producer was told nothing, or a failure.
-	Unacknowledged int64  `json:"unacknowledged"`
-	Foreign        int64  `json:"foreign"` // never sent
-	ChecksumOK     bool   `json:"checksum_ok"`
-	First          string `json:"first_problem,omitempty"`
+	Unacknowledged int64 `json:"unacknowledged"`
+	Foreign        int64 `json:"foreign"` // never sent
+	// Skipped records were acknowledged, and below the log start when they were to be read.
+	Skipped    int64  `json:"skipped,omitempty"`
+	ChecksumOK bool   `json:"checksum_ok"`
+	First      string `json:"first_problem,omitempty"`
 
 	wrong int64 // other bytes than were sent
 }
@@ -134,6 +137,50 @@ func (l *Ledger) Saw(tp id.TopicPartition, offset id.Offset, number int64, sum u
 	p.last = max(p.last, number)
 }
 
+// Skipped notes that the log begins behind what was to be read next: the offsets from one to another, exclusive, will not be read. What is in
+// them must have been acknowledged before, or not at all.
+func (l *Ledger) Skipped(tp id.TopicPartition, from, to id.Offset) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.partitions[tp]
+	if p == nil {
+		p = &readState{last: -1}
+		l.partitions[tp] = p
+	}
+	if from < p.next {
+		l.problem(&l.report.Duplicated, "%v: offset %d was skipped after it was read", tp, from)
+	}
+	p.next = max(p.next, to)
+	p.skipped.add(uint64(from), uint64(to))
+}
+
+// missed tells whether an offset was skipped. One that its acknowledgement did not name may have been, where anything was.
+func (p *readState) missed(offset id.Offset) bool {
+	if p == nil {
+		return false
+	}
+	if offset == id.NoOffset {
+		return len(p.skipped.spans) > 0
+	}
+	return p.skipped.has(uint64(offset))
+}
+
+// Check compares a record that is read for a second time, in whatever order, with what is known of it. The error says what is different.
+func (l *Ledger) Check(tp id.TopicPartition, offset id.Offset, number int64, sum uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if number < 0 || number >= int64(len(l.records)) || l.records[number].sum == 0 {
+		return fmt.Errorf("%v: the record at offset %d was never sent", tp, offset)
+	}
+	switch e := &l.records[number]; {
+	case e.sum != sum:
+		return fmt.Errorf("%v: record %d at offset %d has other bytes than were sent", tp, number, offset)
+	case e.acked && (e.partition != tp.Partition || e.offset != offset && e.offset != id.NoOffset):
+		return fmt.Errorf("%v: record %d at offset %d was acknowledged at partition %d, offset %d", tp, number, offset, e.partition, e.offset)
+	}
+	return nil
+}
+
 func (l *Ledger) problem(count *int64, format string, args ...any) {
 	*count++
 	if l.report.First == "" {
@@ -145,9 +192,15 @@ func (l *Ledger) problem(count *int64, format string, args ...any) {
 func (l *Ledger) Report() Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	gone := make(map[id.Partition]*readState) // of the one topic that there is
+	for tp, p := range l.partitions {
+		gone[tp.Partition] = p
+	}
 	for n := range l.records {
 		e := &l.records[n]
 		switch {
+		case e.acked && e.seen == 0 && gone[e.partition].missed(e.offset):
+			l.report.Skipped++
 		case e.acked && e.seen == 0:
 			l.problem(&l.report.Lost, "record %d, acknowledged at partition %d, offset %d, is not there", n, e.partition, e.offset)
 		case !e.acked && e.seen > 0:

@@ -52,3 +52,57 @@ func TestLedgerFindsEachFault(t *testing.T) {
 		})
 	}
 }
+
+// TestLedgerSkips lets records go that are below the log start, and nothing else.
+func TestLedgerSkips(t *testing.T) {
+	t.Parallel()
+	tp := id.TopicPartition{Topic: "t"}
+	for _, tt := range []struct {
+		name          string
+		skip          [2]id.Offset
+		offset        id.Offset // of the acknowledgement of the record that is not read
+		lost, skipped int64
+	}{
+		{"below the start", [2]id.Offset{1, 3}, 2, 0, 1},
+		{"the first one", [2]id.Offset{1, 3}, 1, 0, 1},
+		{"at the start", [2]id.Offset{1, 3}, 3, 1, 0},
+		{"before what was skipped", [2]id.Offset{1, 3}, 0, 1, 0},
+		{"without an offset", [2]id.Offset{1, 3}, id.NoOffset, 0, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l := NewLedger(1)
+			l.Sent(0, 11)
+			l.Acked(0, 0, tt.offset)
+			l.Skipped(tp, tt.skip[0], tt.skip[1])
+			if r := l.Report(); r.Lost != tt.lost || r.Skipped != tt.skipped || r.OK() != (tt.lost == 0) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	l := NewLedger(1)
+	l.Sent(0, 11)
+	l.Saw(tp, 5, 0, 11)
+	l.Skipped(tp, 3, 7)
+	if r := l.Report(); r.Duplicated != 1 {
+		t.Errorf("an offset that was read was skipped: %+v", r)
+	}
+}
+
+// TestLedgerChecks compares what is read again.
+func TestLedgerChecks(t *testing.T) {
+	t.Parallel()
+	l := NewLedger(2)
+	l.Sent(0, 11)
+	l.Acked(0, 0, 7)
+	tp := id.TopicPartition{Topic: "t"}
+	if err := l.Check(tp, 7, 0, 11); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{l.Check(tp, 7, 0, 13), l.Check(tp, 8, 0, 11), l.Check(tp, 7, 1, 11), l.Check(tp, 7, -1, 11),
+		l.Check(id.TopicPartition{Topic: "t", Partition: 1}, 7, 0, 11)} {
+		if err == nil {
+			t.Error("another record was taken for it")
+		}
+	}
+}

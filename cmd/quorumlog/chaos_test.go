@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -44,42 +45,6 @@ func chaosSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// TestKillAtRandom produces while nodes are killed with SIGKILL and restarted at random, one at a time and sometimes all three,
-// and then looks for every acknowledged record.
-func TestKillAtRandom(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes")
-	}
-	t.Parallel()
-	seed := chaosSeed(t)
-	random := rand.New(rand.NewPCG(seed, 1))
-	chaos := chaosTime(t)
-	ctx, cancel := context.WithTimeout(context.Background(), chaos+2*time.Minute)
-	defer cancel()
-	cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: buildBinary(t), Dir: t.TempDir(), Nodes: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cluster.Close()
-	c, err := client.New(client.Options{Servers: cluster.Servers()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	d := &chaosRun{t: t, client: c, cluster: cluster, ledger: bench.NewLedger(1 << 22)}
-	d.createTopic(ctx)
-
-	stop := make(chan struct{})
-	produced := make(chan error, 1)
-	go func() { produced <- d.produce(ctx, stop) }()
-	d.kill(ctx, random, chaos)
-	close(stop)
-	if err := <-produced; err != nil {
-		t.Errorf("producing: %v", err)
-	}
-	d.verify(ctx)
-}
-
 type chaosRun struct {
 	t       *testing.T
 	client  *client.Client
@@ -89,18 +54,21 @@ type chaosRun struct {
 
 	partitions int                    // 0: 4
 	options    client.ProducerOptions // zero: a small buffer, and nobody waits longer than a minute
-	pace       time.Duration          // 0: five records each millisecond
+	pace       time.Duration          // 0: five records each millisecond; negative: as many as the cluster takes
 	bulk       int64                  // every so manyth record is large; 0: 100
 	heard      func(client.Ack)       // also told of each outcome, if set
+	configs    map[string]string      // of the topic, besides the usual ones
 }
 
 const chaosTopic = "chaos"
 
 func (d *chaosRun) createTopic(ctx context.Context) {
 	d.t.Helper()
+	configs := map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"}
+	maps.Copy(configs, d.configs)
 	for {
 		err := d.client.Admin().CreateTopic(ctx, client.TopicSpec{
-			Name: chaosTopic, Partitions: cmp.Or(d.partitions, 4), ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"},
+			Name: chaosTopic, Partitions: cmp.Or(d.partitions, 4), ReplicationFactor: 3, Configs: configs,
 		})
 		if err == nil {
 			return
@@ -128,8 +96,14 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 	value := make([]byte, 100_000)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(value)
-	pace := time.NewTicker(cmp.Or(d.pace, time.Millisecond))
+	pace := time.NewTicker(cmp.Or(max(d.pace, 0), time.Millisecond))
 	defer pace.Stop()
+	due := pace.C
+	if d.pace < 0 {
+		always := make(chan time.Time)
+		close(always)
+		due = always
+	}
 	var failed atomic.Int64
 	for n := int64(0); ; {
 		select {
@@ -141,7 +115,7 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 				return fmt.Errorf("%d records were not acknowledged", f)
 			}
 			return producer.Close(ctx)
-		case <-pace.C:
+		case <-due:
 		}
 		for range 5 {
 			key := strconv.AppendInt(nil, n, 10)
@@ -168,39 +142,6 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 			n++
 		}
 	}
-}
-
-// kill kills and restarts nodes until the time is over. Every round waits for acknowledgements, so that each kill hits a cluster
-// that works.
-func (d *chaosRun) kill(ctx context.Context, random *rand.Rand, length time.Duration) {
-	deadline := time.Now().Add(length)
-	rounds := 0
-	for time.Now().Before(deadline) && ctx.Err() == nil {
-		if !d.awaitAcks(ctx, 200) {
-			d.t.Errorf("no acknowledgements after %d kills", rounds)
-			return
-		}
-		victims := d.cluster.Nodes()
-		if random.IntN(4) > 0 {
-			victims = victims[random.IntN(len(victims)):][:1]
-		}
-		for _, v := range victims {
-			if err := v.Kill(); err != nil {
-				d.t.Error(err)
-			}
-		}
-		if len(victims) == 1 && random.IntN(2) == 0 {
-			d.awaitAcks(ctx, 50)
-		}
-		for _, v := range victims {
-			if err := v.Start(ctx); err != nil {
-				d.t.Error(err)
-				return
-			}
-		}
-		rounds++
-	}
-	d.t.Logf("%d rounds of kills, %d records acknowledged", rounds, d.acked.Load())
 }
 
 // awaitAcks waits for n more acknowledgements.
@@ -276,4 +217,14 @@ func (d *chaosRun) readBack(ctx context.Context) (bench.Report, error) {
 		}
 	}
 	return d.ledger.Report(), nil
+}
+
+// pause waits.
+func (d *chaosRun) pause(ctx context.Context, length time.Duration) {
+	timer := time.NewTimer(length)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

@@ -76,6 +76,12 @@ func diskScenarios() []diskScenario {
 			heal: onVictims(func(d *testDisk) { d.tell("clear") }),
 		}
 	}
+	fullOwn := func(name string, heal func(*diskRun)) diskScenario {
+		return diskScenario{
+			name: name, kinds: bothKinds, bad: 3, size: 800 << 20, stays: true, serves: true,
+			inject: fillWithRecords, middle: killEach, heal: heal,
+		}
+	}
 	scenarios := []diskScenario{
 		{
 			name: "good", kinds: bothKinds, bad: 1, goes: true, stays: true, serves: true,
@@ -92,10 +98,9 @@ func diskScenarios() []diskScenario {
 		powerless(full(3, "full-three-power", nil)),
 		still(full(1, "full-one-still", nil)),
 		still(full(3, "full-three-still", nil)),
-		{
-			name: "full-own", kinds: bothKinds, bad: 3, size: 800 << 20, stays: true, serves: true,
-			inject: fillWithRecords, middle: killEach, heal: deleteFiller,
-		},
+		fullOwn("full-own", deleteFiller),
+		fullOwn("full-own-delete-records", deleteFillerRecords),
+		fullOwn("full-own-retention", retainLessOfFiller),
 
 		{
 			name: "read-only-one", kinds: onExt4, bad: 1, goes: true, serves: true,
@@ -342,11 +347,38 @@ func fillWithRecords(r *diskRun) {
 
 // deleteFiller gives the space back as an operator can.
 func deleteFiller(r *diskRun) {
+	r.giveBack("deleting the topic that fills the disks", func(ctx context.Context, a *client.Admin) error {
+		return a.DeleteTopic(ctx, "filler")
+	})
+}
+
+// deleteFillerRecords keeps the topic.
+func deleteFillerRecords(r *diskRun) {
+	r.giveBack("deleting the records that fill the disks", func(ctx context.Context, a *client.Admin) error {
+		all := make(map[id.TopicPartition]id.Offset)
+		for p := range id.Partition(3) {
+			all[id.TopicPartition{Topic: "filler", Partition: p}] = client.End
+		}
+		deleted, err := a.DeleteRecords(ctx, all)
+		r.say("records are deleted: %v", deleted)
+		return err
+	})
+}
+
+// retainLessOfFiller has the cluster do it.
+func retainLessOfFiller(r *diskRun) {
+	r.giveBack("letting the topic that fills the disks keep less", func(ctx context.Context, a *client.Admin) error {
+		_, err := a.AlterConfig(ctx, "filler", map[string]string{"retention.bytes": "16777216"}, nil)
+		return err
+	})
+}
+
+func (r *diskRun) giveBack(what string, do func(context.Context, *client.Admin) error) {
 	r.restarts.Wait()
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
 	defer cancel()
-	if err := r.client.Admin().DeleteTopic(ctx, "filler"); err != nil {
-		r.miss("deleting the topic that fills the disks: %v", err)
+	if err := do(ctx, r.client.Admin()); err != nil {
+		r.miss("%s: %v", what, err)
 	}
 }
 

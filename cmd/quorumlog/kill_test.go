@@ -1,0 +1,128 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quorumlog/quorumlog/bench"
+	"github.com/quorumlog/quorumlog/client"
+)
+
+// TestKillAtRandom produces to a topic that keeps little, while nodes are killed with SIGKILL and restarted at random, one at a time and
+// sometimes all three, are frozen, and are kept away until the log begins behind what they have. Who reads along looks for every
+// acknowledged record.
+func TestKillAtRandom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	t.Parallel()
+	seed := chaosSeed(t)
+	random := rand.New(rand.NewPCG(seed, 1))
+	chaos := chaosTime(t)
+	ctx, cancel := context.WithTimeout(context.Background(), chaos+3*time.Minute)
+	defer cancel()
+	cluster, err := bench.StartCluster(ctx, bench.ClusterOptions{Binary: buildBinary(t), Dir: t.TempDir(), Nodes: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	c, err := client.New(client.Options{Servers: cluster.Servers()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d := &chaosRun{t: t, client: c, cluster: cluster}
+	keep := d.keepLittle(chaos)
+	d.createTopic(ctx)
+	readers := d.readAlong(ctx, seed)
+	usage := watchUsage(cluster, keep)
+
+	stop := make(chan struct{})
+	produced := make(chan error, 1)
+	go func() { produced <- d.produce(ctx, stop) }()
+	d.kill(ctx, random, chaos)
+	close(stop)
+	if err := <-produced; err != nil {
+		t.Errorf("producing: %v", err)
+	}
+	readers.finish()
+	usage.finish(t)
+	if n := countInLogs(t, cluster, "log begins anew"); n == 0 {
+		t.Error("no replica was ever behind the log start: the test shows less than it should")
+	} else {
+		t.Logf("%d times a log began anew behind what a replica had", n)
+	}
+}
+
+// kill kills, freezes and restarts nodes until the time is over, and keeps one away for a fifth of it. Every round waits for acknowledgements,
+// so that each fault hits a cluster that works.
+func (d *chaosRun) kill(ctx context.Context, random *rand.Rand, length time.Duration) {
+	deadline := time.Now().Add(length)
+	rounds := 0
+	for ; (rounds == 0 || time.Now().Before(deadline)) && ctx.Err() == nil; rounds++ {
+		if !d.awaitAcks(ctx, 200) {
+			d.t.Errorf("no acknowledgements after %d rounds", rounds)
+			return
+		}
+		nodes := d.cluster.Nodes()
+		one := random.IntN(len(nodes))
+		switch n := random.IntN(8); {
+		case rounds == 0:
+			d.keepAway(ctx, nodes[one], nodes[(one+1)%len(nodes)], length/5)
+		case n < 5:
+			d.restart(ctx, random.IntN(2) == 0, nodes[one])
+		case n < 7:
+			d.restart(ctx, false, nodes...)
+		default:
+			d.freeze(ctx, nodes[one], time.Duration(random.Int64N(int64(min(length/4, 5*time.Second)))))
+		}
+	}
+	d.t.Logf("%d rounds of kills, %d records acknowledged", rounds, d.acked.Load())
+}
+
+// restart kills nodes, waits for acknowledgements without them if it is told to, and starts them again.
+func (d *chaosRun) restart(ctx context.Context, wait bool, victims ...*bench.Process) {
+	for _, v := range victims {
+		if err := v.Kill(); err != nil {
+			d.t.Error(err)
+		}
+	}
+	if wait {
+		d.awaitAcks(ctx, 50)
+	}
+	for _, v := range victims {
+		if err := v.Start(ctx); err != nil {
+			d.t.Error(err)
+		}
+	}
+}
+
+// keepAway keeps a node away for a while. In the middle another one is killed, too: for a moment nobody can write, and another leader goes on.
+func (d *chaosRun) keepAway(ctx context.Context, victim, other *bench.Process, length time.Duration) {
+	if err := victim.Kill(); err != nil {
+		d.t.Error(err)
+	}
+	d.pause(ctx, length/2)
+	d.restart(ctx, false, other)
+	d.awaitAcks(ctx, 200)
+	d.pause(ctx, length/2)
+	if err := victim.Start(ctx); err != nil {
+		d.t.Error(err)
+	}
+}
+
+// freeze stops a node and lets it go on. To the others it looks dead for as long, and then it says what it had in mind.
+func (d *chaosRun) freeze(ctx context.Context, victim *bench.Process, length time.Duration) {
+	if err := victim.Signal(syscall.SIGSTOP); err != nil {
+		d.t.Error(err)
+	}
+	d.pause(ctx, length)
+	if err := victim.Signal(syscall.SIGCONT); err != nil {
+		d.t.Error(err)
+	}
+}

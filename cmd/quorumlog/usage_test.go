@@ -1,0 +1,94 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quorumlog/quorumlog/bench"
+)
+
+// usage is how much the replicas of a cluster of processes have on their disks at most.
+type usage struct {
+	cluster *bench.Cluster
+	keep    kept
+	stop    chan struct{}
+	done    chan struct{}
+	most    map[string]int64 // by directory
+	above   int              // looks at a directory that has more than it may
+	looks   int
+}
+
+// watchUsage looks several times a second.
+func watchUsage(cluster *bench.Cluster, k kept) *usage {
+	u := &usage{cluster: cluster, keep: k, stop: make(chan struct{}), done: make(chan struct{}), most: make(map[string]int64)}
+	go func() {
+		defer close(u.done)
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-u.stop:
+				return
+			case <-tick.C:
+				u.look()
+			}
+		}
+	}()
+	return u
+}
+
+func (u *usage) look() {
+	for _, n := range u.cluster.Nodes() {
+		dirs, _ := filepath.Glob(filepath.Join(n.Dir, "logs", chaosTopic+"-*"))
+		for _, dir := range dirs {
+			var sum int64
+			files, _ := filepath.Glob(filepath.Join(dir, "*.log"))
+			for _, f := range files {
+				var st unix.Stat_t
+				if unix.Stat(f, &st) == nil { // it has not gone in this moment
+					sum += st.Blocks * 512
+				}
+			}
+			u.looks++
+			if sum > u.limit() {
+				u.above++
+			}
+			u.most[dir] = max(u.most[dir], sum)
+		}
+	}
+}
+
+// limit is what a replica may have: what it keeps and two segments. A batch that is larger than a segment comes on top of that.
+func (u *usage) limit() int64 { return u.keep.retention + 2*u.keep.segment + 1<<20 }
+
+func (u *usage) finish(t *testing.T) {
+	close(u.stop)
+	<-u.done
+	var most int64
+	for _, n := range u.most {
+		most = max(most, n)
+	}
+	t.Logf("a replica had at most %.1f MiB on its disk; retention.bytes and two segments are %.1f MiB; %d of %d looks found more", float64(most)/(1<<20),
+		float64(u.limit())/(1<<20), u.above, u.looks)
+}
+
+// countInLogs counts the lines of all nodes that say something.
+func countInLogs(t *testing.T, cluster *bench.Cluster, text string) (n int) {
+	t.Helper()
+	logs, _ := filepath.Glob(filepath.Join(filepath.Dir(cluster.Nodes()[0].Dir), "*.log"))
+	for _, name := range logs {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Error(err)
+		}
+		n += strings.Count(string(data), text)
+	}
+	return n
+}

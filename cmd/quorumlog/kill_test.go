@@ -102,15 +102,18 @@ func (d *chaosRun) restart(ctx context.Context, wait bool, victims ...*bench.Pro
 	}
 }
 
-// keepAway keeps a node away for a while. In the middle another one is killed, too: for a moment nobody can write, and another leader goes on.
+// keepAway keeps a node away for a while, and until the log begins behind what it has. In the middle another one is killed, too: for a moment
+// nobody can write, and another leader goes on.
 func (d *chaosRun) keepAway(ctx context.Context, victim, other *bench.Process, length time.Duration) {
 	if err := victim.Kill(); err != nil {
 		d.t.Error(err)
 	}
+	ends := d.ends(ctx)
 	d.pause(ctx, length/2)
 	d.restart(ctx, false, other)
 	d.awaitAcks(ctx, 200)
 	d.pause(ctx, length/2)
+	d.awaitStarts(ctx, ends)
 	if err := victim.Start(ctx); err != nil {
 		d.t.Error(err)
 	}

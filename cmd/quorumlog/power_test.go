@@ -62,7 +62,9 @@ func (d *chaosRun) cutPower(ctx context.Context, cluster *nodetest.Cluster, rand
 		if rounds == 0 {
 			away := random.IntN(len(cluster.Nodes))
 			cluster.CrashNode(away, nodetest.PowerLoss)
+			ends := d.ends(ctx)
 			d.pause(ctx, length/5)
+			d.awaitStarts(ctx, ends)
 			cluster.StartNode(away)
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ type kept struct{ retention, segment int64 }
 // keepLittle has the topic keep so little that segments go all the time, and makes the ledger. A run of a minute or more has as much load as
 // the cluster takes, and larger segments, each of which goes after seconds; a short one has what a test may cost.
 func (d *chaosRun) keepLittle(length time.Duration) kept {
-	k := kept{retention: 512 << 10, segment: 256 << 10}
+	k := kept{retention: 1 << 20, segment: 512 << 10}
 	records := 1 << 22
 	if length >= time.Minute {
 		k = kept{retention: 64 << 20, segment: 32 << 20}
@@ -32,6 +33,29 @@ func (d *chaosRun) keepLittle(length time.Duration) kept {
 	d.ledger = bench.NewLedger(records)
 	d.configs = map[string]string{"segment.bytes": strconv.FormatInt(k.segment, 10), "retention.bytes": strconv.FormatInt(k.retention, 10)}
 	return k
+}
+
+// ends is where the partitions end.
+func (d *chaosRun) ends(ctx context.Context) map[id.Partition]id.Offset {
+	d.t.Helper()
+	ranges, err := d.client.Admin().Offsets(ctx, chaosTopic)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	ends := make(map[id.Partition]id.Offset)
+	for _, o := range ranges {
+		ends[o.Partition] = o.End
+	}
+	return ends
+}
+
+// awaitStarts waits until a partition begins behind where it ended.
+func (d *chaosRun) awaitStarts(ctx context.Context, ends map[id.Partition]id.Offset) {
+	d.t.Helper()
+	eventually(d.t, "a log start behind what the one who is away has", func() bool {
+		ranges, err := d.client.Admin().Offsets(ctx, chaosTopic)
+		return err == nil && slices.ContainsFunc(ranges, func(o client.OffsetRange) bool { return o.Start > ends[o.Partition] })
+	})
 }
 
 // readers read while records are written and their log goes away behind them.

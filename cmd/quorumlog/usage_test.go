@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,14 +21,16 @@ type usage struct {
 	keep    kept
 	stop    chan struct{}
 	done    chan struct{}
-	most    map[string]int64 // by directory
-	above   int              // looks at a directory that has more than it may
+	at      time.Time
+	top     int64 // the most that a replica had
+	above   int   // looks at a directory that has more than it may
 	looks   int
+	worst   []string // files of the directory that had most, when it had it
 }
 
 // watchUsage looks several times a second.
 func watchUsage(cluster *bench.Cluster, k kept) *usage {
-	u := &usage{cluster: cluster, keep: k, stop: make(chan struct{}), done: make(chan struct{}), most: make(map[string]int64)}
+	u := &usage{cluster: cluster, keep: k, stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(u.done)
 		tick := time.NewTicker(200 * time.Millisecond)
@@ -49,18 +52,22 @@ func (u *usage) look() {
 		dirs, _ := filepath.Glob(filepath.Join(n.Dir, "logs", chaosTopic+"-*"))
 		for _, dir := range dirs {
 			var sum int64
+			var list []string
 			files, _ := filepath.Glob(filepath.Join(dir, "*.log"))
 			for _, f := range files {
 				var st unix.Stat_t
 				if unix.Stat(f, &st) == nil { // it has not gone in this moment
 					sum += st.Blocks * 512
+					list = append(list, fmt.Sprintf("%s: %d bytes, %d allocated", filepath.Base(f), st.Size, st.Blocks*512))
 				}
 			}
 			u.looks++
 			if sum > u.limit() {
 				u.above++
 			}
-			u.most[dir] = max(u.most[dir], sum)
+			if sum > u.top {
+				u.at, u.top, u.worst = time.Now(), sum, append([]string{dir}, list...)
+			}
 		}
 	}
 }
@@ -71,12 +78,11 @@ func (u *usage) limit() int64 { return u.keep.retention + 2*u.keep.segment + 1<<
 func (u *usage) finish(t *testing.T) {
 	close(u.stop)
 	<-u.done
-	var most int64
-	for _, n := range u.most {
-		most = max(most, n)
-	}
-	t.Logf("a replica had at most %.1f MiB on its disk; retention.bytes and two segments are %.1f MiB; %d of %d looks found more", float64(most)/(1<<20),
+	t.Logf("a replica had at most %.1f MiB on its disk; retention.bytes and two segments are %.1f MiB; %d of %d looks found more", float64(u.top)/(1<<20),
 		float64(u.limit())/(1<<20), u.above, u.looks)
+	if u.above > 0 {
+		t.Logf("the most, at %v: %s", u.at, strings.Join(u.worst, "\n"))
+	}
 }
 
 // countInLogs counts the lines of all nodes that say something.

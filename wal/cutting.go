@@ -331,7 +331,7 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 
 // takeGiven makes the state that the owner gave last that of the next cut, once all that it is derived from is durable. Called with mu.
 func (l *Log) takeGiven() {
-	if l.given != nil && l.given.Applied <= l.doneIndex {
+	if l.given != nil && l.given.Applied <= l.doneIndex && (l.blocked == 0 || l.s.o.off.cutWaits) {
 		l.setState(l.given.State, l.given.mark)
 		l.settled = l.given.Applied
 		l.given = nil

@@ -235,8 +235,9 @@ func (s *Store) writeRows(f disk.File, owner segment.Owner, rows []segment.Row, 
 	return nil
 }
 
-// flushIndex writes the rows of committed entries to the indexes, as far as they fill whole blocks. Committed rows are never
-// truncated, so this may overlap rounds and truncations of the log.
+// flushIndex writes the rows of committed, durable entries to the indexes, as far as they fill whole blocks. These are never truncated, so
+// rounds and truncations may come up meanwhile. But while one is in flight, doneIndex speaks of the log before it, and what is committed may
+// be new entries that are not durable: a cut after that round would find rows indexed beyond its end.
 func (s *Store) flushIndex(l *Log) error {
 	for k := 0; ; k++ {
 		l.mu.Lock()
@@ -247,7 +248,7 @@ func (s *Store) flushIndex(l *Log) error {
 		sg := l.segs[k]
 		last := min(l.lastOf(k), l.commit(), l.doneIndex)
 		n := 0
-		if sg.stage == segOpen && last >= sg.indexed {
+		if sg.stage == segOpen && last >= sg.indexed && l.blocked == 0 {
 			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
 		}
 		if n == 0 {

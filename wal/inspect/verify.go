@@ -227,7 +227,9 @@ func (v *verifier) log(l *wal.ImageLog) error {
 		if wanted[name] {
 			continue
 		}
-		if _, ok := segment.ParseName(name); ok {
+		if _, ok := segment.ParseName(name); ok && l.Refused != "" {
+			v.find(Note, path.Join("logs", l.Dir, name), -1, "no segment has this file; what a refused replica has is left alone until it is deleted")
+		} else if ok {
 			v.find(Note, path.Join("logs", l.Dir, name), -1, "no segment has this file: the next start removes it")
 		} else {
 			v.find(Damage, path.Join("logs", l.Dir, name), -1, "a foreign file")
@@ -345,7 +347,10 @@ func (v *verifier) row(sg *wal.ImageSegment, index *source, i id.Index) (row seg
 	if err != nil {
 		return row, pos, err
 	}
-	return row, pos, row.Parse(b)
+	if err = row.Parse(b); err == nil && segment.StoredOwner(b) != segment.OwnerOf(v.l.Group, v.l.Replica) {
+		err = errors.New("it is of another log: were files exchanged?")
+	}
+	return row, pos, err
 }
 
 // follows checks that a row is the one that follows, of the term that its entry has.

@@ -31,7 +31,7 @@ func (l *Log) cutBytes(longest int64) int64 {
 	if n > longest {
 		return 0
 	}
-	n += 512 + int64(len(l.state.ConfState)+16*len(l.epochs))
+	n += 512 + int64(len(l.state.ConfState)+16*len(l.epochs)+cutSegmentBytes*len(l.segs))
 	switch {
 	case l.given != nil:
 		n += int64(l.given.mark.bytes)

@@ -90,7 +90,11 @@ func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, e
 		s.commits.kick() // a truncation may have waited
 	}()
 	if !prepared {
-		if err := s.prepareNow(l, sg, disk.RoundUp(int64(to))); err != nil {
+		need := disk.RoundUp(int64(to))
+		if seal { // one of nothing but control entries, too, is worth the ballast: while it is not sealed the start stays before it
+			need = max(need, disk.BlockSize)
+		}
+		if err := s.prepareNow(l, sg, need); err != nil {
 			return false, err
 		}
 	}
@@ -190,6 +194,7 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 	l.mu.Lock()
 	sg.w, sg.indexed, sg.stage = end, indexed+id.Index(len(rows)), segSealed
 	l.forgetRows(sg)
+	l.wantTrim() // what Trim said may have been ahead of the log
 	l.mu.Unlock()
 	l.markDirty()
 	return nil

@@ -275,6 +275,14 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 		v.walk(sg, logName, log, next)
 		return v.ctx.Err()
 	}
+	v.rows(sg, log, ok, index, next)
+	return v.ctx.Err()
+}
+
+// rows checks the rows of a segment, and the batches and control entries that they are of; batches not, if logOK does not say that there is a
+// file to look at.
+func (v *verifier) rows(sg *wal.ImageSegment, log *source, logOK bool, index *source, next *cursor) {
+	logName, indexName := path.Join("logs", v.l.Dir, sg.Key.Log()), path.Join("logs", v.l.Dir, sg.Key.Index())
 	for i := sg.First; i <= sg.Last && v.ctx.Err() == nil; i++ {
 		row, rowPos, err := v.row(sg, index, i)
 		if err == nil {
@@ -284,9 +292,9 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 			v.add(Finding{Severity: Damage, File: indexName, Position: rowPos, First: int64(next.offset), Next: int64(next.offset),
 				Text: fmt.Sprintf("row of entry %d: %v", i, err)})
 			v.walk(sg, logName, log, next)
-			return v.ctx.Err()
+			return
 		}
-		if row.Length > 0 && ok {
+		if row.Length > 0 && logOK {
 			v.batch(sg, logName, log, &row)
 		} else if row.Length == 0 {
 			if got := segment.Checksum(v.l.Control(i)); got != row.Checksum {
@@ -298,7 +306,6 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 	if next.pos != sg.End && v.ctx.Err() == nil {
 		v.find(Damage, indexName, -1, fmt.Sprintf("the rows end at position %d, the segment at %d", next.pos, sg.End))
 	}
-	return v.ctx.Err()
 }
 
 // open opens a file that may be missing if it is not needed.

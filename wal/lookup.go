@@ -20,6 +20,10 @@ type timeLookup struct {
 	from, limit id.Offset
 	unpack      int   // bytes that it may still decompress
 	read        int64 // bytes that it may still read beside
+
+	// Of the segment under way: its base, its largest timestamp, and that of the one before, -1 if there is none.
+	base         id.Offset
+	most, before int64
 }
 
 // OffsetForTime returns offset and timestamp of the first record in [from, limit) whose timestamp is at least ts (milliseconds); false when
@@ -36,12 +40,12 @@ type timeLookup struct {
 func (l *Log) OffsetForTime(ctx context.Context, ts int64, from, limit id.Offset) (id.Offset, int64, bool, error) {
 	q := timeLookup{ts: ts, from: from, limit: limit, unpack: batch.LookupLimit, read: l.s.o.lookupLimit}
 	for after := id.Index(0); from < limit; {
-		v, base, most := l.segmentWithTime(after, &q)
+		v := l.segmentWithTime(after, &q)
 		if v == nil {
 			break
 		}
 		if q.read <= 0 {
-			return max(base, from), most, true, nil
+			return max(q.base, from), q.most, true, nil
 		}
 		offset, at, ok, err := v.firstAt(ctx, &q)
 		if ok || err != nil && v.last >= l.FirstIndex() {
@@ -53,24 +57,60 @@ func (l *Log) OffsetForTime(ctx context.Context, ts int64, from, limit id.Offset
 }
 
 // segmentWithTime returns the first segment whose first entry is above after, which has a timestamp of at least ts and may have records in
-// [from, limit), with its base and its largest timestamp; nil: there is none.
-func (l *Log) segmentWithTime(after id.Index, q *timeLookup) (v *segView, base id.Offset, most int64) {
+// [from, limit); nil: there is none.
+func (l *Log) segmentWithTime(after id.Index, q *timeLookup) *segView {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for k, sg := range l.segs {
 		below := k+1 < len(l.segs) && l.segs[k+1].key.Base <= q.from
 		if sg.first > after && sg.maxTime >= q.ts && !below && sg.key.Base < q.limit {
-			return l.view(k), sg.key.Base, sg.maxTime
+			q.base, q.most, q.before = sg.key.Base, sg.maxTime, -1
+			if k > 0 {
+				q.before = l.segs[k-1].maxTime
+			}
+			return l.view(k)
 		}
 	}
-	return nil, id.NoOffset, -1
+	return nil
+}
+
+// timeProbes is how many blocks of an index are looked at where its times say, before it is halved.
+const timeProbes = 4
+
+// findTime returns the first entry whose row reaches ts, and whose records do not all lie below from; last+1 if there is none. Where times grow
+// evenly, as they mostly do, a guess or two find its block of the index, while halving reads ten of a large segment. The guesses are few, so
+// that it costs little more with whatever times producers send.
+func (v *segView) findTime(q *timeLookup) (id.Index, error) {
+	reaches := func(row *segment.Row) bool { return row.MaxTimestamp >= q.ts && row.NextOffset() > q.from }
+	lo, hi, early, late := v.sg.first, v.last+1, q.before, q.most
+	var row segment.Row
+	for n := 0; n < timeProbes && hi-lo > segment.RowsPerBlock && 0 <= early && early < q.ts && q.ts <= late; n++ {
+		guess := lo + id.Index(float64(hi-lo-1)*(float64(q.ts-early)/float64(late-early)))
+		a := v.sg.first + (guess-v.sg.first)/segment.RowsPerBlock*segment.RowsPerBlock
+		a, b := max(a, lo), min(a+segment.RowsPerBlock, hi)-1
+		if err := v.row(a, &row); err != nil {
+			return 0, err
+		}
+		if reaches(&row) {
+			hi, late = a, row.MaxTimestamp
+			continue
+		}
+		if err := v.row(b, &row); err != nil {
+			return 0, err
+		}
+		if reaches(&row) {
+			return v.findIn(a+1, b, reaches)
+		}
+		lo, early = b+1, row.MaxTimestamp
+	}
+	return v.findIn(lo, hi, reaches)
 }
 
 // firstAt is OffsetForTime for one segment.
 func (v *segView) firstAt(ctx context.Context, q *timeLookup) (id.Offset, int64, bool, error) {
 	var i id.Index
 	err := v.look(func() (err error) {
-		i, err = v.find(func(row *segment.Row) bool { return row.MaxTimestamp >= q.ts && row.NextOffset() > q.from })
+		i, err = v.findTime(q)
 		return err
 	})
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
@@ -241,5 +243,68 @@ func TestLookupBehindControlEntries(t *testing.T) {
 	d.commitAll()
 	if _, _, ok, err := d.l.OffsetForTime(t.Context(), -5, 0, d.next); !ok || err != nil {
 		t.Errorf("the batch behind it is not found: %v", err)
+	}
+}
+
+// TestLookupReadsFewBlocks: where times grow evenly one or two blocks of an index are read for a time, of 64; where they do not, a few more than
+// halving reads.
+func TestLookupReadsFewBlocks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		time func(n int) int64 // of batch n
+		most int
+	}{
+		{"even", func(n int) int64 { return int64(n) * 10 }, 2},
+		{"uneven", func(n int) int64 { return 1 << (n / 100) }, 6 + timeProbes},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const each = 64 * segment.RowsPerBlock
+			sim := disksim.New(disksim.Options{Direct: true})
+			o := testOptions(sim, sim.Pebble(), "/data")
+			s := mustOpen(t, o)
+			d := newDriver(t, s, mustCreate(t, s, 1))
+			for range 3 { // the third one so that the second is sealed
+				var es []Entry
+				for range each {
+					n := len(d.entries)
+					e := Entry{Index: d.last() + 1, Term: 1, Kind: KindBatch, Data: testBatch(d.next, 1, 1, 70, c.time(n%each)+c.time(each)*int64(n/each), 0)}
+					d.next++
+					d.entries, es = append(d.entries, e), append(es, e)
+				}
+				d.l.Roll()
+				d.submit(es...)
+				d.wait(1)
+				d.commitAll()
+			}
+			closeStore(t, s)
+			s = mustOpen(t, o)
+			defer closeStore(t, s)
+			l := findLog(t, s, 1)
+			if err := s.checkpoints.flushAll([]*Log{l}, 0); err != nil {
+				t.Fatal(err)
+			}
+			s.evict(0, evictAll)
+			var reads atomic.Int64
+			sim.SetHook(func(op disksim.Op) error {
+				if op.Kind == disksim.OpRead && strings.HasSuffix(op.Name, segment.IndexSuffix) {
+					reads.Add(1)
+				}
+				return nil
+			})
+			worst := int64(0)
+			for n := each + 3; n < 2*each; n += 131 {
+				s.rows.forget(l.segs[1])
+				before := reads.Load()
+				ts := c.time(n%each) + c.time(each)
+				offset, at, ok, err := l.OffsetForTime(t.Context(), ts, 0, d.next)
+				if err != nil || !ok || at != ts || offset > id.Offset(n) || c.name == "even" && offset != id.Offset(n) {
+					t.Fatalf("time %d is at %d (%d), %v, %v; want %d", ts, offset, at, ok, err, n)
+				}
+				worst = max(worst, reads.Load()-before)
+			}
+			if worst == 0 || worst > int64(c.most) {
+				t.Errorf("up to %d blocks were read for one time", worst)
+			}
+		})
 	}
 }

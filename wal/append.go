@@ -128,6 +128,7 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 		}
 		sg, frag := l.truncate(first)
 		p.cutAt, p.cutW, p.blocks = sg, id.Position(disk.RoundDown(int64(sg.end))), true
+		l.rollNext = l.rollNext || entries[0].Roll // it goes to sg: see segmentFor
 		cur = p.begin(sg)
 		if frag.c != nil && !l.s.o.off.truncateFragment {
 			frag.c.retain()
@@ -135,10 +136,9 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 		}
 	}
 	p.rows = slices.Grow(p.rows, len(entries))
-	records := false
+	now := l.s.now()
 	for i := range entries {
 		e := &entries[i]
-		records = records || e.Kind == KindBatch
 		if e.Index != first+id.Index(i) {
 			panic(fmt.Sprintf("wal: %v: entry %d follows entry %d", l, e.Index, first+id.Index(i)-1))
 		}
@@ -150,9 +150,9 @@ func (l *Log) stageEntries(p *appendPlan, a *Append) {
 			cur = p.begin(sg)
 		}
 		l.stageEntry(p, cur, e, a.Loan)
-	}
-	if records { // commands, of which there is one for each start that moves, must not keep records young
-		l.active().appended = l.s.now()
+		if e.Kind == KindBatch { // commands, of which there is one for each start that moves, must not keep records young
+			sg.appended = now
+		}
 	}
 	// Space is asked for as soon as a log outgrows what it has, also one that goes through the journal: a full disk must find as little
 	// as possible that was accepted and has none.

@@ -224,7 +224,7 @@ func (c *checkpointer) storable(logs []*Log) error {
 	for _, l := range logs {
 		need += 2 * l.cutBytes(s.longestTail()) // in Pebble's log, and in a table
 	}
-	if !s.space.holds(need) {
+	if s.space.room() < need {
 		return fmt.Errorf("%w: a checkpoint needs %d bytes", errReserve, need)
 	}
 	return nil

@@ -125,7 +125,7 @@ func TestRotIsOneThing(t *testing.T) {
 			return nil
 		},
 		"index": func(l *Log, hw id.Offset) error {
-			_, _, _, err := l.OffsetForTime(int64(10+53)*10, 0, hw)
+			_, _, _, err := l.OffsetForTime(t.Context(), int64(10+53)*10, 0, hw)
 			return err
 		},
 	}

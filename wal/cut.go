@@ -57,7 +57,10 @@ type cutSegment struct {
 	tail              []byte
 }
 
-const cutVersion = 3
+const (
+	cutVersion      = 3
+	cutSegmentBytes = 80 // of a segment, without rows and bytes
+)
 
 var errBadCut = errors.New("wal: a cut does not check")
 

@@ -31,7 +31,7 @@ func (l *Log) cutBytes(longest int64) int64 {
 	if n > longest {
 		return 0
 	}
-	n += 512 + int64(len(l.state.ConfState)+16*len(l.epochs))
+	n += 512 + int64(len(l.state.ConfState)+16*len(l.epochs)+cutSegmentBytes*len(l.segs))
 	switch {
 	case l.given != nil:
 		n += int64(l.given.mark.bytes)
@@ -159,10 +159,7 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 	defer func() { _ = b.Close() }() // the current one; closing a batch twice would close another's
 	for _, l := range logs {
 		if s.o.off.unlinkWaits {
-			l.mu.Lock()
-			keys := l.garbage
-			l.mu.Unlock()
-			s.unlinkDropped(l, keys)
+			s.unlinkDropped(l, l.garbageNow())
 		}
 		cut, t, ok, err := l.takeCut(completed, longest)
 		if err != nil {
@@ -188,20 +185,33 @@ func (c *checkpointer) cutAll(logs []*Log) (left []*Log, err error) {
 			b = s.meta.NewBatch()
 		}
 	}
-	err = errors.Join(
+	return left, c.storeLast(b, taken, completed)
+}
+
+// garbageNow is what the log has dropped: see rules.unlinkWaits.
+func (l *Log) garbageNow() []segment.Key {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.garbage
+}
+
+// storeLast stores the last batch of cuts, and does what may be done now that all of them are stored.
+func (c *checkpointer) storeLast(b *pebble.Batch, taken []takenCut, completed journal.Seq) error {
+	s := c.s
+	err := errors.Join(
 		b.Set(completedKey, appendSeq(nil, completed), nil), b.Set(coveredKey, appendSeq(nil, s.coveredBut(completed, taken)), nil))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.store(b, taken, pebble.Sync); err != nil {
-		return nil, err
+		return err
 	}
 	for _, t := range taken {
 		t.l.covered(&t)
 		s.unlinkDropped(t.l, t.garbage)
 	}
 	c.moveStarts(taken)
-	return left, c.retire(completed)
+	return c.retire(completed)
 }
 
 // store commits a batch, but for cuts of logs whose deletion was stored meanwhile. With the metadata's cut go the tombstones that it
@@ -294,31 +304,13 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 		start: start, next: next, hs: l.doneHS, state: l.state, view: l.mark, since: l.since,
 	}
 	c.hs.Commit = min(max(c.hs.Commit, l.commit(), c.state.Applied), l.doneIndex)
-	for _, e := range epochsFrom(l.epochs, start) {
-		if e.first <= l.doneIndex || e.first == start.Index {
-			c.epochs = append(c.epochs, e)
-		}
+	if !l.fillCut(c, before) {
+		return nil, t, false, l.s.broken(l, "the tail does not hold what the cut needs")
 	}
-	for _, e := range l.controls {
-		if e.index > start.Index && e.index <= l.doneIndex {
-			c.controls = append(c.controls, e)
-		}
+	t = takenCut{
+		l: l, covered: c.covered, applied: c.state.Applied, garbage: l.garbage, start: start, moves: before > 0,
+		view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored,
 	}
-	for k, sg := range l.segs {
-		if k < before {
-			continue
-		}
-		if sg.first > l.doneIndex {
-			break // nothing of it is durable: its first record will name it
-		}
-		cs, ok := l.cutSegment(k)
-		if !ok {
-			return nil, t, false, l.s.broken(l, "the tail does not hold what the cut needs")
-		}
-		c.segs = append(c.segs, cs)
-	}
-	t = takenCut{l: l, covered: c.covered, applied: c.state.Applied, garbage: l.garbage, view: l.state.View, viewNumber: l.viewNumber, viewStored: l.viewStored}
-	t.start, t.moves = start, before > 0
 	l.garbage = nil
 	if l.s.o.off.startTold {
 		l.noteStart(&t)
@@ -329,9 +321,31 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 	return c, t, true, nil
 }
 
+// fillCut adds what is durable behind the cut's start: epochs, control entries, and segments but for the first few. Called with mu.
+func (l *Log) fillCut(c *cut, before int) bool {
+	for _, e := range epochsFrom(l.epochs, c.start) {
+		if e.first <= l.doneIndex || e.first == c.start.Index {
+			c.epochs = append(c.epochs, e)
+		}
+	}
+	for _, e := range l.controls {
+		if e.index > c.start.Index && e.index <= l.doneIndex {
+			c.controls = append(c.controls, e)
+		}
+	}
+	for k := before; k < len(l.segs) && l.segs[k].first <= l.doneIndex; k++ { // of the others the first record will name them
+		cs, ok := l.cutSegment(k)
+		if !ok {
+			return false
+		}
+		c.segs = append(c.segs, cs)
+	}
+	return true
+}
+
 // takeGiven makes the state that the owner gave last that of the next cut, once all that it is derived from is durable. Called with mu.
 func (l *Log) takeGiven() {
-	if l.given != nil && l.given.Applied <= l.doneIndex {
+	if l.given != nil && l.given.Applied <= l.doneIndex && (l.blocked == 0 || l.s.o.off.cutWaits) {
 		l.setState(l.given.State, l.given.mark)
 		l.settled = l.given.Applied
 		l.given = nil
@@ -346,8 +360,10 @@ func (l *Log) cutSegment(k int) (cutSegment, bool) {
 	if l.s.o.off.cutUncommitted && last > l.commit() && l.commit()+1 >= sg.rowBase {
 		last, end = l.commit(), l.committedEnd(k)
 	}
-	c := cutSegment{created: sg.created, appended: sg.appended, key: sg.key, sealed: sg.stage == segSealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))), indexed: sg.indexed}
-	c.maxTime = sg.timeBefore
+	c := cutSegment{
+		key: sg.key, sealed: sg.stage == segSealed, first: sg.first, end: end, w: min(sg.w, id.Position(disk.RoundDown(int64(end)))),
+		indexed: sg.indexed, maxTime: sg.timeBefore, created: sg.created, appended: sg.appended,
+	}
 	if row := sg.row(sg.indexed - 1); row != nil {
 		c.maxTime = row.MaxTimestamp
 	}

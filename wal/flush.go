@@ -90,7 +90,11 @@ func (s *Store) flushOnce(l *Log, patient bool, piece id.Position) (more bool, e
 		s.commits.kick() // a truncation may have waited
 	}()
 	if !prepared {
-		if err := s.prepareNow(l, sg, disk.RoundUp(int64(to))); err != nil {
+		need := disk.RoundUp(int64(to))
+		if seal { // one of nothing but control entries, too, is worth the ballast: while it is not sealed the start stays before it
+			need = max(need, disk.BlockSize)
+		}
+		if err := s.prepareNow(l, sg, need); err != nil {
 			return false, err
 		}
 	}
@@ -190,6 +194,7 @@ func (s *Store) seal(l *Log, sg *seg, pieces []piece, rows []segment.Row) error 
 	l.mu.Lock()
 	sg.w, sg.indexed, sg.stage = end, indexed+id.Index(len(rows)), segSealed
 	l.forgetRows(sg)
+	l.wantTrim() // what Trim said may have been ahead of the log
 	l.mu.Unlock()
 	l.markDirty()
 	return nil
@@ -235,8 +240,9 @@ func (s *Store) writeRows(f disk.File, owner segment.Owner, rows []segment.Row, 
 	return nil
 }
 
-// flushIndex writes the rows of committed entries to the indexes, as far as they fill whole blocks. Committed rows are never
-// truncated, so this may overlap rounds and truncations of the log.
+// flushIndex writes the rows of committed, durable entries to the indexes, as far as they fill whole blocks. These are never truncated, so
+// rounds and truncations may come up meanwhile. But while one is in flight, doneIndex speaks of the log before it, and what is committed may
+// be new entries that are not durable: a cut after that round would find rows indexed beyond its end.
 func (s *Store) flushIndex(l *Log) error {
 	for k := 0; ; k++ {
 		l.mu.Lock()
@@ -247,7 +253,7 @@ func (s *Store) flushIndex(l *Log) error {
 		sg := l.segs[k]
 		last := min(l.lastOf(k), l.commit(), l.doneIndex)
 		n := 0
-		if sg.stage == segOpen && last >= sg.indexed {
+		if sg.stage == segOpen && last >= sg.indexed && l.blocked == 0 {
 			n = int(last+1-sg.indexed) / segment.RowsPerBlock * segment.RowsPerBlock
 		}
 		if n == 0 {

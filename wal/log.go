@@ -44,7 +44,8 @@ type Log struct {
 	since                  int64    // bytes of rows and batches that were added since state was set; what a truncation took still counts
 	lent                   []*chunk // of Entries, until Release
 
-	// The durable log: what the last completed round left. Written by the committer.
+	// The durable log: what the last completed round left. Written by the committer. While blocked is not 0 its end is not comparable with
+	// what was submitted.
 	doneIndex id.Index
 	doneEnd   id.Position // end of entry doneIndex in its segment
 	doneHS    HardState

@@ -80,7 +80,7 @@ func TestRollsSealsAndReadsFromDisk(t *testing.T) {
 				break
 			}
 		}
-		if got, _, ok, err := d.l.OffsetForTime(ts, 0, d.l.NextOffset()); err != nil || ok != found || ok && got != wantOffset {
+		if got, _, ok, err := d.l.OffsetForTime(t.Context(), ts, 0, d.l.NextOffset()); err != nil || ok != found || ok && got != wantOffset {
 			t.Errorf("offset for time %d is %d %v, want %d %v", ts, got, ok, wantOffset, found)
 		}
 	}

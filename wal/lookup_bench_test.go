@@ -172,7 +172,7 @@ func benchmarkOffsetForTime(b *testing.B, codec batch.Compression, times int, wi
 	}
 	hw := l.NextOffset()
 	lookUp := func(ts int64) {
-		if got, at, ok, err := l.OffsetForTime(ts, 0, hw); err != nil || !ok || int64(got) != ts || at != ts {
+		if got, at, ok, err := l.OffsetForTime(b.Context(), ts, 0, hw); err != nil || !ok || int64(got) != ts || at != ts {
 			b.Fatalf("time %d is at %d (%d), %v, %v", ts, got, at, ok, err)
 		}
 	}

@@ -1,12 +1,18 @@
 package wal
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"math/rand/v2"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 // timed is an entry of a test of lookups: a batch's times, or none for a control entry.
@@ -96,7 +102,7 @@ func TestLookups(t *testing.T) {
 					}
 				}
 			}
-			got, has, ok, err := l.OffsetForTime(ts, from, limit)
+			got, has, ok, err := l.OffsetForTime(t.Context(), ts, from, limit)
 			if err != nil || got != want || has != at || ok != (want != id.NoOffset) {
 				t.Fatalf("%s: time %d in [%d, %d) is at %d (%d), %v, %v; want %d (%d)", what, ts, from, limit, got, has, ok, err, want, at)
 			}
@@ -172,4 +178,133 @@ func TestLookups(t *testing.T) {
 	restart()
 	check("after a reset and a restart")
 	closeStore(t, s)
+}
+
+// TestLookupIsBounded: batches claim a time that no record of theirs has, one in each segment. A lookup reads no more than it may, leaves nothing
+// out, and ends with whoever asked.
+func TestLookupIsBounded(t *testing.T) {
+	sim := disksim.New(disksim.Options{Direct: true})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.SegmentBytes, o.CacheBytes, o.lookupLimit = 1*mib, 128*kib, 1*mib
+	s := mustOpen(t, o)
+	defer closeStore(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	put := func(ts, claim int64) {
+		var bb batch.Builder
+		bb.Append(batch.Record{Timestamp: ts, Value: make([]byte, 50*kib)})
+		data, err := bb.Finish(nil, batch.Plain(batch.None))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data.Stamp(d.next, 1)
+		binary.BigEndian.PutUint64(data[35:], uint64(claim))
+		binary.BigEndian.PutUint32(data[17:], segment.Checksum(data[batch.PrefixSize:]))
+		e := Entry{Index: d.last() + 1, Term: 1, Kind: KindBatch, Data: data}
+		d.next++
+		d.entries = append(d.entries, e)
+		d.submit(e)
+		d.wait(1)
+	}
+	for i := range 120 {
+		claim := int64(1000)
+		if i%20 == 0 {
+			claim = 1_000_000
+		}
+		put(1000, claim)
+	}
+	has := d.next
+	put(500_000, 500_000)
+	d.commitAll()
+	if err := s.checkpoints.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Metrics().ReadDiskBytes
+	offset, at, ok, err := d.l.OffsetForTime(t.Context(), 500_000, 0, d.next)
+	if err != nil || !ok || offset > has || at < 500_000 {
+		t.Errorf("offset %d (%d), %v, %v; the record is at %d", offset, at, ok, err, has)
+	}
+	if n := int64(s.Metrics().ReadDiskBytes - before); n > o.lookupLimit+2*lookupBytes {
+		t.Errorf("%d KiB were read, of %d that may be", n>>10, o.lookupLimit>>10)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, _, err := d.l.OffsetForTime(ctx, 500_000, 0, d.next); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits any more: %v", err)
+	}
+}
+
+// TestLookupBehindControlEntries: a segment of nothing but control entries has the base of the one behind it.
+func TestLookupBehindControlEntries(t *testing.T) {
+	d := startDriver(t)
+	d.submit(d.controlEntry(KindEmpty, nil))
+	d.l.Roll()
+	d.submit(d.batchEntry(500))
+	d.wait(2)
+	d.commitAll()
+	if _, _, ok, err := d.l.OffsetForTime(t.Context(), -5, 0, d.next); !ok || err != nil {
+		t.Errorf("the batch behind it is not found: %v", err)
+	}
+}
+
+// TestLookupReadsFewBlocks: where times grow evenly one or two blocks of an index are read for a time, of 64; where they do not, a few more than
+// halving reads.
+func TestLookupReadsFewBlocks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		time func(n int) int64 // of batch n
+		most int
+	}{
+		{"even", func(n int) int64 { return int64(n) * 10 }, 2},
+		{"uneven", func(n int) int64 { return 1 << (n / 100) }, 6 + timeProbes},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const each = 64 * segment.RowsPerBlock
+			sim := disksim.New(disksim.Options{Direct: true})
+			o := testOptions(sim, sim.Pebble(), "/data")
+			s := mustOpen(t, o)
+			d := newDriver(t, s, mustCreate(t, s, 1))
+			for range 3 { // the third one so that the second is sealed
+				var es []Entry
+				for range each {
+					n := len(d.entries)
+					e := Entry{Index: d.last() + 1, Term: 1, Kind: KindBatch, Data: testBatch(d.next, 1, 1, 70, c.time(n%each)+c.time(each)*int64(n/each), 0)}
+					d.next++
+					d.entries, es = append(d.entries, e), append(es, e)
+				}
+				d.l.Roll()
+				d.submit(es...)
+				d.wait(1)
+				d.commitAll()
+			}
+			closeStore(t, s)
+			s = mustOpen(t, o)
+			defer closeStore(t, s)
+			l := findLog(t, s, 1)
+			if err := s.checkpoints.flushAll([]*Log{l}, 0); err != nil {
+				t.Fatal(err)
+			}
+			s.evict(0, evictAll)
+			var reads atomic.Int64
+			sim.SetHook(func(op disksim.Op) error {
+				if op.Kind == disksim.OpRead && strings.HasSuffix(op.Name, segment.IndexSuffix) {
+					reads.Add(1)
+				}
+				return nil
+			})
+			worst := int64(0)
+			for n := each + 3; n < 2*each; n += 131 {
+				s.rows.forget(l.segs[1])
+				before := reads.Load()
+				ts := c.time(n%each) + c.time(each)
+				offset, at, ok, err := l.OffsetForTime(t.Context(), ts, 0, d.next)
+				if err != nil || !ok || at != ts || offset > id.Offset(n) || c.name == "even" && offset != id.Offset(n) {
+					t.Fatalf("time %d is at %d (%d), %v, %v; want %d", ts, offset, at, ok, err, n)
+				}
+				worst = max(worst, reads.Load()-before)
+			}
+			if worst == 0 || worst > int64(c.most) {
+				t.Errorf("up to %d blocks were read for one time", worst)
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk"
 )
 
@@ -62,6 +63,8 @@ type Options struct {
 	Clock func() time.Time
 	// trimInterval is how often starts are moved, at most. Default checkpointTick.
 	trimInterval time.Duration
+	// lookupLimit is how many bytes one lookup by time may read. Default batch.LookupLimit.
+	lookupLimit int64
 
 	// off switches rules of durability off, so that tests can show that each is needed.
 	off rules
@@ -149,6 +152,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = time.Minute
+	}
+	if o.lookupLimit == 0 {
+		o.lookupLimit = batch.LookupLimit
 	}
 	if o.trimInterval == 0 {
 		o.trimInterval = checkpointTick

@@ -5,8 +5,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/quorumlog/quorumlog/wal/disk"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+	"github.com/quorumlog/quorumlog/wal/journal"
 	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
@@ -145,4 +148,63 @@ func TestViewFindsRowsThatWereIndexedMeanwhile(t *testing.T) {
 	if err := v.row(first, &row); err != nil { // and goes on
 		t.Error(err)
 	}
+}
+
+// TestNothingRunsAheadOfATruncation: entries behind a truncation in flight are committed, as others have them, and not durable here, while the
+// log that was durable reached further. Neither rows nor a state of them may be taken for what a cut can have.
+func TestNothingRunsAheadOfATruncation(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.CheckpointBytes, o.CheckpointInterval, o.trimInterval = 1<<40, time.Hour, time.Hour
+	s := mustOpen(t, o)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	batches := func(n int) (es []Entry) {
+		for range n {
+			es = append(es, d.batchEntry(500))
+		}
+		return es
+	}
+	d.submit(batches(300)...)
+	d.wait(1)
+	d.l.SetCommit(d.l.FirstIndex() + 8)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	sim.SetHook(func(op disksim.Op) error {
+		if !op.Pebble && op.Kind == disksim.OpWrite && strings.HasPrefix(op.Name, "/data/journal/") && op.Bytes > 4*kib && op.Bytes < 64*kib {
+			// No empty frame, and nothing of a new file.
+			entered <- struct{}{}
+			<-leave
+		}
+		return nil
+	})
+	d.truncate(d.l.FirstIndex() + 10)
+	d.submit(batches(10)...)
+	<-entered // the round with the truncation
+	d.submit(batches(100)...)
+	d.commitAll()
+	if err := s.flushIndex(d.l); err != nil {
+		t.Fatal(err)
+	}
+	d.l.TakeCut(State{Applied: d.last()})
+	d.l.startMoves()
+	leave <- struct{}{}
+	d.wait(1)
+	<-entered // the next one
+	d.l.mu.Lock()
+	done, indexed, applied := d.l.doneIndex, d.l.segs[0].indexed, d.l.state.Applied
+	d.l.mu.Unlock()
+	if indexed > done+1 || applied > done {
+		t.Errorf("entries up to %d are durable; rows below %d are indexed, and the state is that of entry %d", done, indexed, applied)
+	} else if _, _, ok, err := d.l.takeCut(journal.Seq(s.completed.Load()), longestTail); !ok || err != nil {
+		t.Errorf("between the rounds: %v, %v", ok, err)
+	}
+	sim.SetHook(nil)
+	leave <- struct{}{}
+	d.wait(1)
+	d.cut()
+	d.check()
+	closeStore(t, s)
+	s = mustOpen(t, o)
+	d.s, d.l = s, findLog(t, s, 1)
+	d.check()
+	closeStore(t, s)
 }

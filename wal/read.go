@@ -308,7 +308,11 @@ func (v *segView) parseRow(row *segment.Row, b []byte, i id.Index) error {
 
 // find returns the first entry whose row satisfies what once true stays true; last+1 if there is none.
 func (v *segView) find(ok func(*segment.Row) bool) (id.Index, error) {
-	lo, hi := v.sg.first, v.last+1
+	return v.findIn(v.sg.first, v.last+1, ok)
+}
+
+// findIn is find where the answer is in [lo, hi].
+func (v *segView) findIn(lo, hi id.Index, ok func(*segment.Row) bool) (id.Index, error) {
 	var row segment.Row
 	for lo < hi {
 		mid := lo + (hi-lo)/2

@@ -157,6 +157,28 @@ func TestScrubOfWhatGoes(t *testing.T) {
 	}
 }
 
+// TestScrubThatIsNotWhole: a pass that could not look at all segments, for a reason that says nothing about them, is not counted.
+func TestScrubThatIsNotWhole(t *testing.T) {
+	d, sim, told := scrubDriver(t)
+	sim.SetHook(func(op disksim.Op) error {
+		if isScrubbed(op) && op.Kind == disksim.OpOpen {
+			return syscall.ENOMEM
+		}
+		return nil
+	})
+	if !d.s.scrub.pass() {
+		t.Fatal("the store ends")
+	}
+	if m := d.s.Metrics(); m.ScrubPasses != 0 || m.LastScrub != 0 || len(told) > 0 {
+		t.Errorf("nothing could be opened: %d verdicts, %+v", len(told), m)
+	}
+	sim.SetHook(nil)
+	d.s.scrub.pass()
+	if m := d.s.Metrics(); m.ScrubPasses != 1 || m.LastScrub == 0 {
+		t.Errorf("all was read: %+v", m)
+	}
+}
+
 // TestScrubOfAStalledDisk: while a round waits for the disk the scrub reads nothing, and it goes on afterwards. A read of its own that hangs
 // holds up nobody but Close, which waits for it as for every other operation; what that read ends with then counts for nothing. Waiting for
 // its rate, it ends with Close at once.

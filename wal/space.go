@@ -244,10 +244,13 @@ func (sp *space) allows(bytes int64) (bool, error) {
 	return free+sp.ballast.size()-bytes >= sp.reserve, err
 }
 
-// holds tells whether there is room for bytes at all, if the ballast is given up.
-func (sp *space) holds(bytes int64) bool {
+// room is how many bytes there is room for at all, if the ballast is given up.
+func (sp *space) room() int64 {
 	free, err := sp.fs.FreeBytes(sp.s.o.Dir)
-	return err == nil && free+sp.ballast.size() >= bytes
+	if err != nil {
+		return 0
+	}
+	return free + sp.ballast.size()
 }
 
 // makeRoom gives up as much of the ballast as a file of so many bytes needs, if that is enough for it.

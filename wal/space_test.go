@@ -578,3 +578,69 @@ func TestNoStopMarkWhileLogsAreLeftOut(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestTrimOnFullDisk: there is not room for the cuts of all logs whose start can move, nor is one for those that cannot. They move as room comes
+// free, also over control entries that are in no file, and the disk is not full any more.
+func TestTrimOnFullDisk(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	const logs = 150
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := fullOptions(sim)
+	o.CheckpointBytes, o.trimInterval = 1<<40, time.Millisecond
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	rng := rand.New(rand.NewPCG(1, 1))
+	var ds []*driver
+	for i := range logs {
+		d := newDriver(t, s, mustCreate(t, s, i+1))
+		d.submit(d.batchEntry(60 * kib))
+		d.l.Roll()
+		d.submit(d.batchEntry(100))
+		d.wait(2)
+		d.commitAll()
+		ds = append(ds, d)
+	}
+	for range 2 { // seal, then cut what is sealed
+		if err := s.checkpoints.flushAll(s.Logs(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.checkpoints.cutAll(s.Logs()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	control := newDriver(t, s, mustCreate(t, s, logs+1))
+	control.submit(control.controlEntry(KindCommand, []byte("a command")))
+	control.l.Roll()
+	control.submit(control.batchEntry(100))
+	control.wait(2)
+	control.commitAll()
+	fill(sim)
+	awaitPressure(t, s, PressureNoSpace)
+	need := 2 * s.o.memTableBytes()
+	for _, d := range append(ds, control) {
+		view := make([]byte, 30*kib)
+		for i := range view {
+			view[i] = byte(rng.Uint32())
+		}
+		d.l.TakeCut(State{Applied: d.last(), View: view})
+		d.l.Trim(d.l.Segments()[1].Base)
+		need += 2 * d.l.cutBytes(mib)
+	}
+	if room := s.space.room(); room > need/2 {
+		t.Errorf("there is room for %d bytes of cuts, %d are too few for this test", room, need)
+	}
+	eventually(t, "all starts move", func() bool {
+		moved := 0
+		for _, d := range append(ds, control) {
+			d.l.Trim(0) // the owner's turn
+			if d.l.FirstIndex() > d.start.Index+1 {
+				moved++
+			}
+		}
+		s.checkpoints.kick()
+		return moved == logs+1
+	})
+	awaitPressure(t, s, PressureNone)
+	sim.SetCapacity(0)
+	closeStore(t, s)
+}

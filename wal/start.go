@@ -83,9 +83,15 @@ func (l *Log) Trim(below id.Offset) {
 		return
 	}
 	l.trim = below
+	l.wantTrim()
+}
+
+// wantTrim has the checkpointer look at the log if its start can move, at its next tick: retention trims many logs at a time. Called with mu,
+// when there may be more segments that nobody reads: after Trim, a seal, a start that was taken over.
+func (l *Log) wantTrim() {
 	if l.trimmable() {
 		l.askState()
-		l.s.checkpoints.trims.Store(true) // at its next tick: retention trims many logs at a time
+		l.s.checkpoints.trims.Store(true)
 	}
 }
 
@@ -147,6 +153,7 @@ func (l *Log) advance() {
 	l.first.Store(uint64(l.start.Index + 1))
 	l.startOffset.Store(int64(l.start.Offset))
 	l.s.metrics.trimmedSegments.Add(uint64(n))
+	l.wantTrim() // until now it did not count as trimmable
 	l.s.checkpoints.leave(l)
 }
 
@@ -182,7 +189,7 @@ func (c *checkpointer) unlinkLeft() {
 	}
 }
 
-// trim cuts the logs whose start can move. Those that have to wait, for their owners or for a seal, are looked at again.
+// trim cuts the logs whose start can move. Those that have to wait, for their owners, a seal, or room on a full disk, are looked at again.
 func (c *checkpointer) trim() error {
 	var logs []*Log
 	for _, l := range c.s.Logs() {
@@ -200,16 +207,31 @@ func (c *checkpointer) trim() error {
 	if err := c.flushAll(logs, flushWorthy); err != nil {
 		return err
 	}
-	if err := c.storable(logs); err != nil {
-		return err
-	}
 	c.askCuts(logs)
-	logs = slices.DeleteFunc(logs, func(l *Log) bool { return !l.startMoves() })
+	logs = c.fitting(slices.DeleteFunc(logs, func(l *Log) bool { return !l.startMoves() }))
 	if len(logs) == 0 {
 		return nil
 	}
 	_, err := c.cutAll(logs)
 	return err
+}
+
+// fitting returns those of the logs whose cuts there is room for: all of them, but on a full disk. The others are no shortage, and their turn
+// comes: each start that moves frees more than its cut takes.
+func (c *checkpointer) fitting(logs []*Log) []*Log {
+	s := c.s
+	if !s.space.full.Load() {
+		return logs
+	}
+	room := s.space.room() - 2*s.o.memTableBytes()
+	return slices.DeleteFunc(logs, func(l *Log) bool {
+		need := 2 * l.cutBytes(s.longestTail())
+		if need > room {
+			return true
+		}
+		room -= need
+		return false
+	})
 }
 
 // startMoves tells whether the next cut moves the log's start.

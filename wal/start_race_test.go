@@ -211,3 +211,84 @@ func filesThatStay(t *testing.T, cause error) {
 		}
 	}
 }
+
+// TestAppendedIsOfEachSegment: what an append brings to a segment that it leaves came now.
+func TestAppendedIsOfEachSegment(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	now := time.UnixMilli(1_000_000_000)
+	o.SegmentBytes, o.Clock = 64*kib, func() time.Time { return now }
+	s := mustOpen(t, o)
+	defer closeStore(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	d.submit(d.batchEntry(1000))
+	d.wait(1)
+	now = now.Add(6 * 24 * time.Hour)
+	d.submit(d.batchEntry(1000), d.batchEntry(1000), d.batchEntry(63*kib)) // the last one rolls
+	d.wait(1)
+	segs := d.l.Segments()
+	if len(segs) != 2 {
+		t.Fatal(len(segs))
+	}
+	for _, sg := range segs {
+		if !sg.Appended.Equal(now) {
+			t.Errorf("the last record of [%d, %d) came %v ago by what the segment says", sg.Base, sg.Next, now.Sub(sg.Appended))
+		}
+	}
+	now = now.Add(time.Hour)
+	d.truncate(d.last())
+	e := d.batchEntry(100)
+	e.Roll = true
+	d.submit(e, d.batchEntry(100))
+	d.wait(1)
+	if segs = d.l.Segments(); len(segs) != 3 || segs[2].First != d.last() {
+		t.Errorf("an entry that truncates leaves its roll to the next: %+v", segs)
+	} else if !segs[1].Appended.Equal(now) {
+		t.Errorf("the record that truncated came %v ago", now.Sub(segs[1].Appended))
+	}
+}
+
+// TestTrimSaidEarly: what Trim said is ahead of the log, as that of a snapshot's state is. Segments go as they are sealed, also one that is sealed
+// while the owner has not taken over the start before it.
+func TestTrimSaidEarly(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.CheckpointInterval, o.trimInterval = time.Hour, time.Hour // by hand
+	s := mustOpen(t, o)
+	defer closeStore(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	look := func() { // of the checkpointer
+		t.Helper()
+		if s.checkpoints.trims.Swap(false) {
+			if err := s.checkpoints.trim(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.l.Trim(1 << 40)
+	d.segment()
+	first := d.last()
+	d.l.Roll()
+	d.submit(d.batchEntry(500))
+	d.l.Roll()
+	d.submit(d.batchEntry(500))
+	d.wait(2)
+	d.l.TakeCut(State{Applied: first})
+	if err := s.flush(d.l, true); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	if at := d.stored(); at != first {
+		t.Fatalf("the start is %d, want %d", at, first)
+	}
+	d.commitAll()
+	if err := s.flush(d.l, true); err != nil { // the second segment is sealed
+		t.Fatal(err)
+	}
+	look()
+	d.l.TakeCut(State{Applied: d.last()}) // the owner's turn, late
+	look()
+	if at := d.stored(); at != d.last()-1 {
+		t.Errorf("the start is %d, want %d", at, d.last()-1)
+	}
+}

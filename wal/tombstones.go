@@ -18,9 +18,10 @@ import (
 // which is stored with the deletion.
 //
 // It stands until the stored state of the metadata is past the deletion: no start sees the table of before then. What decided the deletion
-// was applied on this node, and Raft applies what this disk has (the metadata takes no snapshots, whose state is ahead of the log); so it is at or below the last index of the metadata's log at that moment,
-// and at each later start. That index is the tombstone's date, which is in memory alone: a start gives all of them its own. So a deletion
-// that a start completes, of which nothing but the doomed directory is left, has a date as well.
+// was applied on this node, and Raft applies what this disk has (the metadata takes no snapshots, whose state is ahead of the log); so it is
+// at or below the last index of the metadata's log at that moment, and at each later start. That index is the tombstone's date, which is in
+// memory alone: a start gives all of them its own. So a deletion that a start completes, of which nothing but the doomed directory is left,
+// has a date as well.
 //
 // A cut of the metadata whose state has the date takes the tombstone along. So there are as many as replicas were deleted since, however
 // many come and go; without metadata they stay. Where the metadata is in another store, of the same node, that one tells: see elsewhere.

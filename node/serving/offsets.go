@@ -49,7 +49,7 @@ func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broke
 	case broker.EarliestTime:
 		answer.Offset = open.LogStart()
 	default:
-		offset, timestamp, ok, err := open.Log().OffsetForTime(q.Time, open.LogStart(), hw)
+		offset, timestamp, ok, err := open.Log().OffsetForTime(ctx, q.Time, open.LogStart(), hw)
 		if err != nil {
 			return err
 		}

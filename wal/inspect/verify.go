@@ -227,7 +227,9 @@ func (v *verifier) log(l *wal.ImageLog) error {
 		if wanted[name] {
 			continue
 		}
-		if _, ok := segment.ParseName(name); ok {
+		if _, ok := segment.ParseName(name); ok && l.Refused != "" {
+			v.find(Note, path.Join("logs", l.Dir, name), -1, "no segment has this file; what a refused replica has is left alone until it is deleted")
+		} else if ok {
 			v.find(Note, path.Join("logs", l.Dir, name), -1, "no segment has this file: the next start removes it")
 		} else {
 			v.find(Damage, path.Join("logs", l.Dir, name), -1, "a foreign file")
@@ -273,6 +275,14 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 		v.walk(sg, logName, log, next)
 		return v.ctx.Err()
 	}
+	v.rows(sg, log, ok, index, next)
+	return v.ctx.Err()
+}
+
+// rows checks the rows of a segment, and the batches and control entries that they are of; batches not, if logOK does not say that there is a
+// file to look at.
+func (v *verifier) rows(sg *wal.ImageSegment, log *source, logOK bool, index *source, next *cursor) {
+	logName, indexName := path.Join("logs", v.l.Dir, sg.Key.Log()), path.Join("logs", v.l.Dir, sg.Key.Index())
 	for i := sg.First; i <= sg.Last && v.ctx.Err() == nil; i++ {
 		row, rowPos, err := v.row(sg, index, i)
 		if err == nil {
@@ -282,9 +292,9 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 			v.add(Finding{Severity: Damage, File: indexName, Position: rowPos, First: int64(next.offset), Next: int64(next.offset),
 				Text: fmt.Sprintf("row of entry %d: %v", i, err)})
 			v.walk(sg, logName, log, next)
-			return v.ctx.Err()
+			return
 		}
-		if row.Length > 0 && ok {
+		if row.Length > 0 && logOK {
 			v.batch(sg, logName, log, &row)
 		} else if row.Length == 0 {
 			if got := segment.Checksum(v.l.Control(i)); got != row.Checksum {
@@ -296,7 +306,6 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 	if next.pos != sg.End && v.ctx.Err() == nil {
 		v.find(Damage, indexName, -1, fmt.Sprintf("the rows end at position %d, the segment at %d", next.pos, sg.End))
 	}
-	return v.ctx.Err()
 }
 
 // open opens a file that may be missing if it is not needed.
@@ -345,7 +354,10 @@ func (v *verifier) row(sg *wal.ImageSegment, index *source, i id.Index) (row seg
 	if err != nil {
 		return row, pos, err
 	}
-	return row, pos, row.Parse(b)
+	if err = row.Parse(b); err == nil && segment.StoredOwner(b) != segment.OwnerOf(v.l.Group, v.l.Replica) {
+		err = errors.New("it is of another log: were files exchanged?")
+	}
+	return row, pos, err
 }
 
 // follows checks that a row is the one that follows, of the term that its entry has.

@@ -284,6 +284,68 @@ func write(name string) func(t *testing.T, dir string) {
 	}
 }
 
+// TestExchangedFilesAreNamed: files of two logs with the same offsets, of either kind or both, are good by all of their own checksums.
+func TestExchangedFilesAreNamed(t *testing.T) {
+	for _, suffixes := range [][]string{{".index"}, {".log"}, {".log", ".index"}} {
+		t.Run(strings.Join(suffixes, " "), func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, options(dir, disk.NewBuffered()))
+			for n := 1; n <= 2; n++ {
+				w := newWriter(t, s, n)
+				for range 30 { // several segments
+					w.put(1, 8999+n)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, suffix := range suffixes {
+				a := filepath.Join(dir, "logs/orders-1.11/00000000000000000000"+suffix)
+				b := filepath.Join(dir, "logs/orders-2.12/00000000000000000000"+suffix)
+				for _, r := range [][2]string{{a, a + "x"}, {b, a}, {a + "x", b}} {
+					if err := os.Rename(r[0], r[1]); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			damaged := make(map[string]bool)
+			for _, f := range verify(t, dir, Options{}).Findings {
+				damaged[f.Log] = damaged[f.Log] || f.Severity == Damage
+			}
+			if !damaged["orders-1.11"] || !damaged["orders-2.12"] {
+				t.Errorf("damaged: %v", damaged)
+			}
+		})
+	}
+}
+
+// TestFilesOfTheRefusedStay: of a refused replica a start removes nothing.
+func TestFilesOfTheRefusedStay(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, options(dir, disk.NewBuffered()))
+	w := newWriter(t, s, 1)
+	w.fill()
+	if err := s.Refuse(context.Background(), w.l, "a test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const name = "logs/orders-1.11/00000000000000000999.log"
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range verify(t, dir, Options{}).Findings {
+		if f.File == name {
+			if f.Severity != Note || strings.Contains(f.Text, "next start") {
+				t.Errorf("%+v", f)
+			}
+			return
+		}
+	}
+	t.Error("the file is not named")
+}
+
 // TestCrashesLeaveNoDamage ends processes and machines anywhere, and looks at what they leave, before and after the next start.
 func TestCrashesLeaveNoDamage(t *testing.T) {
 	seed := rand.Uint64()

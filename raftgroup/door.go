@@ -77,6 +77,20 @@ func (g *group) has(i id.Index, term uint64) bool {
 	return i <= g.commit || ok && t == id.Term(term)
 }
 
+// resetBytes is what a log that begins anew takes of the space beside its view.
+const resetBytes = 64 << 10
+
+// admits tells whether a store without space has room for a snapshot. Its view is stored before anything is freed for it, and many of them
+// would use up what is kept for votes. Each frees the log that it ends, so those that are taken make room for others; whoever gets none is
+// offered it again, until there is space.
+func (g *group) admits(s *snapshot) bool {
+	if g.vital || g.env.o.Store.Pressure() != wal.PressureNoSpace || g.env.disk.views.Take(int64(len(s.view))+resetBytes) {
+		return true
+	}
+	g.turn.n.droppedNoSpace.Add(1)
+	return false
+}
+
 // holdsBack tells whether a MsgApp is not sent, because the disk of whom it is for would not take it.
 func (g *group) holdsBack(m *raftpb.Message) bool {
 	if len(g.turn.conditions) == 0 || g.vital {

@@ -125,6 +125,28 @@ func TestCommandsPassFullDisks(t *testing.T) {
 	}
 }
 
+// TestSnapshotsOnAFullDisk: a replica without space takes a snapshot, for its log is freed by it, but views only up to a bound until there is
+// space. Then it gets the next one without being asked for.
+func TestSnapshotsOnAFullDisk(t *testing.T) {
+	w := &ward{}
+	config := three(1)
+	config.Disk = w.disk
+	config.Machine = func(_ id.Node, m *raftgrouptest.Machine) { m.Padding = door.Allowed/2 + 1 }
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := behind(t, c, 0)
+		w.full[3].Store(true)
+		c.Net.Heal()
+		told(t, c, time.Minute, "the first is taken", func() bool { return c.Witness.Restored(1) == 1 })
+		moveOn(t, c, leader, 40, 5)
+		passes(t, c, time.Minute)
+		require.Equal(t, 1, c.Witness.Restored(1))
+		require.Positive(t, c.Nodes[3].Host.Metrics().DroppedNoSpace)
+		w.heal()
+		told(t, c, 2*time.Minute, "the next is taken", func() bool { return c.Witness.Restored(1) == 2 })
+		followsAgain(t, c, 2)
+	})
+}
+
 // TestCommandsTakeTheirAllowance: more batches stand before a command than a full disk takes. It takes what it is allowed, others that have
 // nothing before them commit, and this one does when there is space.
 func TestCommandsTakeTheirAllowance(t *testing.T) {

@@ -22,7 +22,7 @@ func trimmedTo(t *testing.T, c *raftgrouptest.Cluster, node id.Node, below id.Of
 	t.Helper()
 	g := c.Group(node, 1)
 	require.True(t, raftgrouptest.Until(time.Minute, func() bool {
-		g.Trim(below)
+		c.Nodes[node].Machines[1].Trim(below)
 		g.Roll()
 		c.Nodes[node].Host.Cut(1, g.Replica())
 		return g.Log().Start().Offset+1 >= below

@@ -81,10 +81,11 @@ func (g *group) finish(w waiter, ok bool) {
 	w.Who.Done(w.Who)
 }
 
-// matches tells whether the log still has the waiter's entry.
+// matches tells whether the log still has the waiter's entry, or has let go of it: whoever was cut off or deposed waits no more, so that
+// what the log begins after is the waiter's.
 func (g *group) matches(w waiter) bool {
 	t, ok := g.log.Term(w.Index)
-	return ok && t == w.Term
+	return ok && t == w.Term || w.Index <= g.log.Start().Index
 }
 
 // answer answers those who wait for commit.

@@ -81,15 +81,6 @@ func (g *Group) Campaign() {
 	})
 }
 
-// Trim lets the log go of whole segments below an offset, some time after they are applied. After a start it has to be said again.
-func (g *Group) Trim(below id.Offset) {
-	g.post(func() {
-		if !g.closed {
-			g.log.Trim(below)
-		}
-	})
-}
-
 // Roll has the next entry begin a new segment of the log.
 func (g *Group) Roll() {
 	g.post(func() {

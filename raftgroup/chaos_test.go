@@ -152,7 +152,7 @@ func chaos(t *testing.T, c *raftgrouptest.Cluster, w *ward, seed uint64, steps i
 			if n := c.Nodes[any()]; n.Host != nil {
 				for _, l := range n.Store.Logs() {
 					if g := n.Host.Group(l.Group()); g != nil && rng.IntN(2) == 0 { // each replica by itself, most often all that is committed
-						g.Trim(g.HighWatermark() - id.Offset(rng.IntN(2)*rng.IntN(200)))
+						n.Machines[l.Group()].Trim(g.HighWatermark() - id.Offset(rng.IntN(2)*rng.IntN(200)))
 						if rng.IntN(2) == 0 {
 							g.Roll()
 						}

@@ -48,8 +48,8 @@ type disk struct {
 	current atomic.Uint32 // a Condition
 	slow    bool
 	slowAt  time.Time // when a round was last seen to take too long
-	// allowance is what replicas take though there is no space.
-	allowance door.Allowance
+	// allowance is what replicas take though there is no space: of batches, and of views of snapshots.
+	allowance, views door.Allowance
 }
 
 func (d *disk) condition() Condition { return Condition(d.current.Load()) }
@@ -71,6 +71,7 @@ func (d *disk) judge(o *Options, now time.Time) {
 	}
 	if !full {
 		d.allowance.Renew()
+		d.views.Renew()
 	}
 	d.current.Store(uint32(found))
 }

@@ -86,7 +86,7 @@
 //
 // # Snapshots
 //
-// A log begins later and later ([Group].Trim, and the store's next cut). A follower that needs what is gone gets a snapshot: the start of the
+// A log begins later and later: its machine, or whoever has the log, lets go of what is below an offset (wal.Log.Trim). A follower that needs what is gone gets a snapshot: the start of the
 // leader's log, and the leader's present state, view and configuration. Records come as entries, as always, from the start on. The state is
 // some entries ahead of that start, so those are stored and committed, and not applied again: take.go. Nobody keeps states of the past for
 // it.

@@ -14,6 +14,8 @@ var (
 	// ErrNotEnoughReplicas says that fewer replicas are in sync than min.insync.replicas, or fewer than a majority of the
 	// voters alive. Nothing was proposed.
 	ErrNotEnoughReplicas = errors.New("raftgroup: fewer replicas in sync than required; nothing was appended")
+	// ErrNoSpace says that the disks of so many replicas are full that no batch can commit. Nothing was proposed.
+	ErrNoSpace = errors.New("raftgroup: the disks of too many replicas are full; nothing was appended: free space, delete records or topics")
 	// ErrNotEnoughReplicasAfterAppend says the same of a batch that was appended and committed, but has not reached as many
 	// replicas as min.insync.replicas asks for.
 	ErrNotEnoughReplicasAfterAppend = errors.New("raftgroup: appended, but on fewer replicas than required")

@@ -56,6 +56,9 @@ type group struct {
 	last   id.Index  // of the log with everything that came out of a Ready
 	leo    id.Offset // after last
 	commit id.Index
+	// command is the last entry in the log without a batch: what a leader needs though there is no space. It may be cut off; then a leader
+	// adds one at once.
+	command id.Index
 	// committing is a commit index that waits for the submission of the entries it covers. 0: none.
 	committing id.Index
 	applied    id.Index // by the machine

@@ -122,6 +122,15 @@ func (g *group) most(is func(*member) bool) bool {
 	return t.Majority()
 }
 
+// noSpace tells whether so many disks are full that no batch can commit: what is appended all the same only stands before the commands that
+// free space. Disks that hang count as others, for they may only be slow.
+func (g *group) noSpace() bool {
+	if g.turn.condition == Good && len(g.turn.conditions) == 0 {
+		return false
+	}
+	return !g.most(func(m *member) bool { return g.alive(m) && g.conditionOf(m.replica) != Full })
+}
+
 // acknowledged returns the index up to which producers may be answered: the commit index, or less when min.insync.replicas is
 // more than a majority. Then the entry must be on that many voters, in both halves of a joint configuration; matches are of
 // the leader's own term, since Raft forgets them with each new one.

@@ -23,7 +23,7 @@ type Metrics struct {
 	DroppedInvalid   uint64 // messages that make no sense
 	DroppedFull      uint64 // messages for which the inbox had no room
 	DroppedSnapshots uint64 // snapshots received that were damaged, or of another release
-	DroppedNoSpace   uint64 // messages with batches for which the disk had no space
+	DroppedNoSpace   uint64 // messages with batches, and snapshots, for which the disk had no space
 	DroppedBehind    uint64 // messages with batches of groups that had one in a store that is behind
 	HeldBack         uint64 // messages with batches that were not sent, to nodes whose disk would not take them
 	Yields           uint64 // leaderships given up because of the own disk: attempts
@@ -31,7 +31,7 @@ type Metrics struct {
 	Unroutable       uint64 // messages for a replica whose node is not known
 	Elections        uint64 // campaigns started by hints, calls and failed nodes
 	LeaderChanges    uint64 // leader, term or role of a replica changed
-	BelowStart       uint64 // times a follower needed entries from before the log's start
+	BelowStart       uint64 // times a follower was found to need entries from before the log's start
 	SnapshotsSent    uint64 // to these
 	SnapshotsLost    uint64 // of these, not answered in time, or not delivered
 	SnapshotsTaken   uint64 // times a log began anew with a snapshot from its leader

@@ -40,6 +40,7 @@ func (g *group) offerSnapshot(m *raftpb.Message) {
 	if o == nil {
 		o = &offer{}
 		g.offers[to] = o
+		g.turn.n.belowStart.Add(1)
 	}
 	g.settleOffer(o)
 	if g.turn.now.Before(o.after) || g.env.offered.Load() >= offerBudget || !g.sendSnapshot(o, m) {

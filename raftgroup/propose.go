@@ -83,7 +83,13 @@ func (g *group) proposePending() {
 
 // admissible tells whether enough replicas take part, and p can be told from other entries.
 func (g *group) admissible(p *Proposal) error {
-	if !g.majority || p.Acks == AcksAll && g.inSync < g.minInSync {
+	if !g.majority {
+		return ErrNotEnoughReplicas
+	}
+	if p.Command == nil && g.noSpace() {
+		return ErrNoSpace
+	}
+	if p.Acks == AcksAll && g.inSync < g.minInSync {
 		return ErrNotEnoughReplicas
 	}
 	if p.Command != nil {

@@ -151,6 +151,8 @@ func (g *group) noteEntries(entries []*raftpb.Entry) bool {
 			if g.halted == nil && index > g.applied && (g.admitted == 0 || index < g.admitted) {
 				g.machine.Append(index, id.Term(e.GetTerm()), b)
 			}
+		} else {
+			g.command = index
 		}
 		g.last = index
 	}

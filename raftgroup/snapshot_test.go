@@ -22,7 +22,7 @@ func trimmedTo(t *testing.T, c *raftgrouptest.Cluster, node id.Node, below id.Of
 	t.Helper()
 	g := c.Group(node, 1)
 	require.True(t, raftgrouptest.Until(time.Minute, func() bool {
-		g.Trim(below)
+		c.Nodes[node].Machines[1].Trim(below)
 		g.Roll()
 		c.Nodes[node].Host.Cut(1, g.Replica())
 		return g.Log().Start().Offset+1 >= below
@@ -112,6 +112,32 @@ func TestWhoIsAboveTheStartGetsNone(t *testing.T) {
 		m := c.Nodes[NodeLeading(c, 1)].Host.Metrics()
 		require.Positive(t, m.DiskReads)
 		require.Zero(t, m.SnapshotsSent)
+	})
+}
+
+// TestWhoWaitsForTheThirdWhenTheStartMoves: a batch is committed, and waits for the third replica that min.insync.replicas asks for. Meanwhile
+// the log lets go of it. The third begins behind it, with a snapshot: it was written.
+func TestWhoWaitsForTheThirdWhenTheStartMoves(t *testing.T) {
+	config := three(1)
+	config.MinInSync = 3
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		propose(t, c, leader, 10, 100)
+		caughtUp(t, c)
+		c.Net.Isolate(lead%3+1, 1, 2, 3)
+		var waiting []<-chan raftgroup.Result
+		for range 20 {
+			waiting = append(waiting, c.Propose(leader, raftgrouptest.Batch(nil), raftgroup.AcksAll))
+		}
+		require.True(t, raftgrouptest.Until(time.Second, func() bool { return leader.HighWatermark() == 30 }))
+		trimmedTo(t, c, lead, 25)
+		require.Empty(t, waiting[0])
+		c.Net.Heal()
+		for _, w := range waiting {
+			require.NoError(t, (<-w).Err)
+		}
+		require.Equal(t, 1, c.Witness.Restored(1))
 	})
 }
 

@@ -61,7 +61,6 @@ func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 	if s.reading || start.Index == 0 || s.g.halted != nil || s.g.confUnknown {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	s.g.turn.n.belowStart.Add(1)
 	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
 		ConfState: s.g.confState, Index: new(uint64(start.Index)), Term: new(uint64(start.Term)),
 	}}, nil

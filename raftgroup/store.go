@@ -26,8 +26,6 @@ type Log interface {
 	SetCommit(i id.Index)
 	TakeCut(st wal.State)
 	DeclineCut()
-	// Trim and Roll: see Group.Trim and Group.Roll.
-	Trim(below id.Offset)
 	Roll()
 	// Condemned says what the log cannot do any more; 0: it is whole.
 	Condemned() wal.Condemnation

@@ -56,6 +56,9 @@ func (g *group) takeSnapshot(m *raftpb.Message) {
 			"group", uint64(g.id), "replica", uint64(g.replica), "commit", uint64(g.commit), "start", uint64(s.start.Index), "error", err)
 		return
 	}
+	if !g.admits(s) {
+		return
+	}
 	a := arrival{snapshot: s, own: s.applied <= g.applied}
 	if a.own {
 		s.conf = g.confState

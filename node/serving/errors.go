@@ -75,6 +75,7 @@ var errorCodes = []struct {
 	{raftgroup.ErrOverloaded, kerr.ThrottlingQuotaExceeded},
 	{raftgroup.ErrNotEnoughReplicasAfterAppend, kerr.NotEnoughReplicasAfter},
 	{raftgroup.ErrNotEnoughReplicas, kerr.NotEnoughReplicas},
+	{raftgroup.ErrNoSpace, kerr.StorageError},
 	{raftgroup.ErrProposalDropped, kerr.NotLeaderOrFollower},
 	{raftgroup.ErrClosed, kerr.NotLeaderOrFollower},
 	{partition.ErrOutOfOrderSequence, kerr.OutOfOrderSequence},

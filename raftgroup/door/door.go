@@ -13,17 +13,15 @@ type Entry uint8
 const (
 	// Free takes no space: it has no batch, or the log has it already.
 	Free Entry = iota
-	// Earlier is a batch of an earlier term than its leader's.
-	Earlier
-	// Own is a batch of the leader's own term.
+	// Needed is a batch behind which something stands that has to commit: see raftgroup.
+	Needed
+	// Own is another one of the leader's own term.
 	Own
 )
 
 // Cut finds how many of a message's first entries a store without space takes.
 //
-// Batches of an earlier term are what their leader needs to commit its first entry, if none of those which it can reach has more space than
-// this one: without them nobody can read until there is space. A leader that has done so does not send them. Its own batches stand behind
-// that entry, perhaps in the same message, so the message is cut rather than dropped.
+// Its own batches may stand behind what the leader needs, in the same message, so the message is cut rather than dropped.
 type Cut struct {
 	keep, free int // free: of these, before the first that takes space
 	bytes      int64
@@ -34,7 +32,7 @@ func (c *Cut) Add(e Entry, bytes int) bool {
 	switch e {
 	case Own:
 		return false
-	case Earlier:
+	case Needed:
 		c.bytes += int64(bytes)
 	}
 	c.keep++
@@ -46,19 +44,23 @@ func (c *Cut) Add(e Entry, bytes int) bool {
 
 // Take returns how many entries are taken, and takes their bytes out of the allowance; without one only those before them are.
 func (c *Cut) Take(a *Allowance) int {
-	if c.bytes > 0 && !a.take(c.bytes) {
+	if c.bytes > 0 && !a.Take(c.bytes) {
 		return c.free
 	}
 	return c.keep
 }
 
-// Allowed bounds the batches that a host takes all the same from when its space ends until it has some again.
+// Free returns how many of the first entries take no space.
+func (c *Cut) Free() int { return c.free }
+
+// Allowed bounds what a host takes all the same of one kind, batches or views, from when its space ends until it has some again.
 const Allowed = 16 << 20
 
 // Allowance is what of that was used. All of a host's workers take from it.
 type Allowance struct{ used atomic.Int64 }
 
-func (a *Allowance) take(bytes int64) bool {
+// Take takes bytes out of it, if so many are left.
+func (a *Allowance) Take(bytes int64) bool {
 	if a.used.Add(bytes) <= Allowed {
 		return true
 	}

@@ -18,12 +18,12 @@ func TestCut(t *testing.T) {
 		"nothing":                    {nil, 0, 0, 0},
 		"a new leader's first entry": {[]Entry{Free}, Allowed, 1, Allowed},
 		"what the log has already":   {[]Entry{Free, Free, Free}, Allowed, 3, Allowed},
-		"of an earlier term":         {[]Entry{Earlier, Earlier, Free}, 0, 3, 2 * size},
+		"needed":                     {[]Entry{Needed, Needed, Free}, 0, 3, 2 * size},
 		"its own":                    {[]Entry{Own, Own}, 0, 0, 0},
-		"its own behind those":       {[]Entry{Free, Earlier, Free, Own, Free}, 0, 3, size},
-		"the allowance is used up":   {[]Entry{Free, Earlier, Free}, Allowed, 1, Allowed},
-		"all but for too little":     {[]Entry{Free, Earlier, Earlier}, Allowed - 2*size + 1, 1, Allowed - 2*size + 1},
-		"the last of it":             {[]Entry{Free, Earlier, Earlier}, Allowed - 2*size, 3, Allowed},
+		"its own behind those":       {[]Entry{Free, Needed, Free, Own, Free}, 0, 3, size},
+		"the allowance is used up":   {[]Entry{Free, Needed, Free}, Allowed, 1, Allowed},
+		"all but for too little":     {[]Entry{Free, Needed, Needed}, Allowed - 2*size + 1, 1, Allowed - 2*size + 1},
+		"the last of it":             {[]Entry{Free, Needed, Needed}, Allowed - 2*size, 3, Allowed},
 	} {
 		var a Allowance
 		a.used.Store(c.used)
@@ -36,7 +36,7 @@ func TestCut(t *testing.T) {
 		require.Equal(t, c.want, cut.Take(&a), name)
 		require.Equal(t, c.after, a.used.Load(), name)
 		a.Renew()
-		require.True(t, a.take(Allowed), name)
+		require.True(t, a.Take(Allowed), name)
 	}
 }
 

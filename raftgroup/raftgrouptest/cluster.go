@@ -148,6 +148,7 @@ func (c *Cluster) OpenGroup(node id.Node, l raftgroup.Log, members []raftgroup.M
 	n := c.Nodes[node]
 	who := fmt.Sprintf("replica %d of group %d", l.Replica(), l.Group())
 	m := NewMachine(c.Witness, who, l.Group(), l.Start(), l.State())
+	m.log = l
 	n.Machines[l.Group()] = m
 	if c.Config.Machine != nil {
 		c.Config.Machine(node, m)

@@ -6,6 +6,7 @@ import (
 	"hash/crc64"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
@@ -227,6 +228,8 @@ type Machine struct {
 	who     string
 	group   id.Group
 
+	log     raftgroup.Log
+	below   atomic.Int64 // what the log is to let go of: see Trim
 	applied id.Index
 	chain   uint64
 	overlay map[id.Index]id.Term // entries in the log above applied
@@ -354,8 +357,15 @@ func (m *Machine) Led() raftgroup.LeaderChange {
 	return m.leader
 }
 
+// Trim has the log let go of what is below an offset: with its next cut it is told, in a turn of its owner, as machines tell it when they
+// apply a command. It may be called by anybody.
+func (m *Machine) Trim(below id.Offset) { m.below.Store(int64(below)) }
+
 // View implements raftgroup.Machine.
 func (m *Machine) View() []byte {
+	if below := id.Offset(m.below.Load()); below > 0 {
+		m.log.(interface{ Trim(below id.Offset) }).Trim(below)
+	}
 	v := binary.LittleEndian.AppendUint64(make([]byte, 0, 16+m.Padding), uint64(m.applied))
 	v = binary.LittleEndian.AppendUint64(v, m.chain)
 	return v[:16+m.Padding]

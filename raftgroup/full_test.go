@@ -1,0 +1,180 @@
+package raftgroup_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/command"
+	"github.com/quorumlog/quorumlog/raftgroup/door"
+	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// ordered proposes a command, as those are that free space.
+func ordered(leader *raftgroup.Group) <-chan raftgroup.Result {
+	done := make(chan raftgroup.Result, 1)
+	leader.Propose(&raftgroup.Proposal{
+		Command: command.Command{Kind: 9, Version: 1, Body: []byte("x")}.Append(nil), Acks: raftgroup.AcksLeader, Wait: raftgroup.WaitApplied,
+		Done: func(p *raftgroup.Proposal) { done <- p.Result },
+	})
+	return done
+}
+
+// ends polls until a proposal has.
+func ends(t *testing.T, c *raftgrouptest.Cluster, limit time.Duration, what string, done <-chan raftgroup.Result) (r raftgroup.Result) {
+	t.Helper()
+	told(t, c, limit, what, func() bool {
+		select {
+		case r = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	return r
+}
+
+// passes has time pass.
+func passes(t *testing.T, c *raftgrouptest.Cluster, d time.Duration) {
+	t.Helper()
+	begin := time.Now()
+	told(t, c, 2*d+time.Second, "time passes", func() bool { return time.Since(begin) > d })
+}
+
+// fill has disks become full, and their nodes notice: but for the leader's own, nobody has told him yet.
+func fill(t *testing.T, c *raftgrouptest.Cluster, w *ward, nodes ...id.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		w.full[n].Store(true)
+	}
+	within(t, time.Second, "they are full", func() bool {
+		for _, n := range nodes {
+			if c.Nodes[n].Host.Condition() != raftgroup.Full {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// others are the nodes but one.
+func others(n id.Node) []id.Node { return []id.Node{n%3 + 1, (n+1)%3 + 1} }
+
+// TestCommandsPassFullDisks: a leader has a batch of its own term that a majority without space did not take, and behind it comes a command:
+// what frees space is one. It commits, and the batch with it. Batches are refused from when the leader knows until there is space.
+func TestCommandsPassFullDisks(t *testing.T) {
+	type state struct {
+		c      *raftgrouptest.Cluster
+		w      *ward
+		leader *raftgroup.Group
+		lead   id.Node
+	}
+	for name, trouble := range map[string]func(t *testing.T, s *state){
+		"followers": func(*testing.T, *state) {},
+		"all":       func(t *testing.T, s *state) { fill(t, s.c, s.w, s.lead) },
+		"one, and one is down": func(t *testing.T, s *state) {
+			s.w.full[others(s.lead)[1]].Store(false)
+			s.c.Crash(others(s.lead)[1])
+		},
+		"all, and another leads": func(t *testing.T, s *state) {
+			fill(t, s.c, s.w, s.lead)
+			s.c.Net.Isolate(s.lead, 1, 2, 3) // the others have no batch
+			told(t, s.c, 30*time.Second, "another leads", func() bool { l := s.c.Leader(1); return l != nil && l != s.leader })
+			s.c.Net.Heal()
+		},
+		"all, and it leads again": func(t *testing.T, s *state) {
+			fill(t, s.c, s.w, s.lead)
+			s.c.Crash(s.lead)
+			require.NoError(t, s.c.Start(s.lead))
+			s.c.Group(s.lead, 1).Campaign()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sick(t, 1, raftgroup.Options{}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+				s := &state{c: c, w: w, leader: c.Leader(1)}
+				s.lead = raftgrouptest.NodeOf(s.leader.Replica())
+				fill(t, c, w, others(s.lead)...)
+				had := s.leader.Log().LastIndex()
+				for range 3 {
+					c.Propose(s.leader, raftgrouptest.Batch(make([]byte, 1000)), raftgroup.AcksAll)
+				}
+				within(t, time.Second, "it has the batches", func() bool { return s.leader.Log().LastIndex() == had+3 })
+				trouble(t, s)
+				passes(t, c, 3*time.Second)
+				leader := c.AwaitLeader(1, 10*time.Second)
+				require.NotNil(t, leader)
+				refused := c.Propose(leader, raftgrouptest.Batch(nil), raftgroup.AcksAll)
+				require.ErrorIs(t, ends(t, c, time.Second, "a batch is refused", refused).Err, raftgroup.ErrNoSpace)
+				for range 2 {
+					require.NoError(t, ends(t, c, 10*time.Second, "the command commits", ordered(leader)).Err)
+				}
+				require.Equal(t, leader.Log().LastIndex(), leader.Commit())
+
+				w.heal()
+				if n := others(s.lead)[1]; c.Nodes[n].Host == nil {
+					require.NoError(t, c.Start(n))
+				}
+				p, begin := producer{c: c, group: 1}, time.Now()
+				told(t, c, 10*time.Second, "records are taken", func() bool { p.poll(); return p.last.After(begin) })
+				told(t, c, 10*time.Second, "all catch up", func() bool { return c.Caught(1) })
+			})
+		})
+	}
+}
+
+// TestSnapshotsOnAFullDisk: a replica without space takes a snapshot, for its log is freed by it, but views only up to a bound until there is
+// space. Then it gets the next one without being asked for.
+func TestSnapshotsOnAFullDisk(t *testing.T) {
+	w := &ward{}
+	config := three(1)
+	config.Disk = w.disk
+	config.Machine = func(_ id.Node, m *raftgrouptest.Machine) { m.Padding = door.Allowed/2 + 1 }
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := behind(t, c, 0)
+		w.full[3].Store(true)
+		c.Net.Heal()
+		told(t, c, time.Minute, "the first is taken", func() bool { return c.Witness.Restored(1) == 1 })
+		moveOn(t, c, leader, 40, 5)
+		passes(t, c, time.Minute)
+		require.Equal(t, 1, c.Witness.Restored(1))
+		require.Positive(t, c.Nodes[3].Host.Metrics().DroppedNoSpace)
+		w.heal()
+		told(t, c, 2*time.Minute, "the next is taken", func() bool { return c.Witness.Restored(1) == 2 })
+		followsAgain(t, c, 2)
+	})
+}
+
+// TestCommandsTakeTheirAllowance: more batches stand before a command than a full disk takes. It takes what it is allowed, others that have
+// nothing before them commit, and this one does when there is space.
+func TestCommandsTakeTheirAllowance(t *testing.T) {
+	const size, batches = 1_000_000, 20
+	sick(t, 2, raftgroup.Options{MaxGroupBytes: 64 << 20}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		leader := c.Leader(1)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		fill(t, c, w, others(lead)...)
+		had := c.Group(others(lead)[0], 1).Log().LastIndex()
+		for range batches {
+			c.Propose(leader, raftgrouptest.Batch(make([]byte, size)), raftgroup.AcksAll)
+		}
+		within(t, time.Second, "it has the batches", func() bool { return leader.Log().LastIndex() == had+batches })
+		passes(t, c, time.Second)
+		for _, n := range others(lead) {
+			require.Equal(t, had, c.Group(n, 1).Log().LastIndex(), "without a command they are asked for nothing")
+		}
+		late := ordered(leader)
+		passes(t, c, time.Minute)
+		for _, n := range others(lead) {
+			took := int(c.Group(n, 1).Log().LastIndex()-had) * size
+			require.LessOrEqual(t, took, door.Allowed)
+			require.Greater(t, took, door.Allowed-2*size)
+		}
+		require.Empty(t, late)
+		require.NoError(t, ends(t, c, 10*time.Second, "another command commits", ordered(c.Leader(2))).Err)
+		w.heal()
+		require.NoError(t, ends(t, c, 20*time.Second, "the command commits", late).Err)
+		told(t, c, 10*time.Second, "all catch up", func() bool { return c.Caught(1) })
+	})
+}

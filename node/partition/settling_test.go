@@ -1,0 +1,179 @@
+package partition_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorumlog/quorumlog/node/partition"
+	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/command"
+	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
+	"github.com/quorumlog/quorumlog/wal/id"
+)
+
+// unsettled requires that nothing is said of what a leader before may have deleted, which is below start, and that the rest is read.
+func unsettled(t *testing.T, p *partition.Partition, start, end id.Offset) {
+	t.Helper()
+	require.True(t, p.Leads())
+	for from := range start {
+		got, _, err := p.Read(nil, from, partition.ToHighWatermark, 1<<20)
+		require.ErrorIs(t, err, partition.ErrUnsettled, "offset %d", from)
+		require.Empty(t, got)
+	}
+	require.Equal(t, id.NoOffset, p.ShownStart())
+	got, _, err := p.Read(nil, start, partition.ToHighWatermark, 1<<20)
+	require.NoError(t, err)
+	next, err := partition.NextOffset(got)
+	require.NoError(t, err)
+	require.Equal(t, end, next)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	_, err = p.ConfirmedHighWatermark(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, id.NoOffset, p.ShownStart())
+}
+
+func settled(t *testing.T, p *partition.Partition, start, hw id.Offset) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	got, err := p.ConfirmedHighWatermark(ctx)
+	require.NoError(t, err)
+	require.Equal(t, hw, got)
+	require.Equal(t, start, p.LogStart())
+	require.Equal(t, start, p.ShownStart())
+	var gone *partition.ErrOutOfRange
+	_, _, err = p.Read(nil, start-1, partition.ToHighWatermark, 1<<20)
+	require.ErrorAs(t, err, &gone)
+	require.Equal(t, start, gone.Start)
+}
+
+// TestStartAfterRestart: records are deleted, the node is killed and leads again, and its disk hangs before its first entry is durable.
+func TestStartAfterRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := begin(t, disksim.New(disksim.Options{}))
+		for n := range 10 {
+			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
+		}
+		l.checkpoint()
+		start, err := l.p.DeleteRecords(context.Background(), 5)
+		require.NoError(t, err)
+		require.EqualValues(t, 5, start)
+		l = l.killed()
+		l.sim.SetHook(func(op disksim.Op) error {
+			if !op.Pebble && op.Kind == disksim.OpWrite && strings.HasPrefix(op.Name, "/data/journal/") {
+				time.Sleep(time.Second) // virtual: a vote has to be durable before it leads
+			}
+			return nil
+		})
+		l.live(partition.Limits{})
+		unsettled(t, l.p, 5, 10)
+		settled(t, l.p, 5, 10)
+		l.end()
+	})
+}
+
+// TestStartAfterFailover: the leader dies when it has shown that records are deleted, before anybody else knows that this is committed; and
+// who takes over commits nothing.
+func TestStartAfterFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := raftgrouptest.NewNetwork(1)
+		defer net.Close()
+		var members []raftgroup.Member
+		for n := id.Node(1); n <= 3; n++ {
+			members = append(members, raftgroup.Member{Replica: id.Replica(70 + n), Node: n})
+		}
+		lives := make(map[id.Node]*life)
+		for n := id.Node(1); n <= 3; n++ {
+			lives[n] = &life{t: t, sim: disksim.New(disksim.Options{}), node: n, members: members, net: net}
+			lives[n].open(partition.Limits{})
+		}
+		leader := func() (found *life) {
+			for deadline := time.Now().Add(time.Minute); found == nil; {
+				require.True(t, time.Now().Before(deadline), "nobody leads")
+				time.Sleep(10 * time.Millisecond) // virtual
+				for _, l := range lives {
+					if l.p.Leads() {
+						found = l
+					}
+				}
+			}
+			return found
+		}
+		first := leader()
+		for n := range 10 {
+			require.NoError(t, first.produce(1, id.Sequence(n)).Err)
+		}
+		for _, l := range lives {
+			l.until("the high watermark", func() bool { return l.p.HighWatermark() == 10 })
+		}
+		known := first.p.Group().Commit()
+		net.SetFilter(func(_, _ id.Node, _ id.Group, m *raftpb.Message) bool { return id.Index(m.GetCommit()) <= known })
+		start, err := first.p.DeleteRecords(context.Background(), 5)
+		require.NoError(t, err)
+		require.EqualValues(t, 5, start)
+		settled(t, first.p, 5, 10)
+		first.end()
+		delete(lives, first.node)
+
+		net.SetFilter(func(_, _ id.Node, _ id.Group, m *raftpb.Message) bool { return m.GetType() != raftpb.MsgAppResp })
+		second := leader()
+		require.Zero(t, second.p.LogStart())
+		unsettled(t, second.p, 5, 10)
+		net.Heal()
+		net.SetFilter(nil)
+		second.until("what is committed", func() bool {
+			second = leader()
+			_, err := second.p.ConfirmedHighWatermark(context.Background())
+			return err == nil
+		})
+		settled(t, second.p, 5, 10)
+		for _, l := range lives {
+			l.until("the log start", func() bool { return l.p.LogStart() == 5 })
+			l.end()
+		}
+	})
+}
+
+// TestHaltedLeaderAnswers: what is committed can be read, and who asks how much that is gets an answer. A log start behind the entry that
+// nobody can apply counts when the node comes back.
+func TestHaltedLeaderAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := begin(t, disksim.New(disksim.Options{}))
+		for n := range 3 {
+			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
+		}
+		_, err := l.p.DeleteRecords(context.Background(), 1)
+		require.NoError(t, err)
+		release := make(chan struct{})
+		l.sim.SetHook(func(op disksim.Op) error {
+			if !op.Pebble && op.Kind == disksim.OpWrite {
+				<-release
+			}
+			return nil
+		})
+		for _, c := range [][]byte{command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil), partition.Trim(2, partition.TrimTime)} {
+			l.p.Group().Propose(&raftgroup.Proposal{Command: c, Done: func(*raftgroup.Proposal) {}})
+		}
+		synctest.Wait()
+		close(release)
+		halted := func() bool {
+			standing, _ := l.p.Group().Standing()
+			return standing == raftgroup.Halted
+		}
+		l.until("an end", halted)
+		settled(t, l.p, 1, 3)
+		l = l.killed()
+		l.live(partition.Limits{})
+		settled(t, l.p, 2, 3)
+		require.True(t, halted())
+		l.end()
+	})
+}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -215,75 +213,4 @@ func (p *Partition) mayTrim() error {
 		return nil
 	}
 	return p.limits.MayTrim()
-}
-
-// moveStart moves the log start to a committed offset at least, and returns where it is then. One command is under way at a time: the log
-// keeps commands in memory until it is trimmed, so that no crowd of callers may write more of them than the group commits one by one; and
-// whoever has waited often finds that there is nothing left to do.
-func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, error) {
-	for {
-		if start := p.LogStart(); to <= start {
-			return start, nil
-		}
-		ended, mine := p.trimming.begin()
-		if mine {
-			break
-		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	result := make(chan raftgroup.Result, 1)
-	deadline, _ := ctx.Deadline()
-	p.proposeTrim(deadline, to, TrimRecords, func(r raftgroup.Result) { result <- r })
-	select {
-	case r := <-result:
-		if r.Err != nil {
-			return 0, r.Err
-		}
-		return r.Value.(id.Offset), nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
-
-// proposeTrim proposes a command for whoever has begun the trimming, which ends with it.
-func (p *Partition) proposeTrim(deadline time.Time, to id.Offset, reason TrimReason, done func(raftgroup.Result)) {
-	start := p.LogStart()
-	p.group.Propose(&raftgroup.Proposal{
-		Command: trim(to, reason), Deadline: deadline,
-		// Committed by a majority, as everything that is applied. It need not be on min.insync.replicas: that is a promise about records.
-		Acks: raftgroup.AcksLeader, Wait: raftgroup.WaitApplied,
-		Done: func(proposal *raftgroup.Proposal) {
-			p.trimming.end()
-			p.limits.Trims.note(reason, proposal.Result.Err, to-start)
-			done(proposal.Result)
-		},
-	})
-}
-
-// trimming is whether a command of the log start is under way.
-type trimming struct {
-	mu    sync.Mutex
-	ended chan struct{} // closed when it is not any more; nil: there is none
-}
-
-// begin tells whether the caller may propose one: nobody else does before end. Otherwise ended is closed when he may try again.
-func (t *trimming) begin() (ended <-chan struct{}, mine bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ended != nil {
-		return t.ended, false
-	}
-	t.ended = make(chan struct{})
-	return nil, true
-}
-
-func (t *trimming) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	close(t.ended)
-	t.ended = nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -174,6 +175,87 @@ func TestHaltedLeaderAnswers(t *testing.T) {
 		l.live(partition.Limits{})
 		settled(t, l.p, 2, 3)
 		require.True(t, halted())
+		l.end()
+	})
+}
+
+// TestDeletionsAreCombined: somebody deletes record by record, a crowd deletes at once. Few commands are written for both, nobody is kept
+// waiting for long, the first not at all, and what each is told is true.
+func TestDeletionsAreCombined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := begin(t, disksim.New(disksim.Options{}))
+		var b batch.Builder
+		for range 1000 {
+			b.Append(batch.Record{Value: []byte("v")})
+		}
+		made, err := b.Finish(nil, batch.Plain(batch.None))
+		require.NoError(t, err)
+		require.NoError(t, l.propose(&raftgroup.Proposal{Batch: made}).Err)
+		commands := func() int { return len(l.log.Controls(0)) }
+		remove := func(to id.Offset) time.Duration {
+			at := time.Now()
+			start, err := l.p.DeleteRecords(context.Background(), to)
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, start, to)
+			require.GreaterOrEqual(t, l.p.LogStart(), start)
+			return time.Since(at)
+		}
+		none := commands()
+		require.Less(t, remove(1), 100*time.Millisecond, "the first")
+		for o := id.Offset(2); o <= 21; o++ {
+			require.Less(t, remove(o), 600*time.Millisecond)
+		}
+		require.Equal(t, none+21, commands())
+		time.Sleep(time.Second) // virtual
+		waited := make(chan time.Duration)
+		for o := id.Offset(22); o <= 1000; o++ {
+			go func() { waited <- remove(o) }()
+		}
+		for range 979 {
+			require.Less(t, <-waited, 600*time.Millisecond)
+		}
+		require.LessOrEqual(t, commands(), none+23)
+		require.EqualValues(t, 1000, l.p.LogStart())
+		l.end()
+	})
+}
+
+// TestDeletionsFail: who waits for another's command shares its failure, but not its deadline.
+func TestDeletionsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := begin(t, disksim.New(disksim.Options{}))
+		for n := range 3 {
+			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
+		}
+		release := make(chan struct{})
+		l.sim.SetHook(func(op disksim.Op) error {
+			if !op.Pebble && op.Kind == disksim.OpWrite {
+				<-release
+			}
+			return nil
+		})
+		remove := func(to id.Offset, limit time.Duration) <-chan error {
+			result := make(chan error, 1)
+			go func() {
+				ctx, cancel := context.WithTimeout(context.Background(), limit)
+				defer cancel()
+				_, err := l.p.DeleteRecords(ctx, to)
+				result <- err
+			}()
+			synctest.Wait()
+			return result
+		}
+		first, second := remove(2, time.Second), remove(1, time.Minute)
+		require.Error(t, <-first)
+		synctest.Wait()
+		require.Empty(t, second)
+		close(release)
+		require.NoError(t, <-second)
+		unknown := command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil)
+		require.Error(t, l.propose(&raftgroup.Proposal{Command: unknown}).Err)
+		time.Sleep(time.Second) // virtual
+		var halted *raftgroup.HaltedError
+		require.ErrorAs(t, <-remove(3, time.Minute), &halted)
 		l.end()
 	})
 }

@@ -13,7 +13,7 @@ type Fetch struct {
 	TopicPartition
 	// HighWatermark is the offset after the last committed record, as of this fetch.
 	HighWatermark Offset
-	// LogStart is the offset of the first record that the partition holds.
+	// LogStart is the offset of the first record that the partition holds; -1 while a new leader does not know it yet.
 	LogStart Offset
 	// Next is the offset at which the next fetch of the partition goes on.
 	Next Offset

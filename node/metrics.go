@@ -104,6 +104,7 @@ func (n *Node) registerRetention(registry *prometheus.Registry) {
 
 var trimSamples = []sample[*partition.Trims]{
 	{"log_start_moved_records_total", "Records that are below log starts which this node moved as the leader.", (*partition.Trims).Records},
+	{"log_start_early_total", "Looks that found records to let go of, which the cluster's feature level does not allow before quorumlog cluster upgrade.", (*partition.Trims).Early},
 	{"log_start_failures_total", "Attempts to move a log start that failed, or were not known to succeed in time. They are repeated.", (*partition.Trims).Failed},
 }
 

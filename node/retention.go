@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"time"
+
+	"github.com/quorumlog/quorumlog/placement"
 )
 
 // retentionInterval is how often a node looks which of its replicas are due. Kafka does so every five minutes (log.retention.check.interval.ms);
@@ -13,6 +15,7 @@ const retentionInterval = time.Second
 func (n *Node) retain(ctx context.Context) {
 	tick := time.NewTicker(retentionInterval)
 	defer tick.Stop()
+	told := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -22,6 +25,11 @@ func (n *Node) retain(ctx context.Context) {
 		now := time.Now()
 		for _, p := range n.replicas.All() {
 			p.Retain(now)
+		}
+		if !told && n.replicas.Trims().Early() > 0 {
+			told = true
+			n.logger.Warn("records that are older than retention.ms, or more than retention.bytes, are kept: the cluster's feature level does not allow "+
+				"to delete them before quorumlog cluster upgrade", "needed", placement.LogStartLevel)
 		}
 	}
 }

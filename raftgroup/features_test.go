@@ -714,6 +714,7 @@ func (quiet) Append(id.Index, id.Term, batch.Batch)                       {}
 func (quiet) Truncate(id.Index)                                           {}
 func (quiet) Apply(id.Index, id.Term, wal.EntryKind, []byte) (any, error) { return nil, nil }
 func (quiet) Committed(id.Offset)                                         {}
+func (quiet) Elected()                                                    {}
 func (quiet) Leader(raftgroup.LeaderChange)                               {}
 func (quiet) InSync(raftgroup.InSync)                                     {}
 func (quiet) View() []byte                                                { return nil }

@@ -25,12 +25,15 @@ type Machine interface {
 	// An error says that this machine cannot follow the log over this entry, which a later release may have written: the entry, and all of
 	// what the machine is for, is as if Apply had not been called. It must come of the entry and the release alone, never of the replica: it
 	// halts each replica of that release at this very entry. Nothing further is applied then, and no cut is taken; the machine is asked and
-	// told of no entries any more, Committed and Leader go on. It begins again where the last cut was when the replica is opened anew.
+	// told of no entries any more, Committed, Elected and Leader go on. It begins again where the last cut was when the replica is opened anew.
 	//
 	// A refusal of an entry that the machine does understand is a result, and no error.
 	Apply(index id.Index, term id.Term, kind wal.EntryKind, data []byte) (any, error)
 	// Committed tells that the high watermark moved.
 	Committed(hw id.Offset)
+	// Elected tells that this replica is about to lead, before anybody else can know: the log has everything that was ever committed, and it may
+	// be long before more is committed, or applied.
+	Elected()
 	// Leader tells that leader, term or role changed. It is called once when the replica is opened.
 	Leader(l LeaderChange)
 	// InSync tells that the leader, which this replica is or becomes with the call of Leader that follows in the same turn, judges the members

@@ -121,6 +121,7 @@ func (g *group) setLeader(l LeaderChange) {
 	if leads && !led {
 		g.turn.n.leading.Add(1)
 		g.becameLeader()
+		g.machine.Elected()
 	}
 	g.raceSees(old)
 	g.lead.Store(&l)

@@ -376,6 +376,17 @@ func (l *Log) controlData(i id.Index) []byte {
 	return nil
 }
 
+// Controls returns the payloads of the control entries after one, in order. They must not be changed.
+func (l *Log) Controls(after id.Index) [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list [][]byte
+	for k := sort.Search(len(l.controls), func(k int) bool { return l.controls[k].index > after }); k < len(l.controls); k++ {
+		list = append(list, l.controls[k].data)
+	}
+	return list
+}
+
 // committedEnd is the position in segs[k] up to which bytes are committed. Called with mu.
 func (l *Log) committedEnd(k int) id.Position {
 	sg, commit := l.segs[k], l.commit()

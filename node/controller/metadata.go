@@ -140,6 +140,9 @@ func decode(b batch.Batch) ([]placement.Command, error) {
 // Committed implements raftgroup.Machine. The table moves with Apply.
 func (m *Metadata) Committed(id.Offset) {}
 
+// Elected implements raftgroup.Machine.
+func (m *Metadata) Elected() {}
+
 // Leader implements raftgroup.Machine.
 func (m *Metadata) Leader(l raftgroup.LeaderChange) {
 	if l.Leader != id.NoReplica {

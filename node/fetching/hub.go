@@ -30,6 +30,8 @@ type Partition interface {
 	Leads() bool
 	// LogStart returns the first offset that there is, Limit the one before which a reader may read.
 	LogStart() id.Offset
+	// ShownStart is LogStart for consumers: id.NoOffset while only a quorum knows.
+	ShownStart() id.Offset
 	Limit(partition.ReadLimit) id.Offset
 	HighWatermark() id.Offset
 	// Read appends batches to dst, and ConfirmedHighWatermark asks a quorum: see partition.Partition.

@@ -13,7 +13,7 @@ type Event struct {
 	Subscription ID
 	Partition    Partition // nil: there is none here
 	Limit        id.Offset // before which it may read; id.NoOffset without a partition
-	LogStart     id.Offset // likewise
+	LogStart     id.Offset // likewise; id.NoOffset as well while only a quorum knows
 	Err          error     // why it has ended
 }
 
@@ -223,8 +223,8 @@ func (v *visit) read(sink Sink) error {
 	case errors.Is(failed, errNothing): // the log is being closed, or the replica is: somebody says so
 		v.outcome = wait
 		return nil
-	case v.offset < v.place.partition.LogStart():
-		// The start has passed him by. Only a quorum knows how far it has come, as for those who begin below it: see ended.
+	case v.offset < v.place.partition.LogStart(), errors.Is(failed, partition.ErrUnsettled):
+		// The start has passed him by, or may have. Only a quorum knows how far it has come, as for those who begin below it: see ended.
 		v.checked, v.confirmation, v.outcome = false, nil, confirm
 		return nil
 	}
@@ -278,8 +278,11 @@ func (s *subscription) event(err error) Event {
 	e := Event{Subscription: s.id, Limit: id.NoOffset, LogStart: id.NoOffset, Err: err}
 	if s.place != nil {
 		e.Partition = s.place.partition
-		e.LogStart = e.Partition.LogStart() // first: the limit is never below it
+		e.LogStart = e.Partition.ShownStart() // first: the limit is never below it
 		e.Limit = e.Partition.Limit(s.place.limit)
+	}
+	if gone := (*partition.ErrOutOfRange)(nil); errors.As(err, &gone) {
+		e.LogStart = gone.Start // where he may begin again
 	}
 	return e
 }

@@ -28,6 +28,7 @@ type replica struct {
 
 	closed, follows atomic.Bool
 	start, hw       atomic.Int64
+	named           atomic.Int64 // a log start about which only a quorum knows
 	confirm         func(context.Context) (id.Offset, error)
 	reading         func()
 }
@@ -42,9 +43,15 @@ func newReplica(t require.TestingT, valueBytes int) *replica {
 	return r
 }
 
-func (r *replica) Closed() bool                        { return r.closed.Load() }
-func (r *replica) Leads() bool                         { return !r.follows.Load() }
-func (r *replica) LogStart() id.Offset                 { return id.Offset(r.start.Load()) }
+func (r *replica) Closed() bool        { return r.closed.Load() }
+func (r *replica) Leads() bool         { return !r.follows.Load() }
+func (r *replica) LogStart() id.Offset { return id.Offset(r.start.Load()) }
+func (r *replica) ShownStart() id.Offset {
+	if start := r.LogStart(); r.named.Load() <= int64(start) {
+		return start
+	}
+	return id.NoOffset
+}
 func (r *replica) HighWatermark() id.Offset            { return id.Offset(r.hw.Load()) }
 func (r *replica) Limit(partition.ReadLimit) id.Offset { return r.HighWatermark() }
 
@@ -57,6 +64,9 @@ func (r *replica) Read(dst []byte, from id.Offset, _ partition.ReadLimit, maxByt
 		r.reading()
 	}
 	hw := r.HighWatermark()
+	if from < id.Offset(r.named.Load()) {
+		return dst, hw, partition.ErrUnsettled
+	}
 	for n := 0; from < hw && (n == 0 || n+len(r.batch) <= maxBytes); n += len(r.batch) {
 		dst = append(dst, r.batch...)
 		batch.Batch(dst[len(dst)-len(r.batch):]).Stamp(from, 1)
@@ -292,6 +302,61 @@ func TestServeEnded(t *testing.T) {
 	require.NoError(t, s.Credit(0, 1000))
 	rest := drain(t, s)
 	require.Equal(t, []ID{2, 0}, []ID{rest[0].Subscription, rest[1].Subscription})
+}
+
+// TestUnsettledStart: a new leader asks a quorum before it says anything of what a leader before may have deleted, also to who was served
+// before. The others are served meanwhile, and not told of a log start.
+func TestUnsettledStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(Options{})
+		defer h.Close()
+		p := newReplica(t, 100)
+		p.hw.Store(10)
+		answer := make(chan struct{})
+		p.confirm = func(ctx context.Context) (id.Offset, error) {
+			select {
+			case <-answer:
+				p.start.Store(p.named.Load())
+				return p.HighWatermark(), nil
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+		s := h.NewSession()
+		defer s.Close()
+		size := int64(len(p.batch))
+		require.NoError(t, s.Subscribe(Subscription{ID: 1, Partition: p, Offset: 2, Credit: size}))
+		got := drain(t, s)
+		require.Len(t, got, 1)
+		require.EqualValues(t, 3, got[0].next)
+		require.Zero(t, got[0].LogStart)
+
+		p.named.Store(5) // it leads again, in a later term
+		p.move(true)
+		require.NoError(t, s.Credit(1, size))
+		require.NoError(t, s.Subscribe(Subscription{ID: 2, Partition: p, Offset: 4, Credit: size}))
+		require.NoError(t, s.Subscribe(Subscription{ID: 3, Partition: p, Offset: 5, Credit: size}))
+		got = drain(t, s)
+		require.Len(t, got, 1)
+		require.EqualValues(t, 3, got[0].Subscription)
+		require.EqualValues(t, 6, got[0].next)
+		require.Equal(t, id.NoOffset, got[0].LogStart)
+		p.commit(1)
+		synctest.Wait()
+		require.Empty(t, drain(t, s), "only a quorum knows")
+
+		close(answer)
+		synctest.Wait()
+		got = drain(t, s)
+		require.Len(t, got, 2)
+		for i, e := range got {
+			gone := (*partition.ErrOutOfRange)(nil)
+			require.ErrorAs(t, e.Err, &gone)
+			require.EqualValues(t, i+1, e.Subscription)
+			require.EqualValues(t, 5, gone.Start)
+			require.EqualValues(t, 5, e.LogStart)
+		}
+	})
 }
 
 // TestConfirm: who begins where there is nothing waits for a quorum, and nobody waits with him. It is asked once for all who have asked

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/quorumlog/quorumlog/node/envelope"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -19,6 +17,10 @@ import (
 // The log start is the first offset that readers see. It is a view: a leader decides that it moves, for whatever reason, and says so in the
 // log, so that all replicas have the same one, and a new leader never shows an older one. Kafka moves it on each replica by itself when time
 // or size are the reason: a consumer who was told to begin at 500 may be shown 300 later.
+//
+// A new leader has all committed commands in its log, but may not have applied the last of them, nor know which are committed, until a
+// first entry of its own is: perhaps not for long, where disks are full. Of what lies below the largest start that they name nothing is said
+// before a majority has confirmed the leader, which commits them. Above it everything goes on.
 //
 // It is an offset between any two records. What the log has on its disk begins at a segment's boundary at or below it, on each replica at
 // another one: see wal.Log.Trim.
@@ -50,6 +52,9 @@ var ErrInternalTopic = errors.New("records of the system's own topics are not de
 type logStartView struct {
 	start id.Offset
 	shown atomic.Int64 // to readers: it never goes back, not even for as long as another replica's view takes this one's place
+	// named is the largest start that a command named which this replica had in its log, and had not applied, when it began to lead: if it is
+	// above what is shown, it may have been shown by a leader before, or may never be.
+	named atomic.Int64
 }
 
 func (v *logStartView) section() (kind envelope.Kind, version uint16) {
@@ -72,13 +77,23 @@ func (v *logStartView) restore(version uint16, body []byte) error {
 		return fmt.Errorf("%w: log start %x", ErrBadView, body)
 	}
 	v.start = id.Offset(start)
-	v.show()
+	v.show(v.start)
 	return nil
 }
 
 func (v *logStartView) clear() { v.start = 0 }
 
-func (v *logStartView) show() { v.shown.Store(max(int64(v.start), v.shown.Load())) }
+// show has readers see no older start from now on than one that is committed.
+func (v *logStartView) show(start id.Offset) {
+	for shown := v.shown.Load(); int64(start) > shown && !v.shown.CompareAndSwap(shown, int64(start)); {
+		shown = v.shown.Load()
+	}
+}
+
+// doubt notes the start up to which only a majority knows.
+func (v *logStartView) doubt(named id.Offset) { v.named.Store(int64(named)) }
+
+func (v *logStartView) doubtful() id.Offset { return id.Offset(v.named.Load()) }
 
 func (v *logStartView) commands() []command.Kind { return []command.Kind{commandTrim} }
 
@@ -89,7 +104,7 @@ func (v *logStartView) command(_ id.Index, c command.Command) (any, error) {
 		return nil, err
 	}
 	v.start = max(v.start, to)
-	v.show()
+	v.show(v.start)
 	return v.start, nil
 }
 
@@ -129,19 +144,40 @@ func (p *Partition) LogStart() id.Offset {
 	return max(id.Offset(p.start.shown.Load()), p.log.StartOffset())
 }
 
-// trimmable is a log whose physical start moves.
-type trimmable interface{ Trim(below id.Offset) }
+// ShownStart returns the log start for those who are told of it beside something else: id.NoOffset while a leader before may have shown a
+// later one. See ConfirmedHighWatermark.
+func (p *Partition) ShownStart() id.Offset {
+	start := p.LogStart()
+	if p.start.doubtful() > start {
+		return id.NoOffset
+	}
+	return start
+}
+
+// ErrUnsettled refuses to read what a leader before may have deleted. It ends with the next ConfirmedHighWatermark.
+var ErrUnsettled = errors.New("a new leader does not know yet whether the records are deleted")
+
+// namedStart returns the largest start that a command names which is in the log and not applied; 0: there is none. Called in a turn.
+func (p *Partition) namedStart() (largest id.Offset) {
+	for _, data := range p.log.Controls(p.applied) {
+		if c, err := command.Parse(data); err == nil && c.Kind == commandTrim {
+			to, _ := parseTrim(c)
+			largest = max(largest, to)
+		}
+	}
+	return largest
+}
 
 // trimLog has the log let go of what is below the log start. Called in the turn of the log's owner, or before it has one.
 func (p *Partition) trimLog() {
-	if l, ok := any(p.log).(trimmable); ok && p.log != nil {
-		l.Trim(p.start.start)
+	if p.log != nil {
+		p.log.Trim(p.start.start)
 	}
 }
 
-// DeleteRecords moves the log start to offset, -1 meaning the high watermark, and returns where it is when that is committed and applied
-// here: where it was if offset is below. Only the leader does so. Repeating it is harmless; after an error other than ErrOutOfRange, which
-// is about the offset, the log start may or may not move, and it should be repeated.
+// DeleteRecords moves the log start to offset, -1 meaning the high watermark, and returns where it is when that is committed and readers
+// here see it: where it was if offset is below. Only the leader does so. Repeating it is harmless; after an error other than ErrOutOfRange,
+// which is about the offset, the log start may or may not move, and it should be repeated.
 func (p *Partition) DeleteRecords(ctx context.Context, offset id.Offset) (start id.Offset, err error) {
 	if p.internal() {
 		return 0, fmt.Errorf("%w: %s", ErrInternalTopic, p.TopicPartition.Topic)
@@ -177,75 +213,4 @@ func (p *Partition) mayTrim() error {
 		return nil
 	}
 	return p.limits.MayTrim()
-}
-
-// moveStart moves the log start to a committed offset at least, and returns where it is then. One command is under way at a time: the log
-// keeps commands in memory until it is trimmed, so that no crowd of callers may write more of them than the group commits one by one; and
-// whoever has waited often finds that there is nothing left to do.
-func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, error) {
-	for {
-		if start := p.LogStart(); to <= start {
-			return start, nil
-		}
-		ended, mine := p.trimming.begin()
-		if mine {
-			break
-		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	result := make(chan raftgroup.Result, 1)
-	deadline, _ := ctx.Deadline()
-	p.proposeTrim(deadline, to, TrimRecords, func(r raftgroup.Result) { result <- r })
-	select {
-	case r := <-result:
-		if r.Err != nil {
-			return 0, r.Err
-		}
-		return r.Value.(id.Offset), nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
-
-// proposeTrim proposes a command for whoever has begun the trimming, which ends with it.
-func (p *Partition) proposeTrim(deadline time.Time, to id.Offset, reason TrimReason, done func(raftgroup.Result)) {
-	start := p.LogStart()
-	p.group.Propose(&raftgroup.Proposal{
-		Command: trim(to, reason), Deadline: deadline,
-		// Committed by a majority, as everything that is applied. It need not be on min.insync.replicas: that is a promise about records.
-		Acks: raftgroup.AcksLeader, Wait: raftgroup.WaitApplied,
-		Done: func(proposal *raftgroup.Proposal) {
-			p.trimming.end()
-			p.limits.Trims.note(reason, proposal.Result.Err, to-start)
-			done(proposal.Result)
-		},
-	})
-}
-
-// trimming is whether a command of the log start is under way.
-type trimming struct {
-	mu    sync.Mutex
-	ended chan struct{} // closed when it is not any more; nil: there is none
-}
-
-// begin tells whether the caller may propose one: nobody else does before end. Otherwise ended is closed when he may try again.
-func (t *trimming) begin() (ended <-chan struct{}, mine bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ended != nil {
-		return t.ended, false
-	}
-	t.ended = make(chan struct{})
-	return nil, true
-}
-
-func (t *trimming) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	close(t.ended)
-	t.ended = nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -90,24 +89,4 @@ func TestLogStartIsNotToMove(t *testing.T) {
 	p.TopicPartition.Topic = "ours"
 	_, err = p.DeleteRecords(context.Background(), 5)
 	require.ErrorIs(t, err, ErrInternalTopic)
-}
-
-// TestAwaitApplied: who waits for an entry is let go when it is applied, and gone when his time is over.
-func TestAwaitApplied(t *testing.T) {
-	var a applies
-	a.done(3)
-	require.NoError(t, a.await(context.Background(), 3))
-	over, cancel := context.WithCancel(context.Background())
-	cancel()
-	require.ErrorIs(t, a.await(over, 4), context.Canceled)
-	require.False(t, a.some.Load())
-	got := make(chan error, 1)
-	go func() { got <- a.await(context.Background(), 5) }()
-	for deadline := time.Now().Add(time.Minute); !a.some.Load(); {
-		require.True(t, time.Now().Before(deadline))
-	}
-	a.done(4)
-	require.Empty(t, got)
-	a.done(6)
-	require.NoError(t, <-got)
 }

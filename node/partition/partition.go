@@ -36,10 +36,10 @@ type Partition struct {
 	views     views         // the worker's alone
 	producers *producerView // one of them
 	start     *logStartView // another
+	applied   id.Index      // that they are as of; the worker's alone
 
 	trimming trimming // of the log start
 	keeping  keeping  // of Retain's caller alone
-	applies  applies  // who waits for entries to be applied
 
 	notes      notes       // of Expire's caller alone
 	forgetting atomic.Bool // a command of Expire's is on its way
@@ -57,8 +57,8 @@ func New(log *wal.Log, tp id.TopicPartition, config Config, limits Limits) (*Par
 	if err := p.views.restore(state.View); err != nil {
 		return nil, err
 	}
-	p.applies.applied.Store(uint64(state.Applied))
-	p.hw.Store(int64(p.LogStart()))
+	p.applied = state.Applied
+	p.hw.Store(int64(log.StartOffset()))
 	p.trimLog() // what the last process did not come to
 	return p, nil
 }
@@ -136,7 +136,7 @@ func (p *Partition) Apply(index id.Index, term id.Term, kind wal.EntryKind, data
 			p.trimLog()
 		}
 	}
-	p.applies.done(index)
+	p.applied = index
 	return result, nil
 }
 
@@ -150,31 +150,40 @@ func (p *Partition) CheckView(view []byte) error {
 	return derived(limits).views.restore(view)
 }
 
-// Restore implements raftgroup.Machine. The log start of the view is that of a leader who is ahead: readers see no older one meanwhile, and
-// none above the high watermark.
+// Restore implements raftgroup.Machine. The log start of the view is that of a leader who is ahead: readers see no older one meanwhile.
 func (p *Partition) Restore(view []byte, applied id.Index) error {
 	p.views.clear()
 	if err := p.views.restore(view); err != nil {
 		return err
 	}
-	p.Committed(p.HighWatermark())
+	p.applied = applied
+	p.waiters.Advanced(ToHighWatermark)
 	p.trimLog()
-	p.applies.done(applied)
 	return nil
 }
 
 // Committed implements raftgroup.Machine: the high watermark moved.
 func (p *Partition) Committed(hw id.Offset) {
-	// The log start may be ahead of this replica's log, which a leader has sent on behind it. What is below it is committed.
-	p.hw.Store(max(int64(hw), p.start.shown.Load()))
+	p.hw.Store(int64(hw))
 	p.waiters.Advanced(ToHighWatermark)
 }
 
+// Elected implements raftgroup.Machine.
+func (p *Partition) Elected() { p.start.doubt(p.namedStart()) }
+
 // Leader implements raftgroup.Machine: whoever waits for records here may have to go elsewhere.
-func (p *Partition) Leader(raftgroup.LeaderChange) { p.waiters.Moved() }
+func (p *Partition) Leader(l raftgroup.LeaderChange) {
+	if l.Role != raftgroup.Leader {
+		p.start.doubt(0) // it is the leader's business
+	}
+	p.waiters.Moved()
+}
 
 // InSync implements raftgroup.Machine.
 func (p *Partition) InSync(raftgroup.InSync) {}
 
-// HighWatermark returns the offset after the last committed record, as far as this replica knows.
-func (p *Partition) HighWatermark() id.Offset { return id.Offset(p.hw.Load()) }
+// HighWatermark returns the offset after the last committed record, as far as this replica knows. It is never below a log start that was
+// returned before: that may be ahead of what this replica has of the log, or knows to be committed, but what is below it is.
+func (p *Partition) HighWatermark() id.Offset {
+	return max(id.Offset(p.hw.Load()), id.Offset(p.start.shown.Load()))
+}

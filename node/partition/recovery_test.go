@@ -11,6 +11,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
@@ -23,9 +24,14 @@ type nobody struct{}
 func (nobody) Send(id.Node, id.Group, *raftpb.Message, raftgroup.Loan) {}
 func (nobody) Flush()                                                  {}
 
-// life is one life of a node with one partition of one replica.
+// life is one life of a node with one partition, of one replica unless there is a net.
 type life struct {
-	t     *testing.T
+	t       *testing.T
+	sim     *disksim.Disk
+	node    id.Node
+	members []raftgroup.Member
+	net     *raftgrouptest.Network
+
 	store *wal.Store
 	host  *raftgroup.Host
 	p     *partition.Partition
@@ -35,34 +41,75 @@ type life struct {
 func begin(t *testing.T, sim *disksim.Disk) *life { return beginWith(t, sim, partition.Limits{}) }
 
 func beginWith(t *testing.T, sim *disksim.Disk, limits partition.Limits) *life {
+	l := &life{t: t, sim: sim, node: 1, members: []raftgroup.Member{{Replica: 71, Node: 1}}}
+	l.live(limits)
+	return l
+}
+
+// live opens the node, and waits until it leads.
+func (l *life) live(limits partition.Limits) {
+	l.open(limits)
+	l.until("a leader", l.p.Leads)
+}
+
+// open opens the node.
+func (l *life) open(limits partition.Limits) {
+	t, sim := l.t, l.sim
+	replica, transport := id.Replica(70+l.node), raftgroup.Transport(nobody{})
+	if l.net != nil {
+		transport = l.net.Endpoint(l.node)
+	}
 	store, err := wal.Open(context.Background(), wal.Options{
 		Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CacheBytes: 8 << 20, JournalFileBytes: 1 << 20, ReserveBytes: 1,
 		CheckpointInterval: time.Millisecond, // that is to say, at each tick of the checkpointer
 	})
 	require.NoError(t, err)
-	l := &life{t: t, store: store}
-	l.host, err = raftgroup.New(raftgroup.Options{Node: 1, Store: store, Transport: nobody{}, Workers: 1})
+	l.store = store
+	l.host, err = raftgroup.New(raftgroup.Options{Node: l.node, Store: store, Transport: transport, Workers: 1})
 	require.NoError(t, err)
+	if l.net != nil {
+		l.net.Attach(l.node, l.host)
+	}
 	if logs := store.Logs(); len(logs) == 1 {
 		l.log = logs[0]
 	} else {
+		var voters []id.Replica
+		for _, m := range l.members {
+			voters = append(voters, m.Replica)
+		}
 		l.log, err = store.Create(context.Background(), wal.Spec{
-			Group: 7, Replica: 71, Name: "t-0", Start: wal.Start{Index: 1, Term: 1},
-			HardState: wal.HardState{Term: 1, Commit: 1}, State: wal.State{Applied: 1, ConfState: raftgroup.EncodeConfState([]id.Replica{71}, nil)},
+			Group: 7, Replica: replica, Name: "t-0", Start: wal.Start{Index: 1, Term: 1},
+			HardState: wal.HardState{Term: 1, Commit: 1}, State: wal.State{Applied: 1, ConfState: raftgroup.EncodeConfState(voters, nil)},
 		})
 		require.NoError(t, err)
 	}
 	config := partition.Config{MaxMessageBytes: 1 << 20, MinInSync: 1}
-	l.p, err = partition.New(l.log, id.TopicPartition{Topic: "t"}, config, limits)
+	p, err := partition.New(l.log, id.TopicPartition{Topic: "t"}, config, limits)
 	require.NoError(t, err)
 	g, err := l.host.Open(raftgroup.Spec{
-		Group: 7, Replica: 71, Members: []raftgroup.Member{{Replica: 71, Node: 1}}, Log: l.log, Machine: l.p,
+		Group: 7, Replica: replica, Members: l.members, Log: l.log, Machine: p,
 		Campaign: raftgroup.CampaignPreferred,
 	})
 	require.NoError(t, err)
-	l.p.Attach(g)
-	l.until("a leader", g.IsLeader)
-	return l
+	p.Attach(g)
+	l.p = p
+}
+
+// killed returns the next life of the node, which is to be opened, after kill -9.
+func (l *life) killed() *life {
+	l.sim.Halt()
+	_ = l.host.Close()
+	_ = l.store.Close()
+	return &life{t: l.t, sim: l.sim.Crash(disksim.Kill), node: l.node, members: l.members, net: l.net}
+}
+
+// end stops the node.
+func (l *life) end() {
+	if l.net != nil {
+		l.net.Detach(l.node)
+	}
+	require.NoError(l.t, l.host.Close())
+	require.NoError(l.t, l.store.Close())
 }
 
 func (l *life) until(what string, condition func() bool) {

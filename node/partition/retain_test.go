@@ -1,6 +1,7 @@
 package partition_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/node/retention"
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -26,24 +28,11 @@ func TestRetain(t *testing.T) {
 			Internal: func(topic string) bool { return topic == "__t" },
 			Trims:    &partition.Trims{},
 		})
-		write := func() {
-			var b batch.Builder
-			b.Append(batch.Record{Timestamp: time.Now().Add(30 * 24 * time.Hour).UnixMilli(), Value: []byte("v")}) // from the future
-			made, err := b.Finish(nil, batch.Plain(batch.None))
-			require.NoError(t, err)
-			require.NoError(t, l.propose(&raftgroup.Proposal{Batch: made}).Err)
-		}
+		write := func() { l.writeAged(-30 * 24 * time.Hour) } // from the future
 		configure := func(ms, bytes, segment int64) {
 			l.p.SetConfig(partition.Config{MinInSync: 1, Retention: retention.Limits{MS: ms, Bytes: bytes}, SegmentMS: segment})
 		}
-		seconds := func(n int) {
-			for range n {
-				time.Sleep(time.Second) // virtual
-				synctest.Wait()
-				l.p.Retain(time.Now())
-				synctest.Wait()
-			}
-		}
+		seconds := l.retain
 		segments := func() int { return len(l.log.Segments()) }
 
 		configure(-1, -1, 10_000)
@@ -85,6 +74,7 @@ func TestRetain(t *testing.T) {
 		require.EqualValues(t, 5, l.p.LogStart())
 		require.EqualValues(t, 1, l.p.Trims().Moved(partition.TrimSize))
 		require.Zero(t, l.p.Trims().Failed())
+		require.EqualValues(t, asked-1, l.p.Trims().Early())
 		asked = 0
 		seconds(60)
 		require.Zero(t, asked, "there is nothing to let go of")
@@ -97,4 +87,77 @@ func TestRetain(t *testing.T) {
 		require.NoError(t, l.host.Close())
 		require.NoError(t, l.store.Close())
 	})
+}
+
+// TestRetainAfterDeletion: once the records before it are deleted, a segment that is old enough goes, although a look has found nothing to do.
+func TestRetainAfterDeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := beginWith(t, disksim.New(disksim.Options{}), partition.Limits{})
+		l.p.SetConfig(partition.Config{MinInSync: 1, Retention: retention.Limits{MS: 3600_000, Bytes: -1}, SegmentMS: 1 << 62})
+		l.writeAged(0)
+		l.p.Group().Roll()
+		l.writeAged(30 * 24 * time.Hour)
+		l.retain(5)
+		require.Len(t, l.log.Segments(), 2)
+		require.Zero(t, l.p.LogStart())
+		_, err := l.p.DeleteRecords(context.Background(), 1)
+		require.NoError(t, err)
+		l.retain(2)
+		require.EqualValues(t, 2, l.p.LogStart())
+		l.end()
+	})
+}
+
+// TestRetainFails: a command that the disk does not take in time, and one that is refused, are counted and repeated.
+func TestRetainFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := beginWith(t, disksim.New(disksim.Options{}), partition.Limits{})
+		l.writeAged(time.Hour)
+		release := make(chan struct{})
+		l.sim.SetHook(func(op disksim.Op) error {
+			if !op.Pebble && op.Kind == disksim.OpWrite {
+				<-release
+			}
+			return nil
+		})
+		l.p.SetConfig(partition.Config{MinInSync: 1, Retention: retention.Limits{MS: 60_000, Bytes: -1}, SegmentMS: 1 << 62})
+		l.retain(9)
+		require.Zero(t, l.p.Trims().Failed(), "it is under way")
+		l.retain(4)
+		require.EqualValues(t, 1, l.p.Trims().Failed(), "it was not durable in time")
+		close(release)
+		l.retain(2)
+		require.EqualValues(t, 1, l.p.LogStart(), "nothing was taken back")
+		l.writeAged(time.Hour)
+		l.retain(6)
+		require.EqualValues(t, 2, l.p.LogStart(), "the next one")
+		require.EqualValues(t, 1, l.p.Trims().Moved(partition.TrimTime))
+
+		l.writeAged(time.Hour)
+		unknown := command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil)
+		require.Error(t, l.propose(&raftgroup.Proposal{Command: unknown}).Err)
+		l.retain(12)
+		require.InDelta(t, 4, l.p.Trims().Failed(), 1, "refused, and repeated after five seconds")
+		require.EqualValues(t, 2, l.p.LogStart())
+		l.end()
+	})
+}
+
+// writeAged writes a record with a timestamp of some time ago.
+func (l *life) writeAged(age time.Duration) {
+	var b batch.Builder
+	b.Append(batch.Record{Timestamp: time.Now().Add(-age).UnixMilli(), Value: []byte("v")})
+	made, err := b.Finish(nil, batch.Plain(batch.None))
+	require.NoError(l.t, err)
+	require.NoError(l.t, l.propose(&raftgroup.Proposal{Batch: made}).Err)
+}
+
+// retain is so many seconds of virtual time, in each of which retention looks.
+func (l *life) retain(seconds int) {
+	for range seconds {
+		time.Sleep(time.Second)
+		synctest.Wait()
+		l.p.Retain(time.Now())
+		synctest.Wait()
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/retention"
-	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -31,6 +30,7 @@ type Trims struct {
 	moved    [TrimSize + 1]atomic.Uint64 // by reason
 	records  atomic.Uint64
 	failed   atomic.Uint64
+	early    atomic.Uint64
 	underway atomic.Int64 // of Retain's
 }
 
@@ -45,6 +45,9 @@ func (t *Trims) Records() uint64 { return t.records.Load() }
 
 // Failed returns how many attempts failed, or were not known to succeed in time.
 func (t *Trims) Failed() uint64 { return t.failed.Load() }
+
+// Early returns how often retention found something to let go of, and the cluster's feature level was not there yet.
+func (t *Trims) Early() uint64 { return t.early.Load() }
 
 // room tells whether another one may be under way.
 func (t *Trims) room() bool { return t.underway.Load() < mostTrims }
@@ -63,6 +66,7 @@ func (t *Trims) note(reason TrimReason, err error, records id.Offset) {
 type keeping struct {
 	config *Config   // that the rest was decided by
 	trim   look      // whether the log start moves; only a leader looks
+	start  id.Offset // as it was then: one that somebody else has moved may have uncovered a segment that is to go
 	roll   look      // whether the segment that is written to gives way
 	bare   id.Index  // the first entry of the last segment that was seen without records
 	came   time.Time // when it was seen with some; zero: not yet
@@ -88,7 +92,7 @@ func (p *Partition) Retain(now time.Time) {
 		k.config, k.trim, k.roll = config, look{}, look{}
 	}
 	hw := p.HighWatermark() // before the segments are looked at: it is not above their end
-	trim := k.trim.due(ms, hw) && !k.underway.Load() && ms >= k.retry.Load() && p.limits.Trims.room() && p.Leads() && !p.internal()
+	trim := (k.trim.due(ms, hw) || k.start != id.Offset(p.start.shown.Load())) && !k.underway.Load() && ms >= k.retry.Load() && p.limits.Trims.room() && p.Leads() && !p.internal()
 	roll := k.roll.due(ms, hw)
 	if !trim && !roll {
 		return
@@ -105,9 +109,10 @@ func (p *Partition) Retain(now time.Time) {
 // trimByRules proposes the log start that the rules come to.
 func (p *Partition) trimByRules(now time.Time, hw id.Offset, segments []wal.SegmentInfo) {
 	k := &p.keeping
-	d := retention.Decide(now, p.LogStart(), hw, segments, k.config.Retention)
+	start := p.LogStart()
+	d := retention.Decide(now, start, hw, segments, k.config.Retention)
 	if d.Reason == retention.None {
-		k.trim = look{at: never, moves: d.Moves, hw: hw}
+		k.trim, k.start = look{at: never, moves: d.Moves, hw: hw}, start
 		if !d.Next.IsZero() {
 			k.trim.at = d.Next.UnixMilli()
 		}
@@ -115,17 +120,19 @@ func (p *Partition) trimByRules(now time.Time, hw id.Offset, segments []wal.Segm
 	}
 	k.trim = look{} // again when this has ended
 	if p.mayTrim() != nil {
+		p.limits.Trims.early.Add(1)
 		k.retry.Store(now.Add(trimRetry).UnixMilli())
 		return
 	}
-	if _, mine := p.trimming.begin(); !mine { // somebody deletes records
+	command := p.trimming.begin(d.Start)
+	if command == nil { // somebody deletes records
 		return
 	}
 	trims := p.limits.Trims
 	trims.underway.Add(1)
 	k.underway.Store(true)
-	p.proposeTrim(now.Add(trimTimeout), d.Start, reasonOf(d.Reason), func(r raftgroup.Result) {
-		if r.Err != nil {
+	p.proposeTrim(command, now.Add(trimTimeout), reasonOf(d.Reason), func(err error) {
+		if err != nil {
 			k.retry.Store(time.Now().Add(trimRetry).UnixMilli())
 		}
 		trims.underway.Add(-1)

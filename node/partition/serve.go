@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -96,6 +94,9 @@ func (p *Partition) Read(dst []byte, from id.Offset, limit ReadLimit, maxBytes i
 	if from >= end {
 		return dst, end, nil
 	}
+	if from < p.start.doubtful() {
+		return dst, end, ErrUnsettled
+	}
 	out, err := p.log.Read(dst, from, end, maxBytes)
 	if errors.Is(err, wal.ErrOutOfRange) || errors.Is(err, wal.ErrCompacted) { // the start has moved since
 		return dst, end, &ErrOutOfRange{Offset: from, Start: p.LogStart(), End: p.Limit(limit)}
@@ -106,76 +107,35 @@ func (p *Partition) Read(dst []byte, from id.Offset, limit ReadLimit, maxBytes i
 // ConfirmedHighWatermark returns a high watermark that is at least every one that was shown before the call, by any leader; and so is the
 // log start from then on. A new leader's may for a moment lie below what its predecessor has shown; answering "out of range" from it would
 // send consumers back to where they began. So only a leader that has confirmed its term (ReadIndex) says so.
+//
+// It waits for nothing to be applied, which a halted replica never does: what the log had when the term began is committed by then.
 func (p *Partition) ConfirmedHighWatermark(ctx context.Context) (id.Offset, error) {
+	term, err := p.led()
+	if err != nil {
+		return 0, err
+	}
+	named := p.start.doubtful() // in a turn before the term was seen, and not again before it is over
 	index, err := p.group.ReadIndex(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if err := p.applies.await(ctx, index); err != nil { // the log start is a matter of what is applied
+	switch now, err := p.led(); {
+	case err != nil:
 		return 0, err
+	case now != term: // then another one has perhaps answered, and what was named may be gone
+		return 0, &raftgroup.NotLeaderError{Leader: id.NoNode}
 	}
+	p.start.show(named)
 	return max(p.log.OffsetAt(index+1), p.HighWatermark()), nil
 }
 
-// applies is how far the log is applied, and who waits for more of that.
-type applies struct {
-	applied atomic.Uint64 // written by the worker
-	some    atomic.Bool   // somebody waits
-
-	mu      sync.Mutex
-	waiting []applyWaiter
-}
-
-type applyWaiter struct {
-	index id.Index
-	done  chan struct{}
-}
-
-// await returns when an entry is applied.
-func (a *applies) await(ctx context.Context, index id.Index) error {
-	if a.reached(index) {
-		return nil
+// led returns the term in which this replica leads.
+func (p *Partition) led() (id.Term, error) {
+	leader, node, term := p.group.Leader()
+	if leader != p.group.Replica() {
+		return 0, &raftgroup.NotLeaderError{Leader: node}
 	}
-	w := applyWaiter{index, make(chan struct{})}
-	a.mu.Lock()
-	a.waiting = append(a.waiting, w)
-	a.some.Store(true)
-	a.mu.Unlock()
-	if !a.reached(index) { // who applies stores that first and looks then whether somebody waits
-		select {
-		case <-w.done:
-			return nil
-		case <-ctx.Done():
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.waiting = slices.DeleteFunc(a.waiting, func(x applyWaiter) bool { return x.done == w.done })
-	a.some.Store(len(a.waiting) > 0)
-	if a.reached(index) {
-		return nil
-	}
-	return ctx.Err()
-}
-
-func (a *applies) reached(index id.Index) bool { return a.applied.Load() >= uint64(index) }
-
-// done notes that entries up to index are applied.
-func (a *applies) done(index id.Index) {
-	a.applied.Store(uint64(index))
-	if !a.some.Load() {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.waiting = slices.DeleteFunc(a.waiting, func(w applyWaiter) bool {
-		if w.index > index {
-			return false
-		}
-		close(w.done)
-		return true
-	})
-	a.some.Store(len(a.waiting) > 0)
+	return term, nil
 }
 
 // NextOffset returns the offset after the last record of the batches, which stand one behind the other.

@@ -45,7 +45,8 @@ type Decision struct {
 //   - Time: while the first one is older than retention.ms, it goes.
 //
 // The age is where Kafka's rule is not enough. There it is that of the largest timestamp, and one from the future keeps a segment, and all
-// behind it, for ever. Here a segment is as old as its largest timestamp says, but never younger than its last append, by this node's clock.
+// behind it, for ever. Here, as long as that timestamp is in the future, or if there is none, a segment is as old as its last append, by this
+// node's clock at that time. A timestamp that is not in the future counts alone: the clock may have been far behind when the node caught up.
 // One of which neither is known is kept. One without records has nothing to keep, and stops nothing.
 func Decide(now time.Time, start, hw id.Offset, segments []wal.SegmentInfo, l Limits) Decision {
 	d := Decision{Start: start}
@@ -68,7 +69,7 @@ func Decide(now time.Time, start, hw id.Offset, segments []wal.SegmentInfo, l Li
 	}
 	for len(segments) > 0 {
 		s := &segments[0]
-		since, known := age(s)
+		since, known := age(s, now.UnixMilli())
 		switch {
 		case s.Bytes > 0 && !known:
 			d.Moves = d.Moves || len(segments) == 1
@@ -99,15 +100,16 @@ func (d *Decision) goes(segments []wal.SegmentInfo, reason Reason) (rest []wal.S
 }
 
 // age returns since when a segment ages, in milliseconds since 1970; false if that is not known.
-func age(s *wal.SegmentInfo) (since int64, known bool) {
-	since = math.MaxInt64
-	if s.MaxTimestamp >= 0 {
-		since, known = s.MaxTimestamp, true
+func age(s *wal.SegmentInfo, now int64) (since int64, known bool) {
+	since = s.MaxTimestamp
+	switch appended := s.Appended.UnixMilli(); {
+	case appended <= 0: // the zero time is before 1970
+	case since < 0:
+		since = appended
+	case since > now:
+		since = min(since, appended)
 	}
-	if appended := s.Appended.UnixMilli(); appended > 0 { // the zero time is before 1970
-		since, known = min(since, appended), true
-	}
-	return since, known
+	return since, since >= 0
 }
 
 // Roll returns when the segment that is written to has to give way to another one by segment.ms; false: not as things are, because there are no

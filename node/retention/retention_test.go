@@ -52,6 +52,15 @@ func TestDecide(t *testing.T) {
 		{"time: of the largest number", 0, 30, three, Limits{math.MaxInt64, -1}, Decision{}},
 		{"time: from the future", 0, 20, future, Limits{450, -1}, Decision{Start: 10, Reason: Time, Next: at(now + 51)}},
 		{"time: from the future, not yet", 0, 20, future, Limits{600, -1}, Decision{Next: at(now + 101)}},
+		{
+			"time: from the past, and the clock was far behind when it came", 0, 10,
+			[]wal.SegmentInfo{seg(0, 1, now-5, 1)}, Limits{10, -1}, Decision{Next: at(now + 6)},
+		},
+		{"time: of this very moment", 0, 10, []wal.SegmentInfo{seg(0, 1, now, 1)}, Limits{10, -1}, Decision{Next: at(now + 11)}},
+		{
+			"time: from the future, by a millisecond", 0, 10,
+			[]wal.SegmentInfo{seg(0, 1, now+1, 1)}, Limits{10, -1}, Decision{Start: 10, Reason: Time, Moves: true},
+		},
 		{"time: no timestamp", 0, 10, []wal.SegmentInfo{seg(0, 1, -1, now-5)}, Limits{4, -1}, Decision{Start: 10, Reason: Time, Moves: true}},
 		{"time: no time of append", 0, 10, []wal.SegmentInfo{seg(0, 1, now-5, 0)}, Limits{4, -1}, Decision{Start: 10, Reason: Time, Moves: true}},
 		{"time: neither", 0, 10, []wal.SegmentInfo{seg(0, 1, -1, 0)}, Limits{0, -1}, Decision{Moves: true}},
@@ -128,14 +137,10 @@ func (k *kafka) deleteOldSegments(now int64, l Limits) id.Offset {
 			switch {
 			case s.Bytes == 0:
 				return true
-			case s.MaxTimestamp < 0 && appended <= 0:
-				return false
-			case s.MaxTimestamp < 0:
-				return now-appended > l.MS
-			case appended <= 0:
+			case s.MaxTimestamp >= 0 && s.MaxTimestamp <= now:
 				return now-s.MaxTimestamp > l.MS
 			}
-			return now-s.MaxTimestamp > l.MS || now-appended > l.MS
+			return appended > 0 && now-appended > l.MS
 		})
 	}
 	return k.start
@@ -148,7 +153,7 @@ func TestDecideAsKafka(t *testing.T) {
 		var segments []wal.SegmentInfo
 		next := id.Offset(rapid.IntRange(0, 3).Draw(t, "base"))
 		first := next
-		clock := rapid.SampledFrom([]int64{-1, 0, 1, now - 30, now - 20, now - 10, now, now + 10, math.MaxInt64})
+		clock := rapid.SampledFrom([]int64{-1, 0, 1, now - 30, now - 20, now - 10, now, now + 2, now + 10, math.MaxInt64})
 		for range rapid.IntRange(0, 6).Draw(t, "segments") {
 			s := wal.SegmentInfo{Base: next, MaxTimestamp: -1, Appended: at(rapid.SampledFrom([]int64{0, 1, now - 25, now - 5, now, now + 5}).Draw(t, "appended"))}
 			if n := rapid.IntRange(0, 3).Draw(t, "records"); n > 0 {

@@ -110,7 +110,7 @@ func (b *Broker) PartitionStatus(ctx context.Context, _ *broker.Caller, topic st
 	return status, nil
 }
 
-// groupOf returns the group of a replica that works, and where its log begins.
+// groupOf returns the group of a replica that works, and where its log begins: id.NoOffset while it does not know.
 func (b *Broker) groupOf(topic string, number id.Partition) (*raftgroup.Group, id.Offset, error) {
 	if topic == controller.Topic {
 		return b.o.Controller.Group(), 0, nil
@@ -130,5 +130,5 @@ func (b *Broker) groupOf(topic string, number id.Partition) (*raftgroup.Group, i
 	if _, cause := open.Group().Standing(); open.Group().Failed() {
 		return nil, 0, kerr.Errorf(kerr.ReplicaNotAvailable, "node %d's replica of %s-%d has stopped: %v", b.o.Node, t.Name, p.ID, cause)
 	}
-	return open.Group(), open.LogStart(), nil
+	return open.Group(), open.ShownStart(), nil
 }

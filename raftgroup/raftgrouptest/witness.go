@@ -328,6 +328,9 @@ func (m *Machine) Committed(hw id.Offset) {
 	m.hw = hw
 }
 
+// Elected implements raftgroup.Machine.
+func (m *Machine) Elected() {}
+
 // Leader implements raftgroup.Machine.
 func (m *Machine) Leader(l raftgroup.LeaderChange) {
 	m.mu.Lock()

@@ -62,7 +62,7 @@ type FetchSink interface {
 type FetchEvent struct {
 	Subscription  SubscriptionID
 	HighWatermark id.Offset   // id.NoOffset where there is no replica
-	LogStart      id.Offset   // likewise
+	LogStart      id.Offset   // likewise, and while a new leader does not know it yet
 	Err           *kerr.Error // the subscription is over, and why
 	// With kerr.NotLeaderOrFollower: who leads instead, as far as is known.
 	Leader id.Node

@@ -68,7 +68,7 @@ type PartitionStatus struct {
 	Leader           id.Node
 	Epoch            id.Epoch
 	HighWatermark    id.Offset
-	LogStart, LogEnd id.Offset
+	LogStart, LogEnd id.Offset // the start is id.NoOffset while a new leader does not know it yet
 	Commit, Applied  id.Index
 	ISR              []id.Node // known to the leader alone
 	Members          []Member

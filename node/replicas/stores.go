@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -48,7 +47,7 @@ var errMayBeMissing = errors.New("it may be in a data directory that is missing"
 
 // besideKey is, in the first store, a bound for the groups of which the other directories may have replicas. It is durable before there is one
 // in any of them: groups are numbered in the order in which the metadata makes them, so what is at or above it was made after a directory
-// went missing, and may be made here. What is below it may have voted there, and never is. Without a record every group is below it.
+// went missing, and may be made here. What is below it may have voted there, and never is. Without a record nothing was ever made there.
 const besideKey = "node/groups-beside"
 
 func (s *Stores) loadBeside() error {
@@ -57,9 +56,6 @@ func (s *Stores) loadBeside() error {
 	}
 	value, err := s.First().Get(besideKey)
 	switch {
-	case errors.Is(err, wal.ErrNotFound) && len(s.missing) > 0:
-		s.beside = math.MaxUint64
-		return nil
 	case errors.Is(err, wal.ErrNotFound):
 		s.beside = 1
 		return nil

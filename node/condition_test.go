@@ -268,7 +268,8 @@ func TestHungNodeGivesUp(t *testing.T) {
 		s, err := c.Admin(1).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
 		return err == nil && s.GetController() > 1
 	})
-	if s := c.status(0); s.GetState() != "disk stalled" || s.GetAcceptsProduce() || !strings.Contains(s.GetErrorMessage(), "does not answer") {
+	if s := c.status(0); s.GetState() != "disk stalled" || s.GetAcceptsProduce() || !strings.Contains(s.GetErrorMessage(), "does not answer") ||
+		!strings.Contains(s.GetErrorMessage(), c.Nodes[0].Options.DataDir) {
 		t.Errorf("it says: %v", s)
 	}
 	c.more(200)

@@ -69,8 +69,8 @@ func TestNewReplicasGoWhereMostIsFree(t *testing.T) {
 	}
 }
 
-// Without a directory that is missing only those groups are made of which it may have a replica: all up to the last one that was made in it, and
-// none if none ever was.
+// While a directory is missing, groups of which it may have a replica are not made anew: those up to the last one that was made there, and none
+// if none ever was.
 func TestNewReplicasBesideMissingDirectory(t *testing.T) {
 	t.Parallel()
 	disks := []*disksim.Disk{disksim.New(disksim.Options{Seed: 1}), disksim.New(disksim.Options{Seed: 2})}

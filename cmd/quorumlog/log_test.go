@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,6 +127,22 @@ baseOffset: 0 lastOffset: 1 count: 2 baseSequence: -1 lastSequence: -1 producerI
 				t.Errorf("no %s among %v", kind, kinds)
 			}
 		}
+	}
+	for _, name := range []string{"00.log", ".log", "notes.txt", "a.index/b"} { // which come before and behind the log's own
+		name = filepath.Join(filepath.Dir(file), name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte("something else"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, where := range []string{dir, filepath.Dir(file)} {
+		code, out, errs := runLine("log", "dump", where)
+		if code != exitFindings || !strings.Contains(errs, "2 files") || !strings.Contains(out, "\nPassed over "+filepath.Dir(file)+"/notes.txt: ") ||
+			!strings.Contains(out, "/.log\n14 bytes") || !strings.Contains(out, "\nbaseOffset: 0") {
+			t.Errorf("with files of somebody else: %d, %s\n%s", code, errs, out)
+		}
+	}
+	if code, _, errs := runLine("log", "dump", filepath.Join(filepath.Dir(file), "notes.txt")); code != 1 || !strings.Contains(errs, "it is no .log") {
+		t.Errorf("a file of somebody else: %d, %s", code, errs)
 	}
 	code, out, errs = runLine("log", "stats", "-o", "json", dir)
 	var stats []inspect.Stats

@@ -96,6 +96,41 @@ func TestLogVerifyExitCodes(t *testing.T) {
 	}
 }
 
+// TestLogVerifyOfSeveral: the directories of a node are checked one by one, and for what only all of them tell.
+func TestLogVerifyOfSeveral(t *testing.T) {
+	t.Parallel()
+	home, _ := logDirectory(t)
+	more := t.TempDir()
+	args := []string{"format", "--node-id", "2", "--rpc-address", "127.0.0.1:0", "--gossip-address", "127.0.0.1:0"}
+	two := t.TempDir()
+	if code, out, errs := runLine(append(args, "--data-dir", two, "--data-dir", more)...); code != 0 {
+		t.Fatalf("format: %d, %s%s", code, out, errs)
+	}
+	expect := func(what string, want int, texts []string, dirs ...string) {
+		t.Helper()
+		code, out, errs := runLine(append([]string{"log", "verify"}, dirs...)...)
+		for _, text := range texts {
+			if code != want || !strings.Contains(out+errs, text) {
+				t.Errorf("%s: exit code %d, want %d with %q:\n%s%s", what, code, want, text, out, errs)
+			}
+		}
+	}
+	expect("two nodes", 0, []string{home + ":\n", "orders-0.17", two + ":\n"}, home, two, more)
+	expect("one of two", 0, []string{"that was not checked"}, two)
+	expect("one that is none", exitNotChecked, []string{"no data directory", "orders-0.17"}, filepath.Join(home, "logs"), home)
+	twin := t.TempDir()
+	if err := os.CopyFS(twin, os.DirFS(home)); err != nil {
+		t.Fatal(err)
+	}
+	expect("a copy", exitFindings, []string{"it is in " + home + ", too"}, home, twin)
+	if code, out, _ := runLine("log", "verify", "-o", "json", home, two); code != 0 || !strings.HasPrefix(out, "[\n") {
+		t.Errorf("several as JSON: %d, %s", code, out)
+	}
+	if code, out, errs := runLine("log", "stats", home, twin); code != 0 || strings.Count(out, "orders-0.17") != 2 {
+		t.Errorf("stats of two: %d, %s%s", code, out, errs)
+	}
+}
+
 // TestLogDumpAndStats: what Kafka's tool prints of the same file is what is printed here.
 func TestLogDumpAndStats(t *testing.T) {
 	t.Parallel()

@@ -98,7 +98,9 @@ func giveUp(open []*deletion, ended error) {
 func (a *Admin) findTopics(ctx context.Context, work []*deletion) {
 	for i, d := range work {
 		if i > 0 && work[i-1].tp.Topic == d.tp.Topic {
-			d.topic, d.err, d.done = work[i-1].topic, work[i-1].err, work[i-1].topic.IsZero()
+			if d.topic = work[i-1].topic; d.topic.IsZero() { // the error is about the topic; else it is about that partition alone
+				d.end(work[i-1].err)
+			}
 		} else if topics, err := a.DescribeTopics(ctx, d.tp.Topic); err != nil {
 			d.end(err)
 		} else {

@@ -53,9 +53,9 @@ func (n *Node) sayCondition(c raftgroup.Condition) {
 			"otherwise, and it goes on by itself", "dir", space.Dir, "free", space.Free, "leads", m.Leading, "dropped", m.DroppedNoSpace)
 	default:
 		m := n.host.Metrics()
+		dir, waiting := n.stores.Slow()
 		n.logger.Warn("the disk does not answer: the node hands over what it leads; look at the disk (kernel log, smartctl), and the node "+
-			"goes on by itself when writes come back in time", "dir", n.options.DataDir, "waiting", n.stores.Stalled().Round(time.Millisecond),
-			"leads", m.Leading, "dropped", m.DroppedBehind)
+			"goes on by itself when writes come back in time", "dir", dir, "waiting", waiting.Round(time.Millisecond), "leads", m.Leading, "dropped", m.DroppedBehind)
 	}
 }
 
@@ -70,10 +70,11 @@ func (n *Node) conditionError() error {
 	case raftgroup.Full:
 		return fmt.Errorf("disk full: %v: free some space", n.stores.Space())
 	}
-	if waiting := n.stores.Stalled(); waiting > 0 {
-		return fmt.Errorf("disk does not answer since %s", time.Now().Add(-waiting).Format(time.RFC3339))
+	dir, waiting := n.stores.Slow()
+	if waiting > 0 {
+		return fmt.Errorf("disk does not answer since %s (%s)", time.Now().Add(-waiting).Format(time.RFC3339), dir)
 	}
-	return fmt.Errorf("disk did not answer in time a moment ago")
+	return fmt.Errorf("disk did not answer in time a moment ago (%s)", dir)
 }
 
 // leaderError says what has no leader that this node hears of: of what it holds, and the metadata. A node that is cut off from its peers is

@@ -268,7 +268,8 @@ func TestHungNodeGivesUp(t *testing.T) {
 		s, err := c.Admin(1).ClusterStatus(c.Context(), &pb.ClusterStatusRequest{})
 		return err == nil && s.GetController() > 1
 	})
-	if s := c.status(0); s.GetState() != "disk stalled" || s.GetAcceptsProduce() || !strings.Contains(s.GetErrorMessage(), "does not answer") {
+	if s := c.status(0); s.GetState() != "disk stalled" || s.GetAcceptsProduce() || !strings.Contains(s.GetErrorMessage(), "does not answer") ||
+		!strings.Contains(s.GetErrorMessage(), c.Nodes[0].Options.DataDir) {
 		t.Errorf("it says: %v", s)
 	}
 	c.more(200)
@@ -337,8 +338,8 @@ func one(b bool) int {
 	return 0
 }
 
-// TestAllNodesFull: with all disks full everything has its leader, is read, and a topic can be deleted; the nodes stop and start again, and
-// go on when there is space.
+// TestAllNodesFull: with all disks full everything has its leader, is read, and records and topics can be deleted; the nodes stop and start again,
+// and go on when there is space.
 func TestAllNodesFull(t *testing.T) {
 	t.Parallel()
 	c := startSick(t)
@@ -364,6 +365,10 @@ func TestAllNodesFull(t *testing.T) {
 	}
 	nodetest.Eventually(t, "everything to be led again", func() bool { return led() == partitions })
 	c.read()
+	all := client.TopicPartition{Topic: topic, Partition: 0}
+	if d, err := c.client.Admin().DeleteRecords(c.Context(), map[client.TopicPartition]client.Offset{all: client.End}); err != nil || d[0].LowWatermark == 0 {
+		t.Errorf("deleting records with all disks full: %v, %v", d, err)
+	}
 	if err := c.client.Admin().DeleteTopic(c.Context(), topic); err != nil {
 		t.Fatal(err)
 	}

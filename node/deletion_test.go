@@ -107,6 +107,15 @@ func TestDeleteRecords(t *testing.T) {
 		t.Errorf("an epoch to come: %d, %d", got, end)
 	}
 	remove(client.End, 13)
+	if got, end := ends(before.Epoch); got != before.Epoch || end != 13 {
+		t.Errorf("an epoch below the log start: %d ends at %d", got, end)
+	}
+	for _, time := range []int64{-3, -4, -1 << 63} { // Kafka's largest timestamp, and others that are no times
+		r, err := c.Admin(0).ListOffsets(ctx, &pb.ListOffsetsRequest{Partitions: []*pb.ListOffsetsRequest_Partition{{Topic: "t", Timestamp: time}}})
+		if err != nil || kerr.Code(r.GetPartitions()[0].GetErrorCode()) != kerr.UnsupportedVersion {
+			t.Errorf("the offset of time %d: %v, %v", time, r, err)
+		}
+	}
 	wrong := &pb.DeleteRecordsRequest{Partitions: []*pb.DeleteRecordsRequest_Partition{
 		{Topic: "t", Offset: 0, TopicId: make([]byte, 16)}, {Topic: "t", Offset: 0, TopicId: append(make([]byte, 15), 1)}, {Topic: "t", Offset: -2},
 		{Topic: "__cluster_metadata"},

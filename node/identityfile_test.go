@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -74,6 +75,9 @@ func TestIdentityOutlivesCrashes(t *testing.T) {
 			}
 			d = d.Crash(disksim.Kind(rng.IntN(2)))
 			if known.StoreID != "" {
+				if text, crash := Disagree(LookAtIdentity(d, "/data")); text != "" && !crash {
+					t.Fatalf("seed %d, start %d: after a crash the copies are said to be damaged: %s", seed, boot, text)
+				}
 				d.SetCapacity(d.Used())
 				if after, err := loadIdentity(d, "/data", quiet); err == nil && known.ClusterID == "" {
 					known.ClusterID = after.ClusterID
@@ -271,6 +275,39 @@ func TestUnusableDirectory(t *testing.T) {
 		})
 		if _, err := Start(ctx, o); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "/data") {
 			t.Errorf("%v: %v", c.cause, err)
+		}
+	}
+}
+
+// TestCopiesThatDisagree: what no crash leaves is damage.
+func TestCopiesThatDisagree(t *testing.T) {
+	t.Parallel()
+	whole := IdentityCopy{ClusterID: "id", Cluster: "c", NodeID: 1, StoreID: "s", Boot: 3, Revision: 5, More: []string{"m"}}
+	for _, tt := range []struct {
+		name   string
+		change func(c *IdentityCopy)
+		text   string
+		crash  bool
+	}{
+		{"equal", func(*IdentityCopy) {}, "", false},
+		{"torn", func(c *IdentityCopy) { c.Err = fmt.Errorf("%w: checksum", errIdentityDamaged) }, "makes it again", true},
+		{"missing", func(c *IdentityCopy) { c.Err = fs.ErrNotExist }, "makes it again", false},
+		{"a bad sector", func(c *IdentityCopy) { c.Err = syscall.EIO }, "makes it again", false},
+		{"one write ahead", func(c *IdentityCopy) { c.Revision, c.Boot, c.More = 6, 4, nil }, "makes them equal", true},
+		{"not in the cluster yet", func(c *IdentityCopy) { c.Revision, c.ClusterID, c.Cluster = 4, "", "" }, "makes them equal", true},
+		{"two writes ahead", func(c *IdentityCopy) { c.Revision = 7 }, "makes them equal", false},
+		{"another store's", func(c *IdentityCopy) { c.StoreID = "t" }, "of store t", false},
+		{"another cluster's", func(c *IdentityCopy) { c.ClusterID, c.Revision = "other", 6 }, "not written here", false},
+		{"beside another", func(c *IdentityCopy) { c.Home, c.Revision = "h", 6 }, "not written here", false},
+		{"another list", func(c *IdentityCopy) { c.More = []string{"n"} }, "not equal", false},
+		{"another cluster id, same write", func(c *IdentityCopy) { c.ClusterID = "" }, "not equal", false},
+	} {
+		other := whole
+		tt.change(&other)
+		for _, copies := range [][]IdentityCopy{{whole, other}, {other, whole}} {
+			if text, crash := Disagree(copies); crash != tt.crash || !strings.Contains(text, tt.text) || (text == "") != (tt.text == "") {
+				t.Errorf("%s: %q, %t", tt.name, text, crash)
+			}
 		}
 	}
 }

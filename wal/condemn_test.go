@@ -61,6 +61,15 @@ func fileOf(l *Log, suffix string) string {
 	return path.Join(l.s.logsDir, l.dir, strings.TrimSuffix(l.segs[0].key.Log(), segment.LogSuffix)+suffix)
 }
 
+func zeroBlock(sim *disksim.Disk, name string, at int64) error {
+	f, err := sim.Open(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(disk.AlignedBytes(disk.BlockSize), at)
+	return errors.Join(err, f.Close())
+}
+
 // TestRotIsOneThing has every kind of read meet every kind of rot: each ends in ErrCorrupt and one verdict, and refuses nothing by
 // itself. What stands before the rot is served.
 func TestRotIsOneThing(t *testing.T) {
@@ -85,16 +94,10 @@ func TestRotIsOneThing(t *testing.T) {
 			}
 			return errors.Join(f.Truncate(1<<20), f.Close())
 		},
+		"zeroed block":        func(sim *disksim.Disk, l *Log) error { return zeroBlock(sim, fileOf(l, segment.LogSuffix), 1<<20) },
 		"index: flipped bit":  func(sim *disksim.Disk, l *Log) error { return sim.Flip(fileOf(l, segment.IndexSuffix), 52*64+8, 4) },
 		"index: missing file": func(sim *disksim.Disk, l *Log) error { return sim.Remove(fileOf(l, segment.IndexSuffix)) },
-		"index: zeroed block": func(sim *disksim.Disk, l *Log) error {
-			f, err := sim.Open(fileOf(l, segment.IndexSuffix))
-			if err != nil {
-				return err
-			}
-			_, err = f.WriteAt(disk.AlignedBytes(disk.BlockSize), 0)
-			return errors.Join(err, f.Close())
-		},
+		"index: zeroed block": func(sim *disksim.Disk, l *Log) error { return zeroBlock(sim, fileOf(l, segment.IndexSuffix), 0) },
 		"index: short file": func(sim *disksim.Disk, l *Log) error {
 			f, err := sim.Open(fileOf(l, segment.IndexSuffix))
 			if err != nil {
@@ -165,20 +168,25 @@ func TestRotIsOneThing(t *testing.T) {
 	}
 }
 
-// TestIndexLostAtStart: a start finds an index missing or short. It takes out that replica for good, with the reason, and no other one; it does
-// not touch the .log, and makes no index anew from it: nothing would say any more that the bytes are this log's.
-func TestIndexLostAtStart(t *testing.T) {
-	for what, lose := range map[string]func(sim *disksim.Disk, name string) error{
-		"missing": func(sim *disksim.Disk, name string) error { return sim.Remove(name) },
-		"short": func(sim *disksim.Disk, name string) error {
-			f, err := sim.Open(name)
-			if err != nil {
-				return err
-			}
-			return errors.Join(f.Truncate(disk.BlockSize/2), f.Close())
-		},
+// TestFilesLostAtStart: a start finds an index or a .log missing or short. It takes out that replica for good, with the reason, and no other one; it
+// does not touch the .log of a lost index, and makes no index anew from it: nothing would say any more that the bytes are this log's.
+func TestFilesLostAtStart(t *testing.T) {
+	missing := func(sim *disksim.Disk, name string) error { return sim.Remove(name) }
+	short := func(sim *disksim.Disk, name string) error {
+		f, err := sim.Open(name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(disk.BlockSize/2), f.Close())
+	}
+	for _, c := range []struct {
+		what, suffix string
+		lose         func(sim *disksim.Disk, name string) error
+	}{
+		{"index missing", segment.IndexSuffix, missing}, {"index short", segment.IndexSuffix, short},
+		{"log missing", segment.LogSuffix, missing}, {"log short", segment.LogSuffix, short},
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(c.what, func(t *testing.T) {
 			sim := disksim.New(disksim.Options{Direct: true})
 			o := testOptions(sim, sim.Pebble(), "/data")
 			s, bad := flushed(t, o, 200)
@@ -188,13 +196,13 @@ func TestIndexLostAtStart(t *testing.T) {
 				good.wait(1)
 				good.commitAll()
 			}
-			log, index := fileOf(bad.l, segment.LogSuffix), fileOf(bad.l, segment.IndexSuffix)
+			log, lost := fileOf(bad.l, segment.LogSuffix), fileOf(bad.l, c.suffix)
 			closeStore(t, s)
 			before, err := sim.ReadFile(log)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := lose(sim, index); err != nil {
+			if err := c.lose(sim, lost); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -204,8 +212,10 @@ func TestIndexLostAtStart(t *testing.T) {
 					t.Fatalf("refused: %+v", r)
 				}
 				checkLog(t, findLog(t, s, 2), good.start, good.entries)
-				if after, err := sim.ReadFile(log); err != nil || !slices.Equal(before, after) {
-					t.Errorf("the .log has %d bytes instead of %d, or other ones: %v", len(after), len(before), err)
+				if c.suffix == segment.IndexSuffix {
+					if after, err := sim.ReadFile(log); err != nil || !slices.Equal(before, after) {
+						t.Errorf("the .log has %d bytes instead of %d, or other ones: %v", len(after), len(before), err)
+					}
 				}
 				closeStore(t, s)
 			}

@@ -235,6 +235,14 @@ func TestPebbleThatWentBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for block := range int64(guardBlocks) {
+		if err := sim.Flip(name, block*4096+9, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := look(t, o, o.PebbleFS); !errors.Is(err, ErrDamagedRecords) {
+		t.Errorf("both blocks of %s are damaged: %v", guardName, err)
+	}
 	if err := sim.Remove(name); err != nil {
 		t.Fatal(err)
 	}

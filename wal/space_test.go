@@ -457,7 +457,8 @@ func TestNoDescriptors(t *testing.T) {
 	closeStore(t, s)
 }
 
-// TestBallastOfLargerFiles: a ballast that a store with larger files of the journal left is no reason to be full for ever.
+// TestBallastOfLargerFiles: a ballast that a store with larger files of the journal left is no reason to be full for ever. One that is short or
+// missing is made whole.
 func TestBallastOfLargerFiles(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
 	o := fullOptions(sim)
@@ -466,13 +467,24 @@ func TestBallastOfLargerFiles(t *testing.T) {
 	awaitBallast(t, s)
 	closeStore(t, s)
 	s = mustOpen(t, fullOptions(sim))
-	defer closeStore(t, s)
 	fill(sim)
 	s.space.shortage(errReserve)
 	awaitPressure(t, s, PressureNoSpace)
 	sim.SetCapacity(0)
 	awaitPressure(t, s, PressureNone)
 	awaitBallast(t, s)
+	closeStore(t, s)
+	for _, spoil := range []func() error{
+		func() error { return sim.WriteFile("/data/ballast", make([]byte, 5000)) },
+		func() error { return sim.Remove("/data/ballast") },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, fullOptions(sim))
+		awaitBallast(t, s)
+		closeStore(t, s)
+	}
 }
 
 // TestFailedStartWaitsForNobody: a start that fails for another reason does not wait for the space that somebody of it waits for.

@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -143,7 +144,7 @@ func TestNobodyMovesTheStartForTheOwner(t *testing.T) {
 }
 
 // TestFilesThatStay: files below the start that cannot be removed, whatever the reason, are reported, hold up nobody, and go at the next
-// start, as does one of them that somebody copied back meanwhile.
+// start, as does one of them that somebody copied back meanwhile. What has no segment's name is left alone.
 func TestFilesThatStay(t *testing.T) {
 	for _, cause := range []error{errMedium, syscall.EIO, syscall.EROFS, syscall.EPERM} {
 		t.Run(cause.Error(), func(t *testing.T) { filesThatStay(t, cause) })
@@ -185,6 +186,10 @@ func filesThatStay(t *testing.T, cause error) {
 		t.Fatal(err)
 	}
 	failing.Store(false)
+	const foreign = "notes.txt"
+	if err := disk.WriteFile("/data/logs/"+d.l.dir+"/"+foreign, []byte("somebody's")); err != nil {
+		t.Fatal(err)
+	}
 	var restored string
 	for range 2 {
 		s := mustOpen(t, testOptions(disk, disk.Pebble(), "/data"))
@@ -194,8 +199,11 @@ func filesThatStay(t *testing.T, cause error) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !slices.Contains(names, foreign) {
+			t.Errorf("%s is gone", foreign)
+		}
 		for _, name := range names {
-			if key, ok := segment.ParseName(name); !ok || key.Base < l.StartOffset() {
+			if key, ok := segment.ParseName(name); name != foreign && (!ok || key.Base < l.StartOffset()) {
 				t.Errorf("%s is still there, of a log that begins with offset %d", name, l.StartOffset())
 			}
 		}

@@ -39,7 +39,7 @@ func TestDocumentedTestsExist(t *testing.T) {
 				}
 			}
 		}
-		if cited == 0 && !strings.Contains(cells[3], "crash test") {
+		if cited == 0 {
 			t.Errorf("a row without a test: %s", line)
 		}
 	}
@@ -55,7 +55,7 @@ func TestDocumentedTestsExist(t *testing.T) {
 
 var (
 	citation     = regexp.MustCompile("(?:\\b([a-z]+(?:/[a-z]+)?) )?`(Test[A-Za-z0-9]+)`")
-	packageNames = map[string]string{"journal": "wal/journal", "node": "node", "raftgroup": "raftgroup", "cmd": "cmd/quorumlog"}
+	packageNames = map[string]string{"journal": "wal/journal", "node": "node", "node/replicas": "node/replicas", "raftgroup": "raftgroup", "cmd": "cmd/quorumlog"}
 	declaration  = regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(`)
 )
 

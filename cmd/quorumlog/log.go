@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,8 +41,8 @@ func newLogCommand() *cobra.Command {
 		Short: "Look at the files of a node that does not run",
 		Long: `Look at the files of a node that does not run. Nothing is ever written.
 
-  quorumlog log verify DIR          read and check everything below a data directory
-  quorumlog log stats DIR           what each log holds: records, batches, sizes, codecs, times
+  quorumlog log verify DIR…         read and check everything below a data directory
+  quorumlog log stats DIR…          what each log holds: records, batches, sizes, codecs, times
   quorumlog log dump FILE|DIR       print batches, rows and frames, like Kafka's kafka-dump-log`,
 		Args: unknownCommand,
 		RunE: needSubcommand,
@@ -52,15 +54,16 @@ func newLogCommand() *cobra.Command {
 
 func newLogVerifyCommand(out *output) *cobra.Command {
 	return &cobra.Command{
-		Use:   "verify DIR",
-		Short: "Check everything in a data directory",
-		Long: `Check everything in a data directory: identity, records, journal, and of each log all batches, rows and files.
+		Use:   "verify DIR…",
+		Short: "Check everything in data directories",
+		Long: `Check everything in data directories: identity, records, journal, and of each log all batches, rows and files. Of a node that has several all
+should be named.
 
 What a crash leaves, and the next start sees to, is a note; all else is damage. The exit code is 0 when there is no damage, 1 when there is, and
-2 when the directory could not be checked, for instance since a node runs on it.`,
-		Args: oneArgument("data directory"),
+2 when a directory could not be checked, for instance since a node runs on it. With -o json several directories are a list.`,
+		Args: someArguments("data directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return verifyLog(cmd.Context(), out, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return verifyLogs(cmd.Context(), out, args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 }
@@ -80,10 +83,54 @@ func lockDirectory(dir string) (io.Closer, error) {
 	return lock, err
 }
 
-func verifyLog(ctx context.Context, out *output, dir string, w, errs io.Writer) error {
+// verified is a data directory that was checked, and whose it is.
+type verified struct {
+	report   *inspect.Report
+	identity node.IdentityCopy
+}
+
+// home is the store id of the node's first directory.
+func (v verified) home() string { return cmp.Or(v.identity.Home, v.identity.StoreID) }
+
+func verifyLogs(ctx context.Context, out *output, dirs []string, w, errs io.Writer) error {
+	var all []verified
+	var failed []error
+	for _, dir := range dirs {
+		v, err := verifyLog(ctx, out, dir, errs)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		all = append(all, v)
+	}
+	checkTogether(all)
+	reports := make([]*inspect.Report, len(all))
+	for i, v := range all {
+		reports[i] = v.report
+	}
+	if err := printReports(out, w, reports, len(dirs) > 1); err != nil {
+		failed = append(failed, err)
+	}
+	code := exitNotChecked
+	if len(failed) == 0 {
+		code = exitFindings
+	}
+	for _, r := range reports {
+		if n := r.Damaged(); n > 0 {
+			failed = append(failed, fmt.Errorf("%s is damaged: %d findings", r.Dir, n))
+		}
+	}
+	if len(failed) > 0 {
+		return exitError{code, errors.Join(failed...)}
+	}
+	return nil
+}
+
+// verifyLog checks one data directory.
+func verifyLog(ctx context.Context, out *output, dir string, errs io.Writer) (verified, error) {
 	lock, err := lockDirectory(dir)
 	if err != nil {
-		return exitError{exitNotChecked, err}
+		return verified{}, err
 	}
 	defer func() { _ = lock.Close() }()
 	o := inspect.Options{}
@@ -101,23 +148,76 @@ func verifyLog(ctx context.Context, out *output, dir string, w, errs io.Writer) 
 	}
 	r, err := inspect.Verify(ctx, dir, o)
 	if err != nil {
-		return exitError{exitNotChecked, fmt.Errorf("%s could not be checked: %w", dir, err)}
+		return verified{}, fmt.Errorf("%s could not be checked: %w", dir, err)
 	}
 	copies := node.LookAtIdentity(disk.NewBuffered(), dir)
 	if text, crash := node.Disagree(copies); text != "" {
-		f := inspect.Finding{Severity: inspect.Damage, File: copies[0].File, Position: -1, First: -1, Next: -1, Text: text}
+		severity := inspect.Damage
 		if crash {
-			f.Severity = inspect.Note
+			severity = inspect.Note
 		}
-		r.Findings = append([]inspect.Finding{f}, r.Findings...)
+		r.Findings = slices.Insert(r.Findings, 0, ofDirectory(severity, copies[0].File, text))
 	}
-	if err := out.print(w, r, func(w io.Writer) error { return printReport(w, r) }); err != nil {
-		return exitError{exitNotChecked, err}
+	v := verified{report: r}
+	for _, c := range copies {
+		if c.Err == nil && c.Revision >= v.identity.Revision {
+			v.identity = c
+		}
 	}
-	if n := r.Damaged(); n > 0 {
-		return exitError{exitFindings, fmt.Errorf("%s is damaged: %d findings", dir, n)}
+	return v, nil
+}
+
+func ofDirectory(s inspect.Severity, file, text string) inspect.Finding {
+	return inspect.Finding{Severity: s, File: file, Position: -1, First: -1, Next: -1, Text: text}
+}
+
+// checkTogether looks for what the directories of one node do not say by themselves: replicas that are in two, and which of them were not named.
+func checkTogether(all []verified) {
+	type replica struct{ home, log string }
+	stores, at := make(map[string]bool), make(map[replica]string)
+	for _, v := range all {
+		stores[v.identity.StoreID] = true
 	}
-	return nil
+	for _, v := range all {
+		r := v.report
+		for _, l := range r.Logs {
+			key := replica{v.home(), l.Log}
+			if first, ok := at[key]; ok && key.home != "" {
+				f := ofDirectory(inspect.Damage, "", "it is in "+first+", too: one of them was copied, and no node starts on both")
+				f.Log = l.Log
+				r.Findings = append(r.Findings, f)
+				continue
+			}
+			at[key] = r.Dir
+		}
+		for _, store := range v.identity.More {
+			if !stores[store] {
+				r.Findings = append(r.Findings, ofDirectory(inspect.Note, "meta.properties",
+					"the node has another data directory, of store "+store+", that was not checked"))
+			}
+		}
+	}
+}
+
+func printReports(out *output, w io.Writer, reports []*inspect.Report, several bool) error {
+	if !several {
+		for _, r := range reports {
+			return out.print(w, r, func(w io.Writer) error { return printReport(w, r) })
+		}
+		return nil
+	}
+	return out.print(w, reports, func(w io.Writer) error {
+		for i, r := range reports {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			fmt.Fprintf(w, "%s:\n", r.Dir)
+			if err := printReport(w, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func printReport(w io.Writer, r *inspect.Report) error {
@@ -149,16 +249,20 @@ func printReport(w io.Writer, r *inspect.Report) error {
 
 func newLogStatsCommand(out *output) *cobra.Command {
 	return &cobra.Command{
-		Use:   "stats DIR|FILE",
-		Short: "Show what logs hold: of a data directory, of one log's directory, or of one .log",
-		Long: `Show what the files of logs hold: of a data directory, of one log's directory, or of one .log.
+		Use:   "stats DIR|FILE…",
+		Short: "Show what logs hold: of data directories, of one log's directory, or of one .log",
+		Long: `Show what the files of logs hold: of data directories, of one log's directory, or of one .log.
 
 Only what is in the .log files counts. Of a node that was killed the newest bytes are in its journal, and are missing here.`,
-		Args: oneArgument("directory or file"),
+		Args: someArguments("directory or file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := collectStats(disk.NewBuffered(), args[0])
-			if err != nil {
-				return err
+			all := []inspect.Stats{}
+			for _, name := range args {
+				found, err := collectStats(disk.NewBuffered(), name)
+				if err != nil {
+					return err
+				}
+				all = append(all, found...)
 			}
 			return out.print(cmd.OutOrStdout(), all, func(w io.Writer) error { return printStats(w, all) })
 		},

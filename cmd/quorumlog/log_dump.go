@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,7 @@ func newLogDumpCommand(out *output) *cobra.Command {
 		Short: "Print what is in a .log, an .index, a journal file, a log's directory or a data directory",
 		Long: `Print what is in a .log, an .index, a journal file, a log's directory or a data directory. A .log is printed like Kafka's kafka-dump-log
 does it. Of a data directory the identity and the records (cuts) come first, for which no node may run on it. With -o json there is one
-object a line.`,
+object a line. In a directory, what is something else or cannot be read is named and passed over, and the exit code is 1.`,
 		Args: oneArgument("file or directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w := bufio.NewWriter(cmd.OutOrStdout())
@@ -48,6 +49,9 @@ object a line.`,
 			err := d.any(cmd, path.Clean(args[0]))
 			if errors.Is(err, errEnough) {
 				err = nil
+			}
+			if err == nil && d.passed > 0 {
+				err = exitError{exitFindings, fmt.Errorf("%d files or directories below %s were not dumped", d.passed, args[0])}
 			}
 			return errors.Join(err, w.Flush())
 		},
@@ -60,24 +64,39 @@ object a line.`,
 // errEnough ends the dump of a file.
 var errEnough = errors.New("enough")
 
+var errOtherFile = errors.New("it is no .log, .index or .journal")
+
 type dump struct {
 	fs      disk.FS
 	w       io.Writer
 	out     *output
 	records bool
 	most    int
-	printed int // of the file
+	printed int   // of the file
+	passed  int   // files and directories that were passed over
+	failed  error // nothing can be printed any more
 }
 
 // line prints one thing, as text or as an object.
-func (d *dump) line(v map[string]any, format string, args ...any) error {
-	if !d.out.json() {
-		_, err := fmt.Fprintf(d.w, format+"\n", args...)
-		return err
+func (d *dump) line(v map[string]any, format string, args ...any) (err error) {
+	if d.out.json() {
+		e := json.NewEncoder(d.w)
+		e.SetEscapeHTML(false)
+		err = e.Encode(v)
+	} else {
+		_, err = fmt.Fprintf(d.w, format+"\n", args...)
 	}
-	e := json.NewEncoder(d.w)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	d.failed = errors.Join(d.failed, err)
+	return err
+}
+
+// pass says why a file or directory is passed over, if it is: the others may be what somebody looks for.
+func (d *dump) pass(name string, err error) error {
+	if err == nil || d.failed != nil || errors.Is(err, errEnough) {
+		return d.failed
+	}
+	d.passed++
+	return d.line(map[string]any{"kind": "error", "file": name, "error": err.Error()}, "Passed over %s: %v", name, err)
 }
 
 func (d *dump) enough() error {
@@ -93,7 +112,10 @@ func (d *dump) any(cmd *cobra.Command, name string) error {
 		return err
 	}
 	if !info.Dir {
-		return d.file(name)
+		if err = d.file(name); errors.Is(err, errOtherFile) {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		return err
 	}
 	if _, err := inspect.LogDirs(d.fs, name); err == nil {
 		return d.directory(cmd, name)
@@ -107,7 +129,8 @@ func (d *dump) files(dir string) error {
 		return err
 	}
 	for _, name := range names {
-		if err := d.file(path.Join(dir, name)); err != nil && !errors.Is(err, errEnough) {
+		name = path.Join(dir, name)
+		if err := d.pass(name, d.file(name)); err != nil {
 			return err
 		}
 	}
@@ -124,14 +147,15 @@ func (d *dump) file(name string) error {
 	case strings.HasSuffix(name, ".journal"):
 		return d.journal(name)
 	}
-	return fmt.Errorf("%s is no .log, .index or .journal", name)
+	return errOtherFile
 }
 
 func (d *dump) log(name string) error {
-	base := strings.SplitN(path.Base(name), ".", 2)[0]
-	key, _ := segment.ParseName(path.Base(name))
-	err := d.line(map[string]any{"kind": "file", "file": name, "startingOffset": key.Base}, "Dumping %s\nLog starting offset: %s", name, strings.TrimLeft(base[:len(base)-1], "0")+base[len(base)-1:])
-	if err != nil {
+	v, start := map[string]any{"kind": "file", "file": name}, ""
+	if key, ok := segment.ParseName(path.Base(name)); ok { // else it was renamed, or is somebody else's
+		v["startingOffset"], start = key.Base, fmt.Sprintf("\nLog starting offset: %d", key.Base)
+	}
+	if err := d.line(v, "Dumping %s%s", name, start); err != nil {
 		return err
 	}
 	var r batch.Reader
@@ -305,24 +329,37 @@ func (d *dump) directory(cmd *cobra.Command, dir string) error {
 			return err
 		}
 	}
-	image, err := wal.ReadImage(cmd.Context(), dir, nil, nil)
-	if err != nil {
-		return err
-	}
-	if err := d.image(image); err != nil {
+	if err := d.store(cmd.Context(), dir); err != nil {
 		return err
 	}
 	dirs, err := inspect.LogDirs(d.fs, dir)
 	if err != nil {
 		return err
 	}
-	for _, f := range image.Files {
-		if err := d.file(path.Join(dir, "journal", f.Name)); err != nil && !errors.Is(err, errEnough) {
+	for _, dir := range dirs {
+		if err := d.pass(dir, d.files(dir)); err != nil {
 			return err
 		}
 	}
-	for _, dir := range dirs {
-		if err := d.files(dir); err != nil {
+	return nil
+}
+
+// store dumps what the store has noted, and the journal: of that the live files, or all if nobody can say which are.
+func (d *dump) store(ctx context.Context, dir string) error {
+	at := path.Join(dir, "journal")
+	image, err := wal.ReadImage(ctx, dir, nil, nil)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return errors.Join(d.pass(path.Join(dir, "meta"), err), d.pass(at, d.files(at)))
+	}
+	if err := d.image(image); err != nil {
+		return err
+	}
+	for _, f := range image.Files {
+		name := path.Join(at, f.Name)
+		if err := d.pass(name, d.file(name)); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,9 +86,48 @@ func TestLogVerifyExitCodes(t *testing.T) {
 	if err := os.WriteFile(name, identity, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	expect("a damaged identity", exitFindings, "makes it again from meta.properties")
+	expect("a torn copy of the identity", 0, "note")
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	expect("a copy of the identity less", exitFindings, "makes it again from meta.properties")
 	if code, _, errs := runLine("log", "verify", filepath.Join(dir, "logs")); code != exitNotChecked || !strings.Contains(errs, "no data directory") {
 		t.Errorf("another directory: %d, %s", code, errs)
+	}
+}
+
+// TestLogVerifyOfSeveral: the directories of a node are checked one by one, and for what only all of them tell.
+func TestLogVerifyOfSeveral(t *testing.T) {
+	t.Parallel()
+	home, _ := logDirectory(t)
+	more := t.TempDir()
+	args := []string{"format", "--node-id", "2", "--rpc-address", "127.0.0.1:0", "--gossip-address", "127.0.0.1:0"}
+	two := t.TempDir()
+	if code, out, errs := runLine(append(args, "--data-dir", two, "--data-dir", more)...); code != 0 {
+		t.Fatalf("format: %d, %s%s", code, out, errs)
+	}
+	expect := func(what string, want int, texts []string, dirs ...string) {
+		t.Helper()
+		code, out, errs := runLine(append([]string{"log", "verify"}, dirs...)...)
+		for _, text := range texts {
+			if code != want || !strings.Contains(out+errs, text) {
+				t.Errorf("%s: exit code %d, want %d with %q:\n%s%s", what, code, want, text, out, errs)
+			}
+		}
+	}
+	expect("two nodes", 0, []string{home + ":\n", "orders-0.17", two + ":\n"}, home, two, more)
+	expect("one of two", 0, []string{"that was not checked"}, two)
+	expect("one that is none", exitNotChecked, []string{"no data directory", "orders-0.17"}, filepath.Join(home, "logs"), home)
+	twin := t.TempDir()
+	if err := os.CopyFS(twin, os.DirFS(home)); err != nil {
+		t.Fatal(err)
+	}
+	expect("a copy", exitFindings, []string{"it is in " + home + ", too"}, home, twin)
+	if code, out, _ := runLine("log", "verify", "-o", "json", home, two); code != 0 || !strings.HasPrefix(out, "[\n") {
+		t.Errorf("several as JSON: %d, %s", code, out)
+	}
+	if code, out, errs := runLine("log", "stats", home, twin); code != 0 || strings.Count(out, "orders-0.17") != 2 {
+		t.Errorf("stats of two: %d, %s%s", code, out, errs)
 	}
 }
 
@@ -126,6 +166,22 @@ baseOffset: 0 lastOffset: 1 count: 2 baseSequence: -1 lastSequence: -1 producerI
 				t.Errorf("no %s among %v", kind, kinds)
 			}
 		}
+	}
+	for _, name := range []string{"00.log", ".log", "notes.txt", "a.index/b"} { // which come before and behind the log's own
+		name = filepath.Join(filepath.Dir(file), name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte("something else"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, where := range []string{dir, filepath.Dir(file)} {
+		code, out, errs := runLine("log", "dump", where)
+		if code != exitFindings || !strings.Contains(errs, "2 files") || !strings.Contains(out, "\nPassed over "+filepath.Dir(file)+"/notes.txt: ") ||
+			!strings.Contains(out, "/.log\n14 bytes") || !strings.Contains(out, "\nbaseOffset: 0") {
+			t.Errorf("with files of somebody else: %d, %s\n%s", code, errs, out)
+		}
+	}
+	if code, _, errs := runLine("log", "dump", filepath.Join(filepath.Dir(file), "notes.txt")); code != 1 || !strings.Contains(errs, "it is no .log") {
+		t.Errorf("a file of somebody else: %d, %s", code, errs)
 	}
 	code, out, errs = runLine("log", "stats", "-o", "json", dir)
 	var stats []inspect.Stats

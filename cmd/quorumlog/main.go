@@ -146,3 +146,13 @@ func oneArgument(what string) cobra.PositionalArgs {
 		return fmt.Errorf("%s takes one %s, got %q", cmd.Name(), what, args)
 	}
 }
+
+// someArguments wants at least one argument and says which.
+func someArguments(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return oneArgument(what)(cmd, args)
+		}
+		return nil
+	}
+}

@@ -31,9 +31,15 @@ type Set struct {
 
 	mu          sync.RWMutex
 	refused     map[id.Group]wal.Refusal
-	offline     map[id.Group]string // their data directory failed, or is missing: they take part in nothing until a start with it. Which one
+	offline     map[id.Group]offline
 	byPartition map[partitionKey]*partition.Partition
 	byGroup     map[id.Group]*partition.Partition
+}
+
+// offline is a replica whose data directory failed, or is missing: it takes part in nothing until a start with that.
+type offline struct {
+	replica id.Replica
+	dir     string
 }
 
 // mostProducers is how many idempotent producers the partitions of a node remember together: 240 MB.
@@ -54,7 +60,7 @@ func New(node id.Node, stores *Stores, host *raftgroup.Host, tell *leaders.Table
 			Next:    func() id.Producer { return view().NextProducer() },
 			MayTrim: func() error { return view().MayMoveLogStarts() },
 		},
-		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]string),
+		logs: make(map[id.Group]*wal.Log), refused: make(map[id.Group]wal.Refusal), offline: make(map[id.Group]offline),
 		byPartition: make(map[partitionKey]*partition.Partition), byGroup: make(map[id.Group]*partition.Partition),
 	}
 	for _, l := range stores.Logs() {
@@ -107,6 +113,11 @@ func (r *Set) Held() map[id.Group]id.Replica {
 	for g, refusal := range r.refused {
 		held[g] = refusal.Replica
 	}
+	for g, o := range r.offline { // some only may be; to delete one that is not there ends that it is counted
+		if _, ok := held[g]; !ok {
+			held[g] = o.replica
+		}
+	}
 	return held
 }
 
@@ -126,7 +137,7 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 	}
 	log, err := r.log(ctx, p)
 	if errors.Is(err, errMayBeMissing) {
-		r.takeOffline(p.Group, r.stores.Missing())
+		r.takeOffline(p.Group, offline{p.Replica, r.stores.Missing()})
 		return nil
 	}
 	if errors.Is(err, wal.ErrDeleted) { // the metadata, which begins with its last checkpoint, will come to that
@@ -138,7 +149,7 @@ func (r *Set) Open(ctx context.Context, p placement.Placement) error {
 		return err
 	}
 	if log.Store().Err() != nil {
-		r.takeOffline(p.Group, log.Store().Dir())
+		r.takeOffline(p.Group, offline{p.Replica, log.Store().Dir()})
 		return nil // that was said; another start may bring it back, under this replica id or none
 	}
 	log.SetSegmentBytes(p.Config.SegmentBytes) // both the topic's and the node's may be others than when the log was made
@@ -189,14 +200,19 @@ func (r *Set) StoreFailed(store *wal.Store) (stopped int) {
 }
 
 func (r *Set) stop(p *partition.Partition, cause error) {
-	r.takeOffline(p.Group().ID(), storeOf(p).Dir())
-	p.Group().Stop(fmt.Errorf("its data directory failed: %w", cause))
+	g := p.Group()
+	r.mu.Lock()
+	if r.byGroup[g.ID()] == p { // else it is being deleted, and would be counted for ever
+		r.offline[g.ID()] = offline{g.Log().(*wal.Log).Replica(), storeOf(p).Dir()}
+	}
+	r.mu.Unlock()
+	g.Stop(fmt.Errorf("its data directory failed: %w", cause))
 }
 
-func (r *Set) takeOffline(g id.Group, dir string) {
+func (r *Set) takeOffline(g id.Group, o offline) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.offline[g] = dir
+	r.offline[g] = o
 }
 
 // IsOffline tells whether the data directory of this node's replica of a group failed, or may be one that is missing.
@@ -211,8 +227,8 @@ func (r *Set) IsOffline(g id.Group) bool {
 func (r *Set) OfflineIn(dir string) (count int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, d := range r.offline {
-		if d == dir {
+	for _, o := range r.offline {
+		if o.dir == dir {
 			count++
 		}
 	}

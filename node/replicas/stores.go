@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -24,6 +24,7 @@ import (
 type Stores struct {
 	list    []*wal.Store
 	missing []string // data directories that are listed and not here
+	slow    atomic.Pointer[wal.Store]
 	beside  id.Group // what is in the other directories is below it; 0: not read yet. Of the goroutine that calls Create
 }
 
@@ -48,7 +49,7 @@ var errMayBeMissing = errors.New("it may be in a data directory that is missing"
 
 // besideKey is, in the first store, a bound for the groups of which the other directories may have replicas. It is durable before there is one
 // in any of them: groups are numbered in the order in which the metadata makes them, so what is at or above it was made after a directory
-// went missing, and may be made here. What is below it may have voted there, and never is. Without a record every group is below it.
+// went missing, and may be made here. What is below it may have voted there, and never is. Without a record nothing was ever made there.
 const besideKey = "node/groups-beside"
 
 func (s *Stores) loadBeside() error {
@@ -57,9 +58,6 @@ func (s *Stores) loadBeside() error {
 	}
 	value, err := s.First().Get(besideKey)
 	switch {
-	case errors.Is(err, wal.ErrNotFound) && len(s.missing) > 0:
-		s.beside = math.MaxUint64
-		return nil
 	case errors.Is(err, wal.ErrNotFound):
 		s.beside = 1
 		return nil
@@ -226,15 +224,35 @@ func (s *Stores) Pressure() wal.Pressure {
 	return worst
 }
 
+// slowRound is how long a commit round takes before Slow tells where that was: less than the host lets pass before it counts as stalled.
+const slowRound = time.Second
+
 // Stalled implements raftgroup.LogStore.
 func (s *Stores) Stalled() time.Duration {
-	longest := time.Duration(0)
+	longest, slowest := time.Duration(0), s.list[0]
 	for _, store := range s.list {
 		if d := store.Stalled(); d > longest && store.Err() == nil {
-			longest = d
+			longest, slowest = d, store
 		}
 	}
+	if longest >= slowRound {
+		s.slow.Store(slowest)
+	}
 	return longest
+}
+
+// Slow returns the directory in which a commit round was last seen to take a second, and for how long the one there has been under way; 0 if it
+// has not been for that long.
+func (s *Stores) Slow() (dir string, waiting time.Duration) {
+	_ = s.Stalled()
+	store := s.slow.Load()
+	if store == nil {
+		store = s.list[0]
+	}
+	if d := store.Stalled(); d >= slowRound {
+		waiting = d
+	}
+	return store.Dir(), waiting
 }
 
 // Space returns that of the disk which is worst off.

@@ -68,3 +68,39 @@ func TestNewReplicasGoWhereMostIsFree(t *testing.T) {
 		t.Errorf("the sum says %d logs", m.Logs)
 	}
 }
+
+// While a directory is missing, groups of which it may have a replica are not made anew: those up to the last one that was made there, and none
+// if none ever was.
+func TestNewReplicasBesideMissingDirectory(t *testing.T) {
+	t.Parallel()
+	disks := []*disksim.Disk{disksim.New(disksim.Options{Seed: 1}), disksim.New(disksim.Options{Seed: 2})}
+	a, b := openStore(t, "/a", disks[0]), openStore(t, "/b", disks[1])
+	create := func(s *replicas.Stores, n int, want *wal.Store) {
+		t.Helper()
+		l, err := s.Create(context.Background(), spec(n))
+		if want == nil && err == nil {
+			t.Errorf("replica %d is made in %s, and may be in the directory that is missing", n, l.Store().Dir())
+		} else if want != nil && (err != nil || l.Store() != want) {
+			t.Errorf("replica %d: %v; it belongs into %s", n, err, want.Dir())
+		}
+	}
+	without := func() *replicas.Stores {
+		s := replicas.NewStores(a)
+		s.Miss("/b")
+		return s
+	}
+	both := func(roomA, roomB int64) *replicas.Stores {
+		disks[0].SetCapacity(disks[0].Used() + roomA)
+		disks[1].SetCapacity(disks[1].Used() + roomB)
+		return replicas.NewStores(a, b)
+	}
+	create(both(2<<30, 1<<30), 2, a)
+	alone := without()
+	create(alone, 3, a)
+	create(alone, 9, a)
+	create(both(1<<30, 2<<30), 6, b)
+	alone = without()
+	create(alone, 4, nil)
+	create(alone, 6, nil)
+	create(alone, 7, a)
+}

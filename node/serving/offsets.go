@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -32,6 +33,10 @@ func (b *Broker) ListOffsets(ctx context.Context, _ *broker.Caller, queries []br
 }
 
 func (b *Broker) offset(ctx context.Context, q broker.OffsetQuery, answer *broker.Offset) error {
+	if q.Time < broker.EarliestTime {
+		return kerr.Errorf(kerr.UnsupportedVersion, "no offset is looked up by %d: only by %d (end), %d (start), or milliseconds since 1970",
+			q.Time, broker.LatestTime, broker.EarliestTime)
+	}
 	open, _, epoch, err := b.led(q.Topic, q.Partition)
 	if err != nil {
 		answer.Epoch = epoch
@@ -98,5 +103,15 @@ func (b *Broker) epochEnd(ctx context.Context, q broker.EpochQuery) (broker.Epoc
 	if !ok {
 		return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: b.o.Node}, nil
 	}
-	return broker.EpochEnd{Epoch: epoch, End: max(end, open.LogStart()), Leader: b.o.Node}, nil
+	epoch, end = visibleEnd(q.Epoch, epoch, end, open.LogStart())
+	return broker.EpochEnd{Epoch: epoch, End: end, Leader: b.o.Node}, nil
+}
+
+// visibleEnd is the answer about an epoch of which the log has found and its end. What lies below the log start is not known any more, as in
+// Kafka: which epochs a replica still has on its disk there differs, and the next leader would answer with others.
+func visibleEnd(asked, found id.Epoch, end, start id.Offset) (id.Epoch, id.Offset) {
+	if end <= start {
+		return asked, start
+	}
+	return found, end
 }

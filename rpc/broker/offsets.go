@@ -32,8 +32,8 @@ type EpochQuery struct {
 }
 
 // EpochEnd is the answer to an EpochQuery: the largest epoch that has records and is not above the one asked for, and the offset after the last
-// of them, which for the leader's own epoch is the end of its log. NoEpoch and id.NoOffset: there is none, or the leader knows of no epoch as
-// high as the one asked for.
+// of them, which for the leader's own epoch is the end of its log. The epoch asked for and the log start, if no record of so low an epoch is left.
+// NoEpoch and id.NoOffset: there is none, or the leader knows of no epoch as high as the one asked for.
 type EpochEnd struct {
 	Epoch  id.Epoch
 	End    id.Offset
@@ -48,7 +48,7 @@ const NoEpoch id.Epoch = -1
 type OffsetQuery struct {
 	Topic     string
 	Partition id.Partition
-	Time      int64 // milliseconds since 1970: the first record at or after it; or LatestTime, EarliestTime
+	Time      int64 // milliseconds since 1970: the first record at or after it; or LatestTime, EarliestTime; else UNSUPPORTED_VERSION
 }
 
 // Offset is the answer to an OffsetQuery.

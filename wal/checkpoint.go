@@ -189,17 +189,9 @@ func (c *checkpointer) checkpoint() error {
 		return err
 	}
 	c.askCuts(logs)
-	for range cutRounds {
-		left, err := c.cutAll(logs)
-		if err != nil {
-			return err
-		}
-		if logs = left; len(logs) == 0 || c.s.space.full.Load() {
-			break
-		}
-		if err := c.flushAll(logs, flushWorthy); err != nil {
-			return err
-		}
+	logs, err := c.cutInRounds(logs)
+	if err != nil {
+		return err
 	}
 	if len(logs) > 0 && !c.s.space.full.Load() {
 		c.forced.Store(true) // the next tick's
@@ -212,6 +204,21 @@ func (c *checkpointer) checkpoint() error {
 	c.count++
 	c.mu.Unlock()
 	return nil
+}
+
+// cutInRounds takes the cuts of logs, and returns those of which it took none. Those whose producers were faster than the flush, and whose tails
+// are too long for a cut, are flushed again: each time they have less, since each flush takes less time than the one before.
+func (c *checkpointer) cutInRounds(logs []*Log) (left []*Log, err error) {
+	for range cutRounds {
+		if left, err = c.cutAll(logs); err != nil || len(left) == 0 || c.s.space.full.Load() {
+			return left, err
+		}
+		if err := c.flushAll(left, flushWorthy); err != nil {
+			return left, err
+		}
+		logs = left
+	}
+	return left, nil
 }
 
 // storable says whether there is room for the cuts of logs. Half of a checkpoint is of no use, and what it takes is missing afterwards.

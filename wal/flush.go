@@ -241,8 +241,8 @@ func (s *Store) writeRows(f disk.File, owner segment.Owner, rows []segment.Row, 
 }
 
 // flushIndex writes the rows of committed, durable entries to the indexes, as far as they fill whole blocks. These are never truncated, so
-// rounds and truncations may come up meanwhile. But while one is in flight, doneIndex speaks of the log before it, and what is committed may
-// be new entries that are not durable: a cut after that round would find rows indexed beyond its end.
+// rounds and truncations may come up meanwhile. But while a truncation is in flight, doneIndex speaks of the log before it, and what is
+// committed may be new entries that are not durable: a cut after that round would find rows indexed beyond its end.
 func (s *Store) flushIndex(l *Log) error {
 	for k := 0; ; k++ {
 		l.mu.Lock()

@@ -77,9 +77,9 @@ func (l *Log) segmentWithTime(after id.Index, q *timeLookup) *segView {
 // timeProbes is how many blocks of an index are looked at where its times say, before it is halved.
 const timeProbes = 4
 
-// findTime returns the first entry whose row reaches ts, and whose records do not all lie below from; last+1 if there is none. Where times grow
-// evenly, as they mostly do, a guess or two find its block of the index, while halving reads ten of a large segment. The guesses are few, so
-// that it costs little more with whatever times producers send.
+// findTime returns the first entry whose row reaches ts, and whose records do not all lie below from; last+1 if there is none. Where times
+// grow evenly, as they mostly do, a guess or two find its block of the index, while halving reads ten of a large segment. The guesses are
+// few, so that it costs little more with whatever times producers send.
 func (v *segView) findTime(q *timeLookup) (id.Index, error) {
 	reaches := func(row *segment.Row) bool { return row.MaxTimestamp >= q.ts && row.NextOffset() > q.from }
 	lo, hi, early, late := v.sg.first, v.last+1, q.before, q.most

@@ -86,8 +86,8 @@ func (l *Log) Trim(below id.Offset) {
 	l.wantTrim()
 }
 
-// wantTrim has the checkpointer look at the log if its start can move, at its next tick: retention trims many logs at a time. Called with mu,
-// when there may be more segments that nobody reads: after Trim, a seal, a start that was taken over.
+// wantTrim has the checkpointer look at the log if its start can move, at its next tick: retention trims many logs at a time. Called with
+// mu, when there may be more segments that nobody reads: after Trim, a seal, a start that was taken over.
 func (l *Log) wantTrim() {
 	if l.trimmable() {
 		l.askState()
@@ -218,8 +218,8 @@ func (c *checkpointer) trim() error {
 	return err
 }
 
-// fitting returns those of the logs whose cuts there is room for: all of them, but on a full disk. The others are no shortage, and their turn
-// comes: each start that moves frees more than its cut takes.
+// fitting returns those of the logs whose cuts there is room for: all of them, but on a full disk. The others are no shortage, and their
+// turn comes: each start that moves frees more than its cut takes.
 func (c *checkpointer) fitting(logs []*Log) []*Log {
 	s := c.s
 	if !s.space.full.Load() {

@@ -18,8 +18,8 @@ import (
 // which is stored with the deletion.
 //
 // It stands until the stored state of the metadata is past the deletion: no start sees the table of before then. What decided the deletion
-// was applied on this node, and Raft applies what this disk has (the metadata takes no snapshots, whose state is ahead of the log); so it is
-// at or below the last index of the metadata's log at that moment, and at each later start. That index is the tombstone's date, which is in
+// was applied on this node, and Raft applies what this disk has (the metadata takes no snapshots, whose state is ahead of the log); so it
+// is at or below the last index of the metadata's log at that moment, and at each later start. That index is the tombstone's date, which is in
 // memory alone: a start gives all of them its own. So a deletion that a start completes, of which nothing but the doomed directory is left,
 // has a date as well.
 //

@@ -228,7 +228,8 @@ func (v *verifier) log(l *wal.ImageLog) error {
 			continue
 		}
 		if _, ok := segment.ParseName(name); ok && l.Refused != "" {
-			v.find(Note, path.Join("logs", l.Dir, name), -1, "no segment has this file; what a refused replica has is left alone until it is deleted")
+			v.find(Note, path.Join("logs", l.Dir, name), -1,
+				"no segment has this file; what a refused replica has is left alone until it is deleted")
 		} else if ok {
 			v.find(Note, path.Join("logs", l.Dir, name), -1, "no segment has this file: the next start removes it")
 		} else {
@@ -279,8 +280,8 @@ func (v *verifier) segment(sg *wal.ImageSegment, found map[string]bool, next *cu
 	return v.ctx.Err()
 }
 
-// rows checks the rows of a segment, and the batches and control entries that they are of; batches not, if logOK does not say that there is a
-// file to look at.
+// rows checks the rows of a segment, and the batches and control entries that they are of; batches not, if logOK does not say that there
+// is a file to look at.
 func (v *verifier) rows(sg *wal.ImageSegment, log *source, logOK bool, index *source, next *cursor) {
 	logName, indexName := path.Join("logs", v.l.Dir, sg.Key.Log()), path.Join("logs", v.l.Dir, sg.Key.Index())
 	for i := sg.First; i <= sg.Last && v.ctx.Err() == nil; i++ {

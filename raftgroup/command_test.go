@@ -32,6 +32,35 @@ func proposeCommand(c *raftgrouptest.Cluster, g *raftgroup.Group, body string) <
 	return result
 }
 
+// TestCommandsRoll: a command of which the machine says so begins a segment on every replica, also where it comes with batches around it, late.
+func TestCommandsRoll(t *testing.T) {
+	config := three(1)
+	config.Disk = func(n id.Node) raftgrouptest.Disk { return raftgrouptest.NewWalDisk(uint64(n)) }
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		caughtUp(t, c)
+		away := raftgrouptest.NodeOf(leader.Replica())%3 + 1
+		c.Net.Isolate(away, 1, 2, 3)
+		var rolls []wal.SegmentInfo
+		for range 2 {
+			propose(t, c, leader, 3, 100)
+			r := <-proposeCommand(c, leader, "roll")
+			require.NoError(t, r.Err)
+			rolls = append(rolls, wal.SegmentInfo{First: r.Index, Base: r.Offset})
+		}
+		propose(t, c, leader, 3, 100)
+		c.Net.Heal()
+		caughtUp(t, c)
+		for n := id.Node(1); n <= 3; n++ {
+			var begin []wal.SegmentInfo
+			for _, s := range c.Group(n, 1).Log().(*wal.Log).Segments() {
+				begin = append(begin, wal.SegmentInfo{First: s.First, Base: s.Base})
+			}
+			require.Equal(t, rolls, begin[1:], "node %d", n)
+		}
+	})
+}
+
 // TestCommandsTakeNoOffset: commands and batches by turns, in the same turns of the worker, across a kill of everybody and with a follower
 // that missed all of it: every replica applies the same, and the batches' offsets have no gap.
 func TestCommandsTakeNoOffset(t *testing.T) {

@@ -26,6 +26,8 @@ const (
 	offerBudget = 64 * mib
 	// An answer is waited for as long, and so much longer for each MiB.
 	offerPatience, offerPatiencePerMiB = 10 * time.Second, time.Second
+	// Parts go so many at once, and the next ones with the next tick: a body may be larger than a lane's queue, which would drop it each time.
+	partsATick = 4
 	// After a failure as long, doubled with each that follows.
 	offerRetry, maxOfferRetry = 250 * time.Millisecond, time.Minute
 )
@@ -72,25 +74,36 @@ func (g *group) sendSnapshot(o *offer, m *raftpb.Message) bool {
 	g.env.offered.Add(o.bytes)
 	g.turn.n.snapshotsSent.Add(1)
 	metadata := &raftpb.SnapshotMetadata{ConfState: s.conf, Index: new(uint64(s.start.Index)), Term: new(uint64(s.start.Term))}
-	whole := true
-	eachPart(g.env.readID.Add(1), body, func(data []byte) bool {
-		whole = g.send(&raftpb.Message{
-			Type: raftpb.MsgSnap.Enum(), To: m.To, From: m.From, Term: m.Term,
-			Snapshot: &raftpb.Snapshot{Data: data, Metadata: metadata},
-		}, nil)
-		g.turn.sent = true
-		return whole
-	})
-	if !whole {
+	o.unsent = &unsent{number: g.env.readID.Add(1), body: body, message: raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), To: m.To, From: m.From, Term: m.Term, Snapshot: &raftpb.Snapshot{Metadata: metadata},
+	}}
+	if !g.sendParts(o) {
 		g.fails(o)
+		return false
 	}
-	return whole
+	return true
+}
+
+// sendParts sends the next parts of a snapshot. What a lane drops of them is reported like all that is lost.
+func (g *group) sendParts(o *offer) bool {
+	u := o.unsent
+	for n := 0; n < partsATick && u.at < len(u.body); n++ {
+		u.message.Snapshot.Data, u.at = cutPart(u.number, u.body, u.at)
+		if !g.send(&u.message, nil) {
+			return false
+		}
+		g.turn.sent = true
+	}
+	if u.at == len(u.body) {
+		o.unsent = nil
+	}
+	return true
 }
 
 // settleOffer ends what is under way of an offer.
 func (g *group) settleOffer(o *offer) {
 	g.env.offered.Add(-o.bytes)
-	o.bytes = 0
+	o.bytes, o.unsent = 0, nil
 }
 
 // fails notes a failure.
@@ -158,7 +171,7 @@ func (g *group) offerTick() {
 		case g.member(to) == nil:
 			g.settleOffer(o)
 			delete(g.offers, to)
-		case o.bytes > 0 && g.turn.now.After(o.deadline):
+		case o.bytes > 0 && g.turn.now.After(o.deadline), o.unsent != nil && !g.sendParts(o):
 			g.snapshotLost(to)
 		case o.bytes == 0 && g.turn.now.After(o.after.Add(maxOfferRetry)):
 			delete(g.offers, to)

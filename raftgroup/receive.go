@@ -11,45 +11,12 @@ func (g *group) receive(from id.Node, m *raftpb.Message) {
 	if g.closed || g.broken != nil {
 		return
 	}
-	sender := id.Replica(m.GetFrom())
-	if node, known := (*g.peers.Load())[sender]; !known {
-		if len(*g.peers.Load()) >= maxPeers {
-			g.turn.n.droppedInvalid.Add(1)
-			return
-		}
-		g.learnPeers(Member{Replica: sender, Node: from})
-	} else if node != from {
+	if !g.knows(from, id.Replica(m.GetFrom())) || !g.acceptable(m) {
 		g.turn.n.droppedInvalid.Add(1)
 		return
 	}
-	if !g.acceptable(m) {
-		g.turn.n.droppedInvalid.Add(1)
+	if !g.letsIn(m) {
 		return
-	}
-	switch m.GetType() {
-	case raftpb.MsgApp:
-		g.heard(sender, id.Term(m.GetTerm()))
-		if g.shuts(m) {
-			return
-		}
-	case raftpb.MsgHeartbeat, raftpb.MsgSnap:
-		g.heard(sender, id.Term(m.GetTerm()))
-	case raftpb.MsgTimeoutNow:
-		if m.GetReject() {
-			g.declinedBy(sender, id.Term(m.GetTerm()))
-			return
-		}
-		if g.env.draining.Load() || g.unfit() {
-			g.decline(m)
-			return
-		}
-	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
-		if mb := g.member(sender); mb != nil && id.Term(m.GetTerm()) == g.term {
-			mb.lastAck = g.turn.now.UnixNano()
-		}
-		if g.onlyTellsTerm(m) {
-			return
-		}
 	}
 	switch m.GetType() {
 	case raftpb.MsgVote, raftpb.MsgPreVote:
@@ -68,6 +35,46 @@ func (g *group) receive(from id.Node, m *raftpb.Message) {
 		g.answer() // the last of min.insync.replicas may be later than the majority, when Raft has nothing to say any more
 	}
 	g.touch()
+}
+
+// knows tells whether a replica lives on the node that a message came from, and remembers where one lives that nobody spoke of yet.
+func (g *group) knows(from id.Node, sender id.Replica) bool {
+	peers := *g.peers.Load()
+	if node, known := peers[sender]; known {
+		return node == from
+	}
+	if len(peers) >= maxPeers {
+		return false
+	}
+	g.learnPeers(Member{Replica: sender, Node: from})
+	return true
+}
+
+// letsIn notes who was heard from, and tells whether Raft is to be shown a message.
+func (g *group) letsIn(m *raftpb.Message) bool {
+	sender, term := id.Replica(m.GetFrom()), id.Term(m.GetTerm())
+	switch m.GetType() {
+	case raftpb.MsgApp:
+		g.heard(sender, term)
+		return !g.shuts(m)
+	case raftpb.MsgHeartbeat, raftpb.MsgSnap:
+		g.heard(sender, term)
+	case raftpb.MsgTimeoutNow:
+		if m.GetReject() {
+			g.declinedBy(sender, term)
+			return false
+		}
+		if g.env.draining.Load() || g.unfit() {
+			g.decline(m)
+			return false
+		}
+	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
+		if mb := g.member(sender); mb != nil && term == g.term {
+			mb.lastAck = g.turn.now.UnixNano()
+		}
+		return !g.onlyTellsTerm(m)
+	}
+	return true
 }
 
 // onlyTellsTerm tells a MsgAppResp with which Raft answers a MsgApp or heartbeat of an earlier term, of the present term, from the

@@ -185,22 +185,17 @@ type part struct {
 	data     []byte
 }
 
-// eachPart passes on the data of the messages that carry a body.
-func eachPart(number uint64, body []byte, visit func(data []byte) bool) {
-	for at := 0; at < len(body); {
-		piece := body[at:min(at+partBytes, len(body))]
-		b := make([]byte, 8, partHead+len(piece))
-		b[0] = snapshotVersion
-		b = binary.LittleEndian.AppendUint64(b, number)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
-		b = binary.LittleEndian.AppendUint32(b, uint32(at))
-		b = append(b, piece...)
-		binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
-		if !visit(b) {
-			return
-		}
-		at += len(piece)
-	}
+// cutPart returns the data of the message that carries the part at a position of a body, and the next position.
+func cutPart(number uint64, body []byte, at int) (data []byte, next int) {
+	next = min(at+partBytes, len(body))
+	b := make([]byte, 8, partHead+next-at)
+	b[0] = snapshotVersion
+	b = binary.LittleEndian.AppendUint64(b, number)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(at))
+	b = append(b, body[at:next]...)
+	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	return b, next
 }
 
 // decodePart aliases b.
@@ -246,6 +241,15 @@ type offer struct {
 	deadline time.Time // for the answer
 	failures int       // since the last answer
 	after    time.Time // not to be offered another one before
+	unsent   *unsent   // parts that wait for the next tick; nil: none do
+}
+
+// unsent is what is left to be sent of a snapshot.
+type unsent struct {
+	message raftpb.Message // of each part, but for the data
+	number  uint64
+	body    []byte
+	at      int
 }
 
 // arrival is a snapshot that Raft has taken.

@@ -403,12 +403,22 @@ func TestALargeSnapshotComesInParts(t *testing.T) {
 	config.Machine = func(_ id.Node, m *raftgrouptest.Machine) { m.Padding = 5 << 20 }
 	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
 		leader := behind(t, c, 0)
-		var parts atomic.Int64
+		var parts, burst, largest atomic.Int64
+		var last time.Time
 		c.Net.SetFilter(func(_, _ id.Node, _ id.Group, m *raftpb.Message) bool {
-			return !isSnapshot(m) || parts.Add(1) != 3
+			if !isSnapshot(m) {
+				return true
+			}
+			if now := time.Now(); now != last { // a turn takes no time here
+				last = now
+				burst.Store(0)
+			}
+			largest.Store(max(largest.Load(), burst.Add(1)))
+			return parts.Add(1) != 3
 		})
 		followsAgain(t, c, 1)
 		require.EqualValues(t, 12, parts.Load(), "six parts, twice")
+		require.EqualValues(t, 4, largest.Load(), "more at once than a lane may take")
 		require.EqualValues(t, 2, c.Nodes[raftgrouptest.NodeOf(leader.Replica())].Host.Metrics().SnapshotsSent)
 	})
 }

@@ -96,7 +96,7 @@ func (c *checkpointer) run() {
 	tick := time.NewTicker(checkpointTick)
 	defer tick.Stop()
 	last, short := time.Now(), false // the last checkpoint; whether it found too little space
-	trimmed := last
+	trimmed := last.Add(-checkpointTick) // when the last pass of trims began; the first one comes with the first tick, or who is killed often has none
 	for {
 		select {
 		case <-c.s.closing:
@@ -116,9 +116,10 @@ func (c *checkpointer) run() {
 			c.s.noteError(err)
 			last, short = time.Now(), isNoSpace(err)
 		}
-		if time.Since(trimmed) >= c.s.o.trimInterval && c.trims.Swap(false) {
+		// A tick may come a little early after the one before.
+		if now := time.Now(); now.Sub(trimmed) >= c.s.o.trimInterval*9/10 && c.trims.Swap(false) {
+			trimmed = now
 			c.s.noteError(c.trim())
-			trimmed = time.Now()
 		}
 		if err := c.relieve(); err != nil {
 			c.s.noteError(err)

@@ -387,11 +387,11 @@ func (s *Store) prepareFiles(l *Log, sg *seg, need int64) error {
 
 // targetOf returns up to where a segment should have its space: more than it has, also so that the length is dirty. On a full disk
 // that is what is needed and no more. Nor is it more than a whole segment takes, unless one batch is larger: a partition that keeps little
-// does not keep space for much.
+// does not keep space for much. One that has as much already, as after a start, which does not know what is synced, gets a block.
 func (s *Store) targetOf(allocated, end, need, whole int64) (int64, error) {
 	for _, target := range [...]int64{disk.RoundUp(max(allocated, end) + step(allocated)), disk.RoundUp(max(allocated, end) + mib)} {
-		if allocated < whole && max(end, need) <= whole {
-			target = min(target, whole)
+		if max(end, need) <= whole {
+			target = min(target, max(whole, allocated+disk.BlockSize))
 		}
 		if ok, err := s.space.allows(target - allocated); ok || err != nil {
 			return target, err

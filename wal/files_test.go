@@ -156,3 +156,38 @@ func TestSegmentBytesChange(t *testing.T) {
 	}
 	d.check()
 }
+
+// TestStartsTakeNoSpace: files that no cut and no reference vouches for are prepared anew by each start. A segment that has the space of a whole
+// one gets a block then, and not as much again as it has.
+func TestStartsTakeNoSpace(t *testing.T) {
+	const starts, size = 8, 4 * mib
+	sim := disksim.New(disksim.Options{})
+	o := testOptions(sim, sim.Pebble(), "/data")
+	o.SegmentBytes = size
+	s := mustOpen(t, o)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	for n := range starts {
+		if n > 0 {
+			sim.Halt()
+			_ = s.Close()
+			sim = sim.Crash(disksim.Kill)
+			o.FS, o.PebbleFS = sim, sim.Pebble()
+			s = mustOpen(t, o)
+			d.s, d.l = s, findLog(t, s, 1)
+		}
+		d.submit(d.batchEntry(kib))
+		d.wait(1)
+		eventually(t, "the segment to be prepared", func() bool {
+			d.l.mu.Lock()
+			defer d.l.mu.Unlock()
+			return d.l.preparing == 0 && d.l.active().names == namesReady
+		})
+	}
+	d.l.mu.Lock()
+	allocated := d.l.active().allocated
+	d.l.mu.Unlock()
+	if allocated > size+starts*disk.BlockSize {
+		t.Errorf("after %d starts a segment of %d bytes has %d", starts, size, allocated)
+	}
+	closeStore(t, s)
+}

@@ -2,7 +2,6 @@ package partition_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,12 +73,7 @@ func TestStartAfterRestart(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 5, start)
 		l = l.killed()
-		l.sim.SetHook(func(op disksim.Op) error {
-			if !op.Pebble && op.Kind == disksim.OpWrite && strings.HasPrefix(op.Name, "/data/journal/") {
-				time.Sleep(time.Second) // virtual: a vote has to be durable before it leads
-			}
-			return nil
-		})
+		l.onJournal(func() { time.Sleep(time.Second) }) // virtual: a vote has to be durable before it leads
 		l.live(partition.Limits{})
 		unsettled(t, l.p, 5, 10)
 		settled(t, l.p, 5, 10)
@@ -161,12 +155,7 @@ func TestHaltedLeaderAnswers(t *testing.T) {
 		_, err := l.p.DeleteRecords(context.Background(), 1)
 		require.NoError(t, err)
 		release := make(chan struct{})
-		l.sim.SetHook(func(op disksim.Op) error {
-			if !op.Pebble && op.Kind == disksim.OpWrite {
-				<-release
-			}
-			return nil
-		})
+		l.onJournal(func() { <-release })
 		for _, c := range [][]byte{command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil), partition.Trim(2, partition.TrimTime)} {
 			l.p.Group().Propose(&raftgroup.Proposal{Command: c, Done: func(*raftgroup.Proposal) {}})
 		}
@@ -235,12 +224,7 @@ func TestDeletionsFail(t *testing.T) {
 			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
 		}
 		release := make(chan struct{})
-		l.sim.SetHook(func(op disksim.Op) error {
-			if !op.Pebble && op.Kind == disksim.OpWrite {
-				<-release
-			}
-			return nil
-		})
+		l.onJournal(func() { <-release })
 		remove := func(to id.Offset, limit time.Duration) <-chan error {
 			result := make(chan error, 1)
 			go func() {

@@ -2,6 +2,7 @@ package partition_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,16 @@ func (l *life) killed() *life {
 	_ = l.host.Close()
 	_ = l.store.Close()
 	return &life{t: l.t, sim: l.sim.Crash(disksim.Kill), node: l.node, members: l.members, net: l.net}
+}
+
+// onJournal has each write to the journal wait for something. Nobody who waits for a lock waits for that: virtual time goes on.
+func (l *life) onJournal(wait func()) {
+	l.sim.SetHook(func(op disksim.Op) error {
+		if !op.Pebble && op.Kind == disksim.OpWrite && strings.HasPrefix(op.Name, "/data/journal/") {
+			wait()
+		}
+		return nil
+	})
 }
 
 // end stops the node.

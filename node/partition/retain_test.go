@@ -114,12 +114,7 @@ func TestRetainFails(t *testing.T) {
 		l := beginWith(t, disksim.New(disksim.Options{}), partition.Limits{})
 		l.writeAged(time.Hour)
 		release := make(chan struct{})
-		l.sim.SetHook(func(op disksim.Op) error {
-			if !op.Pebble && op.Kind == disksim.OpWrite {
-				<-release
-			}
-			return nil
-		})
+		l.onJournal(func() { <-release })
 		l.p.SetConfig(partition.Config{MinInSync: 1, Retention: retention.Limits{MS: 60_000, Bytes: -1}, SegmentMS: 1 << 62})
 		l.retain(9)
 		require.Zero(t, l.p.Trims().Failed(), "it is under way")

@@ -157,37 +157,23 @@ func TestSegmentBytesChange(t *testing.T) {
 	d.check()
 }
 
-// TestStartsTakeNoSpace: files that no cut and no reference vouches for are prepared anew by each start. A segment that has the space of a whole
-// one gets a block then, and not as much again as it has.
-func TestStartsTakeNoSpace(t *testing.T) {
-	const starts, size = 8, 4 * mib
+// TestSpaceOfSegments: a segment gets the space of a whole one in steps, and no more than that unless a batch is larger. A start prepares files
+// that nothing vouches for anew, whatever they have: it must not double the space of one that has enough.
+func TestSpaceOfSegments(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
-	o := testOptions(sim, sim.Pebble(), "/data")
-	o.SegmentBytes = size
-	s := mustOpen(t, o)
-	d := newDriver(t, s, mustCreate(t, s, 1))
-	for n := range starts {
-		if n > 0 {
-			sim.Halt()
-			_ = s.Close()
-			sim = sim.Crash(disksim.Kill)
-			o.FS, o.PebbleFS = sim, sim.Pebble()
-			s = mustOpen(t, o)
-			d.s, d.l = s, findLog(t, s, 1)
+	s := mustOpen(t, testOptions(sim, sim.Pebble(), "/data"))
+	defer closeStore(t, s)
+	const whole = 32 * mib
+	for _, tt := range []struct{ allocated, end, need, want int64 }{
+		{0, 0, 0, mib},
+		{4 * mib, 3 * mib, 0, 8 * mib},
+		{24 * mib, 23 * mib, 0, whole},
+		{whole, mib, 0, whole + disk.BlockSize},
+		{whole + disk.BlockSize, mib, 0, whole + 2*disk.BlockSize},
+		{whole, 40 * mib, 40 * mib, 72 * mib}, // one batch is larger
+	} {
+		if got, err := s.targetOf(tt.allocated, tt.end, tt.need, whole); err != nil || got != tt.want {
+			t.Errorf("%d bytes, of %d with data, %d needed: %d, %v; want %d", tt.allocated, tt.end, tt.need, got, err, tt.want)
 		}
-		d.submit(d.batchEntry(kib))
-		d.wait(1)
-		eventually(t, "the segment to be prepared", func() bool {
-			d.l.mu.Lock()
-			defer d.l.mu.Unlock()
-			return d.l.preparing == 0 && d.l.active().names == namesReady
-		})
 	}
-	d.l.mu.Lock()
-	allocated := d.l.active().allocated
-	d.l.mu.Unlock()
-	if allocated > size+starts*disk.BlockSize {
-		t.Errorf("after %d starts a segment of %d bytes has %d", starts, size, allocated)
-	}
-	closeStore(t, s)
 }

@@ -38,6 +38,7 @@ type checkpointer struct {
 	uncut  atomic.Int64 // journal bytes since the last checkpoint
 	forced atomic.Bool
 	trims  atomic.Bool // there may be logs whose start can move
+	much   atomic.Bool // and one of them lets go of much by it
 
 	mu    sync.Mutex
 	left  []*Log        // with files before their start
@@ -116,10 +117,18 @@ func (c *checkpointer) run() {
 			c.s.noteError(err)
 			last, short = time.Now(), isNoSpace(err)
 		}
-		// A tick may come a little early after the one before.
-		if now := time.Now(); now.Sub(trimmed) >= c.s.o.trimInterval*9/10 && c.trims.Swap(false) {
-			trimmed = now
-			c.s.noteError(c.trim())
+		wait := c.s.o.trimInterval * 9 / 10 // a tick may come a little early after the one before
+		if c.much.Load() {
+			wait = c.s.o.trimInterval / 10
+		}
+		if now := time.Now(); now.Sub(trimmed) >= wait {
+			if c.much.Store(false); c.trims.Swap(false) {
+				trimmed = now
+				c.s.noteError(c.trim())
+			}
+			tick.Reset(checkpointTick)
+		} else if c.much.Load() {
+			tick.Reset(min(max(wait, time.Millisecond), checkpointTick))
 		}
 		if err := c.relieve(); err != nil {
 			c.s.noteError(err)

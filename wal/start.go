@@ -86,12 +86,22 @@ func (l *Log) Trim(below id.Offset) {
 	l.wantTrim()
 }
 
-// wantTrim has the checkpointer look at the log if its start can move, at its next tick: retention trims many logs at a time. Called with
-// mu, when there may be more segments that nobody reads: after Trim, a seal, a start that was taken over.
+// muchToTrim is how large a segment is that is not to wait for the next tick.
+const muchToTrim = 8 * mib
+
+// wantTrim has the checkpointer look at the log if its start can move, at its next tick: retention trims many logs at a time. It comes sooner
+// where much goes: a large segment, or more than one, as with a replica that catches up. Called with mu, when there may be more segments that
+// nobody reads: after Trim, a seal, a start that was taken over.
 func (l *Log) wantTrim() {
-	if l.trimmable() {
-		l.askState()
-		l.s.checkpoints.trims.Store(true)
+	if !l.trimmable() {
+		return
+	}
+	l.askState()
+	c := &l.s.checkpoints
+	c.trims.Store(true)
+	much := l.segs[0].end >= muchToTrim || len(l.segs) > 2 && l.segs[2].key.Base <= l.trim
+	if much && !c.much.Swap(true) {
+		c.kick()
 	}
 }
 

@@ -96,7 +96,7 @@ func (c *checkpointer) waitForSpace() bool {
 func (c *checkpointer) run() {
 	tick := time.NewTicker(checkpointTick)
 	defer tick.Stop()
-	last, short := time.Now(), false // the last checkpoint; whether it found too little space
+	last, short := time.Now(), false     // the last checkpoint; whether it found too little space
 	trimmed := last.Add(-checkpointTick) // when the last pass of trims began; the first one comes with the first tick, or who is killed often has none
 	for {
 		select {

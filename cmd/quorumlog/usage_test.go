@@ -25,7 +25,7 @@ type usage struct {
 	top     int64 // the most that a replica had
 	above   int   // looks at a directory that has more than it may
 	looks   int
-	worst   []string // files of the directory that had most, when it had it
+	worst   string // directory and files of it
 }
 
 // watchUsage looks several times a second.
@@ -48,41 +48,66 @@ func watchUsage(cluster *bench.Cluster, k kept) *usage {
 }
 
 func (u *usage) look() {
+	for dir, files := range u.replicas() {
+		var sum int64
+		for _, f := range files {
+			sum += f.allocated
+		}
+		u.looks++
+		if sum > u.limit() {
+			u.above++
+		}
+		if sum > u.top {
+			u.at, u.top, u.worst = time.Now(), sum, fmt.Sprintf("%s: %v", dir, files)
+		}
+	}
+}
+
+// logFile is a file of a replica.
+type logFile struct {
+	name            string
+	size, allocated int64
+}
+
+// replicas lists the .log files of all replicas, by directory.
+func (u *usage) replicas() map[string][]logFile {
+	all := make(map[string][]logFile)
 	for _, n := range u.cluster.Nodes() {
-		dirs, _ := filepath.Glob(filepath.Join(n.Dir, "logs", chaosTopic+"-*"))
-		for _, dir := range dirs {
-			var sum int64
-			var list []string
-			files, _ := filepath.Glob(filepath.Join(dir, "*.log"))
-			for _, f := range files {
-				var st unix.Stat_t
-				if unix.Stat(f, &st) == nil { // it has not gone in this moment
-					sum += st.Blocks * 512
-					list = append(list, fmt.Sprintf("%s: %d bytes, %d allocated", filepath.Base(f), st.Size, st.Blocks*512))
-				}
-			}
-			u.looks++
-			if sum > u.limit() {
-				u.above++
-			}
-			if sum > u.top {
-				u.at, u.top, u.worst = time.Now(), sum, append([]string{dir}, list...)
+		names, _ := filepath.Glob(filepath.Join(n.Dir, "logs", chaosTopic+"-*", "*.log"))
+		for _, name := range names {
+			var st unix.Stat_t
+			if unix.Stat(name, &st) == nil { // it has not gone in this moment
+				dir := filepath.Dir(name)
+				all[dir] = append(all[dir], logFile{filepath.Base(name), st.Size, st.Blocks * 512})
 			}
 		}
 	}
+	return all
 }
 
 // limit is what a replica may have: what it keeps and two segments. A batch that is larger than a segment comes on top of that.
 func (u *usage) limit() int64 { return u.keep.retention + 2*u.keep.segment + 1<<20 }
 
+// finish says how much it was at most, and waits until each replica has no more than it may: now that nobody writes, and nobody is killed.
 func (u *usage) finish(t *testing.T) {
+	t.Helper()
 	close(u.stop)
 	<-u.done
 	t.Logf("a replica had at most %.1f MiB on its disk; retention.bytes and two segments are %.1f MiB; %d of %d looks found more", float64(u.top)/(1<<20),
 		float64(u.limit())/(1<<20), u.above, u.looks)
-	if u.above > 0 {
-		t.Logf("the most, at %v: %s", u.at, strings.Join(u.worst, "\n"))
-	}
+	t.Logf("the most, at %v: %s", u.at, u.worst)
+	eventually(t, "replicas that have no more than they may", func() bool {
+		for _, files := range u.replicas() {
+			var sum int64
+			for _, f := range files {
+				sum += f.allocated
+			}
+			if sum > u.limit() {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // countInLogs counts the lines of all nodes that say something.

@@ -203,7 +203,7 @@ func benchmarkOpen10k(b *testing.B, fill func(*driver)) {
 	defer func() { poisonFreed = true }()
 	const logs = 10000
 	sim := disksim.New(disksim.Options{Seed: 1})
-	o := Options{Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CheckpointInterval: time.Hour}
+	o := Options{Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CheckpointInterval: time.Hour, trimInterval: time.Hour} // by hand
 	s := mustOpen(b, o)
 	for i := range logs {
 		fill(newDriver(b, s, mustCreate(b, s, i+1)))

@@ -168,8 +168,9 @@ func TestRotIsOneThing(t *testing.T) {
 	}
 }
 
-// TestFilesLostAtStart: a start finds an index or a .log missing or short. It takes out that replica for good, with the reason, and no other one; it
-// does not touch the .log of a lost index, and makes no index anew from it: nothing would say any more that the bytes are this log's.
+// TestFilesLostAtStart: a start finds an index or a .log missing or short. It takes out that replica for good, with the reason, and no
+// other one; it does not touch the .log of a lost index, and makes no index anew from it: nothing would say any more that the bytes are
+// this log's.
 func TestFilesLostAtStart(t *testing.T) {
 	missing := func(sim *disksim.Disk, name string) error { return sim.Remove(name) }
 	short := func(sim *disksim.Disk, name string) error {

@@ -157,8 +157,8 @@ func TestSegmentBytesChange(t *testing.T) {
 	d.check()
 }
 
-// TestSpaceOfSegments: a segment gets the space of a whole one in steps, and no more than that unless a batch is larger. A start prepares files
-// that nothing vouches for anew, whatever they have: it must not double the space of one that has enough.
+// TestSpaceOfSegments: a segment gets the space of a whole one in steps, and no more than that unless a batch is larger. A start prepares
+// files that nothing vouches for anew, whatever they have: it must not double the space of one that has enough.
 func TestSpaceOfSegments(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
 	s := mustOpen(t, testOptions(sim, sim.Pebble(), "/data"))

@@ -180,8 +180,8 @@ func TestLookups(t *testing.T) {
 	closeStore(t, s)
 }
 
-// TestLookupIsBounded: batches claim a time that no record of theirs has, one in each segment. A lookup reads no more than it may, leaves nothing
-// out, and ends with whoever asked.
+// TestLookupIsBounded: batches claim a time that no record of theirs has, one in each segment. A lookup reads no more than it may, leaves
+// nothing out, and ends with whoever asked.
 func TestLookupIsBounded(t *testing.T) {
 	sim := disksim.New(disksim.Options{Direct: true})
 	o := testOptions(sim, sim.Pebble(), "/data")
@@ -246,8 +246,8 @@ func TestLookupBehindControlEntries(t *testing.T) {
 	}
 }
 
-// TestLookupReadsFewBlocks: where times grow evenly one or two blocks of an index are read for a time, of 64; where they do not, a few more than
-// halving reads.
+// TestLookupReadsFewBlocks: where times grow evenly one or two blocks of an index are read for a time, of 64; where they do not, a few more
+// than halving reads.
 func TestLookupReadsFewBlocks(t *testing.T) {
 	for _, c := range []struct {
 		name string

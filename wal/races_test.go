@@ -150,8 +150,8 @@ func TestViewFindsRowsThatWereIndexedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestNothingRunsAheadOfATruncation: entries behind a truncation in flight are committed, as others have them, and not durable here, while the
-// log that was durable reached further. Neither rows nor a state of them may be taken for what a cut can have.
+// TestNothingRunsAheadOfATruncation: entries behind a truncation in flight are committed, as others have them, and not durable here, while
+// the log that was durable reached further. Neither rows nor a state of them may be taken for what a cut can have.
 func TestNothingRunsAheadOfATruncation(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
 	o := testOptions(sim, sim.Pebble(), "/data")

@@ -457,8 +457,8 @@ func TestNoDescriptors(t *testing.T) {
 	closeStore(t, s)
 }
 
-// TestBallastOfLargerFiles: a ballast that a store with larger files of the journal left is no reason to be full for ever. One that is short or
-// missing is made whole.
+// TestBallastOfLargerFiles: a ballast that a store with larger files of the journal left is no reason to be full for ever. One that is
+// short or missing is made whole.
 func TestBallastOfLargerFiles(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
 	o := fullOptions(sim)
@@ -591,8 +591,8 @@ func TestNoStopMarkWhileLogsAreLeftOut(t *testing.T) {
 	closeStore(t, s)
 }
 
-// TestTrimOnFullDisk: there is not room for the cuts of all logs whose start can move, nor is one for those that cannot. They move as room comes
-// free, and the disk is not full any more.
+// TestTrimOnFullDisk: there is not room for the cuts of all logs whose start can move, nor is one for those that cannot. They move as room
+// comes free, and the disk is not full any more.
 func TestTrimOnFullDisk(t *testing.T) {
 	defer leaktest.AfterTest(t)()
 	const logs = 150

@@ -256,8 +256,8 @@ func TestAppendedIsOfEachSegment(t *testing.T) {
 	}
 }
 
-// TestTrimSaidEarly: what Trim said is ahead of the log, as that of a snapshot's state is. Segments go as they are sealed, also one that is sealed
-// while the owner has not taken over the start before it.
+// TestTrimSaidEarly: what Trim said is ahead of the log, as that of a snapshot's state is. Segments go as they are sealed, also one that is
+// sealed while the owner has not taken over the start before it.
 func TestTrimSaidEarly(t *testing.T) {
 	sim := disksim.New(disksim.Options{})
 	o := testOptions(sim, sim.Pebble(), "/data")

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 
@@ -104,20 +105,16 @@ func (l *Ledger) Saw(tp id.TopicPartition, offset id.Offset, number int64, sum u
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.read++
-	p := l.partitions[tp]
-	if p == nil {
-		p = &readState{last: -1}
-		l.partitions[tp] = p
-	}
+	p := l.state(tp)
 	if offset < p.next {
 		l.problem(&l.report.Duplicated, "%v: offset %d was read again", tp, offset)
 	}
 	p.next = max(p.next, offset+1)
-	if number < 0 || number >= int64(len(l.records)) || l.records[number].sum == 0 {
-		l.problem(&l.report.Foreign, "%v: the record at offset %d was never sent", tp, offset)
+	e, err := l.sent(tp, offset, number)
+	if err != nil {
+		l.problem(&l.report.Foreign, "%v", err)
 		return
 	}
-	e := &l.records[number]
 	if e.seen < 255 {
 		e.seen++
 	}
@@ -125,14 +122,15 @@ func (l *Ledger) Saw(tp id.TopicPartition, offset id.Offset, number int64, sum u
 		l.problem(&l.report.Duplicated, "%v: record %d at offset %d was read before", tp, number, offset)
 		return
 	}
-	if e.sum != sum {
-		l.problem(&l.report.wrong, "%v: record %d at offset %d has other bytes than were sent", tp, number, offset)
+	wrong, elsewhere := e.compare(tp, offset, number, sum)
+	if wrong != nil {
+		l.problem(&l.report.wrong, "%v", wrong)
 	}
 	switch {
 	case number < p.last:
 		l.problem(&l.report.Reordered, "%v: record %d at offset %d came behind record %d", tp, number, offset, p.last)
-	case e.acked && (e.partition != tp.Partition || e.offset != offset && e.offset != id.NoOffset):
-		l.problem(&l.report.Reordered, "%v: record %d at offset %d was acknowledged at partition %d, offset %d", tp, number, offset, e.partition, e.offset)
+	case elsewhere != nil:
+		l.problem(&l.report.Reordered, "%v", elsewhere)
 	}
 	p.last = max(p.last, number)
 }
@@ -142,11 +140,7 @@ func (l *Ledger) Saw(tp id.TopicPartition, offset id.Offset, number int64, sum u
 func (l *Ledger) Skipped(tp id.TopicPartition, from, to id.Offset) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := l.partitions[tp]
-	if p == nil {
-		p = &readState{last: -1}
-		l.partitions[tp] = p
-	}
+	p := l.state(tp)
 	if from < p.next {
 		l.problem(&l.report.Duplicated, "%v: offset %d was skipped after it was read", tp, from)
 	}
@@ -169,16 +163,40 @@ func (p *readState) missed(offset id.Offset) bool {
 func (l *Ledger) Check(tp id.TopicPartition, offset id.Offset, number int64, sum uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	e, err := l.sent(tp, offset, number)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(e.compare(tp, offset, number, sum))
+}
+
+// sent returns the entry of a record that was read, or an error if none of that number was sent.
+func (l *Ledger) sent(tp id.TopicPartition, offset id.Offset, number int64) (*entry, error) {
 	if number < 0 || number >= int64(len(l.records)) || l.records[number].sum == 0 {
-		return fmt.Errorf("%v: the record at offset %d was never sent", tp, offset)
+		return nil, fmt.Errorf("%v: the record at offset %d was never sent", tp, offset)
 	}
-	switch e := &l.records[number]; {
-	case e.sum != sum:
-		return fmt.Errorf("%v: record %d at offset %d has other bytes than were sent", tp, number, offset)
-	case e.acked && (e.partition != tp.Partition || e.offset != offset && e.offset != id.NoOffset):
-		return fmt.Errorf("%v: record %d at offset %d was acknowledged at partition %d, offset %d", tp, number, offset, e.partition, e.offset)
+	return &l.records[number], nil
+}
+
+// compare says whether a record that was read is another than was sent, and whether it stands elsewhere than was acknowledged.
+func (e *entry) compare(tp id.TopicPartition, offset id.Offset, number int64, sum uint64) (wrong, elsewhere error) {
+	if e.sum != sum {
+		wrong = fmt.Errorf("%v: record %d at offset %d has other bytes than were sent", tp, number, offset)
 	}
-	return nil
+	if e.acked && (e.partition != tp.Partition || e.offset != offset && e.offset != id.NoOffset) {
+		elsewhere = fmt.Errorf("%v: record %d at offset %d was acknowledged at partition %d, offset %d", tp, number, offset, e.partition, e.offset)
+	}
+	return wrong, elsewhere
+}
+
+// state returns what is known of a partition that is read.
+func (l *Ledger) state(tp id.TopicPartition) *readState {
+	p := l.partitions[tp]
+	if p == nil {
+		p = &readState{last: -1}
+		l.partitions[tp] = p
+	}
+	return p
 }
 
 func (l *Ledger) problem(count *int64, format string, args ...any) {

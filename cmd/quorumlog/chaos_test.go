@@ -144,6 +144,18 @@ func (d *chaosRun) produce(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
+// startProducing produces until end is called, which waits for the outcome of all records.
+func (d *chaosRun) startProducing(ctx context.Context) (end func()) {
+	stop, produced := make(chan struct{}), make(chan error, 1)
+	go func() { produced <- d.produce(ctx, stop) }()
+	return func() {
+		close(stop)
+		if err := <-produced; err != nil {
+			d.t.Errorf("producing: %v", err)
+		}
+	}
+}
+
 // awaitAcks waits for n more acknowledgements.
 func (d *chaosRun) awaitAcks(ctx context.Context, n int64) bool {
 	target := d.acked.Load() + n

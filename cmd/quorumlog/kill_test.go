@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/quorumlog/quorumlog/bench"
-	"github.com/quorumlog/quorumlog/client"
 )
 
 // TestKillAtRandom produces to a topic that keeps little, while nodes are killed with SIGKILL and restarted at random, one at a time and
@@ -31,32 +30,11 @@ func TestKillAtRandom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cluster.Close()
-	c, err := client.New(client.Options{Servers: cluster.Servers()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	d := &chaosRun{t: t, client: c, cluster: cluster}
-	keep := d.keepLittle(chaos)
-	d.createTopic(ctx)
-	readers := d.readAlong(ctx, seed)
-	usage := watchUsage(cluster, keep)
-
-	stop := make(chan struct{})
-	produced := make(chan error, 1)
-	go func() { produced <- d.produce(ctx, stop) }()
-	d.kill(ctx, random, chaos)
-	close(stop)
-	if err := <-produced; err != nil {
-		t.Errorf("producing: %v", err)
-	}
-	readers.finish()
+	d := &chaosRun{t: t, client: newClient(t, cluster.Servers()...), cluster: cluster}
+	usage := watchUsage(ctx, cluster, d.keepLittle(chaos))
+	d.readAlongThrough(ctx, seed, func() { d.kill(ctx, random, chaos) })
 	usage.finish(t)
-	if n := countInLogs(t, cluster, "log begins anew"); n == 0 {
-		t.Error("no replica was ever behind the log start: the test shows less than it should")
-	} else {
-		t.Logf("%d times a log began anew behind what a replica had", n)
-	}
+	d.wereBehind(logsOf(t, cluster))
 }
 
 // kill kills, freezes and restarts nodes until the time is over, and keeps one away for a fifth of it. Every round waits for acknowledgements,

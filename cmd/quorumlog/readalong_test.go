@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,28 @@ func (d *chaosRun) keepLittle(length time.Duration) kept {
 	d.configs = map[string]string{"segment.bytes": strconv.FormatInt(k.segment, 10), "retention.bytes": strconv.FormatInt(k.retention, 10)}
 	return k
 }
+
+// readAlongThrough produces while faults happen, and looks for every acknowledged record while the log goes away behind those who read.
+func (d *chaosRun) readAlongThrough(ctx context.Context, seed uint64, faults func()) {
+	d.createTopic(ctx)
+	readers := d.readAlong(ctx, seed)
+	endProducing := d.startProducing(ctx)
+	faults()
+	endProducing()
+	readers.finish()
+}
+
+// wereBehind requires that a replica, or some, were away until the log began behind what they had, by what the nodes print.
+func (d *chaosRun) wereBehind(logs string) {
+	n := strings.Count(logs, beginsAnew)
+	if n == 0 {
+		d.t.Error("no replica was ever behind the log start: the test shows less than it should")
+	}
+	d.t.Logf("%d times a log began anew behind what a replica had", n)
+}
+
+// beginsAnew is what a node prints when it gives up a log that is behind the start of all others.
+const beginsAnew = "log begins anew"
 
 // ends is where the partitions end.
 func (d *chaosRun) ends(ctx context.Context) map[id.Partition]id.Offset {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -181,5 +182,5 @@ func TestRefillFollower(t *testing.T) {
 		}
 	}
 	t.Logf("started in %.1f s; in sync after %.1f s, with %.2f GB: %.0f MB/s; %d logs began anew", serving.Seconds(), took.Seconds(), float64(bytes)/1e9,
-		float64(bytes)/1e6/took.Seconds(), countInLogs(t, cluster, "log begins anew"))
+		float64(bytes)/1e6/took.Seconds(), strings.Count(logsOf(t, cluster), beginsAnew))
 }

@@ -221,8 +221,7 @@ func TestUpgrade(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience) // it compiles a program
 	t.Cleanup(cancel)
 	u := startUpgrade(ctx, t)
-	stop, produced := make(chan struct{}), make(chan error, 1)
-	go func() { produced <- u.produce(ctx, stop) }()
+	endProducing := u.startProducing(ctx)
 	u.short(ctx)
 	read := make(chan error, 1)
 	var consumed atomic.Int64
@@ -273,10 +272,7 @@ func TestUpgrade(t *testing.T) {
 	u.agree("note=hello")
 	u.well(ctx)
 	u.begins(ctx, 4)
-	close(stop)
-	if err := <-produced; err != nil {
-		t.Errorf("producing: %v", err)
-	}
+	endProducing()
 	eventually(t, "the consumer to see what was acknowledged", func() bool { return consumed.Load() >= u.acked.Load() || len(read) > 0 })
 	endReading()
 	if err := <-read; err != nil && !errors.Is(err, context.Canceled) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,7 @@ import (
 type usage struct {
 	cluster *bench.Cluster
 	keep    kept
-	stop    chan struct{}
+	stop    context.CancelFunc
 	done    chan struct{}
 	at      time.Time
 	top     int64 // the most that a replica had
@@ -28,16 +29,17 @@ type usage struct {
 	worst   string // directory and files of it
 }
 
-// watchUsage looks several times a second.
-func watchUsage(cluster *bench.Cluster, k kept) *usage {
-	u := &usage{cluster: cluster, keep: k, stop: make(chan struct{}), done: make(chan struct{})}
+// watchUsage looks several times a second, until finish, or the context ends.
+func watchUsage(ctx context.Context, cluster *bench.Cluster, k kept) *usage {
+	ctx, stop := context.WithCancel(ctx)
+	u := &usage{cluster: cluster, keep: k, stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(u.done)
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
-			case <-u.stop:
+			case <-ctx.Done():
 				return
 			case <-tick.C:
 				u.look()
@@ -49,10 +51,7 @@ func watchUsage(cluster *bench.Cluster, k kept) *usage {
 
 func (u *usage) look() {
 	for dir, files := range u.replicas() {
-		var sum int64
-		for _, f := range files {
-			sum += f.allocated
-		}
+		sum := allocated(files)
 		u.looks++
 		if sum > u.limit() {
 			u.above++
@@ -67,6 +66,13 @@ func (u *usage) look() {
 type logFile struct {
 	name            string
 	size, allocated int64
+}
+
+func allocated(files []logFile) (sum int64) {
+	for _, f := range files {
+		sum += f.allocated
+	}
+	return sum
 }
 
 // replicas lists the .log files of all replicas, by directory.
@@ -91,18 +97,14 @@ func (u *usage) limit() int64 { return u.keep.retention + 2*u.keep.segment + 1<<
 // finish says how much it was at most, and waits until each replica has no more than it may: now that nobody writes, and nobody is killed.
 func (u *usage) finish(t *testing.T) {
 	t.Helper()
-	close(u.stop)
+	u.stop()
 	<-u.done
 	t.Logf("a replica had at most %.1f MiB on its disk; retention.bytes and two segments are %.1f MiB; %d of %d looks found more", float64(u.top)/(1<<20),
 		float64(u.limit())/(1<<20), u.above, u.looks)
 	t.Logf("the most, at %v: %s", u.at, u.worst)
 	eventually(t, "replicas that have no more than they may", func() bool {
 		for _, files := range u.replicas() {
-			var sum int64
-			for _, f := range files {
-				sum += f.allocated
-			}
-			if sum > u.limit() {
+			if allocated(files) > u.limit() {
 				return false
 			}
 		}
@@ -110,16 +112,17 @@ func (u *usage) finish(t *testing.T) {
 	})
 }
 
-// countInLogs counts the lines of all nodes that say something.
-func countInLogs(t *testing.T, cluster *bench.Cluster, text string) (n int) {
+// logsOf is what all nodes have printed.
+func logsOf(t *testing.T, cluster *bench.Cluster) string {
 	t.Helper()
+	var all strings.Builder
 	logs, _ := filepath.Glob(filepath.Join(filepath.Dir(cluster.Nodes()[0].Dir), "*.log"))
 	for _, name := range logs {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Error(err)
 		}
-		n += strings.Count(string(data), text)
+		all.Write(data)
 	}
-	return n
+	return all.String()
 }

@@ -585,11 +585,6 @@ func TestHungFollowerIsNotFlooded(t *testing.T) {
 	})
 }
 
-type sink struct{}
-
-func (sink) Send(id.Node, id.Group, *raftpb.Message, raftgroup.Loan) {}
-func (sink) Flush()                                                  {}
-
 // TestFollowerOfManyWithAHungDisk: the leaders of a follower send what their windows allow, 64 messages a group. What its disk cannot take
 // must not pile up in the tails beyond the cache and a message for each group.
 func TestFollowerOfManyWithAHungDisk(t *testing.T) {
@@ -598,7 +593,7 @@ func TestFollowerOfManyWithAHungDisk(t *testing.T) {
 	store, err := wal.Open(t.Context(), wal.Options{Dir: "/data", FS: sim, PebbleFS: sim.Pebble(), CacheBytes: cache, JournalFileBytes: 4 << 20})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close()) }()
-	host, err := raftgroup.New(raftgroup.Options{Node: self, Store: store, Transport: sink{}, Workers: 1, StallAfter: time.Hour})
+	host, err := raftgroup.New(raftgroup.Options{Node: self, Store: store, Transport: raftgrouptest.Nowhere{}, Workers: 1, StallAfter: time.Hour})
 	require.NoError(t, err)
 	defer host.Close()
 	n := &lone{voters: []id.Node{self, 2, 3}}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/raftgroup"
@@ -18,12 +17,6 @@ import (
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-// nobody is the transport of a group of one.
-type nobody struct{}
-
-func (nobody) Send(id.Node, id.Group, *raftpb.Message, raftgroup.Loan) {}
-func (nobody) Flush()                                                  {}
 
 // life is one life of a node with one partition, of one replica unless there is a net.
 type life struct {
@@ -56,7 +49,7 @@ func (l *life) live(limits partition.Limits) {
 // open opens the node.
 func (l *life) open(limits partition.Limits) {
 	t, sim := l.t, l.sim
-	replica, transport := id.Replica(70+l.node), raftgroup.Transport(nobody{})
+	replica, transport := id.Replica(70+l.node), raftgroup.Transport(raftgrouptest.Nowhere{})
 	if l.net != nil {
 		transport = l.net.Endpoint(l.node)
 	}

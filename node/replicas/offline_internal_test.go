@@ -10,20 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/quorumlog/quorumlog/node/leaders"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/raftgroup"
+	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
 	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
-
-type sink struct{}
-
-func (sink) Send(id.Node, id.Group, *raftpb.Message, raftgroup.Loan) {}
-func (sink) Flush()                                                  {}
 
 func openAt(t *testing.T, dir string, sim *disksim.Disk) *wal.Store {
 	t.Helper()
@@ -50,7 +44,7 @@ func TestDeletedReplicasAreNotOffline(t *testing.T) {
 	defer func() { _ = errors.Join(a.Close(), b.Close()) }()
 	sims[0].SetCapacity(1 << 30)
 	both := NewStores(a, b)
-	host, err := raftgroup.New(raftgroup.Options{Node: 1, Store: both, Transport: sink{}})
+	host, err := raftgroup.New(raftgroup.Options{Node: 1, Store: both, Transport: raftgrouptest.Nowhere{}})
 	if err != nil {
 		t.Fatal(err)
 	}

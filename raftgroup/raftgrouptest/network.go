@@ -94,6 +94,15 @@ type lent struct {
 	data     raftgroup.Loan
 }
 
+// Nowhere is the transport of a node that has nobody to talk to, or is not to be heard.
+type Nowhere struct{}
+
+// Send implements raftgroup.Transport.
+func (Nowhere) Send(id.Node, id.Group, *raftpb.Message, raftgroup.Loan) {}
+
+// Flush implements raftgroup.Transport.
+func (Nowhere) Flush() {}
+
 // NewNetwork returns a network without nodes whose faults follow from seed.
 func NewNetwork(seed uint64) *Network {
 	return &Network{

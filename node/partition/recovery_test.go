@@ -107,6 +107,13 @@ func (l *life) onJournal(wait func()) {
 	})
 }
 
+// hang has each write to the journal hang until it is released.
+func (l *life) hang() (release func()) {
+	released := make(chan struct{})
+	l.onJournal(func() { <-released })
+	return func() { close(released) }
+}
+
 // end stops the node.
 func (l *life) end() {
 	if l.net != nil {
@@ -138,6 +145,13 @@ func (l *life) produce(producer id.Producer, sequence id.Sequence) raftgroup.Res
 	made, err := b.Finish(nil, batch.Trailer{Producer: producer, BaseSequence: sequence})
 	require.NoError(l.t, err)
 	return l.propose(&raftgroup.Proposal{Batch: made})
+}
+
+// fill has a producer write so many records.
+func (l *life) fill(records int) {
+	for n := range records {
+		require.NoError(l.t, l.produce(1, id.Sequence(n)).Err)
+	}
 }
 
 // checkpoint waits until one that began now is complete.

@@ -12,7 +12,6 @@ import (
 	"github.com/quorumlog/quorumlog/node/partition"
 	"github.com/quorumlog/quorumlog/node/retention"
 	"github.com/quorumlog/quorumlog/raftgroup"
-	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -113,14 +112,13 @@ func TestRetainFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := beginWith(t, disksim.New(disksim.Options{}), partition.Limits{})
 		l.writeAged(time.Hour)
-		release := make(chan struct{})
-		l.onJournal(func() { <-release })
+		release := l.hang()
 		l.p.SetConfig(partition.Config{MinInSync: 1, Retention: retention.Limits{MS: 60_000, Bytes: -1}, SegmentMS: 1 << 62})
 		l.retain(9)
 		require.Zero(t, l.p.Trims().Failed(), "it is under way")
 		l.retain(4)
 		require.EqualValues(t, 1, l.p.Trims().Failed(), "it was not durable in time")
-		close(release)
+		release()
 		l.retain(2)
 		require.EqualValues(t, 1, l.p.LogStart(), "nothing was taken back")
 		l.writeAged(time.Hour)
@@ -129,8 +127,7 @@ func TestRetainFails(t *testing.T) {
 		require.EqualValues(t, 1, l.p.Trims().Moved(partition.TrimTime))
 
 		l.writeAged(time.Hour)
-		unknown := command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil)
-		require.Error(t, l.propose(&raftgroup.Proposal{Command: unknown}).Err)
+		require.Error(t, l.propose(&raftgroup.Proposal{Command: unknown()}).Err)
 		l.retain(12)
 		require.InDelta(t, 4, l.p.Trims().Failed(), 1, "refused, and repeated after five seconds")
 		require.EqualValues(t, 2, l.p.LogStart())

@@ -61,13 +61,14 @@ func shows(t *testing.T, p *partition.Partition, start id.Offset) {
 	require.Equal(t, start, gone.Start)
 }
 
+// unknown is a command of no release. It halts the replica.
+func unknown() []byte { return command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil) }
+
 // TestStartAfterRestart: records are deleted, the node is killed and leads again, and its disk hangs before its first entry is durable.
 func TestStartAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := begin(t, disksim.New(disksim.Options{}))
-		for n := range 10 {
-			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
-		}
+		l.fill(10)
 		l.checkpoint()
 		start, err := l.p.DeleteRecords(context.Background(), 5)
 		require.NoError(t, err)
@@ -97,21 +98,18 @@ func TestStartAfterFailover(t *testing.T) {
 			lives[n].open(partition.Limits{})
 		}
 		leader := func() (found *life) {
-			for deadline := time.Now().Add(time.Minute); found == nil; {
-				require.True(t, time.Now().Before(deadline), "nobody leads")
-				time.Sleep(10 * time.Millisecond) // virtual
+			require.True(t, raftgrouptest.Until(time.Minute, func() bool {
 				for _, l := range lives {
 					if l.p.Leads() {
 						found = l
 					}
 				}
-			}
+				return found != nil
+			}), "nobody leads")
 			return found
 		}
 		first := leader()
-		for n := range 10 {
-			require.NoError(t, first.produce(1, id.Sequence(n)).Err)
-		}
+		first.fill(10)
 		for _, l := range lives {
 			l.until("the high watermark", func() bool { return l.p.HighWatermark() == 10 })
 		}
@@ -149,18 +147,15 @@ func TestStartAfterFailover(t *testing.T) {
 func TestHaltedLeaderAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := begin(t, disksim.New(disksim.Options{}))
-		for n := range 3 {
-			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
-		}
+		l.fill(3)
 		_, err := l.p.DeleteRecords(context.Background(), 1)
 		require.NoError(t, err)
-		release := make(chan struct{})
-		l.onJournal(func() { <-release })
-		for _, c := range [][]byte{command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil), partition.Trim(2, partition.TrimTime)} {
+		release := l.hang()
+		for _, c := range [][]byte{unknown(), partition.Trim(2, partition.TrimTime)} {
 			l.p.Group().Propose(&raftgroup.Proposal{Command: c, Done: func(*raftgroup.Proposal) {}})
 		}
 		synctest.Wait()
-		close(release)
+		release()
 		halted := func() bool {
 			standing, _ := l.p.Group().Standing()
 			return standing == raftgroup.Halted
@@ -220,11 +215,8 @@ func TestDeletionsAreCombined(t *testing.T) {
 func TestDeletionsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := begin(t, disksim.New(disksim.Options{}))
-		for n := range 3 {
-			require.NoError(t, l.produce(1, id.Sequence(n)).Err)
-		}
-		release := make(chan struct{})
-		l.onJournal(func() { <-release })
+		l.fill(3)
+		release := l.hang()
 		remove := func(to id.Offset, limit time.Duration) <-chan error {
 			result := make(chan error, 1)
 			go func() {
@@ -240,10 +232,9 @@ func TestDeletionsFail(t *testing.T) {
 		require.Error(t, <-first)
 		synctest.Wait()
 		require.Empty(t, second)
-		close(release)
+		release()
 		require.NoError(t, <-second)
-		unknown := command.Command{Kind: 99, Version: 1, Body: []byte{1}}.Append(nil)
-		require.Error(t, l.propose(&raftgroup.Proposal{Command: unknown}).Err)
+		require.Error(t, l.propose(&raftgroup.Proposal{Command: unknown()}).Err)
 		time.Sleep(time.Second) // virtual
 		var halted *raftgroup.HaltedError
 		require.ErrorAs(t, <-remove(3, time.Minute), &halted)

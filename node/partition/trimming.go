@@ -80,10 +80,12 @@ func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, err
 		}
 		c, his, after := p.trimming.join(to)
 		if c == nil {
-			if err := pause(ctx, after); err != nil {
-				return 0, err
+			select {
+			case <-time.After(after):
+				continue
+			case <-ctx.Done():
+				return 0, ctx.Err()
 			}
-			continue
 		}
 		if his {
 			deadline, _ := ctx.Deadline()
@@ -104,17 +106,6 @@ func (p *Partition) moveStart(ctx context.Context, to id.Offset) (id.Offset, err
 func (c *trimCommand) speaksFor(to id.Offset) bool {
 	late := (*raftgroup.TimeoutError)(nil)
 	return to <= c.to && !errors.As(c.err, &late)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // proposeTrim proposes a command, which ends with it.

@@ -147,7 +147,7 @@ func (l *life) writeAged(age time.Duration) {
 // retain is so many seconds of virtual time, in each of which retention looks.
 func (l *life) retain(seconds int) {
 	for range seconds {
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual
 		synctest.Wait()
 		l.p.Retain(time.Now())
 		synctest.Wait()

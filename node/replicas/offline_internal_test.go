@@ -119,7 +119,7 @@ func TestSlowDirectoryIsNamed(t *testing.T) {
 		done := make(chan struct{})
 		both.Submit([]*wal.Append{{Log: l, HardState: &wal.HardState{Term: 2}, Done: func(*wal.Append) { close(done) }}})
 		expect("before", "/a", 0)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual: the disk hangs for as long
 		expect("hanging", "/b", 2*time.Second)
 		close(hung)
 		<-done

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/bench"
 	"github.com/quorumlog/quorumlog/client"
+	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -200,6 +201,9 @@ func (r *readers) followOnce(ctx context.Context, consumer *client.Consumer) err
 		r.setNext(out.TopicPartition, out.Start)
 		return consumer.Assign(out.TopicPartition, out.Start)
 	}
+	if tp, dead := ofCrashed(err); dead {
+		return consumer.Assign(tp, r.nextOf(tp))
+	}
 	if err != nil {
 		return err
 	}
@@ -216,6 +220,16 @@ func (r *readers) followOnce(ctx context.Context, consumer *client.Consumer) err
 	}
 	r.setNext(fetch.TopicPartition, next)
 	return nil
+}
+
+// ofCrashed tells whether an error about a partition is what a node says whose simulated machine has crashed. It lives on for a moment, its
+// disk gives it nothing any more, and it tells those who read; a real one would be silent.
+func ofCrashed(err error) (tp id.TopicPartition, dead bool) {
+	var refused *client.PartitionError
+	if !errors.As(err, &refused) || !strings.HasSuffix(refused.Error(), disksim.ErrHalted.Error()) {
+		return id.TopicPartition{}, false
+	}
+	return refused.TopicPartition, true
 }
 
 func (r *readers) nextOf(tp id.TopicPartition) id.Offset {
@@ -295,6 +309,9 @@ func (r *readers) look(ctx context.Context, consumer *client.Consumer, tp id.Top
 				return fmt.Errorf("%w, but before the log began at %d", out, start)
 			}
 			return r.outOfRange(out)
+		}
+		if _, dead := ofCrashed(err); dead {
+			return nil
 		}
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, client.ErrNoNodeReachable) {
 			return nil

@@ -91,7 +91,14 @@ func (d *chaosRun) keepAway(ctx context.Context, victim, other *bench.Process, l
 	d.restart(ctx, false, other)
 	d.awaitAcks(ctx, 200)
 	d.pause(ctx, length/2)
-	d.awaitStarts(ctx, ends)
+	d.awaitGone(ends, func() (files []string) {
+		for _, n := range d.cluster.Nodes() {
+			if n != victim {
+				files = append(files, logFiles(n)...)
+			}
+		}
+		return files
+	})
 	if err := victim.Start(ctx); err != nil {
 		d.t.Error(err)
 	}

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/quorumlog/quorumlog/node/nodetest"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 // TestPowerLossAtRandom is TestKillAtRandom with the power cut instead: the nodes, in this process but on real sockets, stand on
@@ -44,7 +47,7 @@ func (d *chaosRun) cutPower(ctx context.Context, cluster *nodetest.Cluster, rand
 			cluster.CrashNode(away, nodetest.PowerLoss)
 			ends := d.ends(ctx)
 			d.pause(ctx, length/5)
-			d.awaitStarts(ctx, ends)
+			d.awaitGone(ends, func() []string { return d.simulatedFiles(cluster, away) })
 			cluster.StartNode(away)
 			continue
 		}
@@ -71,4 +74,33 @@ func (d *chaosRun) cutPower(ctx context.Context, cluster *nodetest.Cluster, rand
 		}
 	}
 	d.t.Logf("%d rounds of crashes, %d records acknowledged", rounds, d.acked.Load())
+}
+
+// simulatedFiles lists the segments' files of all nodes but one.
+func (d *chaosRun) simulatedFiles(cluster *nodetest.Cluster, but int) (files []string) {
+	d.t.Helper()
+	for i, n := range cluster.Nodes {
+		if i == but {
+			continue
+		}
+		list := func(dir string) []string {
+			names, err := cluster.Disk(i).List(dir)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			return names
+		}
+		logs := filepath.Join(n.Options.DataDir, "logs")
+		for _, replica := range list(logs) {
+			if !strings.HasPrefix(replica, chaosTopic+"-") {
+				continue
+			}
+			for _, name := range list(filepath.Join(logs, replica)) {
+				if strings.HasSuffix(name, segment.LogSuffix) {
+					files = append(files, filepath.Join(logs, replica, name))
+				}
+			}
+		}
+	}
+	return files
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +16,7 @@ import (
 	"github.com/quorumlog/quorumlog/client"
 	"github.com/quorumlog/quorumlog/wal/disk/disksim"
 	"github.com/quorumlog/quorumlog/wal/id"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 // kept is how much of a partition a topic keeps.
@@ -73,13 +74,38 @@ func (d *chaosRun) ends(ctx context.Context) map[id.Partition]id.Offset {
 	return ends
 }
 
-// awaitStarts waits until a partition begins behind where it ended.
-func (d *chaosRun) awaitStarts(ctx context.Context, ends map[id.Partition]id.Offset) {
+// awaitGone waits until nobody has any file of a partition any more that begins at or below where it ended. A log start behind that would
+// not do: the log lets go of segments up to a second later, and who leads meanwhile still has what the one who is away lacks. files lists
+// those of all who run.
+func (d *chaosRun) awaitGone(ends map[id.Partition]id.Offset, files func() []string) {
 	d.t.Helper()
-	eventually(d.t, "a log start behind what the one who is away has", func() bool {
-		ranges, err := d.client.Admin().Offsets(ctx, chaosTopic)
-		return err == nil && slices.ContainsFunc(ranges, func(o client.OffsetRange) bool { return o.Start > ends[o.Partition] })
+	eventually(d.t, "the segments to go in which the one who is away ends", func() bool {
+		first := make(map[id.Partition]id.Offset)
+		for _, f := range files() {
+			p, key := d.segmentOf(f)
+			if o, ok := first[p]; !ok || key.Base < o {
+				first[p] = key.Base
+			}
+		}
+		for p, o := range first {
+			if o > ends[p] {
+				return true
+			}
+		}
+		return false
 	})
+}
+
+// segmentOf says of what a file in the directory of a replica of the topic is, TOPIC-PARTITION.REPLICA/NAME.
+func (d *chaosRun) segmentOf(file string) (id.Partition, segment.Key) {
+	d.t.Helper()
+	partition, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(filepath.Dir(file)), chaosTopic+"-"), ".")
+	p, err := strconv.Atoi(partition)
+	key, ok := segment.ParseName(filepath.Base(file))
+	if err != nil || !ok {
+		d.t.Fatalf("%s is no file of a segment: %v", file, err)
+	}
+	return id.Partition(p), key
 }
 
 // readers read while records are written and their log goes away behind them.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,8 +174,7 @@ func TestRefillFollower(t *testing.T) {
 	}
 	took := time.Since(begin)
 	var bytes int64
-	files, _ := filepath.Glob(filepath.Join(victim.Dir, "logs", chaosTopic+"-*", "*.log"))
-	for _, f := range files {
+	for _, f := range logFiles(victim) {
 		if st, err := os.Stat(f); err == nil {
 			bytes += st.Size()
 		}

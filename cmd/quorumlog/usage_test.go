@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quorumlog/quorumlog/bench"
+	"github.com/quorumlog/quorumlog/wal/segment"
 )
 
 // usage is how much the replicas of a cluster of processes have on their disks at most.
@@ -79,8 +80,7 @@ func allocated(files []logFile) (sum int64) {
 func (u *usage) replicas() map[string][]logFile {
 	all := make(map[string][]logFile)
 	for _, n := range u.cluster.Nodes() {
-		names, _ := filepath.Glob(filepath.Join(n.Dir, "logs", chaosTopic+"-*", "*.log"))
-		for _, name := range names {
+		for _, name := range logFiles(n) {
 			var st unix.Stat_t
 			if unix.Stat(name, &st) == nil { // it has not gone in this moment
 				dir := filepath.Dir(name)
@@ -89,6 +89,12 @@ func (u *usage) replicas() map[string][]logFile {
 		}
 	}
 	return all
+}
+
+// logFiles lists the .log files of all replicas of a node.
+func logFiles(n *bench.Process) []string {
+	names, _ := filepath.Glob(filepath.Join(n.Dir, "logs", chaosTopic+"-*", "*"+segment.LogSuffix))
+	return names
 }
 
 // limit is what a replica may have: what it keeps and two segments. A batch that is larger than a segment comes on top of that.

@@ -107,6 +107,9 @@ func (g *group) holdsBack(m *raftpb.Message) bool {
 		return false
 	}
 	g.turn.n.heldBack.Add(1)
+	if p.condition == Full {
+		g.tellStart(m)
+	}
 	return true
 }
 

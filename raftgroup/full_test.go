@@ -1,6 +1,7 @@
 package raftgroup_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/quorumlog/quorumlog/raftgroup/command"
 	"github.com/quorumlog/quorumlog/raftgroup/door"
 	"github.com/quorumlog/quorumlog/raftgroup/raftgrouptest"
+	"github.com/quorumlog/quorumlog/wal"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -176,5 +178,100 @@ func TestCommandsTakeTheirAllowance(t *testing.T) {
 		w.heal()
 		require.NoError(t, ends(t, c, 20*time.Second, "the command commits", late).Err)
 		told(t, c, 10*time.Second, "all catch up", func() bool { return c.Caught(1) })
+	})
+}
+
+// TestFullFollowerLetsGoWithItsLeader: a follower without space misses batches, and behind them the command with which all others let go of
+// what fills its disk. It lets go of it all the same, and has space for the batches then: they are more than it takes without.
+func TestFullFollowerLetsGoWithItsLeader(t *testing.T) {
+	const size, batches = 1_000_000, 20
+	require.Greater(t, size*batches, door.Allowed)
+	for name, trouble := range map[string]func(c *raftgrouptest.Cluster, w *ward, bad id.Node){
+		"it runs on": func(*raftgrouptest.Cluster, *ward, id.Node) {},
+		"it starts again": func(c *raftgrouptest.Cluster, _ *ward, bad id.Node) {
+			c.Crash(bad)
+			require.NoError(t, c.Start(bad))
+		},
+		"another leads": func(c *raftgrouptest.Cluster, _ *ward, bad id.Node) {
+			leader := c.Leader(1)
+			third := 6 - bad - raftgrouptest.NodeOf(leader.Replica())
+			require.NoError(t, leader.TransferLeader(context.Background(), raftgrouptest.ReplicaOf(1, third)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sick(t, 1, raftgroup.Options{MaxGroupBytes: 64 << 20}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+				leader := c.Leader(1)
+				good := []id.Node{raftgrouptest.NodeOf(leader.Replica()), others(raftgrouptest.NodeOf(leader.Replica()))[1]}
+				bad := others(good[0])[0]
+				propose(t, c, leader, 30, 100)
+				caughtUp(t, c)
+				fill(t, c, w, bad)
+				passes(t, c, time.Second)
+				had := c.Group(bad, 1).Log().LastIndex()
+				propose(t, c, leader, batches, size)
+				for _, n := range good {
+					told(t, c, time.Minute, "they have the batches", func() bool { return c.Group(n, 1).Applied() >= leader.Log().LastIndex() })
+					trimmedTo(t, c, n, 20)
+				}
+				require.NoError(t, ends(t, c, time.Second, "the command commits", ordered(leader)).Err)
+				trouble(c, w, bad)
+
+				told(t, c, time.Minute, "it lets go as well", func() bool {
+					g := c.Group(bad, 1)
+					c.Nodes[bad].Host.Cut(1, g.Replica()) // as the store asks for them
+					return g.Log().Start() == c.Leader(1).Log().Start()
+				})
+				took := int(c.Group(bad, 1).Log().LastIndex()-had) * size
+				require.Less(t, took, door.Allowed, "it took batches without space")
+				w.heal()
+				told(t, c, time.Minute, "it catches up", func() bool { return c.Caught(1) })
+				require.Zero(t, c.Witness.Restored(1))
+				sameLogs(t, c, 1)
+			})
+		})
+	}
+}
+
+// TestFullFollowerHasSpaceAgain: the same on real stores. Segments go, their space is enough, and the follower is as good as the others.
+func TestFullFollowerHasSpaceAgain(t *testing.T) {
+	const size = 16 << 10
+	config := three(1)
+	config.Disk = func(n id.Node) raftgrouptest.Disk {
+		d := raftgrouptest.NewWalDisk(uint64(n))
+		d.Options = wal.Options{
+			JournalFileBytes: 256 << 10, CheckpointBytes: 512 << 10, CheckpointInterval: 5 * time.Second,
+			DirectAppendBytes: 4 << 10, SegmentBytes: 128 << 10, CacheBytes: 1 << 20, ReserveBytes: 1,
+		}
+		return d
+	}
+	cluster(t, config, func(t *testing.T, c *raftgrouptest.Cluster) {
+		leader := c.AwaitLeader(1, time.Second)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		bad := others(lead)[0]
+		is := func(want raftgroup.Condition) func() bool {
+			return func() bool { return c.Nodes[bad].Host.Condition() == want }
+		}
+		propose(t, c, leader, 500, size)
+		caughtUp(t, c)
+		c.Nodes[bad].Disk.(*raftgrouptest.WalDisk).Fill()
+		told(t, c, 10*time.Second, "it is full", is(raftgroup.Full))
+		passes(t, c, time.Second)
+		had := c.Group(bad, 1).Log().LastIndex()
+		propose(t, c, leader, 50, size)
+		require.Equal(t, had, c.Group(bad, 1).Log().LastIndex())
+		passes(t, c, 20*time.Second)
+		require.True(t, is(raftgroup.Full)())
+		for _, n := range []id.Node{lead, others(lead)[1]} {
+			require.True(t, c.Nodes[n].Host.Condition() == raftgroup.Good)
+			c.Nodes[n].Machines[1].Trim(450)
+			told(t, c, time.Minute, "it lets go", func() bool {
+				c.Nodes[n].Host.Cut(1, c.Group(n, 1).Replica())
+				return c.Group(n, 1).Log().Start().Offset > 440
+			})
+		}
+		told(t, c, time.Minute, "it has space", is(raftgroup.Good))
+		told(t, c, time.Minute, "it catches up", func() bool { return c.Caught(1) })
+		require.Zero(t, c.Witness.Restored(1))
+		sameLogs(t, c, 1)
 	})
 }

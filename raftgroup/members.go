@@ -131,6 +131,7 @@ type member struct {
 	lastAck  int64 // UnixNano of its last response; 0: never
 	inSync   bool
 	declined int64 // UnixNano of when it declined to lead; 0: never
+	told     toldStart
 }
 
 func (m *member) voter() bool { return m.seat != 0 }

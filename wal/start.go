@@ -86,6 +86,17 @@ func (l *Log) Trim(below id.Offset) {
 	l.wantTrim()
 }
 
+// TrimBefore says the same of the segments before the one that has entry i, or of none if there is no such segment. Owner.
+func (l *Log) TrimBefore(i id.Index) {
+	l.mu.Lock()
+	below := l.StartOffset()
+	if k := l.segOf(i); k >= 0 {
+		below = l.segs[k].key.Base
+	}
+	l.mu.Unlock()
+	l.Trim(below)
+}
+
 // muchToTrim is how large a segment is that is not to wait for the next tick.
 const muchToTrim = 8 * mib
 

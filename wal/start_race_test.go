@@ -143,6 +143,39 @@ func TestNobodyMovesTheStartForTheOwner(t *testing.T) {
 	}
 }
 
+// TestTrimBefore: the segment of the entry stays, wherever in it that is, and what is before it goes as far as the owner has applied it. A log
+// that a reset has emptied has nothing to let go of.
+func TestTrimBefore(t *testing.T) {
+	d := startDriver(t)
+	for range 4 {
+		d.segment()
+	}
+	first := d.l.FirstIndex()
+	for _, c := range []struct{ before, applied, want id.Index }{
+		{first + 1, d.last(), first},
+		{first + 5, first + 2, first + 2}, // the second segment is not applied
+		{first + 5, d.last(), first + 4},
+		{first + 2, d.last(), first + 4}, // it never goes back
+		{d.last() + 1, d.last(), first + 6},
+	} {
+		d.l.TrimBefore(c.before)
+		d.l.TakeCut(State{Applied: c.applied})
+		d.cut()
+		d.l.Trim(0) // the owner's turn
+		if at := d.l.FirstIndex(); at != c.want {
+			t.Errorf("trimmed before entry %d, applied up to %d: the log begins with entry %d, want %d", c.before, c.applied, at, c.want)
+		}
+	}
+	start := Start{Index: 100, Term: 1, Offset: 700}
+	d.s.Submit([]*Append{{Log: d.l, Reset: &Reset{Start: start, State: State{Applied: 100}}, Done: func(*Append) { d.done <- struct{}{} }}})
+	d.wait(1)
+	d.l.TrimBefore(start.Index + 1)
+	d.start, d.next, d.entries = start, start.Offset, nil
+	d.segment()
+	d.cut()
+	d.check()
+}
+
 // TestFilesThatStay: files below the start that cannot be removed, whatever the reason, are reported, hold up nobody, and go at the next
 // start, as does one of them that somebody copied back meanwhile. What has no segment's name is left alone.
 func TestFilesThatStay(t *testing.T) {

@@ -23,7 +23,7 @@
 //	  ↓
 //	acts     propose.go → answers.go → insync.go         a proposal goes in → its answer → who has it
 //	         elect.go, handover.go → transfer.go         who leads
-//	         change.go, readindex.go, door.go
+//	         change.go, readindex.go, door.go → logstart.go
 //	  ↓
 //	group    group.go, roster.go, raft.go, storage.go    the state, and what it is given: a turn, an environment
 //	  ↓
@@ -70,7 +70,8 @@
 // # Bad disks
 //
 // A host judges its disk with each tick, and hears how those of other nodes are ([Host.NodeCondition]): condition.go. A follower's disk is
-// asked for room at the door (door.go), a leader whose disk can take nothing hands over (handover.go).
+// asked for room at the door (door.go), and has room again when its leader lets go of records (logstart.go). A leader whose disk can take
+// nothing hands over (handover.go).
 //
 // # Failure
 //

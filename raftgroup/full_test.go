@@ -2,10 +2,12 @@ package raftgroup_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/raftgroup/command"
@@ -253,6 +255,7 @@ func TestFullFollowerHasSpaceAgain(t *testing.T) {
 		}
 		propose(t, c, leader, 500, size)
 		caughtUp(t, c)
+		passes(t, c, 5*time.Second) // the ballast is whole
 		c.Nodes[bad].Disk.(*raftgrouptest.WalDisk).Fill()
 		told(t, c, 10*time.Second, "it is full", is(raftgroup.Full))
 		passes(t, c, time.Second)
@@ -273,5 +276,84 @@ func TestFullFollowerHasSpaceAgain(t *testing.T) {
 		told(t, c, time.Minute, "it catches up", func() bool { return c.Caught(1) })
 		require.Zero(t, c.Witness.Restored(1))
 		sameLogs(t, c, 1)
+	})
+}
+
+// TestStartsThatChangeNothing: a start that no leader of now has told, of another log than this one, or of entries that are not known to be
+// committed; and the true one, as long as there is space. A replica without space lets go for the leader's word alone.
+func TestStartsThatChangeNothing(t *testing.T) {
+	sick(t, 1, raftgroup.Options{}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		leader := c.Leader(1)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		bad, third := others(lead)[0], others(lead)[1]
+		propose(t, c, leader, 30, 100)
+		caughtUp(t, c)
+		g := c.Group(bad, 1)
+		_, _, term := leader.Leader()
+		c.Nodes[bad].Host.Cut(1, g.Replica())
+		pause(100 * time.Millisecond)
+		start, last := g.Log().Start(), g.Log().LastIndex()
+		word := func(from id.Node, in id.Term, index id.Index, of id.Term) {
+			c.Net.Inject(from, bad, 1, &raftpb.Message{
+				Type: raftpb.MsgSnap.Enum(), From: new(uint64(raftgrouptest.ReplicaOf(1, from))), To: new(uint64(g.Replica())), Term: new(uint64(in)),
+				Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(index)), Term: new(uint64(of))}},
+			})
+			pause(100 * time.Millisecond)
+			c.Nodes[bad].Host.Cut(1, g.Replica())
+			pause(100 * time.Millisecond)
+		}
+		word(lead, term, 30, term)
+		require.Equal(t, start, g.Log().Start(), "with space")
+		fill(t, c, w, bad)
+		c.Net.Isolate(bad, 1, 2, 3)
+		word(third, term, 30, term)
+		word(lead, term-1, 30, term-1)
+		word(lead, term+1, 30, term)
+		word(lead, term, 30, term-1)
+		word(lead, term, last+1, term)
+		word(lead, term, start.Index-1, term)
+		require.Equal(t, start, g.Log().Start())
+		word(lead, term, 30, term)
+		require.Equal(t, id.Index(30), g.Log().Start().Index)
+		word(lead, term, 20, term)
+		require.Equal(t, id.Index(30), g.Log().Start().Index)
+		c.Net.Heal()
+		w.heal()
+		told(t, c, time.Minute, "all is well", func() bool { return c.Caught(1) })
+	})
+}
+
+// TestStartsAreToldSeldom: once for each start, and again after a while, however often batches are held back. Nothing comes back for it that
+// has the leader send, or read, more than its probes.
+func TestStartsAreToldSeldom(t *testing.T) {
+	sick(t, 1, raftgroup.Options{}, func(t *testing.T, c *raftgrouptest.Cluster, w *ward) {
+		leader := c.Leader(1)
+		lead := raftgrouptest.NodeOf(leader.Replica())
+		bad := others(lead)[0]
+		propose(t, c, leader, 30, 100)
+		caughtUp(t, c)
+		fill(t, c, w, bad)
+		passes(t, c, time.Second)
+		propose(t, c, leader, 200, 100)
+		var told, answers atomic.Int64
+		c.Net.SetFilter(func(from, to id.Node, _ id.Group, m *raftpb.Message) bool {
+			switch {
+			case to == bad && isSnapshot(m):
+				told.Add(1)
+			case from == bad && m.GetType() == raftpb.MsgAppResp:
+				answers.Add(1)
+			}
+			return true
+		})
+		passes(t, c, time.Minute)
+		require.Zero(t, told.Load(), "of a log that has everything")
+		trimmedTo(t, c, lead, 10)
+		passes(t, c, time.Minute)
+		trimmedTo(t, c, lead, 20)
+		passes(t, c, time.Minute)
+		require.GreaterOrEqual(t, told.Load(), int64(10))
+		require.LessOrEqual(t, told.Load(), int64(14))
+		require.LessOrEqual(t, answers.Load(), int64(1), "but that it does not have what it would have by now")
+		require.Less(t, c.Nodes[lead].Host.Metrics().HeldBack, uint64(2000))
 	})
 }

@@ -14,28 +14,25 @@ import (
 // single full follower misses as many as its leader takes meanwhile, and would stay full for good.
 //
 // It need not have the command. From a leader that holds batches back it hears where the leader's log begins, by a MsgSnap without a body, and
-// lets go of its own segments before that. So of each log it has no more than its leader has, and one segment; it gets its batches once that
+// lets go of its own segments before that. So of each log it has no more than its leader, but for one segment, and gets its batches if that
 // leaves space. One whose log ends before the leader's begins gets a snapshot, and lets go of everything: see admits.
 //
 // It loses nothing that anybody may still want:
 //
-//   - A leader's log begins later only since a command said so that is committed and applied. Every later leader has that command in its log
-//     and shows no older start, whether this follower has it or not.
-//   - The follower has the very entry before that start, by index and term, and knows it to be committed. Hence all that it lets go of is what
-//     the leader let go of.
-//   - The log keeps what is not in a stored state: wal.Log.TrimBefore. A start finds nothing missing that it would have to apply.
-//   - The machine's state is left alone. A log that begins later than its state says is one that a snapshot may make, too.
+//   - A leader's log begins later only because a command says so that is committed: it has applied that, or heard of the start as this follower
+//     does. Every later leader has the command in its log, and shows nothing of what is below, whether this follower has it or not.
+//   - The follower has the very entry before that start, by index and term, and knows it to be committed. Hence what it lets go of is what the
+//     leader has let go of.
+//   - What is not in a stored state stays, as with every start that moves: see wal.Log.Trim. A start finds nothing missing that it has to apply.
+//   - The machine's state is left alone: the log begins later than that says, until the command comes. Readers are told the later of both
+//     (node/partition, Partition.LogStart).
 //
-// The follower does not answer. Raft would go over from probing to sending as much as its window holds, all of which is held back.
+// Nothing is taken out of the allowance, and nothing is written but a cut, for which there has to be room: it gives back more.
+//
+// The follower does not answer. Raft would go over from probing to as much as its window holds, have it read, and all of it is held back.
 
 // startRepeat is after what time a full follower is told again where the log begins: the message may be lost, or the follower has a new life.
 const startRepeat = 10 * time.Second
-
-// toldStart is the start of the log that a full follower was told last.
-type toldStart struct {
-	index id.Index
-	at    time.Time
-}
 
 // tellStart tells the full follower from which m is held back where the log begins, unless it should know.
 func (g *group) tellStart(m *raftpb.Message) {

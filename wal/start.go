@@ -214,9 +214,9 @@ func (c *checkpointer) unlinkLeft() {
 	}
 }
 
-// trim cuts the logs whose start can move, or that have dropped segments, in rounds as a checkpoint does: where segments go as fast as the disk can, one flush takes so long
-// that what came meanwhile is too much for a cut, and a start that does not move leaves the next flush more to do. Those that have to wait, for
-// their owners, a seal, or room on a full disk, are looked at again.
+// trim cuts the logs whose start can move, or that have dropped segments, in rounds as a checkpoint does: where segments go as fast as the disk
+// can, one flush takes so long that what came meanwhile is too much for a cut, and a start that does not move leaves the next flush more to
+// do. Those that have to wait, for their owners, a seal, or room on a full disk, are looked at again.
 func (c *checkpointer) trim() error {
 	var logs []*Log
 	for _, l := range c.s.Logs() {

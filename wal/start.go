@@ -158,7 +158,7 @@ func epochsFrom(epochs []epoch, start Start) []epoch {
 	return append([]epoch{{start.Index, start.Term}}, epochs[k:]...)
 }
 
-// advance moves the start to that of the stored cut, and leaves the files to the checkpointer. Called with mu, by the owner.
+// advance moves the start to that of the stored cut, and leaves the files to whoever removes them. Called with mu, by the owner.
 func (l *Log) advance() {
 	if l.moved.Index <= l.start.Index {
 		return // nothing has changed, or a reset was faster
@@ -191,12 +191,13 @@ func controlsFrom(controls []control, start Start) []control {
 	return slices.Clone(controls[k:])
 }
 
-// leave leaves the files of segments that are before the start of a log to the checkpointer's goroutine.
+// leave leaves the files of segments that are before the start of a log to the goroutine that looks after space: the checkpointer may wait, in
+// Pebble, for the very space that they have.
 func (c *checkpointer) leave(l *Log) {
 	c.mu.Lock()
 	c.left = append(c.left, l)
 	c.mu.Unlock()
-	c.kick()
+	c.s.space.lookNow()
 }
 
 // unlinkLeft removes these files.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -174,6 +175,43 @@ func TestTrimBefore(t *testing.T) {
 	d.segment()
 	d.cut()
 	d.check()
+}
+
+// TestFilesGoWhileACheckpointWaitsForSpace: the start has moved, and the checkpointer waits in Pebble for the very space that the files before
+// it have.
+func TestFilesGoWhileACheckpointWaitsForSpace(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	d := startDriverOn(t, sim)
+	another := newDriver(t, d.s, mustCreate(t, d.s, 2))
+	for range 3 {
+		d.segment()
+	}
+	d.l.Trim(d.next)
+	d.l.TakeCut(State{Applied: d.last()})
+	d.cut()
+	var freed atomic.Bool
+	waits := make(chan struct{}, 1)
+	sim.SetHook(func(op disksim.Op) error {
+		switch {
+		case op.Kind == disksim.OpRemove && strings.HasSuffix(op.Name, ".log") && !op.Pebble:
+			freed.Store(true)
+		case op.Pebble && op.Kind == disksim.OpWrite && !freed.Load():
+			select {
+			case waits <- struct{}{}:
+			default:
+			}
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	another.submit(another.batchEntry(500))
+	another.wait(1)
+	d.s.checkpoints.force()
+	<-waits
+	d.l.Trim(0) // the owner's turn
+	eventually(t, "the files go", freed.Load)
+	awaitPressure(t, d.s, PressureNone)
+	sim.SetHook(nil)
 }
 
 // TestFilesThatStay: files below the start that cannot be removed, whatever the reason, are reported, hold up nobody, and go at the next

@@ -145,6 +145,7 @@ func (l *ringLog) SetCommit(id.Index)                   {}
 func (l *ringLog) TakeCut(wal.State)                    {}
 func (l *ringLog) DeclineCut()                          {}
 func (l *ringLog) Trim(id.Offset)                       {}
+func (l *ringLog) TrimBefore(id.Index)                  {}
 func (l *ringLog) Roll()                                {}
 func (l *ringLog) Condemned() wal.Condemnation          { return 0 }
 func (l *ringLog) Refuse(context.Context, string) error { return nil }

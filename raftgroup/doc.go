@@ -23,7 +23,7 @@
 //	  ↓
 //	acts     propose.go → answers.go → insync.go         a proposal goes in → its answer → who has it
 //	         elect.go, handover.go → transfer.go         who leads
-//	         change.go, readindex.go, door.go
+//	         change.go, readindex.go, door.go → logstart.go
 //	  ↓
 //	group    group.go, roster.go, raft.go, storage.go    the state, and what it is given: a turn, an environment
 //	  ↓
@@ -70,7 +70,8 @@
 // # Bad disks
 //
 // A host judges its disk with each tick, and hears how those of other nodes are ([Host.NodeCondition]): condition.go. A follower's disk is
-// asked for room at the door (door.go), a leader whose disk can take nothing hands over (handover.go).
+// asked for room at the door (door.go), and has room again when its leader lets go of records (logstart.go). A leader whose disk can take
+// nothing hands over (handover.go).
 //
 // # Failure
 //
@@ -86,10 +87,10 @@
 //
 // # Snapshots
 //
-// A log begins later and later: its machine, or whoever has the log, lets go of what is below an offset (wal.Log.Trim). A follower that needs what is gone gets a snapshot: the start of the
-// leader's log, and the leader's present state, view and configuration. Records come as entries, as always, from the start on. The state is
-// some entries ahead of that start, so those are stored and committed, and not applied again: take.go. Nobody keeps states of the past for
-// it.
+// A log begins later and later: its machine, or whoever has the log, lets go of what is below an offset (wal.Log.Trim). A follower that needs
+// what is gone gets a snapshot: the start of the leader's log, and the leader's present state, view and configuration. Records come as
+// entries, as always, from the start on. The state is some entries ahead of that start, so those are stored and committed, and not applied
+// again: take.go. Nobody keeps states of the past for it.
 //
 // All of a snapshot is read and checked before the follower gives up anything; what it cannot read leaves it behind, with the log that it
 // has. The log begins anew in one append, after which it is empty and has the state. What becomes of snapshots under way, and how many there

@@ -107,6 +107,9 @@ func (g *group) holdsBack(m *raftpb.Message) bool {
 		return false
 	}
 	g.turn.n.heldBack.Add(1)
+	if p.condition == Full {
+		g.tellStart(m)
+	}
 	return true
 }
 
@@ -117,6 +120,8 @@ var pressing = []byte{1}
 // press marks and cuts a MsgApp for a full disk, if it is needed there all the same: a command stands behind its batches, and they commit
 // nowhere else. Without it a majority of full disks would stop the commands that free space, for ever: a leader takes back none of its own
 // entries.
+//
+// A full follower beside a majority of good disks gets none: see tellStart.
 //
 // It is little. Who leads such a group takes no batches any more (noSpace), so that those are left that came before it knew. They go out of
 // the follower's allowance, and no more of them than it has: a command behind more batches than that waits until there is space. One with no

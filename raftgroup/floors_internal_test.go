@@ -17,7 +17,7 @@ var floors = [][]string{
 	// A group, and what it is given.
 	{"group.go", "roster.go", "raft.go", "send.go", "notices.go", "reads.go", "storage.go"},
 	// What it does.
-	{"insync.go", "answers.go", "offer.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
+	{"insync.go", "answers.go", "offer.go", "logstart.go", "door.go", "readindex.go", "change.go", "transfer.go", "handover.go", "requests.go", "elect.go",
 		"handle.go", "propose.go"},
 	// Its life.
 	{"append.go", "halt.go", "take.go", "ready.go", "receive.go", "ending.go", "boot.go", "life.go"},

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -124,13 +125,20 @@ func (p peers) with(members ...Member) peers {
 	return q
 }
 
+// toldStart is the start of the log that a member was told last: see logstart.go.
+type toldStart struct {
+	index id.Index
+	at    time.Time
+}
+
 // member is what a leader knows of a member beyond Raft's progress.
 type member struct {
 	replica  id.Replica
 	seat     insync.Seat
 	lastAck  int64 // UnixNano of its last response; 0: never
 	inSync   bool
-	declined int64 // UnixNano of when it declined to lead; 0: never
+	declined int64     // UnixNano of when it declined to lead; 0: never
+	told     toldStart // while it was full
 }
 
 func (m *member) voter() bool { return m.seat != 0 }

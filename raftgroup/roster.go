@@ -21,7 +21,7 @@ func (g *group) rebuildMembers() {
 		m := member{replica: id.Replica(r), lastAck: g.turn.now.UnixNano()}
 		for i := range old {
 			if old[i].replica == m.replica {
-				m.lastAck, m.inSync, m.declined = old[i].lastAck, old[i].inSync, old[i].declined
+				m.lastAck, m.inSync, m.declined, m.told = old[i].lastAck, old[i].inSync, old[i].declined, old[i].told
 			}
 		}
 		g.members = append(g.members, m)

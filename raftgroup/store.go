@@ -27,6 +27,7 @@ type Log interface {
 	TakeCut(st wal.State)
 	DeclineCut()
 	Roll()
+	TrimBefore(i id.Index)
 	// Condemned says what the log cannot do any more; 0: it is whole.
 	Condemned() wal.Condemnation
 	// Refuse takes the replica out for good: when it returns that is durable, and the store does not give the log out again. It may be

@@ -38,6 +38,10 @@ const (
 
 // takeSnapshot shows Raft a snapshot, if this replica can use it.
 func (g *group) takeSnapshot(m *raftpb.Message) {
+	if len(m.GetSnapshot().GetData()) == 0 {
+		g.hearStart(m)
+		return
+	}
 	from, term := id.Replica(m.GetFrom()), id.Term(m.GetTerm())
 	index := id.Index(m.GetSnapshot().GetMetadata().GetIndex())
 	raftStatus := g.rn.BasicStatus()

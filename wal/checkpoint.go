@@ -107,7 +107,6 @@ func (c *checkpointer) run() {
 		case <-c.wake:
 		case <-tick.C:
 		}
-		c.unlinkLeft()
 		if short && time.Since(last) < checkpointTick {
 			continue // what it freed meanwhile is not worth the next look at everything
 		}
@@ -386,6 +385,9 @@ func (s *Store) unlinkDropped(l *Log, keys []segment.Key) {
 		return
 	}
 	l.mu.Lock()
+	for l.doing(unlinkWork) { // the checkpointer, or the goroutine that looks after space
+		l.idle.Wait()
+	}
 	if l.life != alive {
 		l.mu.Unlock()
 		return

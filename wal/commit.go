@@ -284,6 +284,9 @@ func (rl *roundLog) complete(seq journal.Seq) {
 			l.dirty = seq
 		}
 	}
+	if l.drops() {
+		l.wantTrim()
+	}
 	l.idle.Broadcast()
 }
 

@@ -25,7 +25,7 @@ func (l *Log) cutBytes(longest int64) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.tailBytes()
-	if _, before := l.newStart(); before > 0 {
+	if _, before := l.newStart(); before > 0 || l.drops() {
 		longest = longestTail // see takeCut
 	}
 	if n > longest {
@@ -288,7 +288,7 @@ func (l *Log) takeCut(completed journal.Seq, longest int64) (c *cut, t takenCut,
 	}
 	l.takeGiven()
 	start, before := l.newStart()
-	if before > 0 {
+	if before > 0 || l.drops() {
 		longest = longestTail // it gives back more than it takes, also on a full disk
 	}
 	if l.tailBytes() > longest {

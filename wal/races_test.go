@@ -185,7 +185,7 @@ func TestNothingRunsAheadOfATruncation(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.l.TakeCut(State{Applied: d.last()})
-	d.l.startMoves()
+	d.l.letsGo()
 	leave <- struct{}{}
 	d.wait(1)
 	<-entered // the next one

@@ -115,11 +115,12 @@ func (sp *space) init(s *Store) {
 	sp.reserve = o.ReserveBytes
 }
 
-// run looks at the disk from time to time. It is a goroutine of the store.
+// run looks at the disk from time to time, and removes what logs have let go of. It is a goroutine of the store, and never waits for space.
 func (sp *space) run() {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
 	for {
+		sp.s.checkpoints.unlinkLeft()
 		sp.grow()
 		sp.look()
 		select {
@@ -230,6 +231,11 @@ func (sp *space) clear(free int64) {
 func (sp *space) shortage(err error) {
 	sp.noted()
 	sp.setFull(err)
+	sp.lookNow()
+}
+
+// lookNow has the next look at the disk come at once.
+func (sp *space) lookNow() {
 	select {
 	case sp.wake <- struct{}{}:
 	default:

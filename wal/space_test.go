@@ -651,6 +651,31 @@ func TestTrimOnFullDisk(t *testing.T) {
 	closeStore(t, s)
 }
 
+// TestResetOnFullDiskFreesIt: what a reset drops goes soon, and not with a checkpoint that may be a minute away: whoever gave up its log for want
+// of space needs that space for what follows.
+func TestResetOnFullDiskFreesIt(t *testing.T) {
+	defer leaktest.AfterTest(t)()
+	sim := disksim.New(disksim.Options{Seed: 1})
+	o := fullOptions(sim)
+	o.CheckpointBytes, o.CheckpointInterval, o.SegmentBytes = 1<<40, time.Hour, 512*kib
+	s := mustOpen(t, o)
+	awaitBallast(t, s)
+	d := newDriver(t, s, mustCreate(t, s, 1))
+	for range 60 {
+		d.submit(d.batchEntry(60 * kib))
+		d.wait(1)
+	}
+	d.commitAll()
+	fill(sim)
+	awaitPressure(t, s, PressureNoSpace)
+	reset := &Reset{Start: Start{Index: 500, Term: 9, Offset: 1234}, State: State{Applied: 503, View: []byte("view")}}
+	s.Submit([]*Append{{Log: d.l, Reset: reset, Done: func(*Append) { d.done <- struct{}{} }}})
+	d.wait(1)
+	awaitPressure(t, s, PressureNone)
+	sim.SetCapacity(0)
+	closeStore(t, s)
+}
+
 // TestControlEntriesGoOnFullDisk: a segment of nothing but control entries, which is in no file, does not hold the start.
 func TestControlEntriesGoOnFullDisk(t *testing.T) {
 	sim := disksim.New(disksim.Options{Seed: 1})

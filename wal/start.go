@@ -86,20 +86,35 @@ func (l *Log) Trim(below id.Offset) {
 	l.wantTrim()
 }
 
+// TrimBefore says the same of the segments before the one that has entry i, or of none if there is no such segment. Owner.
+func (l *Log) TrimBefore(i id.Index) {
+	l.mu.Lock()
+	below := l.StartOffset()
+	if k := l.segOf(i); k >= 0 {
+		below = l.segs[k].key.Base
+	}
+	l.mu.Unlock()
+	l.Trim(below)
+}
+
 // muchToTrim is how large a segment is that is not to wait for the next tick.
 const muchToTrim = 8 * mib
 
 // wantTrim has the checkpointer look at the log if its start can move, at its next tick: retention trims many logs at a time. It comes sooner
 // where much goes: a large segment, or more than one, as with a replica that catches up. Called with mu, when there may be more segments that
-// nobody reads: after Trim, a seal, a start that was taken over.
+// nobody reads: after Trim, a seal, a start that was taken over, and a truncation or reset, whose segments go with a cut as well. A log that
+// begins anew has the space of two until then, and on a full disk that is what its next entries need.
 func (l *Log) wantTrim() {
-	if !l.trimmable() {
+	much := len(l.garbage) > 1
+	switch {
+	case l.trimmable():
+		l.askState()
+		much = much || l.segs[0].end >= muchToTrim || len(l.segs) > 2 && l.segs[2].key.Base <= l.trim
+	case len(l.garbage) == 0:
 		return
 	}
-	l.askState()
 	c := &l.s.checkpoints
 	c.trims.Store(true)
-	much := l.segs[0].end >= muchToTrim || len(l.segs) > 2 && l.segs[2].key.Base <= l.trim
 	if much && !c.much.Swap(true) {
 		c.kick()
 	}
@@ -143,7 +158,7 @@ func epochsFrom(epochs []epoch, start Start) []epoch {
 	return append([]epoch{{start.Index, start.Term}}, epochs[k:]...)
 }
 
-// advance moves the start to that of the stored cut, and leaves the files to the checkpointer. Called with mu, by the owner.
+// advance moves the start to that of the stored cut, and leaves the files to whoever removes them. Called with mu, by the owner.
 func (l *Log) advance() {
 	if l.moved.Index <= l.start.Index {
 		return // nothing has changed, or a reset was faster
@@ -176,12 +191,13 @@ func controlsFrom(controls []control, start Start) []control {
 	return slices.Clone(controls[k:])
 }
 
-// leave leaves the files of segments that are before the start of a log to the checkpointer's goroutine.
+// leave leaves the files of segments that are before the start of a log to the goroutine that looks after space: the checkpointer may wait, in
+// Pebble, for the very space that they have.
 func (c *checkpointer) leave(l *Log) {
 	c.mu.Lock()
 	c.left = append(c.left, l)
 	c.mu.Unlock()
-	c.kick()
+	c.s.space.lookNow()
 }
 
 // unlinkLeft removes these files.
@@ -199,15 +215,17 @@ func (c *checkpointer) unlinkLeft() {
 	}
 }
 
-// trim cuts the logs whose start can move, in rounds as a checkpoint does: where segments go as fast as the disk can, one flush takes so long
-// that what came meanwhile is too much for a cut, and a start that does not move leaves the next flush more to do. Those that have to wait, for
-// their owners, a seal, or room on a full disk, are looked at again.
+// trim cuts the logs whose start can move, or that have dropped segments, in rounds as a checkpoint does: where segments go as fast as the disk
+// can, one flush takes so long that what came meanwhile is too much for a cut, and a start that does not move leaves the next flush more to
+// do. Those that have to wait, for their owners, a seal, or room on a full disk, are looked at again.
 func (c *checkpointer) trim() error {
 	var logs []*Log
 	for _, l := range c.s.Logs() {
 		l.mu.Lock()
-		if l.trimmable() && l.life == alive && !l.refused {
-			l.askState()
+		if trimmable := l.trimmable(); (trimmable || len(l.garbage) > 0) && l.life == alive && !l.refused {
+			if trimmable {
+				l.askState()
+			}
 			logs = append(logs, l)
 		}
 		l.mu.Unlock()
@@ -220,7 +238,7 @@ func (c *checkpointer) trim() error {
 		return err
 	}
 	c.askCuts(logs)
-	logs = c.fitting(slices.DeleteFunc(logs, func(l *Log) bool { return !l.startMoves() }))
+	logs = c.fitting(slices.DeleteFunc(logs, func(l *Log) bool { return !l.letsGo() }))
 	if len(logs) == 0 {
 		return nil
 	}
@@ -246,14 +264,17 @@ func (c *checkpointer) fitting(logs []*Log) []*Log {
 	})
 }
 
-// startMoves tells whether the next cut moves the log's start.
-func (l *Log) startMoves() bool {
+// letsGo tells whether segments go with the next cut.
+func (l *Log) letsGo() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.takeGiven()
 	_, before := l.newStart()
-	return before > 0
+	return before > 0 || l.drops()
 }
+
+// drops tells whether what a truncation or reset dropped goes with the next cut. Called with mu.
+func (l *Log) drops() bool { return len(l.garbage) > 0 && l.blocked == 0 }
 
 // moveStarts has the owners of the logs take over the starts of their stored cuts.
 func (c *checkpointer) moveStarts(taken []takenCut) {

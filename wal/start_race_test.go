@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -141,6 +142,76 @@ func TestNobodyMovesTheStartForTheOwner(t *testing.T) {
 	if at := d.l.FirstIndex(); at == first {
 		t.Error("the owner's own call did not move it")
 	}
+}
+
+// TestTrimBefore: the segment of the entry stays, wherever in it that is, and what is before it goes as far as the owner has applied it. A log
+// that a reset has emptied has nothing to let go of.
+func TestTrimBefore(t *testing.T) {
+	d := startDriver(t)
+	for range 4 {
+		d.segment()
+	}
+	first := d.l.FirstIndex()
+	for _, c := range []struct{ before, applied, want id.Index }{
+		{first + 1, d.last(), first},
+		{first + 5, first + 2, first + 2}, // the second segment is not applied
+		{first + 5, d.last(), first + 4},
+		{first + 2, d.last(), first + 4}, // it never goes back
+		{d.last() + 1, d.last(), first + 6},
+	} {
+		d.l.TrimBefore(c.before)
+		d.l.TakeCut(State{Applied: c.applied})
+		d.cut()
+		d.l.Trim(0) // the owner's turn
+		if at := d.l.FirstIndex(); at != c.want {
+			t.Errorf("trimmed before entry %d, applied up to %d: the log begins with entry %d, want %d", c.before, c.applied, at, c.want)
+		}
+	}
+	start := Start{Index: 100, Term: 1, Offset: 700}
+	d.s.Submit([]*Append{{Log: d.l, Reset: &Reset{Start: start, State: State{Applied: 100}}, Done: func(*Append) { d.done <- struct{}{} }}})
+	d.wait(1)
+	d.l.TrimBefore(start.Index + 1)
+	d.start, d.next, d.entries = start, start.Offset, nil
+	d.segment()
+	d.cut()
+	d.check()
+}
+
+// TestFilesGoWhileACheckpointWaitsForSpace: the start has moved, and the checkpointer waits in Pebble for the very space that the files before
+// it have.
+func TestFilesGoWhileACheckpointWaitsForSpace(t *testing.T) {
+	sim := disksim.New(disksim.Options{})
+	d := startDriverOn(t, sim)
+	another := newDriver(t, d.s, mustCreate(t, d.s, 2))
+	for range 3 {
+		d.segment()
+	}
+	d.l.Trim(d.next)
+	d.l.TakeCut(State{Applied: d.last()})
+	d.cut()
+	var freed atomic.Bool
+	waits := make(chan struct{}, 1)
+	sim.SetHook(func(op disksim.Op) error {
+		switch {
+		case op.Kind == disksim.OpRemove && strings.HasSuffix(op.Name, ".log") && !op.Pebble:
+			freed.Store(true)
+		case op.Pebble && op.Kind == disksim.OpWrite && !freed.Load():
+			select {
+			case waits <- struct{}{}:
+			default:
+			}
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	another.submit(another.batchEntry(500))
+	another.wait(1)
+	d.s.checkpoints.force()
+	<-waits
+	d.l.Trim(0) // the owner's turn
+	eventually(t, "the files go", freed.Load)
+	awaitPressure(t, d.s, PressureNone)
+	sim.SetHook(nil)
 }
 
 // TestFilesThatStay: files below the start that cannot be removed, whatever the reason, are reported, hold up nobody, and go at the next

@@ -541,6 +541,9 @@ func (l *memLog) Trim(below id.Offset) {
 	l.below = max(l.below, below)
 }
 
+// TrimBefore is that of wal.Log.
+func (l *memLog) TrimBefore(i id.Index) { l.Trim(l.OffsetAt(i)) }
+
 // Roll does nothing.
 func (l *memLog) Roll() {}
 

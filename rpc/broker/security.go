@@ -12,6 +12,8 @@ type Security interface {
 	SecurityChanges
 	// DescribeACLs lists the permissions that the filter selects, sorted, from this node's copy of the metadata.
 	DescribeACLs(ctx context.Context, c *Caller, f acl.Filter) ([]acl.Binding, error)
+	// AuthorizedOperations returns what the caller may do with a resource, of what there is to do with one of its type.
+	AuthorizedOperations(c *Caller, r acl.Resource) []acl.Operation
 	// DescribeUsers lists users, all if none is named. Nothing of what proves a password is told.
 	DescribeUsers(ctx context.Context, c *Caller, names []string) ([]User, error)
 	// DescribeQuotas lists quotas.

@@ -18,7 +18,9 @@ func answerIncrementalAlterConfigs(c *call, r kmsg.Request) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
 	ctx, cancel := c.within(0)
 	defer cancel()
-	of := func(r *kmsg.IncrementalAlterConfigsRequestResource) resource { return resource{r.ResourceType, r.ResourceName} }
+	of := func(r *kmsg.IncrementalAlterConfigsRequestResource) resource {
+		return resource{r.ResourceType, r.ResourceName}
+	}
 	times := occurrences(req.Resources, of)
 	resp.Resources = make([]kmsg.IncrementalAlterConfigsResponseResource, len(req.Resources))
 	each(len(req.Resources), func(i int) {

@@ -17,8 +17,14 @@ import (
 func answerDescribeConfigs(c *call, r kmsg.Request) kmsg.Response {
 	req := r.(*kmsg.DescribeConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+	answered := make(map[resource]bool)
 	for i := range req.Resources {
 		asked := &req.Resources[i]
+		if of := (resource{asked.ResourceType, asked.ResourceName}); answered[of] {
+			continue // the answer is larger than the question, and the same
+		} else {
+			answered[of] = true
+		}
 		answer := kmsg.NewDescribeConfigsResponseResource()
 		answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
 		configs, err := c.configsOf(asked)

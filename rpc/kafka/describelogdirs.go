@@ -3,11 +3,9 @@ package kafka
 // DescribeLogDirs 1-4, of the node that is asked. Deviations: the sizes of the file system are not told (-1); no replica moves between directories.
 
 import (
-	"slices"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/quorumlog/quorumlog/rpc/broker"
+	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 func answerDescribeLogDirs(c *call, r kmsg.Request) kmsg.Response {
@@ -18,25 +16,30 @@ func answerDescribeLogDirs(c *call, r kmsg.Request) kmsg.Response {
 		resp.ErrorCode, _ = refusal(err)
 		return resp
 	}
-	asked := func(d broker.LogDirReplica) bool {
-		return req.Topics == nil || slices.ContainsFunc(req.Topics, func(t kmsg.DescribeLogDirsRequestTopic) bool {
-			return t.Topic == d.Topic && slices.Contains(t.Partitions, int32(d.Partition))
-		})
+	type replica struct {
+		topic     string
+		partition id.Partition
+	}
+	asked := make(map[replica]bool)
+	for _, t := range req.Topics {
+		for _, p := range t.Partitions {
+			asked[replica{t.Topic, id.Partition(p)}] = true
+		}
 	}
 	for _, d := range dirs {
 		dir := kmsg.NewDescribeLogDirsResponseDir()
 		dir.Dir, dir.TotalBytes, dir.UsableBytes = d.Path, unknown, unknown
-		for _, replica := range d.Replicas { // sorted by topic
-			if !asked(replica) {
+		for _, r := range d.Replicas { // sorted by topic
+			if req.Topics != nil && !asked[replica{r.Topic, r.Partition}] {
 				continue
 			}
-			if n := len(dir.Topics); n == 0 || dir.Topics[n-1].Topic != replica.Topic {
+			if n := len(dir.Topics); n == 0 || dir.Topics[n-1].Topic != r.Topic {
 				topic := kmsg.NewDescribeLogDirsResponseDirTopic()
-				topic.Topic = replica.Topic
+				topic.Topic = r.Topic
 				dir.Topics = append(dir.Topics, topic)
 			}
 			partition := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-			partition.Partition, partition.Size, partition.OffsetLag = int32(replica.Partition), replica.Bytes, int64(replica.Lag)
+			partition.Partition, partition.Size, partition.OffsetLag = int32(r.Partition), r.Bytes, int64(r.Lag)
 			topic := &dir.Topics[len(dir.Topics)-1]
 			topic.Partitions = append(topic.Partitions, partition)
 		}

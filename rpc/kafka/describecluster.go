@@ -1,6 +1,6 @@
 package kafka
 
-// DescribeCluster 0-1. Whoever is connected may ask. Deviation: a node that is not alive is left out only if its address is not known.
+// DescribeCluster 0-1. Whoever is connected may ask. Nodes that do not seem to be alive are left out. No deviations.
 
 import (
 	"math"
@@ -49,7 +49,7 @@ func (c *call) describeCluster(resp *kmsg.DescribeClusterResponse) error {
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
 		host, port, ok := endpoint(n)
-		if !ok {
+		if !ok || !n.Alive {
 			continue
 		}
 		described := kmsg.NewDescribeClusterResponseBroker()

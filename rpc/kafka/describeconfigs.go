@@ -20,11 +20,11 @@ func answerDescribeConfigs(c *call, r kmsg.Request) kmsg.Response {
 	answered := make(map[resource]bool)
 	for i := range req.Resources {
 		asked := &req.Resources[i]
-		if of := (resource{asked.ResourceType, asked.ResourceName}); answered[of] {
-			continue // the answer is larger than the question, and the same
-		} else {
-			answered[of] = true
+		of := resource{asked.ResourceType, asked.ResourceName}
+		if answered[of] {
+			continue // it would be the same, and is larger than the question
 		}
+		answered[of] = true
 		answer := kmsg.NewDescribeConfigsResponseResource()
 		answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
 		configs, err := c.configsOf(asked)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -105,7 +104,6 @@ type writer struct {
 	fetcher broker.Fetcher
 	lastID  broker.SubscriptionID // that was given
 	names   topics                // of Fetch
-	stale   atomic.Bool           // what Produce knows of topics is out of date
 }
 
 // flushBytes is from how much on answers are written though more could be said.

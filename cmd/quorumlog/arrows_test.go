@@ -19,6 +19,7 @@ var arrows = map[string][]string{
 	"rpc":       {"wal/id", "wal/batch"},
 	// What a client may ask of a node, whatever the protocol: the leaves of package rpc.
 	"rpc/kerr":   {"wal/id"},
+	"rpc/memory": {},
 	"rpc/broker": {"rpc/kerr", "wal/id", "wal/batch"},
 	"rpc/auth":   {"rpc/kerr", "rpc/broker", "wal/id", "wal/batch"},
 	"rpc/native": {"rpc", "wal/id", "wal/batch"},

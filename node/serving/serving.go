@@ -32,6 +32,8 @@ type Replicas interface {
 type Nodes struct {
 	// Resolve returns where a node serves.
 	Resolve func(id.Node) (address string, ok bool)
+	// KafkaAddress returns where clients of Kafka's protocol find a node; empty: nowhere, as far as is known.
+	KafkaAddress func(id.Node) string
 	// Alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
 	Alive func(id.Node) bool
 	// TakesLeaderships tells whether a node seems to be up, with a disk that can take records.

@@ -55,6 +55,7 @@ func (b *Broker) describeNode(node *placement.Node) broker.Node {
 	}
 	return broker.Node{
 		ID: node.ID, RPCAddress: address, GossipAddress: node.GossipAddress, Rack: node.Rack, Version: node.Version, Alive: b.o.Nodes.Alive(node.ID),
+		KafkaAddress: b.o.Nodes.KafkaAddress(node.ID),
 	}
 }
 

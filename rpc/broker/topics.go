@@ -39,7 +39,8 @@ type Metadata struct {
 type Node struct {
 	ID                                       id.Node
 	RPCAddress, GossipAddress, Rack, Version string
-	Alive                                    bool // as it seems
+	KafkaAddress                             string // for clients of Kafka's protocol; empty: none is known
+	Alive                                    bool   // as it seems
 }
 
 // Topic is a topic, or a name that no topic has.

@@ -63,15 +63,6 @@ func (c *call) operations(r acl.Resource) (bits int32) {
 	return bits
 }
 
-// numbers returns nodes as messages have them: never nil, which would be null.
-func numbers(nodes []id.Node) []int32 {
-	list := make([]int32, len(nodes))
-	for i, n := range nodes {
-		list[i] = int32(n)
-	}
-	return list
-}
-
 // offline returns those of the replicas whose nodes do not seem to be alive, or are not known.
 func offline(nodes []broker.Node, replicas []id.Node) []int32 {
 	dead := func(n id.Node) bool {

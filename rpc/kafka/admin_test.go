@@ -189,7 +189,9 @@ func text(s *string) string {
 // threeNodes is a cluster of which node 3 is dead, and led by node 2.
 func threeNodes(topics ...broker.Topic) *broker.Metadata {
 	return &broker.Metadata{ClusterID: "cluster", Controller: 2, Topics: topics, Nodes: []broker.Node{
-		{ID: 1, RPCAddress: "host-1:7001", Alive: true, Rack: "r1"}, {ID: 2, RPCAddress: "host-2:7002", Alive: true}, {ID: 3, RPCAddress: "host-3:7003"},
+		{ID: 1, RPCAddress: "host-1:7001", KafkaAddress: "host-1:9092", Alive: true, Rack: "r1"},
+		{ID: 2, RPCAddress: "host-2:7002", KafkaAddress: "host-2:9092", Alive: true},
+		{ID: 3, RPCAddress: "host-3:7003", KafkaAddress: "host-3:9092"},
 	}}
 }
 

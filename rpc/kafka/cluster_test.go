@@ -30,14 +30,14 @@ func TestDescribeCluster(t *testing.T) {
 		resp := ask[*kmsg.DescribeClusterResponse](t, b, req, version)
 		require.Equal(t, []any{code(kerr.None), "cluster", int32(2)}, []any{resp.ErrorCode, resp.ClusterID, resp.ControllerID})
 		require.Len(t, resp.Brokers, 2)
-		require.Equal(t, []any{int32(1), "host-1", int32(7001), "r1"}, []any{resp.Brokers[0].NodeID, resp.Brokers[0].Host, resp.Brokers[0].Port, text(resp.Brokers[0].Rack)})
+		require.Equal(t, []any{int32(1), "host-1", int32(9092), "r1"}, []any{resp.Brokers[0].NodeID, resp.Brokers[0].Host, resp.Brokers[0].Port, text(resp.Brokers[0].Rack)})
 		require.Nil(t, resp.Brokers[1].Rack)
 		require.EqualValues(t, math.MinInt32, resp.ClusterAuthorizedOperations, "not asked for")
 
 		req.IncludeClusterAuthorizedOperations, controller = true, 3
 		resp = ask[*kmsg.DescribeClusterResponse](t, b, req, version)
 		require.EqualValues(t, 8096, resp.ClusterAuthorizedOperations, "all, as Kafka says it")
-		require.EqualValues(t, -1, resp.ControllerID, "it is dead")
+		require.EqualValues(t, 1, resp.ControllerID, "that is dead, and clients wait for ever for one that is not among the brokers")
 		b.operations = []acl.Operation{acl.Create}
 		require.Zero(t, ask[*kmsg.DescribeClusterResponse](t, b, req, version).ClusterAuthorizedOperations, "without DESCRIBE")
 	})

@@ -1,6 +1,7 @@
 package kafka
 
-// DescribeCluster 0-1. Whoever is connected may ask. Nodes that do not seem to be alive are left out. No deviations.
+// DescribeCluster 0-1. Whoever is connected may ask. Nodes that do not seem to be alive are left out. Deviation: the controller is the
+// node that is asked if it is none of those that are told.
 
 import (
 	"math"
@@ -46,9 +47,10 @@ func (c *call) describeCluster(resp *kmsg.DescribeClusterResponse) error {
 		return err
 	}
 	resp.ClusterID = m.ClusterID
+	resp.ControllerID = int32(c.server.options.Node) // any node takes what is meant for the controller
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
-		host, port, ok := endpoint(n)
+		host, port, ok := splitAddress(n.KafkaAddress)
 		if !ok || !n.Alive {
 			continue
 		}
@@ -58,7 +60,7 @@ func (c *call) describeCluster(resp *kmsg.DescribeClusterResponse) error {
 			described.Rack = &n.Rack
 		}
 		resp.Brokers = append(resp.Brokers, described)
-		if n.ID == m.Controller { // clients wait for ever for one that is not among the brokers
+		if n.ID == m.Controller {
 			resp.ControllerID = int32(n.ID)
 		}
 	}

@@ -44,7 +44,7 @@ func answerDescribeQuorum(c *call, r kmsg.Request) kmsg.Response {
 		resp.Topics = append(resp.Topics, topic)
 	}
 	for i := range s.Nodes {
-		if host, port, ok := endpoint(&s.Nodes[i].Node); ok {
+		if host, port, ok := splitAddress(s.Nodes[i].RPCAddress); ok {
 			listener := kmsg.NewDescribeQuorumResponseNodeListener()
 			listener.Name, listener.Host, listener.Port = "CONTROLLER", host, uint16(port)
 			node := kmsg.NewDescribeQuorumResponseNode()

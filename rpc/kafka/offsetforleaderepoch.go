@@ -25,7 +25,7 @@ func answerOffsetForLeaderEpoch(c *call, r kmsg.Request) kmsg.Response {
 		topic := kmsg.NewOffsetForLeaderEpochResponseTopic()
 		topic.Topic = t.Topic
 		for i, p := range t.Partitions {
-			topic.Partitions = append(topic.Partitions, epochEnd(p.Partition, id.Epoch(p.CurrentLeaderEpoch), &ends[i]))
+			topic.Partitions = append(topic.Partitions, epochEnd(p.Partition, p.CurrentLeaderEpoch, &ends[i]))
 		}
 		ends = ends[len(t.Partitions):]
 		resp.Topics = append(resp.Topics, topic)
@@ -33,17 +33,13 @@ func answerOffsetForLeaderEpoch(c *call, r kmsg.Request) kmsg.Response {
 	return resp
 }
 
-func epochEnd(partition int32, current id.Epoch, end *broker.EpochEnd) kmsg.OffsetForLeaderEpochResponseTopicPartition {
+func epochEnd(partition, current int32, end *broker.EpochEnd) kmsg.OffsetForLeaderEpochResponseTopicPartition {
 	answer := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 	answer.Partition, answer.LeaderEpoch, answer.EndOffset = partition, int32(broker.NoEpoch), int64(id.NoOffset)
-	switch {
-	case end.Err != nil:
-		answer.ErrorCode = codeOf(end.Err)
-	case current >= 0 && current < end.LeaderEpoch:
-		answer.ErrorCode = int16(kerr.FencedLeaderEpoch)
-	case current > end.LeaderEpoch:
-		answer.ErrorCode = int16(kerr.UnknownLeaderEpoch)
-	default:
+	if answer.ErrorCode = codeOf(end.Err); end.Err == nil {
+		answer.ErrorCode = checkEpoch(current, end.LeaderEpoch)
+	}
+	if answer.ErrorCode == int16(kerr.None) {
 		answer.LeaderEpoch, answer.EndOffset = int32(end.Epoch), int64(end.End)
 	}
 	return answer

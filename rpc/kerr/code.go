@@ -51,6 +51,7 @@ const (
 	StorageError                       Code = 56
 	SASLAuthenticationFailed           Code = 58
 	UnknownProducerID                  Code = 59
+	FetchSessionIDNotFound             Code = 70
 	FencedLeaderEpoch                  Code = 74
 	UnknownLeaderEpoch                 Code = 75
 	UnsupportedCompression             Code = 76
@@ -121,6 +122,7 @@ var codes = map[Code]struct {
 	StorageError:                       {"KAFKA_STORAGE_ERROR", true},
 	SASLAuthenticationFailed:           {"SASL_AUTHENTICATION_FAILED", false},
 	UnknownProducerID:                  {"UNKNOWN_PRODUCER_ID", false},
+	FetchSessionIDNotFound:             {"FETCH_SESSION_ID_NOT_FOUND", true},
 	FencedLeaderEpoch:                  {"FENCED_LEADER_EPOCH", true},
 	UnknownLeaderEpoch:                 {"UNKNOWN_LEADER_EPOCH", true},
 	UnsupportedCompression:             {"UNSUPPORTED_COMPRESSION_TYPE", false},

@@ -1,6 +1,6 @@
 package kafka
 
-// ListOffsets 1-8: the ends of the log and times. OffsetForLeaderEpoch 2-4. Deviations: both isolation levels are alike, without transactions;
+// ListOffsets 1-8: the ends of the log and times. Deviations: both isolation levels are alike, without transactions;
 // other special timestamps are refused with UNSUPPORTED_VERSION.
 
 import (

@@ -12,5 +12,4 @@ var apis = []api{
 	{kmsg.FindCoordinator, 0, 4, answerFindCoordinator},
 	{kmsg.ApiVersions, 0, 4, answerApiVersions},
 	{kmsg.InitProducerID, 0, 4, answerInitProducerID},
-	{kmsg.OffsetForLeaderEpoch, 2, 4, answerOffsetForLeaderEpoch},
 }

@@ -1,6 +1,6 @@
 package kafka
 
-// ListOffsets 1-8: the ends of the log and times. OffsetForLeaderEpoch 2-4. Deviations: both isolation levels are alike, without transactions;
+// ListOffsets 1-8: the ends of the log and times. Deviations: both isolation levels are alike, without transactions;
 // other special timestamps are refused with UNSUPPORTED_VERSION.
 
 import (
@@ -52,30 +52,4 @@ func checkEpoch(believed int32, epoch id.Epoch) int16 {
 		return int16(kerr.FencedLeaderEpoch)
 	}
 	return int16(kerr.UnknownLeaderEpoch)
-}
-
-func answerOffsetForLeaderEpoch(c *call, r kmsg.Request) kmsg.Response {
-	req := r.(*kmsg.OffsetForLeaderEpochRequest)
-	var queries []broker.EpochQuery
-	for _, t := range req.Topics {
-		for _, p := range t.Partitions {
-			queries = append(queries, broker.EpochQuery{Topic: t.Topic, Partition: id.Partition(p.Partition), Epoch: id.Epoch(p.LeaderEpoch)})
-		}
-	}
-	answers := c.broker().OffsetForLeaderEpoch(c.ctx, c.caller, queries)
-	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
-	resp.Version = c.version
-	for _, t := range req.Topics {
-		topic := kmsg.NewOffsetForLeaderEpochResponseTopic()
-		topic.Topic = t.Topic
-		for _, p := range t.Partitions {
-			answer := answers[0]
-			answers = answers[1:]
-			to := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
-			to.Partition, to.ErrorCode, to.LeaderEpoch, to.EndOffset = p.Partition, codeOf(answer.Err), int32(answer.Epoch), int64(answer.End)
-			topic.Partitions = append(topic.Partitions, to)
-		}
-		resp.Topics = append(resp.Topics, topic)
-	}
-	return resp
 }

@@ -4,9 +4,7 @@ package kafka
 // protocol, and the controller is any of them if it is none of those; a leader that nobody can reach is none; no authorized operations.
 
 import (
-	"net"
 	"slices"
-	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -67,7 +65,7 @@ func (c *call) describeBrokers(m *broker.Metadata, resp *kmsg.MetadataResponse) 
 	resp.ClusterID = &m.ClusterID
 	brokers := make(map[id.Node]bool)
 	for _, n := range m.Nodes {
-		host, port, ok := splitAddress(n.KafkaAddress)
+		host, port, ok := endpoint(&n)
 		if !ok || !n.Alive {
 			continue
 		}
@@ -86,16 +84,6 @@ func (c *call) describeBrokers(m *broker.Metadata, resp *kmsg.MetadataResponse) 
 	return brokers
 }
 
-// splitAddress takes host:port apart; false: there is none.
-func splitAddress(address string) (host string, port int32, ok bool) {
-	host, text, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", 0, false
-	}
-	number, err := strconv.ParseUint(text, 10, 16)
-	return host, int32(number), err == nil
-}
-
 func describeTopic(t *broker.Topic, brokers map[id.Node]bool) kmsg.MetadataResponseTopic {
 	out := kmsg.NewMetadataResponseTopic()
 	out.Topic, out.TopicID, out.ErrorCode = &t.Name, t.ID, codeOf(t.Err)
@@ -107,7 +95,7 @@ func describeTopic(t *broker.Topic, brokers map[id.Node]bool) kmsg.MetadataRespo
 		if !brokers[p.Leader] {
 			to.Leader, to.ErrorCode = int32(id.NoNode), int16(kerr.LeaderNotAvailable)
 		}
-		to.Replicas, to.ISR = numbers(p.Replicas), numbers(p.ISR)
+		to.Replicas, to.ISR = idsOf(p.Replicas), idsOf(p.ISR)
 		for _, n := range p.Replicas {
 			if !brokers[n] {
 				to.OfflineReplicas = append(to.OfflineReplicas, int32(n))
@@ -117,7 +105,7 @@ func describeTopic(t *broker.Topic, brokers map[id.Node]bool) kmsg.MetadataRespo
 	return out
 }
 
-func numbers(nodes []id.Node) []int32 {
+func idsOf(nodes []id.Node) []int32 {
 	out := make([]int32, len(nodes))
 	for i, n := range nodes {
 		out[i] = int32(n)

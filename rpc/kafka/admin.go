@@ -69,7 +69,7 @@ func offline(nodes []broker.Node, replicas []id.Node) []int32 {
 		i := slices.IndexFunc(nodes, func(o broker.Node) bool { return o.ID == n })
 		return i < 0 || !nodes[i].Alive
 	}
-	return numbers(slices.DeleteFunc(slices.Clone(replicas), func(n id.Node) bool { return !dead(n) }))
+	return idsOf(slices.DeleteFunc(slices.Clone(replicas), func(n id.Node) bool { return !dead(n) }))
 }
 
 // internal tells whether a topic is the system's own.

@@ -126,10 +126,10 @@ func TestDescribeQuorum(t *testing.T) {
 			{Node: 1, Match: 100}, {Node: 2, Match: 90, LastAck: 3 * time.Second}, {Node: 3, Match: 0, LastAck: -1},
 		},
 	}}
-	for _, n := range threeNodes().Nodes {
-		status.Nodes = append(status.Nodes, broker.NodeStatus{Node: n})
+	b := &adminBroker{
+		status:   func() (*broker.ClusterStatus, error) { return status, nil },
+		metadata: func(broker.MetadataQuery) (*broker.Metadata, error) { return threeNodes(), nil },
 	}
-	b := &adminBroker{status: func() (*broker.ClusterStatus, error) { return status, nil }}
 	versions(t, kmsg.DescribeQuorum, func(t *testing.T, version int16) {
 		req := kmsg.NewPtrDescribeQuorumRequest()
 		req.Topics = []kmsg.DescribeQuorumRequestTopic{
@@ -150,7 +150,7 @@ func TestDescribeQuorum(t *testing.T) {
 		require.Equal(t, code(kerr.UnknownTopicOrPartition), resp.Topics[1].Partitions[0].ErrorCode)
 		if version >= 2 {
 			require.Len(t, resp.Nodes, 3)
-			require.Equal(t, []any{"host-3", uint16(7003)}, []any{resp.Nodes[2].Listeners[0].Host, resp.Nodes[2].Listeners[0].Port})
+			require.Equal(t, []any{"host-3", uint16(9092)}, []any{resp.Nodes[2].Listeners[0].Host, resp.Nodes[2].Listeners[0].Port})
 		}
 	})
 	b.status = func() (*broker.ClusterStatus, error) { return nil, kerr.Errorf(kerr.ClusterAuthorizationFailed, "no") }

@@ -50,7 +50,7 @@ func (c *call) describeCluster(resp *kmsg.DescribeClusterResponse) error {
 	resp.ControllerID = int32(c.server.options.Node) // any node takes what is meant for the controller
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
-		host, port, ok := splitAddress(n.KafkaAddress)
+		host, port, ok := endpoint(n)
 		if !ok || !n.Alive {
 			continue
 		}

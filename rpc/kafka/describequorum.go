@@ -24,6 +24,10 @@ func answerDescribeQuorum(c *call, r kmsg.Request) kmsg.Response {
 	req := r.(*kmsg.DescribeQuorumRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeQuorumResponse)
 	s, err := c.broker().ClusterStatus(c.ctx, c.caller)
+	var m *broker.Metadata
+	if err == nil { // where the nodes serve this protocol
+		m, err = c.broker().Metadata(c.ctx, c.caller, broker.MetadataQuery{})
+	}
 	if err != nil {
 		resp.ErrorCode, resp.ErrorMessage = refusal(err)
 		return resp
@@ -43,12 +47,12 @@ func answerDescribeQuorum(c *call, r kmsg.Request) kmsg.Response {
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
-	for i := range s.Nodes {
-		if host, port, ok := splitAddress(s.Nodes[i].RPCAddress); ok {
+	for i := range m.Nodes {
+		if host, port, ok := endpoint(&m.Nodes[i]); ok {
 			listener := kmsg.NewDescribeQuorumResponseNodeListener()
 			listener.Name, listener.Host, listener.Port = "CONTROLLER", host, uint16(port)
 			node := kmsg.NewDescribeQuorumResponseNode()
-			node.NodeID, node.Listeners = int32(s.Nodes[i].ID), []kmsg.DescribeQuorumResponseNodeListener{listener}
+			node.NodeID, node.Listeners = int32(m.Nodes[i].ID), []kmsg.DescribeQuorumResponseNodeListener{listener}
 			resp.Nodes = append(resp.Nodes, node)
 		}
 	}

@@ -112,7 +112,7 @@ func describedPartition(nodes []broker.Node, p *broker.Partition) kmsg.DescribeT
 	if p.Leader == id.NoNode {
 		described.LeaderID = unknown
 	}
-	described.Replicas, described.ISR, described.OfflineReplicas = numbers(p.Replicas), numbers(p.ISR), offline(nodes, p.Replicas)
+	described.Replicas, described.ISR, described.OfflineReplicas = idsOf(p.Replicas), idsOf(p.ISR), offline(nodes, p.Replicas)
 	described.EligibleLeaderReplicas, described.LastKnownELR = []int32{}, []int32{}
 	return described
 }

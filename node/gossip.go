@@ -35,7 +35,7 @@ func (n *Node) openGossip(ctx context.Context) error {
 		Cluster: n.options.ClusterName, BindAddress: bind, AdvertiseAddress: advertised, Seeds: n.options.Join, Known: n.knownGossip,
 		Self: membership.Self{
 			Node: n.options.NodeID, Boot: n.identity.Boot, StoreID: n.identity.StoreID, ClusterID: n.identity.ClusterID,
-			RPCAddress: n.advertised(), Rack: n.options.Rack,
+			RPCAddress: n.advertised(), Rack: n.options.Rack, KafkaAddress: n.advertisedKafka(),
 		},
 		Keys: keys, OnChange: n.memberChanged, Plausible: n.plausible, MaxStreams: n.shares.gossip, Profile: profile, Logger: n.logger,
 	}

@@ -56,7 +56,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	n := newNode(o, shares)
 	// Every port is bound before the cluster hears of the node: what fails afterwards may leave a member behind that is never there.
 	for _, open := range []func(context.Context) error{
-		n.openSecurity, n.openDirectory, n.openStore, n.openListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
+		n.openSecurity, n.openDirectory, n.openStore, n.openListener, n.openKafkaListener, n.openConsole, n.openGossip, n.joinCluster, n.openGroups, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			n.closeParts(context.WithoutCancel(ctx))
@@ -339,21 +339,22 @@ func (n *Node) openBroker() {
 		Node: n.options.NodeID, ClusterID: n.identity.ClusterID, ClusterName: n.options.ClusterName, Logger: n.logger,
 		Host: n.host, Turns: &n.turns, Pressure: n.stores.Pressure, Space: n.stores.Space, Replicas: n.replicas, Fetching: n.fetching, Leaders: n.leaders, Controller: n.controller,
 		Nodes: serving.Nodes{
-			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp,
+			Resolve: n.resolve, Alive: n.alive, TakesLeaderships: n.takesLeaderships, Reachable: n.reachable, IsUp: n.isUp, KafkaAddress: n.kafkaAddressOf,
 			Remote: func(node id.Node, address string) broker.Remote {
 				return native.Remote(n.dialer.AdminOf(address, node))
 			},
 		},
-		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer, InFlightBytes: n.options.Limits.ProduceBytes,
+		SegmentBytes: n.options.Storage.DefaultSegmentBytes, Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer, InFlightBytes: n.options.Limits.ProduceBytes,
 	})
 }
 
 func (n *Node) openServer(in *inbound) error {
 	n.quotas = quota.New(func() *rules.Set { return n.controller.View().Quotas() })
-	services := native.Services(n.quotas.Of(authorizer.Guard(n.broker, n.authorizer)), &peerCalls{node: n})
+	guarded := n.quotas.Of(authorizer.Guard(n.broker, n.authorizer))
+	services := native.Services(guarded, &peerCalls{node: n})
 	services.Peer = in
 	server, err := rpc.NewServer(rpc.ServerOptions{
-		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients, PeerConnections: n.shares.peers,
+		Listener: n.listener, Node: n.options.NodeID, Logger: n.logger, MaxConnections: n.shares.clients - n.kafkaClients(), PeerConnections: n.shares.peers,
 		TLS: n.serverTLS(), ClusterName: n.options.ClusterName, ClusterID: n.identity.ClusterID, Age: n.word.age,
 		Calls: n.quotas.Call, Limits: rpc.ServerLimits{ConnectionsPerAddress: n.options.Limits.ConnectionsPerAddress},
 		Services: services,
@@ -363,6 +364,7 @@ func (n *Node) openServer(in *inbound) error {
 	}
 	n.server = server
 	n.opened("rpc server", server.Close)
+	n.openKafka(guarded)
 	return nil
 }
 
@@ -431,6 +433,9 @@ func (n *Node) Addresses() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %d of cluster %s serves: rpc tcp %s (advertised %s), gossip tcp+udp %s", n.options.NodeID, n.identity.ClusterID,
 		n.listener.Addr(), n.advertised(), n.membership.Address())
+	if n.kafkaListener != nil {
+		fmt.Fprintf(&b, ", kafka tcp %s (advertised %s)", n.KafkaAddress(), n.advertisedKafka())
+	}
 	if n.console != nil {
 		fmt.Fprintf(&b, ", metrics tcp %s", n.console.Addr())
 	}

@@ -45,6 +45,10 @@ type Options struct {
 	AdvertisedAddress string
 	// GossipAddress is the host:port of gossip, TCP and UDP. Default 127.0.0.1:7946; port 0 picks one.
 	GossipAddress string
+	// KafkaAddress is the host:port on which Kafka's protocol is served, port 0 picks one. Empty: not served.
+	KafkaAddress string
+	// KafkaAdvertisedAddress is the host:port that clients of Kafka's protocol are told to dial. Default: the bound one.
+	KafkaAdvertisedAddress string
 	// MetricsAddress is the host:port of /metrics, /healthz and /readyz. Empty: not served.
 	MetricsAddress string
 	// Join are gossip addresses of nodes of the cluster. Any one that is alive suffices, but to found one: see Founding.
@@ -209,6 +213,9 @@ func (o Options) Validate() error {
 		return err
 	}
 	if err := o.validateAdvertised(); err != nil {
+		return err
+	}
+	if err := o.validateKafka(); err != nil {
 		return err
 	}
 	if err := o.checkExposed("--rpc-address", o.RPCAddress); err != nil {

@@ -40,43 +40,44 @@ type Node struct {
 	logger  *slog.Logger
 	lines   *loglimit.Limiter // for what strangers can cause
 
-	lock         io.Closer // of the data directory
-	identity     identity
-	store        *wal.Store       // of the first data directory
-	stores       *replicas.Stores // of all of them
-	listener     net.Listener
-	credentials  *auth.Credentials // nil: without TLS
-	dialer       *rpc.Dialer
-	membership   *membership.Membership
-	peers        *rpc.Peers
-	host         *raftgroup.Host
-	replicas     *replicas.Set
-	controller   *controller.Controller
-	fetching     *fetching.Hub
-	server       *rpc.Server
-	console      *console.Server      // nil without a metrics address
-	registry     *prometheus.Registry // what it shows
-	leaders      *leaders.Table
-	word         word
-	reach        reach
-	unreached    atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
-	turns        serving.Turns
-	broker       *serving.Broker
-	authorizer   broker.Authorizer
-	quotas       *quota.Engine
-	registrar    background
-	identities   background
-	doubts       chan id.Node // capacity 1: peers that take another process for this node
-	balancer     background
-	certificates background
-	condition    background
-	majority     background
-	expiry       background
-	retention    background
-	sweeper      background
-	condemned    condemned
-	taker        background
-	directories  background
+	lock          io.Closer // of the data directory
+	identity      identity
+	store         *wal.Store       // of the first data directory
+	stores        *replicas.Stores // of all of them
+	listener      net.Listener
+	kafkaListener net.Listener      // nil: Kafka's protocol is not served
+	credentials   *auth.Credentials // nil: without TLS
+	dialer        *rpc.Dialer
+	membership    *membership.Membership
+	peers         *rpc.Peers
+	host          *raftgroup.Host
+	replicas      *replicas.Set
+	controller    *controller.Controller
+	fetching      *fetching.Hub
+	server        *rpc.Server
+	console       *console.Server      // nil without a metrics address
+	registry      *prometheus.Registry // what it shows
+	leaders       *leaders.Table
+	word          word
+	reach         reach
+	unreached     atomic.Pointer[error] // the controller's last word, if it is that it does not reach this node
+	turns         serving.Turns
+	broker        *serving.Broker
+	authorizer    broker.Authorizer
+	quotas        *quota.Engine
+	registrar     background
+	identities    background
+	doubts        chan id.Node // capacity 1: peers that take another process for this node
+	balancer      background
+	certificates  background
+	condition     background
+	majority      background
+	expiry        background
+	retention     background
+	sweeper       background
+	condemned     condemned
+	taker         background
+	directories   background
 
 	// running is the controller once it is open: gossip and the lanes ask for it from before that.
 	running atomic.Pointer[controller.Controller]

@@ -239,17 +239,17 @@ func TestSmallDoesNotOvertake(t *testing.T) {
 	put(large)
 	put("small")
 	if train := o.takeSmall(smallAnswers); train != nil {
-		t.Errorf("%d bytes were taken, %d wait before them", len(train.bytes), trainBytes)
+		t.Errorf("%d bytes were taken, %d wait before them", len(train.Bytes), trainBytes)
 	}
-	if train := o.take(); string(train.bytes) != large {
-		t.Errorf("%d bytes were taken", len(train.bytes))
+	if train := o.take(); string(train.Bytes) != large {
+		t.Errorf("%d bytes were taken", len(train.Bytes))
 	}
-	if train := o.takeSmall(smallAnswers); string(train.bytes) != "small" {
-		t.Errorf("%q was taken", train.bytes)
+	if train := o.takeSmall(smallAnswers); string(train.Bytes) != "small" {
+		t.Errorf("%q was taken", train.Bytes)
 	}
 	put(strings.Repeat("m", smallAnswers+1))
 	if train := o.takeSmall(smallAnswers); train != nil {
-		t.Errorf("%d bytes are little", len(train.bytes))
+		t.Errorf("%d bytes are little", len(train.Bytes))
 	}
 }
 

@@ -15,7 +15,7 @@
 // node speaks. A lane is refused before it changes anything, and nobody takes the lanes over from a process that lives and is registered.
 //
 // drpc opens, names and ends the streams. The messages in between are in its wire format, but do not pass through it: a tap takes
-// them inside conn.Read, straight into memory that the receiver may keep (tap.go, buffer.go), and a framer writes them from where
+// them inside conn.Read, straight into memory that the receiver may keep (tap.go, package memory), and a framer writes them from where
 // their pieces lie (framer.go). Of a lane's messages the batches are lent by the log until they are written (trains.go).
 //
 // Rules that hold for all of them: one goroutine per stream does nothing but receive, and never sends on it (two sides

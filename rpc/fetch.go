@@ -11,6 +11,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -143,8 +144,8 @@ type FetchStream struct {
 
 	sendMu sync.Mutex // held across writes: whoever sends more than TCP takes has to wait
 	out    *framer
-	queued *buffer // nil while there is nothing: an idle consumer holds no memory
-	large  int     // how long the queue became lately: the next one is taken to become as long
+	queued *memory.Buffer // nil while there is nothing: an idle consumer holds no memory
+	large  int            // how long the queue became lately: the next one is taken to become as long
 }
 
 // serveFetch runs the handler on a stream.
@@ -219,18 +220,18 @@ func (s *FetchStream) Append(e FetchEvent) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
 	size := eventHead + len(e.Message) + len(e.Batches)
-	if s.queued != nil && len(s.queued.bytes)+size > trainBytes {
-		if err := s.writeQueueLocked(len(s.queued.bytes)); err != nil {
+	if s.queued != nil && len(s.queued.Bytes)+size > trainBytes {
+		if err := s.writeQueueLocked(len(s.queued.Bytes)); err != nil {
 			return err
 		}
 	}
 	if s.queued == nil {
-		s.queued = newBuffer(0)
+		s.queued = memory.New(0)
 	}
 	q := s.queued
-	q.grow(size)
-	at := len(q.bytes)
-	q.bytes = append(appendEventHead(q.bytes, e), e.Batches...)
+	q.Grow(size)
+	at := len(q.Bytes)
+	q.Bytes = append(appendEventHead(q.Bytes, e), e.Batches...)
 	return s.endLocked(at)
 }
 
@@ -240,32 +241,32 @@ func (s *FetchStream) AppendRead(e FetchEvent, read func(dst []byte) ([]byte, er
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
 	if s.queued == nil {
-		s.queued = newBuffer(s.large)
-		s.queued.bytes = s.queued.bytes[:0]
+		s.queued = memory.New(s.large)
+		s.queued.Bytes = s.queued.Bytes[:0]
 	}
 	q := s.queued
-	at := len(q.bytes)
-	q.bytes = appendEventHead(q.bytes, e)
-	extended, err := read(q.bytes)
+	at := len(q.Bytes)
+	q.Bytes = appendEventHead(q.Bytes, e)
+	extended, err := read(q.Bytes)
 	if err != nil {
-		q.bytes = q.bytes[:at]
+		q.Bytes = q.Bytes[:at]
 		s.putBackLocked()
 		return err
 	}
-	q.bytes = extended
+	q.Bytes = extended
 	return s.endLocked(at)
 }
 
 // endLocked completes the event that begins at at, and writes the queue if it is a full message.
 func (s *FetchStream) endLocked(at int) error {
 	q := s.queued
-	if n := len(q.bytes) - at; n > maxMessage {
-		q.bytes = q.bytes[:at]
+	if n := len(q.Bytes) - at; n > maxMessage {
+		q.Bytes = q.Bytes[:at]
 		s.putBackLocked()
 		return kerr.Errorf(kerr.MessageTooLarge, "fetch event of %d bytes, the limit is %d", n, maxMessage)
 	}
-	endFrame(q.bytes, at)
-	if len(q.bytes) < trainBytes {
+	endFrame(q.Bytes, at)
+	if len(q.Bytes) < trainBytes {
 		return nil
 	}
 	return s.writeQueueLocked(at) // a large event goes alone: together they might be more than a message may have
@@ -288,7 +289,7 @@ func (s *FetchStream) Flush() error {
 	if s.queued == nil {
 		return nil
 	}
-	return s.writeQueueLocked(len(s.queued.bytes))
+	return s.writeQueueLocked(len(s.queued.Bytes))
 }
 
 // writeQueueLocked writes the queue as one message, or as two of which the second begins at at. A failed stream is over, and what it queued
@@ -296,22 +297,22 @@ func (s *FetchStream) Flush() error {
 func (s *FetchStream) writeQueueLocked(at int) error {
 	q := s.queued
 	// What was long lately is likely to become so again: a queue that has to grow is copied, and cleared.
-	s.large = max(len(q.bytes), s.large-s.large/8)
+	s.large = max(len(q.Bytes), s.large-s.large/8)
 	var err error
 	if at > 0 {
-		err = s.writeLocked(q.bytes[:at])
+		err = s.writeLocked(q.Bytes[:at])
 	}
-	if err == nil && at < len(q.bytes) {
-		err = s.writeLocked(q.bytes[at:])
+	if err == nil && at < len(q.Bytes) {
+		err = s.writeLocked(q.Bytes[at:])
 	}
-	q.bytes = q.bytes[:0]
+	q.Bytes = q.Bytes[:0]
 	s.putBackLocked()
 	return err
 }
 
 // putBackLocked gives the memory of an empty queue back.
 func (s *FetchStream) putBackLocked() {
-	if len(s.queued.bytes) == 0 {
+	if len(s.queued.Bytes) == 0 {
 		s.queued.Release()
 		s.queued = nil
 	}

@@ -11,6 +11,7 @@ import (
 	"storj.io/drpc/drpcstream"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -90,9 +91,9 @@ func (s *Server) serveLane(c *conn, st *drpcstream.Stream) error {
 		return nil
 	}
 	step := func(g id.Group, m *raftpb.Message, data Loan) { s.o.Services.Peer.Step(hello.Node, g, m, data) }
-	err = receive(c, st, func(message *buffer) error {
+	err = receive(c, st, func(message *memory.Buffer) error {
 		defer message.Release()
-		kind, heads, bodies, err := version.open(message.bytes)
+		kind, heads, bodies, err := version.open(message.Bytes)
 		switch {
 		case err != nil:
 			return err

@@ -188,7 +188,7 @@ func TestIdleStreamsHoldNoMemory(t *testing.T) {
 	}
 	f.sendMu.Lock()
 	if f.queued != nil {
-		t.Errorf("an idle consumer's stream holds %d KiB", cap(f.queued.bytes)>>10)
+		t.Errorf("an idle consumer's stream holds %d KiB", cap(f.queued.Bytes)>>10)
 	}
 	f.sendMu.Unlock()
 	_ = consumer.Close()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"storj.io/drpc/drpcconn"
+
+	"github.com/quorumlog/quorumlog/rpc/memory"
 )
 
 // link is the client's end of one stream, on a connection of its own.
@@ -107,9 +109,9 @@ func (k *link) start(rpc string, hello []byte, welcome onMessage) error {
 
 // receiveOne waits for the answer to the hello.
 func (k *link) receiveOne(f onMessage) error {
-	next, err := k.conn.tap.Load().run(k.st.Context().Done(), func(message *buffer) error {
+	next, err := k.conn.tap.Load().run(k.st.Context().Done(), func(message *memory.Buffer) error {
 		defer message.Release()
-		if err := f(message.bytes); err != nil {
+		if err := f(message.Bytes); err != nil {
 			return err
 		}
 		return errNext

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/quorumlog/quorumlog/rpc/budget"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 )
 
 // outbox is the queue of answers to one producer, bounded in bytes. What is put into it is packed at once, by copy, into
@@ -25,9 +26,9 @@ type outbox struct {
 
 	mu struct {
 		sync.Mutex
-		shut  bool      // nothing is accepted
-		full  []*buffer // trains complete, oldest first
-		last  *buffer   // the train being filled, or nil
+		shut  bool             // nothing is accepted
+		full  []*memory.Buffer // trains complete, oldest first
+		last  *memory.Buffer   // the train being filled, or nil
 		bytes int
 	}
 }
@@ -47,7 +48,7 @@ func (o *outbox) begin(size int) bool {
 		o.mu.Unlock()
 		return false
 	}
-	if o.mu.last != nil && len(o.mu.last.bytes)+size > trainBytes {
+	if o.mu.last != nil && len(o.mu.last.Bytes)+size > trainBytes {
 		o.mu.full = append(o.mu.full, o.mu.last)
 		o.mu.last = nil
 		o.signal() // enough for a message: the writer need not wait for the end of the turn
@@ -62,9 +63,9 @@ func (o *outbox) begin(size int) bool {
 // roomLocked makes room for an item in the last train, if the node has the memory.
 func (o *outbox) roomLocked(size int) bool {
 	if o.mu.last == nil {
-		b := newBuffer(max(size, firstTrain))
-		b.bytes = b.bytes[:0]
-		if o.share.Take(int64(cap(b.bytes))) != nil {
+		b := memory.New(max(size, firstTrain))
+		b.Bytes = b.Bytes[:0]
+		if o.share.Take(int64(cap(b.Bytes))) != nil {
 			b.Release()
 			return false
 		}
@@ -72,25 +73,25 @@ func (o *outbox) roomLocked(size int) bool {
 		return true
 	}
 	b := o.mu.last
-	before := cap(b.bytes)
-	need := len(b.bytes) + size
+	before := cap(b.Bytes)
+	need := len(b.Bytes) + size
 	if need <= before {
 		return true
 	}
-	if o.share.Take(int64(1<<classOf(need)-before)) != nil {
+	if o.share.Take(int64(memory.Size(need)-before)) != nil {
 		return false
 	}
-	b.grow(size)
+	b.Grow(size)
 	return true
 }
 
 // train is the buffer to append the item to, between begin and end.
-func (o *outbox) train() []byte { return o.mu.last.bytes }
+func (o *outbox) train() []byte { return o.mu.last.Bytes }
 
 // end takes the train with the item appended and unlocks.
 func (o *outbox) end(train []byte) {
-	o.mu.bytes += len(train) - len(o.mu.last.bytes)
-	o.mu.last.bytes = train
+	o.mu.bytes += len(train) - len(o.mu.last.Bytes)
+	o.mu.last.Bytes = train
 	o.mu.Unlock()
 	o.dirty.Store(true)
 }
@@ -107,24 +108,24 @@ func (o *outbox) signal() {
 func (o *outbox) flushed() bool { return o.dirty.Load() && o.dirty.Swap(false) }
 
 // takeSmall is take for somebody who must not write much: nil when there is more than limit bytes.
-func (o *outbox) takeSmall(limit int) *buffer {
+func (o *outbox) takeSmall(limit int) *memory.Buffer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.mu.full) > 0 || o.mu.last != nil && len(o.mu.last.bytes) > limit {
+	if len(o.mu.full) > 0 || o.mu.last != nil && len(o.mu.last.Bytes) > limit {
 		return nil
 	}
 	return o.takeLocked()
 }
 
 // take returns the oldest train, nil when there is none. The writer owns it until done.
-func (o *outbox) take() *buffer {
+func (o *outbox) take() *memory.Buffer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.takeLocked()
 }
 
-func (o *outbox) takeLocked() *buffer {
-	var train *buffer
+func (o *outbox) takeLocked() *memory.Buffer {
+	var train *memory.Buffer
 	switch {
 	case len(o.mu.full) > 0:
 		train = o.mu.full[0]
@@ -134,14 +135,14 @@ func (o *outbox) takeLocked() *buffer {
 		train, o.mu.last = o.mu.last, nil
 	}
 	if train != nil {
-		o.mu.bytes -= len(train.bytes)
+		o.mu.bytes -= len(train.Bytes)
 	}
 	return train
 }
 
 // done gives a train back that is written, or never will be.
-func (o *outbox) done(train *buffer) {
-	o.share.Give(int64(cap(train.bytes)))
+func (o *outbox) done(train *memory.Buffer) {
+	o.share.Give(int64(cap(train.Bytes)))
 	train.Release()
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -228,7 +229,7 @@ func (p *ProduceStream) drain() error {
 		return err
 	}
 	for answers := p.out.take(); answers != nil; answers = p.out.take() {
-		err := w.framer.write(p.piecesOf(answers.bytes))
+		err := w.framer.write(p.piecesOf(answers.Bytes))
 		p.out.done(answers)
 		if err != nil {
 			return err
@@ -251,7 +252,7 @@ func (p *ProduceStream) writeSmall() bool {
 	if answers == nil {
 		return false
 	}
-	err := w.framer.tryWrite(p.piecesOf(answers.bytes))
+	err := w.framer.tryWrite(p.piecesOf(answers.Bytes))
 	p.out.done(answers)
 	return err == nil && w.framer.whole()
 }
@@ -291,9 +292,9 @@ func (p *ProduceStream) Remote() string { return p.conn.RemoteAddr().String() }
 // the stream ends. It returns nil when the client closed it. Neither must block: while they run nothing is read, and a broken connection
 // goes unnoticed.
 func (p *ProduceStream) Recv(f func(ProduceRequest), end func()) error {
-	err := receive(p.conn, p.st, func(message *buffer) error {
+	err := receive(p.conn, p.st, func(message *memory.Buffer) error {
 		defer message.Release()
-		p.bad = frames(message.bytes, func(kind byte, frame []byte) error { return p.frame(kind, frame, message, f) })
+		p.bad = frames(message.Bytes, func(kind byte, frame []byte) error { return p.frame(kind, frame, message, f) })
 		if end != nil {
 			end()
 		}
@@ -306,7 +307,7 @@ func (p *ProduceStream) Recv(f func(ProduceRequest), end func()) error {
 	return err
 }
 
-func (p *ProduceStream) frame(kind byte, frame []byte, message *buffer, f func(ProduceRequest)) error {
+func (p *ProduceStream) frame(kind byte, frame []byte, message *memory.Buffer, f func(ProduceRequest)) error {
 	switch kind {
 	case framePing:
 		p.put(appendPong(nil, p.age()))
@@ -324,7 +325,7 @@ func (p *ProduceStream) frame(kind byte, frame []byte, message *buffer, f func(P
 			Message: tooLarge(len(r.Batch)).Message})
 		return nil
 	}
-	r.Data, r.Memory = message, cap(message.bytes)
+	r.Data, r.Memory = message, cap(message.Bytes)
 	f(r)
 	return nil
 }
@@ -381,8 +382,8 @@ func (p *ProduceStream) Fail(err error) {
 type ProduceConn struct {
 	*client
 	limits Limits
-	queued *buffer   // frames; guarded by sendMu; nil while there are none
-	pieces [2][]byte // scratch
+	queued *memory.Buffer // frames; guarded by sendMu; nil while there are none
+	pieces [2][]byte      // scratch
 }
 
 // smallRequest is the size up to which batches wait in the connection's buffer for others to share a message with.
@@ -399,25 +400,25 @@ func (c *ProduceConn) Send(r ProduceRequest) error {
 	}
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	if c.queued != nil && len(c.queued.bytes)+requestHead+len(r.Batch) > trainBytes {
+	if c.queued != nil && len(c.queued.Bytes)+requestHead+len(r.Batch) > trainBytes {
 		if err := c.writeLocked(nil); err != nil {
 			return err
 		}
 	}
 	if c.queued == nil {
-		c.queued = newBuffer(0)
+		c.queued = memory.New(0)
 	}
 	q := c.queued
 	alone := len(r.Batch) > smallRequest
 	if alone {
-		q.grow(requestHead)
+		q.Grow(requestHead)
 	} else {
-		q.grow(requestHead + len(r.Batch))
+		q.Grow(requestHead + len(r.Batch))
 	}
-	if q.bytes = appendRequestHead(q.bytes, r); alone {
+	if q.Bytes = appendRequestHead(q.Bytes, r); alone {
 		return c.writeLocked(r.Batch)
 	}
-	q.bytes = append(q.bytes, r.Batch...)
+	q.Bytes = append(q.Bytes, r.Batch...)
 	return nil
 }
 
@@ -433,7 +434,7 @@ func (c *ProduceConn) Flush() error {
 
 // writeLocked writes what is queued, and the batch that belongs behind it. An idle connection keeps no buffer.
 func (c *ProduceConn) writeLocked(batch []byte) error {
-	c.pieces = [2][]byte{c.queued.bytes, batch}
+	c.pieces = [2][]byte{c.queued.Bytes, batch}
 	err := c.out.write(c.pieces[:])
 	c.pieces = [2][]byte{}
 	c.queued.Release()

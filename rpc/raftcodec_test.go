@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 	"github.com/quorumlog/quorumlog/wal/batch"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -195,7 +196,7 @@ func TestCodecOwnsItsBytes(t *testing.T) {
 	}
 }
 
-func init() { poisonReleased = true }
+func init() { memory.Poison = true }
 
 func TestCodecAllocations(t *testing.T) {
 	four := appendOf(4, make([]byte, 100))

@@ -13,6 +13,9 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
+// Loan is memory that its owner uses again when the last reference is released.
+type Loan = broker.Loan
+
 // Kinds of frames that produce and fetch streams share. Others count from 1 and belong to their stream.
 const (
 	framePing = 0xf2

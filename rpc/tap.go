@@ -8,6 +8,7 @@ import (
 	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 )
 
 // tap takes the messages of an established stream off the connection before drpc sees them. drpc's reader would copy each message
@@ -35,17 +36,17 @@ type tap struct {
 	buf     []byte
 	r, w    int
 	mode    tapMode
-	message *buffer // being put together, nil between messages
-	last    uint64  // number of the last message
-	left    int     // bytes of data of the present frame that are still to come
-	done    bool    // the present frame is the last of its message
-	large   int     // bytes of the last message of several frames: the next one is taken to be as large
-	intake  *intake // nil: what is received is not counted
-	arrival arrival // what message holds of it
+	message *memory.Buffer // being put together, nil between messages
+	last    uint64         // number of the last message
+	left    int            // bytes of data of the present frame that are still to come
+	done    bool           // the present frame is the last of its message
+	large   int            // bytes of the last message of several frames: the next one is taken to be as large
+	intake  *intake        // nil: what is received is not counted
+	arrival arrival        // what message holds of it
 }
 
 // onBuffer takes a message and one reference of its memory. It must not block: what it says on the stream must not wait for the peer.
-type onBuffer func(message *buffer) error
+type onBuffer func(message *memory.Buffer) error
 
 type tapMode uint8
 
@@ -83,7 +84,7 @@ var errNext = errors.New("the next message is another receiver's")
 // still read or not, nothing is delivered from then on.
 func (t *tap) run(over <-chan struct{}, f onBuffer) (next bool, err error) {
 	handed := make(chan struct{})
-	t.receivers <- func(message *buffer) error {
+	t.receivers <- func(message *memory.Buffer) error {
 		err := f(message)
 		if err == errNext {
 			close(handed)
@@ -162,9 +163,9 @@ func (t *tap) advance() error {
 		return nil
 	}
 	if t.left >= directRead && t.r == t.w {
-		at := len(t.message.bytes)
-		n, err := t.conn.readSome(t.message.bytes[at : at+t.left])
-		t.message.bytes, t.left = t.message.bytes[:at+n], t.left-n
+		at := len(t.message.Bytes)
+		n, err := t.conn.readSome(t.message.Bytes[at : at+t.left])
+		t.message.Bytes, t.left = t.message.Bytes[:at+n], t.left-n
 		if err == nil && t.left == 0 {
 			t.frameDone()
 		}
@@ -181,7 +182,7 @@ func (t *tap) advance() error {
 func (t *tap) parse() (more bool, err error) {
 	if t.left > 0 {
 		n := min(t.left, t.w-t.r)
-		t.message.bytes = append(t.message.bytes, t.buf[t.r:t.r+n]...)
+		t.message.Bytes = append(t.message.Bytes, t.buf[t.r:t.r+n]...)
 		t.r, t.left = t.r+n, t.left-n
 	} else if more, err = t.frameHead(); !more || err != nil {
 		return more, err
@@ -232,27 +233,27 @@ func (t *tap) room(id uint64) error {
 		if !t.done && size == frameBytes { // one that was split because it is large
 			size = max(2*size, t.large)
 		}
-		if err := t.intake.take(&t.arrival, 1<<classOf(size)); err != nil {
+		if err := t.intake.take(&t.arrival, memory.Size(size)); err != nil {
 			return err
 		}
-		t.message = newBuffer(size)
-		t.message.bytes = t.message.bytes[:0]
+		t.message = memory.New(size)
+		t.message.Bytes = t.message.Bytes[:0]
 	}
-	need := len(t.message.bytes) + t.left
+	need := len(t.message.Bytes) + t.left
 	if uint64(need) > t.conn.guard.maxMessage.Load() {
 		return &malformed{"message that is too long"}
 	}
-	if need > cap(t.message.bytes) {
-		size := max(need, 2*cap(t.message.bytes))
-		if err := t.intake.take(&t.arrival, 1<<classOf(size)); err != nil {
+	if need > cap(t.message.Bytes) {
+		size := max(need, 2*cap(t.message.Bytes))
+		if err := t.intake.take(&t.arrival, memory.Size(size)); err != nil {
 			return err
 		}
-		larger := newBuffer(size)
-		larger.bytes = append(larger.bytes[:0], t.message.bytes...)
+		larger := memory.New(size)
+		larger.Bytes = append(larger.Bytes[:0], t.message.Bytes...)
 		t.message.Release()
 		t.message = larger
 	}
-	if !t.done || len(t.message.bytes) > 0 {
+	if !t.done || len(t.message.Bytes) > 0 {
 		t.large = need
 	}
 	return nil
@@ -287,7 +288,7 @@ func (t *tap) frameDone() {
 }
 
 // deliver keeps panics of the receiver for the receiver's own goroutine.
-func (t *tap) deliver(message *buffer) (err error) {
+func (t *tap) deliver(message *memory.Buffer) (err error) {
 	t.delivering.Lock()
 	defer t.delivering.Unlock()
 	if t.stopped {

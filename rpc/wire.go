@@ -14,6 +14,7 @@ import (
 	"storj.io/drpc/drpcwire"
 
 	"github.com/quorumlog/quorumlog/rpc/kerr"
+	"github.com/quorumlog/quorumlog/rpc/memory"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
@@ -102,9 +103,9 @@ var errLate = kerr.Errorf(kerr.InvalidRequest, "a message came after the end of 
 
 // borrowed makes a receiver of f, which does not keep what it gets.
 func borrowed(f onMessage) onBuffer {
-	return func(message *buffer) error {
+	return func(message *memory.Buffer) error {
 		defer message.Release()
-		return f(message.bytes)
+		return f(message.Bytes)
 	}
 }
 

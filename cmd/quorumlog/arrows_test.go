@@ -19,9 +19,11 @@ var arrows = map[string][]string{
 	"rpc":       {"wal/id", "wal/batch"},
 	// What a client may ask of a node, whatever the protocol: the leaves of package rpc.
 	"rpc/kerr":   {"wal/id"},
+	"rpc/memory": {},
 	"rpc/broker": {"rpc/kerr", "wal/id", "wal/batch"},
 	"rpc/auth":   {"rpc/kerr", "rpc/broker", "wal/id", "wal/batch"},
 	"rpc/native": {"rpc", "wal/id", "wal/batch"},
+	"rpc/kafka":  {"rpc/broker", "rpc/kerr", "rpc/memory", "rpc/budget", "rpc/loglimit", "rpc/auth", "wal/id", "wal/batch"},
 	"raftgroup":  {"wal"},
 	// Pure decisions.
 	"raftgroup/election": {"wal/id"},

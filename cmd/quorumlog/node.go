@@ -78,6 +78,7 @@ type nodeFlags struct {
 	tlsClients, gossipKeys                                                   string
 	cacheMB, checkpointMB, reserveMB, segmentMB, produceMB, scrubRate        int64
 	connectionsPerIP                                                         int
+	kafka, kafkaAdvertised                                                   string
 }
 
 func (f *nodeFlags) register(flags *pflag.FlagSet) {
@@ -88,6 +89,8 @@ func (f *nodeFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.rpc, "rpc-address", "127.0.0.1:9192", "`host:port` to serve peers and clients on; port 0 picks one")
 	flags.StringVar(&f.advertised, "advertised-address", "", "`host:port` that peers and clients are told to dial (default: the bound rpc address)")
 	flags.StringVar(&f.gossip, "gossip-address", "127.0.0.1:7946", "`host:port` of gossip, TCP and UDP; port 0 picks one")
+	flags.StringVar(&f.kafka, "kafka-address", "", "`host:port` to serve Kafka's protocol on; port 0 picks one; not served when empty")
+	flags.StringVar(&f.kafkaAdvertised, "kafka-advertised-address", "", "`host:port` that Kafka's clients are told to dial (default: the bound kafka address)")
 	flags.StringVar(&f.metrics, "metrics", "", "`host:port` of /metrics, /healthz and /readyz; none when empty")
 	flags.StringSliceVar(&f.join, "join", nil, "gossip `addresses` of nodes of the cluster; any one that is alive suffices, but for --bootstrap, which asks them all")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "found a new cluster unless this data directory, or any node of --join, belongs to one")
@@ -145,6 +148,7 @@ func (f *nodeFlags) options() (node.Options, error) {
 	}
 	o := node.Options{
 		NodeID: id.Node(f.nodeID), ClusterName: f.cluster, RPCAddress: f.rpc, AdvertisedAddress: f.advertised,
+		KafkaAddress: f.kafka, KafkaAdvertisedAddress: f.kafkaAdvertised,
 		Limits:        node.LimitOptions{ConnectionsPerAddress: f.connectionsPerIP, ProduceBytes: f.produceMB << 20},
 		GossipAddress: f.gossip, MetricsAddress: f.metrics, Join: f.join, Rack: f.rack, Logger: logger,
 		Storage: node.StorageOptions{

@@ -18,6 +18,8 @@ type Self struct {
 	ClusterID  string // "" until it has a place in a cluster
 	RPCAddress string
 	Rack       string
+	// KafkaAddress is where clients of Kafka's protocol find it; empty: nowhere.
+	KafkaAddress string
 }
 
 // Member is a node as the gossip sees it.
@@ -83,11 +85,14 @@ func (e *DuplicateError) Error() string {
 //	0   1  version of this form; later ones append
 //	1   4  node id, big endian
 //	5   8  boot epoch
-//	13  …  store id, cluster id, RPC address, rack, each with its length before it in one byte
+//	13  …  store id, cluster id, RPC address, rack, and, from version 2 on, Kafka address, each with its length before it in one byte
+//
+// Version 2 is for those that have a Kafka address: who has none says nothing that a release of before does not know.
 //
 // With ids of 36 characters, an IP address and a short rack this is about 120 bytes.
 const (
 	metaVersion = 1
+	metaKafka   = 2 // with a Kafka address
 	metaFixed   = 13
 	metaMax     = 400 // memberlist panics above 512, and several have to fit into a packet of 1400 bytes
 )
@@ -100,14 +105,19 @@ func encodeMeta(s Self) ([]byte, error) {
 	b[0] = metaVersion
 	binary.BigEndian.PutUint32(b[1:], uint32(s.Node))
 	binary.BigEndian.PutUint64(b[5:], s.Boot)
-	for _, f := range []string{s.StoreID, s.ClusterID, s.RPCAddress, s.Rack} {
+	fields := []string{s.StoreID, s.ClusterID, s.RPCAddress, s.Rack}
+	if s.KafkaAddress != "" {
+		b[0] = metaKafka
+		fields = append(fields, s.KafkaAddress)
+	}
+	for _, f := range fields {
 		if len(f) > 255 {
 			return nil, fmt.Errorf("membership: %.20q… has %d bytes, at most 255 can be gossiped", f, len(f))
 		}
 		b = append(append(b, byte(len(f))), f...)
 	}
 	if len(b) > metaMax {
-		return nil, fmt.Errorf("membership: store id, cluster id, RPC address and rack have %d bytes together, at most %d can be gossiped: use a shorter host name or rack",
+		return nil, fmt.Errorf("membership: store id, cluster id, addresses and rack have %d bytes together, at most %d can be gossiped: use a shorter host name or rack",
 			len(b)-metaFixed-4, metaMax-metaFixed-4)
 	}
 	return b, nil
@@ -120,14 +130,18 @@ func decodeMeta(b []byte) (Self, error) {
 	}
 	s := Self{Node: id.Node(binary.BigEndian.Uint32(b[1:])), Boot: binary.BigEndian.Uint64(b[5:])}
 	rest := b[metaFixed:]
-	for _, f := range []*string{&s.StoreID, &s.ClusterID, &s.RPCAddress, &s.Rack} {
+	fields := []*string{&s.StoreID, &s.ClusterID, &s.RPCAddress, &s.Rack}
+	if b[0] >= metaKafka {
+		fields = append(fields, &s.KafkaAddress)
+	}
+	for _, f := range fields {
 		if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
 			return Self{}, errMeta
 		}
 		*f = string(rest[1 : 1+int(rest[0])])
 		rest = rest[1+int(rest[0]):]
 	}
-	if s.Node < 0 || b[0] == metaVersion && len(rest) > 0 {
+	if s.Node < 0 || b[0] <= metaKafka && len(rest) > 0 {
 		return Self{}, errMeta
 	}
 	return s, nil

@@ -153,10 +153,19 @@ func TestMeta(t *testing.T) {
 	if _, err := decodeMeta(append(b, 0)); err == nil {
 		t.Error("version 1 with more behind it: accepted")
 	}
-	later := append(bytes.Clone(b), 5, 6)
-	later[0] = 2
+	later := append(bytes.Clone(b), 0, 5, 6)
+	later[0] = 3
 	if got, err := decodeMeta(later); err != nil || got != self {
 		t.Errorf("a later version appends: got %+v, %v", got, err)
+	}
+	kafka := self
+	kafka.KafkaAddress = "broker.example:9092"
+	if b, err := encodeMeta(kafka); err != nil || b[0] != metaKafka {
+		t.Errorf("with a Kafka address: % x, %v", b, err)
+	} else if got, err := decodeMeta(b); err != nil || got != kafka {
+		t.Errorf("with a Kafka address: got %+v, %v", got, err)
+	} else if _, err := decodeMeta(append(b, 0)); err == nil {
+		t.Error("version 2 with more behind it: accepted")
 	}
 	if _, err := encodeMeta(Self{RPCAddress: string(make([]byte, 250)), Rack: string(make([]byte, 250))}); err == nil {
 		t.Error("500 bytes would make memberlist panic")
@@ -168,7 +177,7 @@ func FuzzMeta(f *testing.F) {
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decodeMeta(b)
-		if err != nil || b[0] != metaVersion || len(b) > metaMax {
+		if err != nil || b[0] > metaKafka || b[0] == metaKafka && s.KafkaAddress == "" || len(b) > metaMax {
 			return
 		}
 		if again, err := encodeMeta(s); err != nil || !bytes.Equal(again, b) {

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quorumlog/quorumlog/placement"
+	"github.com/quorumlog/quorumlog/raftgroup"
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/wal/id"
 )
@@ -106,6 +107,11 @@ func (b *Broker) quorum(ctx context.Context, view *placement.View) broker.Quorum
 		node, ok := nodeOf[m.Replica]
 		if !ok {
 			node = m.Node
+		}
+		if status.Role == raftgroup.Leader {
+			q.Progress = append(q.Progress, broker.Member{
+				Node: node, Replica: m.Replica, Match: m.Match, InSync: m.InSync, Learner: m.Learner, LastAck: m.LastAck,
+			})
 		}
 		if m.Learner {
 			q.Learners = append(q.Learners, node)

@@ -32,6 +32,8 @@ type Replicas interface {
 type Nodes struct {
 	// Resolve returns where a node serves.
 	Resolve func(id.Node) (address string, ok bool)
+	// KafkaAddress returns where clients of Kafka's protocol find a node; empty: nowhere, as far as is known.
+	KafkaAddress func(id.Node) string
 	// Alive tells whether a node seems to be up: a hint, good enough to choose where new replicas go.
 	Alive func(id.Node) bool
 	// TakesLeaderships tells whether a node seems to be up, with a disk that can take records.
@@ -60,6 +62,8 @@ type Options struct {
 	Leaders    *leaders.Table
 	Controller *controller.Controller
 	Nodes      Nodes
+	// SegmentBytes is where segments of topics roll that say nothing about it.
+	SegmentBytes int64
 	// Age is how old what this node knows may be: see broker.Metadata.
 	Age func() time.Duration
 	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.

@@ -38,6 +38,13 @@ func (b *Broker) Metadata(_ context.Context, _ *broker.Caller, q broker.Metadata
 			m.Topics = append(m.Topics, broker.Topic{Name: name, Err: kerr.Errorf(kerr.UnknownTopicOrPartition, "topic %s does not exist", name)})
 		}
 	}
+	for _, topic := range q.IDs {
+		if t := view.TopicByID(topic); t != nil {
+			describe(t)
+		} else {
+			m.Topics = append(m.Topics, broker.Topic{ID: topic, Err: kerr.Errorf(kerr.UnknownTopicID, "no topic has the id %s", topic)})
+		}
+	}
 	return m, nil
 }
 
@@ -48,6 +55,7 @@ func (b *Broker) describeNode(node *placement.Node) broker.Node {
 	}
 	return broker.Node{
 		ID: node.ID, RPCAddress: address, GossipAddress: node.GossipAddress, Rack: node.Rack, Version: node.Version, Alive: b.o.Nodes.Alive(node.ID),
+		KafkaAddress: b.o.Nodes.KafkaAddress(node.ID),
 	}
 }
 

@@ -18,8 +18,9 @@ type Topics interface {
 
 // MetadataQuery selects topics.
 type MetadataQuery struct {
-	Topics []string // by name
-	All    bool     // all there are, instead
+	Topics []string   // by name
+	IDs    []id.Topic // by id, beside those
+	All    bool       // all there are, instead
 }
 
 // Metadata is what a client has to know to find everything.
@@ -38,7 +39,8 @@ type Metadata struct {
 type Node struct {
 	ID                                       id.Node
 	RPCAddress, GossipAddress, Rack, Version string
-	Alive                                    bool // as it seems
+	KafkaAddress                             string // for clients of Kafka's protocol; empty: none is known
+	Alive                                    bool   // as it seems
 }
 
 // Topic is a topic, or a name that no topic has.
@@ -48,7 +50,7 @@ type Topic struct {
 	Partitions        []Partition
 	Configs           map[string]string // the topic's own
 	ReplicationFactor int
-	Err               *kerr.Error // there is none of that name; the rest is empty
+	Err               *kerr.Error // there is none of that name, or of that ID; the rest is empty
 }
 
 // Partition is where a partition is.

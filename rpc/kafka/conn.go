@@ -188,8 +188,14 @@ func (c *conn) await(d time.Duration) bool {
 	return c.server.closing.Err() == nil // looked at afterwards: stopReading comes after that
 }
 
-// read takes requests off the wire until there are no more.
+// read takes requests off the wire until there are no more. However it ends, the batches that it has appended get their turn: a client that sends
+// garbage behind them hangs up on their answers, not on them.
 func (c *conn) read() error {
+	defer func() {
+		if c.appender != nil {
+			c.appender.End()
+		}
+	}()
 	for first := true; ; first = false {
 		if err := c.awaitRoom(); err != nil || !c.await(idleTimeout) {
 			return err

@@ -3,6 +3,7 @@ package authorizer
 import (
 	"bytes"
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,7 +21,7 @@ type behind struct {
 }
 
 func (b behind) Metadata(context.Context, *broker.Caller, broker.MetadataQuery) (*broker.Metadata, error) {
-	return &broker.Metadata{Topics: b.topics}, nil
+	return &broker.Metadata{Topics: slices.Clone(b.topics)}, nil // it is the caller's
 }
 
 func (b behind) TopicConfigs(context.Context, *broker.Caller, string) ([]broker.Config, error) {

@@ -52,6 +52,16 @@ func TestKafkaAdmin(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "5", *response.(*kmsg.DescribeConfigsResponse).Resources[0].Configs[0].Value)
 
+		quorum := kmsg.NewPtrDescribeQuorumRequest()
+		quorum.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: "__cluster_metadata", Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
+		response, err = at.Request(c.Context(), quorum)
+		require.NoError(t, err)
+		metadata := response.(*kmsg.DescribeQuorumResponse).Topics[0].Partitions[0]
+		require.Zero(t, metadata.ErrorCode)
+		for _, replica := range append(metadata.CurrentVoters, metadata.Observers...) {
+			require.Positive(t, replica.LogEndOffset, "of node %d, asked on node %d", replica.ReplicaID, i+1)
+		}
+
 		remove := kmsg.NewPtrDeleteTopicsRequest()
 		remove.Topics, remove.TimeoutMillis = []kmsg.DeleteTopicsRequestTopic{{TopicID: made.TopicID}}, 10_000
 		response, err = at.Request(c.Context(), remove)

@@ -212,7 +212,7 @@ func TestClose(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- s.server.Close(context.Background()) }()
 	require.Zero(t, poller.answer(2, poll).(*kmsg.FetchResponse).ErrorCode)
-	b.append(a)
+	a.Done(a)
 	b.answered()
 	require.Zero(t, producer.answer(1, produce).(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode)
 	require.NoError(t, <-closed)

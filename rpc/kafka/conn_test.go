@@ -138,7 +138,7 @@ func TestPipeline(t *testing.T) {
 		appends[i].BaseOffset = id.Offset(10 * (i + 1))
 		appends[i].Done(appends[i])
 	}
-	b.answered() // the end of the turn
+	b.endTurn() // the end of the turn
 	var offsets []int64
 	for i, req := range requests {
 		for _, p := range w.answer(int32(i), req).(*kmsg.ProduceResponse).Topics[0].Partitions {
@@ -213,7 +213,7 @@ func TestClose(t *testing.T) {
 	go func() { closed <- s.server.Close(context.Background()) }()
 	require.Zero(t, poller.answer(2, poll).(*kmsg.FetchResponse).ErrorCode)
 	a.Done(a)
-	b.answered()
+	b.endTurn()
 	require.Zero(t, producer.answer(1, produce).(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode)
 	require.NoError(t, <-closed)
 }

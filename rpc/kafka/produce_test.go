@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestProduceVersions(t *testing.T) {
 		require.Equal(t, "unknown", resp.Topics[1].Topic)
 		require.EqualValues(t, kerr.UnknownTopicOrPartition, resp.Topics[1].Partitions[0].ErrorCode)
 		require.Equal(t, int64(-1), resp.Topics[1].Partitions[0].BaseOffset)
-		stored, rest, err := batch.Next(b.logs[0])
+		stored, rest, err := batch.Next(b.stored(0))
 		require.NoError(t, err)
 		require.Empty(t, rest)
 		require.NoError(t, batch.Check(stored))
@@ -68,10 +69,10 @@ func TestProduceRefused(t *testing.T) {
 		{kerr.Errorf(kerr.NotLeaderOrFollower, "elsewhere"), kerr.NotLeaderOrFollower},
 		{kerr.Errorf(kerr.InvalidTimestamp, "old"), kerr.InvalidTimestamp},
 	} {
-		b.take = func(a *broker.Append) {
+		b.taking(func(a *broker.Append) {
 			a.Err, a.BaseOffset, a.Leader, a.Epoch, a.Throttle = test.err, id.NoOffset, 3, 8, time.Second
 			a.Done(a)
-		}
+		})
 		req := one(11, -1)
 		resp := w.ask(req).(*kmsg.ProduceResponse)
 		part := resp.Topics[0].Partitions[0]
@@ -88,13 +89,14 @@ func TestProduceRefused(t *testing.T) {
 // TestProduceRecreated: a topic that was made again is found under its new id with the next request.
 func TestProduceRecreated(t *testing.T) {
 	b := newLogBroker()
-	current := id.Topic{1}
+	var current atomic.Pointer[id.Topic]
+	current.Store(&id.Topic{1})
 	b.metadata = func(broker.MetadataQuery) (*broker.Metadata, error) {
-		return &broker.Metadata{Topics: []broker.Topic{{Name: "t", ID: current}}}, nil
+		return &broker.Metadata{Topics: []broker.Topic{{Name: "t", ID: *current.Load()}}}, nil
 	}
 	b.take = func(a *broker.Append) {
 		a.Err = nil
-		if a.Topic != current {
+		if a.Topic != *current.Load() {
 			a.Err = kerr.Errorf(kerr.UnknownTopicOrPartition, "gone")
 		}
 		a.Done(a)
@@ -103,7 +105,7 @@ func TestProduceRecreated(t *testing.T) {
 	var codes []int16
 	for i := range 3 {
 		if i == 1 {
-			current = id.Topic{2}
+			current.Store(&id.Topic{2})
 		}
 		codes = append(codes, w.ask(produceRequest(7, -1, map[int32]batch.Batch{0: records(t, 1, 1)})).(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode)
 	}
@@ -118,9 +120,7 @@ func TestProduceUnacknowledged(t *testing.T) {
 	req := kmsg.NewPtrApiVersionsRequest()
 	w.send(2, req)
 	w.answer(2, req)
-	b.mu.Lock()
-	require.NotEmpty(t, b.logs[0])
-	b.mu.Unlock()
+	require.NotEmpty(t, b.stored(0))
 }
 
 func TestProduceUnacknowledgedRefused(t *testing.T) {

@@ -30,11 +30,11 @@ func init() { memory.Poison = true }
 type logBroker struct {
 	broker.Broker
 	metadata func(broker.MetadataQuery) (*broker.Metadata, error) // nil: the topic
-	take     func(*broker.Append)                                 // nil: append it at once
 
-	answered func() // of the last appender
+	mu       sync.Mutex
+	take     func(*broker.Append) // nil: append it at once
+	answered func()               // of the last appender
 
-	mu    sync.Mutex
 	logs  map[id.Partition][]byte
 	ends  map[id.Partition]id.Offset
 	added chan struct{} // closed and made anew with each batch
@@ -85,6 +85,8 @@ func (b *logBroker) ListOffsets(_ context.Context, _ *broker.Caller, queries []b
 }
 
 func (b *logBroker) OpenAppender(_ *broker.Caller, answered func()) broker.Appender {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.answered = answered
 	return logAppender{b}
 }
@@ -94,11 +96,34 @@ type logAppender struct{ *logBroker }
 func (a logAppender) End() {}
 
 func (a logAppender) Append(r *broker.Append) {
-	if a.take != nil {
-		a.take(r)
-		return
+	a.mu.Lock()
+	take := a.take
+	a.mu.Unlock()
+	if take == nil {
+		take = a.append
 	}
-	a.append(r)
+	take(r)
+}
+
+// taking has batches taken by do instead.
+func (b *logBroker) taking(do func(*broker.Append)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.take = do
+}
+
+// endTurn tells the last appender's owner that outcomes have been said.
+func (b *logBroker) endTurn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answered()
+}
+
+// stored is what a partition has.
+func (b *logBroker) stored(p id.Partition) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.logs[p]
 }
 
 func (b *logBroker) append(r *broker.Append) {

@@ -44,4 +44,3 @@ func codeOf(err *kerr.Error) int16 {
 	}
 	return int16(err.Code)
 }
-

@@ -23,8 +23,8 @@ func (b *Broker) CreateTopic(ctx context.Context, c *broker.Caller, t broker.New
 		return b.createTopic(ctx, t)
 	}, func(ctx context.Context, controller broker.Remote) (*broker.Topic, error) {
 		topic, err := controller.CreateTopic(ctx, c, t)
-		if err == nil && topic != nil { // who is told that it is there asks here next
-			_ = b.o.Controller.Await(ctx, func(v *placement.View) bool { return v.TopicByID(topic.ID) != nil })
+		if err == nil && topic != nil {
+			b.awaitTopic(ctx, topic.ID)
 		}
 		return topic, err
 	})
@@ -79,6 +79,14 @@ func (b *Broker) awaitLeaders(ctx context.Context, t *placement.Topic) {
 		if b.o.Leaders.Await(ctx, &t.Partitions[i]) != nil {
 			return
 		}
+	}
+}
+
+// awaitTopic waits until this node knows a topic and its leaders, or ctx ends: who is told that it is there asks here next.
+func (b *Broker) awaitTopic(ctx context.Context, topic id.Topic) {
+	_ = b.o.Controller.Await(ctx, func(v *placement.View) bool { return v.TopicByID(topic) != nil })
+	if t := b.o.Controller.View().TopicByID(topic); t != nil {
+		b.awaitLeaders(ctx, t)
 	}
 }
 

@@ -66,10 +66,16 @@ func topicConfigs(own map[string]string, level placement.FeatureLevel, segmentBy
 func defaultOf(key placement.ConfigKey, segmentBytes int64) broker.ConfigValue {
 	v := broker.ConfigValue{Name: kafkaKeys[key.Name].node, Value: key.Default, Source: broker.DefaultSource}
 	if v.Value == "" { // each node has its own: there is one such key
-		v.Value, v.Source = strconv.FormatInt(segmentBytes, 10), broker.NodeSource
+		v.Value = strconv.FormatInt(segmentBytes, 10)
+		if segmentBytes != usualSegmentBytes {
+			v.Source = broker.NodeSource
+		}
 	}
 	return v
 }
+
+// usualSegmentBytes is the segment.bytes of nodes that are told none, as it is Kafka's. Tools show what is no default with each topic.
+const usualSegmentBytes = 1 << 30
 
 // NodeConfigs implements broker.Configs: the defaults for topics, and what clients look up to know how the cluster behaves.
 func (b *Broker) NodeConfigs(context.Context, *broker.Caller) ([]broker.Config, error) {

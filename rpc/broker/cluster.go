@@ -66,5 +66,5 @@ type Quorum struct {
 	Term             id.Term
 	Commit           id.Index
 	Voters, Learners []id.Node
-	Progress         []Member // how far each of them is; empty where this node does not lead the metadata
+	Progress         []Member // how far each of them is; empty if the leader cannot be asked
 }

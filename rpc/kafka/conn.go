@@ -209,11 +209,11 @@ func (c *conn) read() error {
 			return err
 		}
 		_, _ = c.in.Discard(4)
-		frame, err := c.frame(size)
+		frame, cost, err := c.frame(size)
 		if err != nil {
 			return err
 		}
-		if err := c.receive(frame); err != nil {
+		if err := c.receive(frame, cost); err != nil {
 			return err
 		}
 		if c.appender != nil && !c.another() {
@@ -310,34 +310,34 @@ const firstRead = 64 << 10
 // mostSeen is what a client gets at once at most.
 const mostSeen = 2 << 20
 
-// frame reads a request. Its memory doubles as it comes, so that nobody gets it for a number.
-func (c *conn) frame(size int) (*memory.Buffer, error) {
+// frame reads a request, and returns what it holds of the connection's share; nil: the server is closing. Its memory doubles as it comes, so that nobody gets it for a number.
+func (c *conn) frame(size int) (*memory.Buffer, int, error) {
 	room := memory.Size(min(size, max(firstRead, c.seen)))
 	if err := c.take(room); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	b := memory.New(min(size, room))
 	for got := 0; ; {
 		if !c.await(stepTimeout) {
 			b.Release()
 			c.answered(room)
-			return nil, nil
+			return nil, 0, nil
 		}
 		n, err := io.ReadFull(c.in, b.Bytes[got:])
 		if got += n; err != nil {
 			b.Release()
 			c.answered(room)
-			return nil, c.ended(err, got+4, size+4, stepTimeout)
+			return nil, 0, c.ended(err, got+4, size+4, stepTimeout)
 		}
 		if got == size {
 			c.seen = min(max(c.seen, size), mostSeen)
-			return b, nil
+			return b, room, nil
 		}
 		next := memory.Size(min(size, 2*got))
 		if err := c.take(next); err != nil {
 			b.Release()
 			c.answered(room)
-			return nil, err
+			return nil, 0, err
 		}
 		larger := memory.New(min(size, next))
 		copy(larger.Bytes, b.Bytes)

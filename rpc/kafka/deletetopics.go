@@ -1,7 +1,7 @@
 package kafka
 
-// DeleteTopics 1-6, by name and, from 6 on, by id. Deviation: a topic without DESCRIBE that does not exist is told apart by nobody, one that is
-// asked for by id is deleted under the name that it had when it was looked up.
+// DeleteTopics 1-6, by name and, from 6 on, by id. Deviation: a topic that is asked for by id is deleted under the name that it
+// had when it was looked up a moment before.
 
 import (
 	"context"

@@ -1,7 +1,7 @@
 package kafka
 
-// DescribeQuorum 0-2, of the metadata, which is one Raft group. Offsets are Raft indexes. Deviations: the leader alone knows how far the others are;
-// another node that is asked says -1, which is not known. Replicas have no directory ids.
+// DescribeQuorum 0-2, of the metadata, which is one Raft group. Offsets are Raft indexes. Deviations: where its leader cannot be
+// asked how far the others are it is -1, which is not known. Replicas have no directory ids.
 
 import (
 	"slices"

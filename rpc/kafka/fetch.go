@@ -45,6 +45,7 @@ type poll struct {
 	refused  bool                  // something is wrong with a part: the client is to know at once
 	throttle time.Duration
 	room     []*memory.Buffer // what has been read; the last has room left
+	held     int64            // of the node's memory for answers
 }
 
 // fetched is what is said of a partition.
@@ -184,6 +185,13 @@ func (p *poll) AppendRead(e broker.FetchEvent, read func(dst []byte) ([]byte, er
 	if err != nil {
 		return err
 	}
+	if extra := int64(cap(out) - cap(b.Bytes)); extra > 0 { // a batch that is larger than a piece
+		if p.conn.answers.Take(extra) == nil {
+			p.held += extra
+		} else {
+			p.full = true // with this one
+		}
+	}
 	piece := out[at:]
 	if p.bytes+len(piece) >= p.most {
 		p.full = true
@@ -209,6 +217,7 @@ func (p *poll) roomFor(n int) *memory.Buffer {
 	if p.conn.answers.Take(pieceRoom) != nil {
 		return nil
 	}
+	p.held += pieceRoom
 	b := memory.New(pieceRoom)
 	b.Bytes = b.Bytes[:0]
 	p.room = append(p.room, b)
@@ -219,7 +228,7 @@ func (p *poll) release() {
 	for _, b := range p.room {
 		b.Release()
 	}
-	p.conn.answers.Give(int64(len(p.room)) * pieceRoom)
+	p.conn.answers.Give(p.held)
 }
 
 // whole returns how much of some batches are whole ones that fit; with one at least the first is.

@@ -56,12 +56,11 @@ func parseHeader(frame []byte) (h header, r kbin.Reader, ok bool) {
 	return h, r, r.Ok()
 }
 
-// receive takes a request, and with it the frame and what it holds.
-func (c *conn) receive(frame *memory.Buffer) error {
+// receive takes a request, and with it the frame and the cost of it, what it holds of the connection's share.
+func (c *conn) receive(frame *memory.Buffer, cost int) error {
 	if frame == nil {
 		return nil // the server is closing
 	}
-	cost := memory.Size(cap(frame.Bytes))
 	drop := func(err error) error {
 		frame.Release()
 		c.answered(cost)

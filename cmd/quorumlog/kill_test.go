@@ -72,8 +72,8 @@ func (d *chaosRun) restart(ctx context.Context, wait bool, victims ...*bench.Pro
 	}
 }
 
-// keepAway keeps a node away for a while, and until the log begins behind what it has. In the middle another one is killed, too: for a moment
-// nobody can write, and another leader goes on.
+// keepAway keeps a node away for a while, and until the log begins behind what it has. In the middle another one is killed, too: for a
+// moment nobody can write, and another leader goes on.
 func (d *chaosRun) keepAway(ctx context.Context, victim, other *bench.Process, length time.Duration) {
 	if err := victim.Kill(); err != nil {
 		d.t.Error(err)

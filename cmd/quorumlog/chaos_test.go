@@ -156,6 +156,20 @@ func (d *chaosRun) startProducing(ctx context.Context) (end func()) {
 	}
 }
 
+// rounds has faults happen until the time is over, and one at least. Each waits for acknowledgements, so that it hits a cluster that works.
+func (d *chaosRun) rounds(ctx context.Context, length time.Duration, acks int64, fault func(round int)) {
+	deadline := time.Now().Add(length)
+	n := 0
+	for ; (n == 0 || time.Now().Before(deadline)) && ctx.Err() == nil; n++ {
+		if !d.awaitAcks(ctx, acks) {
+			d.t.Errorf("no acknowledgements after %d rounds of faults", n)
+			return
+		}
+		fault(n)
+	}
+	d.t.Logf("%d rounds of faults, %d records acknowledged", n, d.acked.Load())
+}
+
 // awaitAcks waits for n more acknowledgements.
 func (d *chaosRun) awaitAcks(ctx context.Context, n int64) bool {
 	target := d.acked.Load() + n

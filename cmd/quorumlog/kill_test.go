@@ -37,20 +37,13 @@ func TestKillAtRandom(t *testing.T) {
 	d.wereBehind(logsOf(t, cluster))
 }
 
-// kill kills, freezes and restarts nodes until the time is over, and keeps one away for a fifth of it. Every round waits for acknowledgements,
-// so that each fault hits a cluster that works.
+// kill kills, freezes and restarts nodes until the time is over, and keeps one away for a fifth of it.
 func (d *chaosRun) kill(ctx context.Context, random *rand.Rand, length time.Duration) {
-	deadline := time.Now().Add(length)
-	rounds := 0
-	for ; (rounds == 0 || time.Now().Before(deadline)) && ctx.Err() == nil; rounds++ {
-		if !d.awaitAcks(ctx, 200) {
-			d.t.Errorf("no acknowledgements after %d rounds", rounds)
-			return
-		}
+	d.rounds(ctx, length, 200, func(round int) {
 		nodes := d.cluster.Nodes()
 		one := random.IntN(len(nodes))
 		switch n := random.IntN(8); {
-		case rounds == 0:
+		case round == 0:
 			d.keepAway(ctx, nodes[one], nodes[(one+1)%len(nodes)], length/5)
 		case n < 5:
 			d.restart(ctx, random.IntN(2) == 0, nodes[one])
@@ -59,8 +52,7 @@ func (d *chaosRun) kill(ctx context.Context, random *rand.Rand, length time.Dura
 		default:
 			d.freeze(ctx, nodes[one], time.Duration(random.Int64N(int64(min(length/4, 5*time.Second)))))
 		}
-	}
-	d.t.Logf("%d rounds of kills, %d records acknowledged", rounds, d.acked.Load())
+	})
 }
 
 // restart kills nodes, waits for acknowledgements without them if it is told to, and starts them again.
@@ -80,8 +72,8 @@ func (d *chaosRun) restart(ctx context.Context, wait bool, victims ...*bench.Pro
 	}
 }
 
-// keepAway keeps a node away for a while, and until the log begins behind what it has. In the middle another one is killed, too: for a moment
-// nobody can write, and another leader goes on.
+// keepAway keeps a node away for a while, and until the log begins behind what it has. In the middle another one is killed, too: for a
+// moment nobody can write, and another leader goes on.
 func (d *chaosRun) keepAway(ctx context.Context, victim, other *bench.Process, length time.Duration) {
 	if err := victim.Kill(); err != nil {
 		d.t.Error(err)

@@ -33,47 +33,45 @@ func TestPowerLossAtRandom(t *testing.T) {
 	d.wereBehind(cluster.Log())
 }
 
-// cutPower crashes and restarts nodes until the time is over.
+// cutPower crashes and restarts nodes until the time is over, and keeps one away for a fifth of it.
 func (d *chaosRun) cutPower(ctx context.Context, cluster *nodetest.Cluster, random *rand.Rand, length time.Duration) {
-	deadline := time.Now().Add(length)
-	rounds := 0
-	for ; (rounds == 0 || time.Now().Before(deadline)) && ctx.Err() == nil; rounds++ {
-		if !d.awaitAcks(ctx, 100) {
-			d.t.Errorf("no acknowledgements after %d rounds of crashes", rounds)
-			return
-		}
-		if rounds == 0 {
+	d.rounds(ctx, length, 100, func(round int) {
+		if round == 0 {
 			away := random.IntN(len(cluster.Nodes))
 			cluster.CrashNode(away, nodetest.PowerLoss)
 			ends := d.ends(ctx)
 			d.pause(ctx, length/5)
 			d.awaitGone(ends, func() []string { return d.simulatedFiles(cluster, away) })
 			cluster.StartNode(away)
-			continue
+			return
 		}
-		victims := random.Perm(len(cluster.Nodes))[:1+random.IntN(len(cluster.Nodes))]
-		kind := nodetest.PowerLoss
-		if random.IntN(3) == 0 {
-			kind = nodetest.Kill
-		}
-		for _, v := range victims {
-			cluster.CrashNode(v, kind)
-		}
-		if kind == nodetest.Kill && random.IntN(2) == 0 {
-			// Started again, and then the power fails before much was synced anew: what a recovery read from the page
-			// cache must not have been believed without a sync.
-			for _, v := range victims {
-				cluster.StartNode(v)
-			}
-			for _, v := range victims {
-				cluster.CrashNode(v, nodetest.PowerLoss)
-			}
-		}
+		crash(cluster, random)
+	})
+}
+
+// crash crashes some nodes, or all, at once, and starts them again.
+func crash(cluster *nodetest.Cluster, random *rand.Rand) {
+	victims := random.Perm(len(cluster.Nodes))[:1+random.IntN(len(cluster.Nodes))]
+	kind := nodetest.PowerLoss
+	if random.IntN(3) == 0 {
+		kind = nodetest.Kill
+	}
+	for _, v := range victims {
+		cluster.CrashNode(v, kind)
+	}
+	if kind == nodetest.Kill && random.IntN(2) == 0 {
+		// Started again, and then the power fails before much was synced anew: what a recovery read from the page
+		// cache must not have been believed without a sync.
 		for _, v := range victims {
 			cluster.StartNode(v)
 		}
+		for _, v := range victims {
+			cluster.CrashNode(v, nodetest.PowerLoss)
+		}
 	}
-	d.t.Logf("%d rounds of crashes, %d records acknowledged", rounds, d.acked.Load())
+	for _, v := range victims {
+		cluster.StartNode(v)
+	}
 }
 
 // simulatedFiles lists the segments' files of all nodes but one.

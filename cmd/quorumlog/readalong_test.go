@@ -22,8 +22,8 @@ import (
 // kept is how much of a partition a topic keeps.
 type kept struct{ retention, segment int64 }
 
-// keepLittle has the topic keep so little that segments go all the time, and makes the ledger. A run of a minute or more has as much load as
-// the cluster takes, and larger segments, each of which goes after seconds; a short one has what a test may cost.
+// keepLittle has the topic keep so little that segments go all the time, and makes the ledger. A run of a minute or more has as much load
+// as the cluster takes, and larger segments, each of which goes after seconds; a short one has what a test may cost.
 func (d *chaosRun) keepLittle(length time.Duration) kept {
 	k := kept{retention: 1 << 20, segment: 512 << 10}
 	records := 1 << 22
@@ -125,8 +125,8 @@ type readers struct {
 	told   atomic.Int64 // how often anybody was told that an offset is out of range
 }
 
-// readAlong starts two readers. One follows all partitions from offset 0 and enters into the ledger what it reads, and what was gone before it
-// came. The other one begins anywhere, all the time, and compares what it is given.
+// readAlong starts two readers. One follows all partitions from offset 0 and enters into the ledger what it reads, and what was gone before
+// it came. The other one begins anywhere, all the time, and compares what it is given.
 func (d *chaosRun) readAlong(ctx context.Context, seed uint64) *readers {
 	r := &readers{d: d, ctx: ctx, seed: seed, starts: make(map[id.TopicPartition]id.Offset), next: make(map[id.TopicPartition]id.Offset)}
 	wandering, stop := context.WithCancel(ctx)

@@ -17,8 +17,8 @@ import (
 	"github.com/quorumlog/quorumlog/wal/id"
 )
 
-// TestRetain is the life of a partition by the clock: its segments give way to others, go when their time has come, and a config that changes
-// counts from the next look on. What is refused is not asked for again at once.
+// TestRetain is the life of a partition by the clock: its segments give way to others, go when their time has come, and a config that
+// changes counts from the next look on. What is refused is not asked for again at once.
 func TestRetain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, refusal := 0, error(nil)
@@ -88,7 +88,8 @@ func TestRetain(t *testing.T) {
 	})
 }
 
-// TestRetainAfterDeletion: once the records before it are deleted, a segment that is old enough goes, although a look has found nothing to do.
+// TestRetainAfterDeletion: once the records before it are deleted, a segment that is old enough goes, although a look has found nothing to
+// do.
 func TestRetainAfterDeletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := beginWith(t, disksim.New(disksim.Options{}), partition.Limits{})

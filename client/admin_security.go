@@ -2,15 +2,12 @@ package client
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/sha512"
 	"errors"
 	"fmt"
-	"hash"
 
+	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
 	"github.com/quorumlog/quorumlog/rpc/pb"
@@ -161,13 +158,8 @@ func scramCredential(user, password string, m ScramMechanism, iterations int) (*
 	if iterations < 1 || iterations > mostIterations {
 		return nil, fmt.Errorf("client: %d iterations: from %d to %d", iterations, DefaultIterations, mostIterations)
 	}
-	var newHash func() hash.Hash
-	switch m {
-	case ScramSHA256:
-		newHash = sha256.New
-	case ScramSHA512:
-		newHash = sha512.New
-	default:
+	newHash := broker.ScramMechanism(m).Hash()
+	if newHash == nil {
 		return nil, fmt.Errorf("client: unknown SCRAM mechanism %v", m)
 	}
 	salt := make([]byte, 24)
@@ -176,15 +168,9 @@ func scramCredential(user, password string, m ScramMechanism, iterations int) (*
 	if err != nil {
 		return nil, fmt.Errorf("client: hash the password: %w", err)
 	}
-	keyed := func(text string) []byte {
-		mac := hmac.New(newHash, salted)
-		mac.Write([]byte(text))
-		return mac.Sum(nil)
-	}
-	stored := newHash()
-	stored.Write(keyed("Client Key"))
+	storedKey, serverKey := broker.ScramKeys(salted, newHash)
 	return &pb.ScramCredential{
-		User: user, Mechanism: int32(m), Iterations: int32(iterations), Salt: salt, StoredKey: stored.Sum(nil), ServerKey: keyed("Server Key"),
+		User: user, Mechanism: int32(m), Iterations: int32(iterations), Salt: salt, StoredKey: storedKey, ServerKey: serverKey,
 	}, nil
 }
 

@@ -344,7 +344,7 @@ func (n *Node) openBroker() {
 				return native.Remote(n.dialer.AdminOf(address, node))
 			},
 		},
-		Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer, InFlightBytes: n.options.Limits.ProduceBytes,
+		SegmentBytes: n.options.Storage.DefaultSegmentBytes, Age: n.word.age, Self: n.selfStatus, Authorizer: n.authorizer, InFlightBytes: n.options.Limits.ProduceBytes,
 	})
 }
 

@@ -171,6 +171,9 @@ func (l *Log) Group() id.Group { return l.group }
 // Replica returns the replica whose log it is.
 func (l *Log) Replica() id.Replica { return l.replica }
 
+// StoreDir returns the directory of the store that the log is in.
+func (l *Log) StoreDir() string { return l.s.o.Dir }
+
 // Name returns the partition's name.
 func (l *Log) Name() string { return l.name }
 

@@ -2,6 +2,7 @@ package authorizer
 
 import (
 	"context"
+	"slices"
 
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/rpc/broker/acl"
@@ -53,7 +54,8 @@ func (g *guard) OpenAppender(c *broker.Caller, answered func()) broker.Appender 
 // OpenFetcher implements broker.Fetches.
 func (g *guard) OpenFetcher(c *broker.Caller) broker.Fetcher { return g.broker.OpenFetcher(c) }
 
-// Metadata implements broker.Topics. Topics that the caller may not describe are left out; one that he asks for by name is refused.
+// Metadata implements broker.Topics. Topics that the caller may not describe are left out; one that he asks for by name or id is refused, and
+// who asks by id is not told the name.
 func (g *guard) Metadata(ctx context.Context, c *broker.Caller, q broker.MetadataQuery) (*broker.Metadata, error) {
 	if broker.IsForwarded(ctx) {
 		return g.broker.Metadata(ctx, c, q)
@@ -78,13 +80,27 @@ func (g *guard) Metadata(ctx context.Context, c *broker.Caller, q broker.Metadat
 	}
 	shown := m.Topics[:0]
 	for i := range m.Topics {
-		if t := &m.Topics[i]; g.a.Allowed(c, acl.Describe, acl.Resource{Type: acl.Topic, Name: t.Name}) {
+		switch t := &m.Topics[i]; {
+		case t.Name == "": // none has the id
+			shown = append(shown, *t)
+		case g.a.Allowed(c, acl.Describe, acl.Resource{Type: acl.Topic, Name: t.Name}):
 			g.hideConfigs(c, t)
 			shown = append(shown, *t)
+		case slices.Contains(q.IDs, t.ID):
+			refused = append(refused, broker.Topic{ID: t.ID, Err: g.refuseID(c, current, t)})
 		}
 	}
 	m.Topics = append(shown, refused...)
 	return m, nil
+}
+
+// refuseID says that a caller may not describe the topic with an id. By then the rules may be others than when it was looked up.
+func (g *guard) refuseID(c *broker.Caller, current bool, t *broker.Topic) *kerr.Error {
+	if !current {
+		return broker.ErrNotCurrent
+	}
+	g.a.Denied(c, acl.Describe, acl.Resource{Type: acl.Topic, Name: t.Name})
+	return kerr.Errorf(kerr.TopicAuthorizationFailed, "%s is not authorized for the topic with id %s: it needs DESCRIBE on the TOPIC", c.Principal, t.ID)
 }
 
 // PartitionStatus implements broker.Topics.
@@ -109,7 +125,7 @@ func (g *guard) OffsetForLeaderEpoch(ctx context.Context, c *broker.Caller, quer
 	return permitted(ctx, g, c, "OffsetForLeaderEpoch", queries, g.broker.OffsetForLeaderEpoch,
 		func(q broker.EpochQuery) string { return q.Topic },
 		func(err *kerr.Error) broker.EpochEnd {
-			return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: id.NoNode, Err: err}
+			return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: id.NoNode, LeaderEpoch: broker.NoEpoch, Err: err}
 		})
 }
 
@@ -153,6 +169,30 @@ func (g *guard) ClusterStatus(ctx context.Context, c *broker.Caller) (*broker.Cl
 		return nil, err
 	}
 	return g.broker.ClusterStatus(ctx, c)
+}
+
+// LogDirs implements broker.Cluster.
+func (g *guard) LogDirs(ctx context.Context, c *broker.Caller) ([]broker.LogDir, error) {
+	if err := g.require(ctx, c, "LogDirs", ""); err != nil {
+		return nil, err
+	}
+	return g.broker.LogDirs(ctx, c)
+}
+
+// TopicConfigs implements broker.Configs.
+func (g *guard) TopicConfigs(ctx context.Context, c *broker.Caller, topic string) ([]broker.Config, error) {
+	if err := g.require(ctx, c, "TopicConfigs", topic); err != nil {
+		return nil, err
+	}
+	return g.broker.TopicConfigs(ctx, c, topic)
+}
+
+// NodeConfigs implements broker.Configs.
+func (g *guard) NodeConfigs(ctx context.Context, c *broker.Caller) ([]broker.Config, error) {
+	if err := g.require(ctx, c, "NodeConfigs", ""); err != nil {
+		return nil, err
+	}
+	return g.broker.NodeConfigs(ctx, c)
 }
 
 // CreateTopic implements broker.Changes. The configs of the new topic are for those who may see them.
@@ -237,6 +277,11 @@ func (g *guard) DescribeACLs(ctx context.Context, c *broker.Caller, f acl.Filter
 		return nil, err
 	}
 	return g.broker.DescribeACLs(ctx, c, f)
+}
+
+// AuthorizedOperations implements broker.Security. It tells nobody about anybody else.
+func (g *guard) AuthorizedOperations(c *broker.Caller, r acl.Resource) []acl.Operation {
+	return g.broker.AuthorizedOperations(c, r)
 }
 
 // AlterUsers implements broker.SecurityChanges.

@@ -14,12 +14,19 @@ import (
 // Every node takes the calls that change the metadata, and passes them on to the one that leads it. Who may call is asked first, on the node
 // that the caller is connected to: what a peer passes on has been asked.
 
+// defaultPartitions is how many partitions a topic gets when nobody says.
+const defaultPartitions = 1
+
 // CreateTopic implements broker.Changes.
 func (b *Broker) CreateTopic(ctx context.Context, c *broker.Caller, t broker.NewTopic) (*broker.Topic, error) {
 	return atController(ctx, b, func(ctx context.Context) (*broker.Topic, error) {
 		return b.createTopic(ctx, t)
 	}, func(ctx context.Context, controller broker.Remote) (*broker.Topic, error) {
-		return controller.CreateTopic(ctx, c, t)
+		topic, err := controller.CreateTopic(ctx, c, t)
+		if err == nil && topic != nil {
+			b.awaitTopic(ctx, topic.ID)
+		}
+		return topic, err
 	})
 }
 
@@ -37,7 +44,7 @@ func (b *Broker) createTopic(ctx context.Context, t broker.NewTopic) (*broker.To
 	reached := b.o.Nodes.Reachable(ctx, wanted)
 	spec := placement.TopicSpec{Name: t.Name, Partitions: t.Partitions, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs}
 	if spec.Partitions == 0 {
-		spec.Partitions = 1
+		spec.Partitions = defaultPartitions
 	}
 	plan := func(v *placement.View) (placement.Command, error) {
 		// What is put on a node whose disk takes no records has a replica less from the beginning, which is better than no topic.
@@ -75,6 +82,14 @@ func (b *Broker) awaitLeaders(ctx context.Context, t *placement.Topic) {
 	}
 }
 
+// awaitTopic waits until this node knows a topic and its leaders, or ctx ends: who is told that it is there asks here next.
+func (b *Broker) awaitTopic(ctx context.Context, topic id.Topic) {
+	_ = b.o.Controller.Await(ctx, func(v *placement.View) bool { return v.TopicByID(topic) != nil })
+	if t := b.o.Controller.View().TopicByID(topic); t != nil {
+		b.awaitLeaders(ctx, t)
+	}
+}
+
 // DeleteTopic implements broker.Changes.
 func (b *Broker) DeleteTopic(ctx context.Context, c *broker.Caller, name string) (id.Topic, error) {
 	return atController(ctx, b, func(ctx context.Context) (id.Topic, error) {
@@ -90,14 +105,20 @@ func (b *Broker) DeleteTopic(ctx context.Context, c *broker.Caller, name string)
 
 // AlterTopicConfig implements broker.Changes.
 func (b *Broker) AlterTopicConfig(ctx context.Context, c *broker.Caller, change broker.ConfigChange) (map[string]string, error) {
+	plan := func(v *placement.View) (placement.Command, error) {
+		command := placement.AlterTopicConfig{Name: change.Topic, Set: change.Set, Remove: change.Remove}
+		if t := v.Topic(change.Topic); t != nil {
+			command.ID = t.ID // the configs are checked for this one
+		}
+		return command, nil
+	}
+	if change.ValidateOnly { // not passed on: a node of an earlier release would not only validate
+		view := b.o.Controller.View()
+		command, _ := plan(view)
+		return nil, coded(view.Check(command))
+	}
 	return atController(ctx, b, func(ctx context.Context) (map[string]string, error) {
-		result, err := b.o.Controller.ProposeFrom(ctx, func(v *placement.View) (placement.Command, error) {
-			command := placement.AlterTopicConfig{Name: change.Topic, Set: change.Set, Remove: change.Remove}
-			if t := v.Topic(change.Topic); t != nil {
-				command.ID = t.ID // the configs are checked for this one
-			}
-			return command, nil
-		})
+		result, err := b.o.Controller.ProposeFrom(ctx, plan)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/quorumlog/quorumlog/node/controller"
 	"github.com/quorumlog/quorumlog/placement"
 	"github.com/quorumlog/quorumlog/rpc/broker"
 	"github.com/quorumlog/quorumlog/wal/id"
@@ -44,7 +45,7 @@ func (b *Broker) ClusterStatus(ctx context.Context, c *broker.Caller) (*broker.C
 	count := b.o.Leaders.Count(view)
 	s.UnderReplicated = max(count.UnderReplicated, refused) // a leader may need a moment to notice
 	s.Leaderless, s.LeaderUnknown = count.Leaderless, count.Unknown
-	s.Metadata = b.quorum(ctx, view)
+	s.Metadata = b.quorum(ctx, c, view)
 	return s, nil
 }
 
@@ -91,8 +92,8 @@ func (b *Broker) selfStatus() broker.NodeStatus {
 	return status
 }
 
-// quorum describes the metadata group. Only its leader knows the configuration in full; elsewhere it is asked.
-func (b *Broker) quorum(ctx context.Context, view *placement.View) broker.Quorum {
+// quorum describes the metadata group. Only its leader knows how far the others are; elsewhere it is asked.
+func (b *Broker) quorum(ctx context.Context, c *broker.Caller, view *placement.View) broker.Quorum {
 	status, err := b.o.Controller.Group().Status(ctx)
 	if err != nil {
 		return broker.Quorum{Leader: id.NoNode}
@@ -115,5 +116,30 @@ func (b *Broker) quorum(ctx context.Context, view *placement.View) broker.Quorum
 	}
 	slices.Sort(q.Voters)
 	slices.Sort(q.Learners)
+	for _, m := range b.progress(ctx, c, q.Leader) {
+		if node, ok := nodeOf[m.Replica]; ok {
+			m.Node = node
+		}
+		q.Progress = append(q.Progress, m)
+	}
 	return q
+}
+
+// progress returns the members of the metadata group in the words of its leader; none if he cannot be asked.
+func (b *Broker) progress(ctx context.Context, c *broker.Caller, leader id.Node) []broker.Member {
+	ask := b.PartitionStatus
+	if leader != b.o.Node {
+		address, ok := b.o.Nodes.Resolve(leader)
+		if !ok {
+			return nil
+		}
+		ask = b.o.Nodes.Remote(leader, address).PartitionStatus
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	status, err := ask(ctx, c, controller.Topic, 0)
+	if err != nil || status.Leader != leader { // another one leads by now
+		return nil
+	}
+	return status.Members
 }

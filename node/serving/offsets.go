@@ -77,7 +77,7 @@ func (b *Broker) OffsetForLeaderEpoch(ctx context.Context, _ *broker.Caller, que
 			end, err := b.epochEnd(ctx, q)
 			if err != nil {
 				refusal := Refusal(err)
-				end = broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: refusal.Leader, Err: refusal}
+				end = broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: refusal.Leader, LeaderEpoch: broker.NoEpoch, Err: refusal}
 			}
 			answers[i] = end
 			return nil
@@ -92,6 +92,8 @@ func (b *Broker) epochEnd(ctx context.Context, q broker.EpochQuery) (broker.Epoc
 	if err != nil {
 		return broker.EpochEnd{}, err
 	}
+	_, _, term := open.Group().Leader()
+	answer := broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: b.o.Node, LeaderEpoch: id.EpochOf(term)}
 	// Who was deposed without knowing would answer with the end of a log that others have gone on with differently.
 	if _, err := open.ConfirmedHighWatermark(ctx); err != nil {
 		return broker.EpochEnd{}, err
@@ -100,11 +102,10 @@ func (b *Broker) epochEnd(ctx context.Context, q broker.EpochQuery) (broker.Epoc
 	if err != nil {
 		return broker.EpochEnd{}, err
 	}
-	if !ok {
-		return broker.EpochEnd{Epoch: broker.NoEpoch, End: id.NoOffset, Leader: b.o.Node}, nil
+	if ok {
+		answer.Epoch, answer.End = visibleEnd(q.Epoch, epoch, end, open.LogStart())
 	}
-	epoch, end = visibleEnd(q.Epoch, epoch, end, open.LogStart())
-	return broker.EpochEnd{Epoch: epoch, End: end, Leader: b.o.Node}, nil
+	return answer, nil
 }
 
 // visibleEnd is the answer about an epoch of which the log has found and its end. What lies below the log start is not known any more, as in

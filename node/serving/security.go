@@ -103,6 +103,16 @@ func (b *Broker) DescribeACLs(_ context.Context, _ *broker.Caller, filter acl.Fi
 	return list, nil
 }
 
+// AuthorizedOperations implements broker.Security.
+func (b *Broker) AuthorizedOperations(c *broker.Caller, r acl.Resource) (allowed []acl.Operation) {
+	for _, op := range acl.OperationsOn(r.Type) {
+		if b.o.Authorizer.Allowed(c, op, r) {
+			allowed = append(allowed, op)
+		}
+	}
+	return allowed
+}
+
 // mechanisms are the SCRAM mechanisms by their numbers.
 var mechanisms = []placement.Mechanism{broker.ScramSHA256: placement.ScramSHA256, broker.ScramSHA512: placement.ScramSHA512}
 

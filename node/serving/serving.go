@@ -62,6 +62,8 @@ type Options struct {
 	Leaders    *leaders.Table
 	Controller *controller.Controller
 	Nodes      Nodes
+	// SegmentBytes is where segments of topics roll that say nothing about it.
+	SegmentBytes int64
 	// Age is how old what this node knows may be: see broker.Metadata.
 	Age func() time.Duration
 	// InFlightBytes bounds the unanswered batches of all connections together, 256 MiB by default, or a quarter of GOMEMLIMIT.

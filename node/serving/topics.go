@@ -38,6 +38,13 @@ func (b *Broker) Metadata(_ context.Context, _ *broker.Caller, q broker.Metadata
 			m.Topics = append(m.Topics, broker.Topic{Name: name, Err: kerr.Errorf(kerr.UnknownTopicOrPartition, "topic %s does not exist", name)})
 		}
 	}
+	for _, topic := range q.IDs {
+		if t := view.TopicByID(topic); t != nil {
+			describe(t)
+		} else {
+			m.Topics = append(m.Topics, broker.Topic{ID: topic, Err: kerr.Errorf(kerr.UnknownTopicID, "no topic has the id %s", topic)})
+		}
+	}
 	return m, nil
 }
 

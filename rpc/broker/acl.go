@@ -70,6 +70,10 @@ var Needs = map[string][]Need{
 	"AlterTopicConfig":     {{Operation: acl.AlterConfigs, Type: acl.Topic}},
 	"InitProducerID":       {{Operation: acl.IdempotentWrite, Type: acl.Cluster}, {Operation: acl.Write, Type: acl.Topic, Any: true}},
 
+	"TopicConfigs": {{Operation: acl.DescribeConfigs, Type: acl.Topic}},
+	"NodeConfigs":  {{Operation: acl.DescribeConfigs, Type: acl.Cluster}},
+
+	"LogDirs":        {{Operation: acl.Describe, Type: acl.Cluster}},
 	"ClusterStatus":  {{Operation: acl.Describe, Type: acl.Cluster}},
 	"UnregisterNode": {{Operation: acl.Alter, Type: acl.Cluster}},
 	"TransferLeader": {{Operation: acl.Alter, Type: acl.Cluster}},
@@ -101,7 +105,7 @@ func Require(a Authorizer, c *Caller, call, topic string) *kerr.Error {
 		}
 	}
 	if !current {
-		return notCurrent
+		return ErrNotCurrent
 	}
 	if last.Name == "" {
 		last = acl.TheCluster // the refusal is about what would have sufficed on the whole
@@ -110,8 +114,8 @@ func Require(a Authorizer, c *Caller, call, topic string) *kerr.Error {
 	return refusal(c, needs, last)
 }
 
-// notCurrent is told instead of a refusal, which clients take for final.
-var notCurrent = kerr.Errorf(kerr.CoordinatorLoadInProgress, "the node was just started and does not know yet who may do what: try again in a moment, or ask another one")
+// ErrNotCurrent is told instead of a refusal, which clients take for final.
+var ErrNotCurrent = kerr.Errorf(kerr.CoordinatorLoadInProgress, "the node was just started and does not know yet who may do what: try again in a moment, or ask another one")
 
 func refusal(c *Caller, needs []Need, r acl.Resource) *kerr.Error {
 	wanted := ""
@@ -159,7 +163,7 @@ func (p *Permits) Topic(call, topic string) *kerr.Error {
 	permit := topicPermit{call, topic}
 	answer, known := p.answers[permit]
 	if !known {
-		if answer = Require(p.authorizer, p.caller, call, topic); answer != notCurrent { // which ends without a change of the rules
+		if answer = Require(p.authorizer, p.caller, call, topic); answer != ErrNotCurrent { // which ends without a change of the rules
 			p.answers[permit] = answer
 		}
 	}

@@ -12,6 +12,7 @@ type Broker interface {
 	Topics
 	Cluster
 	Changes
+	Configs
 	Leaderships
 	Security
 }

@@ -36,6 +36,8 @@ type ConfigChange struct {
 	Topic  string
 	Set    map[string]string
 	Remove []string
+	// ValidateOnly: check everything, by this node's copy of the metadata, and change nothing. The answer is empty.
+	ValidateOnly bool
 }
 
 // FeatureLevel is what all nodes of a cluster can do.

@@ -11,6 +11,22 @@ type Cluster interface {
 	// ClusterStatus describes the cluster as this node sees it: all others are asked about themselves. If it is Forwarded it is such a
 	// question, and answered for this node alone.
 	ClusterStatus(ctx context.Context, c *Caller) (*ClusterStatus, error)
+	// LogDirs describes the directories that this node keeps replicas in, sorted by path.
+	LogDirs(ctx context.Context, c *Caller) ([]LogDir, error)
+}
+
+// LogDir is a directory with replicas.
+type LogDir struct {
+	Path     string
+	Replicas []LogDirReplica
+}
+
+// LogDirReplica is a replica as it lies on the disk.
+type LogDirReplica struct {
+	Topic     string
+	Partition id.Partition
+	Bytes     int64     // of its segments
+	Lag       id.Offset // how many records it knows to be committed and does not have yet
 }
 
 // ClusterStatus is a cluster as one of its nodes sees it.
@@ -50,4 +66,5 @@ type Quorum struct {
 	Term             id.Term
 	Commit           id.Index
 	Voters, Learners []id.Node
+	Progress         []Member // how far each of them is; empty if the leader cannot be asked
 }

@@ -1,6 +1,10 @@
 package broker
 
-import "context"
+import (
+	"context"
+
+	"github.com/quorumlog/quorumlog/wal/id"
+)
 
 type forwardedKey struct{}
 
@@ -20,4 +24,6 @@ type Remote interface {
 	SecurityChanges
 	// ClusterStatus returns what the node says of itself alone.
 	ClusterStatus(ctx context.Context, c *Caller) (*ClusterStatus, error)
+	// PartitionStatus returns what the node's replica knows about its group.
+	PartitionStatus(ctx context.Context, c *Caller, topic string, p id.Partition) (*PartitionStatus, error)
 }

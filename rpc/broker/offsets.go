@@ -38,7 +38,9 @@ type EpochEnd struct {
 	Epoch  id.Epoch
 	End    id.Offset
 	Leader id.Node
-	Err    *kerr.Error
+	// LeaderEpoch is that of the leader who answers; NoEpoch with an Err.
+	LeaderEpoch id.Epoch
+	Err         *kerr.Error
 }
 
 // NoEpoch stands where there is none.

@@ -2,6 +2,10 @@ package broker
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
+	"hash"
 
 	"github.com/quorumlog/quorumlog/rpc/broker/acl"
 	"github.com/quorumlog/quorumlog/rpc/kerr"
@@ -12,6 +16,8 @@ type Security interface {
 	SecurityChanges
 	// DescribeACLs lists the permissions that the filter selects, sorted, from this node's copy of the metadata.
 	DescribeACLs(ctx context.Context, c *Caller, f acl.Filter) ([]acl.Binding, error)
+	// AuthorizedOperations returns what the caller may do with a resource, of what there is to do with one of its type.
+	AuthorizedOperations(c *Caller, r acl.Resource) []acl.Operation
 	// DescribeUsers lists users, all if none is named. Nothing of what proves a password is told.
 	DescribeUsers(ctx context.Context, c *Caller, names []string) ([]User, error)
 	// DescribeQuotas lists quotas.
@@ -38,6 +44,29 @@ const (
 	ScramSHA256 ScramMechanism = 1
 	ScramSHA512 ScramMechanism = 2
 )
+
+// Hash is the hash function of the mechanism; nil: there is no such mechanism.
+func (m ScramMechanism) Hash() func() hash.Hash {
+	switch m {
+	case ScramSHA256:
+		return sha256.New
+	case ScramSHA512:
+		return sha512.New
+	}
+	return nil
+}
+
+// ScramKeys makes of a salted password what is known of it (RFC 5802, section 3), with the hash function of the mechanism.
+func ScramKeys(salted []byte, newHash func() hash.Hash) (storedKey, serverKey []byte) {
+	keyed := func(text string) []byte {
+		mac := hmac.New(newHash, salted)
+		mac.Write([]byte(text))
+		return mac.Sum(nil)
+	}
+	stored := newHash()
+	stored.Write(keyed("Client Key"))
+	return stored.Sum(nil), keyed("Server Key")
+}
 
 // UserChange changes what is known of passwords.
 type UserChange struct {

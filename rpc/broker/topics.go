@@ -18,8 +18,9 @@ type Topics interface {
 
 // MetadataQuery selects topics.
 type MetadataQuery struct {
-	Topics []string // by name
-	All    bool     // all there are, instead
+	Topics []string   // by name
+	IDs    []id.Topic // by id, beside those
+	All    bool       // all there are, instead
 }
 
 // Metadata is what a client has to know to find everything.
@@ -49,7 +50,7 @@ type Topic struct {
 	Partitions        []Partition
 	Configs           map[string]string // the topic's own
 	ReplicationFactor int
-	Err               *kerr.Error // there is none of that name; the rest is empty
+	Err               *kerr.Error // there is none of that name, or of that ID; the rest is empty
 }
 
 // Partition is where a partition is.

@@ -56,16 +56,22 @@ const (
 	UnknownLeaderEpoch                 Code = 75
 	UnsupportedCompression             Code = 76
 	OffsetNotAvailable                 Code = 78
+	PreferredLeaderNotAvailable        Code = 80
 	EligibleLeadersNotAvailable        Code = 83
+	ElectionNotNeeded                  Code = 84
 	InvalidRecord                      Code = 87
 	ThrottlingQuotaExceeded            Code = 89
 	ResourceNotFound                   Code = 91
 	DuplicateResource                  Code = 92
 	UnacceptableCredential             Code = 93
+	InvalidUpdateVersion               Code = 95
 	UnknownTopicID                     Code = 100
 	DuplicateBrokerRegistration        Code = 101
 	BrokerIDNotRegistered              Code = 102
 	InconsistentClusterID              Code = 104
+	TransactionalIDNotFound            Code = 105
+	MismatchedEndpointType             Code = 114
+	UnsupportedEndpointType            Code = 115
 )
 
 // codes is indexed by nothing but looked up: it is on no hot path.
@@ -121,6 +127,12 @@ var codes = map[Code]struct {
 	UnknownLeaderEpoch:                 {"UNKNOWN_LEADER_EPOCH", true},
 	UnsupportedCompression:             {"UNSUPPORTED_COMPRESSION_TYPE", false},
 	OffsetNotAvailable:                 {"OFFSET_NOT_AVAILABLE", true},
+	PreferredLeaderNotAvailable:        {"PREFERRED_LEADER_NOT_AVAILABLE", true},
+	ElectionNotNeeded:                  {"ELECTION_NOT_NEEDED", true},
+	InvalidUpdateVersion:               {"INVALID_UPDATE_VERSION", false},
+	TransactionalIDNotFound:            {"TRANSACTIONAL_ID_NOT_FOUND", false},
+	MismatchedEndpointType:             {"MISMATCHED_ENDPOINT_TYPE", false},
+	UnsupportedEndpointType:            {"UNSUPPORTED_ENDPOINT_TYPE", false},
 	EligibleLeadersNotAvailable:        {"ELIGIBLE_LEADERS_NOT_AVAILABLE", true},
 	InvalidRecord:                      {"INVALID_RECORD", false},
 	ThrottlingQuotaExceeded:            {"THROTTLING_QUOTA_EXCEEDED", true},

@@ -3,6 +3,7 @@ package native
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -28,9 +29,10 @@ type fake struct {
 	due       time.Duration
 	err       error
 
-	topic   *broker.Topic
-	status  *broker.ClusterStatus
-	configs map[string]string
+	topic     *broker.Topic
+	status    *broker.ClusterStatus
+	partition *broker.PartitionStatus
+	configs   map[string]string
 }
 
 // note takes what was asked, and for how long.
@@ -75,6 +77,10 @@ func (f *fake) ClusterStatus(ctx context.Context, c *broker.Caller) (*broker.Clu
 	return f.status, f.note(ctx, c, nil)
 }
 
+func (f *fake) PartitionStatus(ctx context.Context, c *broker.Caller, topic string, p id.Partition) (*broker.PartitionStatus, error) {
+	return f.partition, f.note(ctx, c, fmt.Sprintf("%s-%d", topic, p))
+}
+
 // serveAdmin serves a broker, and returns how another node sees it, and a client.
 func serveAdmin(t *testing.T, b broker.Broker) (broker.Remote, pb.DRPCAdminClient) {
 	t.Helper()
@@ -106,7 +112,10 @@ func TestRemote(t *testing.T) {
 			AcceptsProduce: true, Replicas: 7, PartitionsLed: 8, UnderReplicated: 9, RefusedReplicas: 10, OldestFeatureLevel: 11, SupportedFeatureLevel: 12,
 		}},
 	}
-	f := &fake{topic: described, status: own, configs: map[string]string{"x": "y"}}
+	f := &fake{topic: described, status: own, configs: map[string]string{"x": "y"}, partition: &broker.PartitionStatus{
+		Group: 1, Replica: 2, Role: "leader", Leader: 3, Epoch: 4, HighWatermark: 5, LogStart: 6, LogEnd: 7, Commit: 8, Applied: 9, ISR: []id.Node{3, 1}, Condemned: true,
+		Members: []broker.Member{{Node: 1, Replica: 10, Match: 11, InSync: true, Learner: true, LastAck: 12 * time.Millisecond}, {Node: 2, LastAck: -time.Millisecond}},
+	}}
 	remote, _ := serveAdmin(t, f)
 	change := broker.ConfigChange{Topic: "t", Set: map[string]string{"x": "y"}, Remove: []string{"z"}}
 	newTopic := broker.NewTopic{Name: "t", Partitions: 2, ReplicationFactor: 2, Configs: map[string]string{"a": "b"}}
@@ -138,6 +147,7 @@ func TestRemote(t *testing.T) {
 			return nil, err
 		}, broker.Transfer{Topic: "t", To: id.NoNode}, nil},
 		{"status", func(ctx context.Context) (any, error) { return remote.ClusterStatus(ctx, alice) }, nil, own},
+		{"partition", func(ctx context.Context) (any, error) { return remote.PartitionStatus(ctx, alice, "t", 1) }, "t-1", f.partition},
 	} {
 		t.Run(call.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

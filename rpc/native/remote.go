@@ -87,3 +87,12 @@ func (r remote) ClusterStatus(ctx context.Context, c *broker.Caller) (*broker.Cl
 	}
 	return fromOwnStatus(response), nil
 }
+
+// PartitionStatus implements broker.Remote.
+func (r remote) PartitionStatus(ctx context.Context, c *broker.Caller, topic string, p id.Partition) (*broker.PartitionStatus, error) {
+	response, err := r.calls.PartitionStatus(rpc.PassOn(ctx, c), &pb.PartitionStatusRequest{Topic: topic, Partition: int32(p)})
+	if err != nil {
+		return nil, err
+	}
+	return fromPartitionStatus(response), nil
+}

@@ -96,6 +96,21 @@ func toPartitionStatus(s *broker.PartitionStatus) *pb.PartitionStatusResponse {
 	return response
 }
 
+func fromPartitionStatus(r *pb.PartitionStatusResponse) *broker.PartitionStatus {
+	s := &broker.PartitionStatus{
+		Group: id.Group(r.GetGroup()), Replica: id.Replica(r.GetReplica()), Role: r.GetRole(), Leader: id.Node(r.GetLeader()), Epoch: id.Epoch(r.GetEpoch()),
+		HighWatermark: id.Offset(r.GetHighWatermark()), LogStart: id.Offset(r.GetLogStartOffset()), LogEnd: id.Offset(r.GetLogEndOffset()),
+		Commit: id.Index(r.GetCommit()), Applied: id.Index(r.GetApplied()), ISR: fromNodes(r.GetIsr()), Condemned: r.GetCondemned(),
+	}
+	for _, m := range r.GetMembers() {
+		s.Members = append(s.Members, broker.Member{
+			Node: id.Node(m.GetNode()), Replica: id.Replica(m.GetReplica()), Match: id.Index(m.GetMatch()), InSync: m.GetInSync(), Learner: m.GetLearner(),
+			LastAck: time.Duration(m.GetLastAckMs()) * time.Millisecond,
+		})
+	}
+	return s
+}
+
 func toClusterStatus(s *broker.ClusterStatus) *pb.ClusterStatusResponse {
 	response := &pb.ClusterStatusResponse{
 		ClusterId: s.ClusterID, ClusterName: s.ClusterName, Controller: int32(s.Controller), AnsweredBy: int32(s.AnsweredBy),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/quorumlog/quorumlog/node"
 	"github.com/quorumlog/quorumlog/node/nodetest"
@@ -63,8 +64,14 @@ func readUntil(t *testing.T, c *nodetest.Cluster, from kgo.Offset, done func(*kg
 func TestKafka(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 3, withKafka())
-	_, err := c.Admin(0).CreateTopic(c.Context(), &pb.CreateTopicRequest{Name: "t", Partitions: 3, ReplicationFactor: 3})
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.TimeoutMillis = 10_000
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "t", 3, 3
+	create.Topics = append(create.Topics, topic)
+	created, err := create.RequestWith(c.Context(), kafkaClient(t, c))
 	require.NoError(t, err)
+	require.Zero(t, created.Topics[0].ErrorCode)
 
 	acknowledged := make(map[string]bool)
 	produce := func(client *kgo.Client, records ...string) {

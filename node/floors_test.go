@@ -20,7 +20,7 @@ var floors = [][]string{
 	// How it is, in words and numbers.
 	{"standing.go", "metrics.go", "status.go"},
 	// How it gets into a cluster.
-	{"security.go", "gossip.go", "lobby.go", "look.go", "found.go", "join.go"},
+	{"security.go", "kafka.go", "gossip.go", "lobby.go", "look.go", "found.go", "join.go"},
 	// Opens, wires and closes.
 	{"node.go", "format.go"},
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 
 	"github.com/quorumlog/quorumlog/rpc/broker"
@@ -14,29 +13,6 @@ import (
 // Where the other nodes serve Kafka's protocol is what gossip says of them, and is nowhere in the metadata. A client is told of the nodes that
 // seem to be alive, as by Kafka's brokers, and what seems to be alive is what gossip knows of. So it needs no feature level, changes with a
 // restart and no command, and a node of a release before this one passes it over: the form of what is gossiped may grow at its end.
-
-// validateKafka refuses an address to listen on, or to hand out, that is none.
-func (o Options) validateKafka() error {
-	const flag, advertised = "--kafka-address", "--kafka-advertised-address"
-	if o.KafkaAddress == "" {
-		if o.KafkaAdvertisedAddress != "" {
-			return fmt.Errorf("%s without %s: nothing is served there", advertised, flag)
-		}
-		return nil
-	}
-	host, _, err := splitAddress(o.KafkaAddress)
-	if err != nil {
-		return fmt.Errorf("%s %w", flag, err)
-	}
-	if o.KafkaAdvertisedAddress != "" {
-		if err := checkDialable(o.KafkaAdvertisedAddress); err != nil {
-			return fmt.Errorf("%s %w", advertised, err)
-		}
-	} else if err := checkHost(o.KafkaAddress, host); err != nil {
-		return fmt.Errorf("%s %w: clients are told to dial it; pass %s HOST:PORT with the name that they reach this node under", flag, err, advertised)
-	}
-	return o.checkExposed(flag, o.KafkaAddress)
-}
 
 // openKafkaListener binds the port of Kafka's protocol, if it is to be served. Its clients are served when the cluster is known.
 func (n *Node) openKafkaListener(ctx context.Context) error {

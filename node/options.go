@@ -224,6 +224,29 @@ func (o Options) Validate() error {
 	return o.checkExposed("--gossip-address", o.GossipAddress)
 }
 
+// validateKafka refuses an address to listen on, or to hand out, that is none.
+func (o Options) validateKafka() error {
+	const flag, advertised = "--kafka-address", "--kafka-advertised-address"
+	if o.KafkaAddress == "" {
+		if o.KafkaAdvertisedAddress != "" {
+			return fmt.Errorf("%s without %s: nothing is served there", advertised, flag)
+		}
+		return nil
+	}
+	host, _, err := splitAddress(o.KafkaAddress)
+	if err != nil {
+		return fmt.Errorf("%s %w", flag, err)
+	}
+	if o.KafkaAdvertisedAddress != "" {
+		if err := checkDialable(o.KafkaAdvertisedAddress); err != nil {
+			return fmt.Errorf("%s %w", advertised, err)
+		}
+	} else if err := checkHost(o.KafkaAddress, host); err != nil {
+		return fmt.Errorf("%s %w: clients are told to dial it; pass %s HOST:PORT with the name that they reach this node under", flag, err, advertised)
+	}
+	return o.checkExposed(flag, o.KafkaAddress)
+}
+
 // validateAdvertised refuses to hand out an address that no other host can dial: a wildcard, or port 0.
 func (o Options) validateAdvertised() error {
 	if o.AdvertisedAddress != "" {

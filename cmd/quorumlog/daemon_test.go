@@ -481,7 +481,8 @@ func TestConfigFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	values := map[string]string{
-		"node-id": "4", "data-dir": fmt.Sprintf("[%q, %q]", filepath.Join(dir, "data"), filepath.Join(dir, "more, data")), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9", "gossip-address": "localhost:0",
+		"node-id": "4", "data-dir": fmt.Sprintf("[%q, %q]", filepath.Join(dir, "data"), filepath.Join(dir, "more, data")), "cluster-name": "from-a-file", "rpc-address": "127.0.0.1:0", "advertised-address": "localhost:9",
+		"kafka-address": "127.0.0.1:0", "kafka-advertised-address": "localhost:8", "gossip-address": "localhost:0",
 		"metrics": "127.0.0.1:0", "join": "[127.0.0.1:1, '127.0.0.1:2']", "bootstrap": "true", "rack": "1.10", "log-level": "warn", "log-format": "json", "disk-io": "buffered", "unsafe-no-fsync": "true",
 		"cache-mb": "64", "checkpoint-mb": "16", "reserve-mb": "32", "segment-mb": "8", "scrub.rate": "1048576",
 		"max-produce-mb": "100", "max-connections-per-ip": "-1", "tls-client-auth": "requested", "allow-plaintext": "false",

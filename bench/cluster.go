@@ -31,6 +31,7 @@ type Process struct {
 	Dir    string // data directory
 	RPC    string
 	Gossip string
+	Kafka  string
 
 	binary string
 	args   []string
@@ -53,7 +54,7 @@ type ClusterOptions struct {
 // StartCluster starts nodes and returns when all of them serve.
 func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 	binary, dir, n, args := o.Binary, o.Dir, o.Nodes, o.Args
-	addresses, err := FreeAddresses(2 * n)
+	addresses, err := FreeAddresses(3 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +63,10 @@ func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 	for i := range n {
 		number := strconv.Itoa(i + 1)
 		p := &Process{
-			ID: id.Node(i + 1), Dir: filepath.Join(dir, "node-"+number), RPC: addresses[2*i], Gossip: addresses[2*i+1],
+			ID: id.Node(i + 1), Dir: filepath.Join(dir, "node-"+number), RPC: addresses[3*i], Gossip: addresses[3*i+1], Kafka: addresses[3*i+2],
 			binary: binary, log: filepath.Join(dir, "node-"+number+".log"), share: o.Share,
 		}
-		p.args = []string{"node", "--node-id", number, "--rpc-address", p.RPC, "--gossip-address", p.Gossip, "--cluster-name", name}
+		p.args = []string{"node", "--node-id", number, "--rpc-address", p.RPC, "--gossip-address", p.Gossip, "--kafka-address", p.Kafka, "--cluster-name", name}
 		if !slices.Contains(args, "--data-dir") { // which a second one would not replace
 			p.args = append(p.args, "--data-dir", p.Dir)
 		}
@@ -140,6 +141,15 @@ func (c *Cluster) Servers() []string {
 	var servers []string
 	for _, p := range c.nodes {
 		servers = append(servers, p.RPC)
+	}
+	return servers
+}
+
+// KafkaServers returns the addresses for clients of Kafka's protocol.
+func (c *Cluster) KafkaServers() []string {
+	var servers []string
+	for _, p := range c.nodes {
+		servers = append(servers, p.Kafka)
 	}
 	return servers
 }

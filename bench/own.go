@@ -9,12 +9,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/quorumlog/quorumlog/client"
-	"github.com/quorumlog/quorumlog/wal/id"
 )
 
 // Fsync says whether quorumlog's nodes sync.
@@ -41,6 +39,18 @@ type Quorumlog struct {
 	Fsync   Fsync
 	Version string
 	TLS     TLS
+	// Protocol is what its clients speak; nil: quorumlog's own.
+	Protocol Protocol
+}
+
+// Protocol is another protocol of quorumlog's nodes than their own.
+type Protocol interface {
+	// Name follows the target's name.
+	Name() string
+	// Describe says whose the clients are.
+	Describe() string
+	// Clients makes the clients of the nodes at these addresses.
+	Clients(w Workload, servers []string, files client.TLSFiles) (Clients, error)
 }
 
 // TLS says how the nodes and their clients know each other.
@@ -51,15 +61,29 @@ type TLS struct {
 
 // Name implements Target.
 func (q Quorumlog) Name() string {
-	if q.Fsync == FsyncNever {
+	switch {
+	case q.Fsync == FsyncNever:
 		return nameOwnNoFsync
+	case q.Protocol != nil:
+		return nameOwn + "-" + q.Protocol.Name()
 	}
 	return nameOwn
 }
 
+// errOtherServers is why no cluster that runs already is measured by another protocol.
+var errOtherServers = errors.New("--servers names addresses of quorumlog's own protocol: to measure such a cluster by Kafka's, give its Kafka addresses to the target kafka")
+
+// Check implements Checker.
+func (q Quorumlog) Check(setup Setup) error {
+	if q.Protocol != nil && len(setup.Servers) > 0 {
+		return errOtherServers
+	}
+	return nil
+}
+
 // Start implements Target.
 func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
-	s := &ownSystem{setup: setup, servers: setup.Servers, fsync: q.Fsync, version: q.Version, tls: q.TLS.Files}
+	s := &ownSystem{setup: setup, servers: setup.Servers, fsync: q.Fsync, version: q.Version, tls: q.TLS.Files, protocol: q.Protocol}
 	def(&q.Nodes, 3)
 	if len(s.servers) == 0 {
 		if q.Binary == "" {
@@ -105,6 +129,12 @@ func (q Quorumlog) Start(ctx context.Context, setup Setup) (System, error) {
 	if err := checkFsync(q.Fsync, s.status.Nodes); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.Clients = ownClients{s.client, setup.Workload}
+	if q.Protocol != nil {
+		if s.Clients, err = q.Protocol.Clients(setup.Workload, s.cluster.KafkaServers(), s.tls); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -124,15 +154,17 @@ func checkFsync(want Fsync, nodes []client.NodeStatus) error {
 
 // ownSystem is a cluster under measurement.
 type ownSystem struct {
-	setup   Setup
-	fsync   Fsync
-	version string
-	args    []string
-	servers []string
-	tls     client.TLSFiles
-	cluster *Cluster // nil: somebody else's
-	client  *client.Client
-	status  client.ClusterStatus
+	Clients
+	setup    Setup
+	fsync    Fsync
+	version  string
+	args     []string
+	servers  []string
+	tls      client.TLSFiles
+	protocol Protocol
+	cluster  *Cluster // nil: somebody else's
+	client   *client.Client
+	status   client.ClusterStatus
 }
 
 // awaitNodes waits until a cluster that was just started has all its nodes.
@@ -196,6 +228,9 @@ func (s *ownSystem) Describe() Description {
 		Own: s.cluster != nil, KeepsData: true,
 		Fsync:    s.fsync.describe(),
 		Settings: map[string]string{"min.insync.replicas": strconv.Itoa(replicas/2 + 1), "idempotent producer": "yes"},
+	}
+	if s.protocol != nil {
+		d.Settings["client"] = s.protocol.Describe()
 	}
 	if s.tls != (client.TLSFiles{}) {
 		d.Settings["TLS"] = "1.3, mutual"
@@ -265,91 +300,6 @@ func (s *ownSystem) Ends(ctx context.Context, l Layout) ([]int64, error) {
 	}
 	return ends, nil
 }
-
-// ownProducer counts the records of each partition as their batches end: the client calls back in their order.
-type ownProducer struct {
-	layout   Layout
-	producer *client.Producer
-	ended    func(Outcome)
-
-	mu   sync.Mutex
-	next []uint64 // number of the first record without outcome, by partition
-}
-
-// NewProducer implements System.
-func (s *ownSystem) NewProducer(_ context.Context, l Layout, ended func(Outcome)) (Producer, error) {
-	p := &ownProducer{layout: l, ended: ended, next: make([]uint64, l.Total())}
-	w := s.setup.Workload
-	var err error
-	p.producer, err = s.client.NewProducer(client.ProducerOptions{
-		Linger: w.Linger, BatchBytes: int(w.Batch), BufferBytes: int64(w.InFlight), OnBatch: p.batch,
-	})
-	return p, err
-}
-
-func (p *ownProducer) batch(b client.BatchAck) {
-	index := p.layout.Index(b.Topic, int32(b.Partition))
-	p.mu.Lock()
-	first := p.next[index]
-	p.next[index] += uint64(b.Count)
-	p.mu.Unlock()
-	p.ended(Outcome{Partition: index, First: first, Count: b.Count, Offset: int64(b.BaseOffset), Err: b.Err})
-}
-
-// Send implements Producer.
-func (p *ownProducer) Send(ctx context.Context, partition int, key, value []byte) error {
-	topic, n := p.layout.At(partition)
-	return p.producer.Produce(ctx, client.Record{Topic: topic, Partition: client.At(id.Partition(n)), Key: key, Value: value}, nil)
-}
-
-// Flush implements Producer.
-func (p *ownProducer) Flush(ctx context.Context) error { return p.producer.Flush(ctx) }
-
-// Close implements Producer.
-func (p *ownProducer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	return p.producer.Close(ctx)
-}
-
-type ownConsumer struct {
-	layout   Layout
-	consumer *client.Consumer
-}
-
-// NewConsumer implements System.
-func (s *ownSystem) NewConsumer(_ context.Context, l Layout) (Consumer, error) {
-	c, err := s.client.NewConsumer(client.ConsumerOptions{})
-	if err != nil {
-		return nil, err
-	}
-	for i := range l.Total() {
-		topic, n := l.At(i)
-		if err := c.Assign(id.TopicPartition{Topic: topic, Partition: id.Partition(n)}, client.Beginning); err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
-	}
-	return &ownConsumer{l, c}, nil
-}
-
-// Poll implements Consumer.
-func (c *ownConsumer) Poll(ctx context.Context, visit func(Message)) error {
-	fetch, err := c.consumer.Poll(ctx)
-	if err != nil {
-		return err
-	}
-	index := c.layout.Index(fetch.Topic, int32(fetch.Partition))
-	for m, err := range fetch.Records() {
-		if err != nil {
-			return err
-		}
-		visit(Message{Partition: index, Offset: int64(m.Offset), Key: m.Key, Value: m.Value})
-	}
-	return nil
-}
-
-// Close implements Consumer.
-func (c *ownConsumer) Close() error { return c.consumer.Close() }
 
 // LeaderOf implements Faults.
 func (s *ownSystem) LeaderOf(ctx context.Context, l Layout, partition int) (int, error) {

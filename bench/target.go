@@ -57,16 +57,21 @@ type System interface {
 	Describe() Description
 	// Create creates empty topics, ready to be written.
 	Create(ctx context.Context, l Layout) error
-	// NewProducer returns a producer. ended is called, by any goroutine, for all records that were sent.
-	NewProducer(ctx context.Context, l Layout, ended func(Outcome)) (Producer, error)
-	// NewConsumer returns a consumer of all partitions from their first record on.
-	NewConsumer(ctx context.Context, l Layout) (Consumer, error)
+	Clients
 	// Ends returns, for each partition, the offset after its last record.
 	Ends(ctx context.Context, l Layout) ([]int64, error)
 	// Processes returns the ids of the server processes, none when they are elsewhere.
 	Processes() []int
 	// Close ends everything that Start started.
 	Close() error
+}
+
+// Clients makes the clients of a system.
+type Clients interface {
+	// NewProducer returns a producer. ended is called, by any goroutine, for all records that were sent.
+	NewProducer(ctx context.Context, l Layout, ended func(Outcome)) (Producer, error)
+	// NewConsumer returns a consumer of all partitions from their first record on.
+	NewConsumer(ctx context.Context, l Layout) (Consumer, error)
 }
 
 // Producer sends records with the workload's settings: acks of a quorum, linger, batch.

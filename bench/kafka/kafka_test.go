@@ -43,3 +43,15 @@ func TestDescribesDurability(t *testing.T) {
 		}
 	}
 }
+
+// TestMeasuresQuorumlogByItsKafkaAddresses: a cluster that runs already is named by addresses of another protocol.
+func TestMeasuresQuorumlogByItsKafkaAddresses(t *testing.T) {
+	t.Parallel()
+	q := bench.Quorumlog{Protocol: Protocol{}}
+	if q.Name() != "quorumlog-kafka" {
+		t.Errorf("the target's name is %s", q.Name())
+	}
+	if err := q.Check(bench.Setup{Servers: []string{"127.0.0.1:1"}}); err == nil || !strings.Contains(err.Error(), "the target kafka") {
+		t.Errorf("got %v", err)
+	}
+}

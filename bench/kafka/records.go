@@ -9,6 +9,12 @@ import (
 	"github.com/quorumlog/quorumlog/bench"
 )
 
+// clients are franz-go's.
+type clients struct {
+	options  []kgo.Opt // how the brokers are reached
+	workload bench.Workload
+}
+
 // producer is a franz-go client. Its promises are called one at a time, and for each partition in the order of its records.
 type producer struct {
 	client *kgo.Client
@@ -18,19 +24,17 @@ type producer struct {
 	free   sync.Pool // *kgo.Record with the memory of their values
 }
 
-// NewProducer implements bench.System.
-func (s *system) NewProducer(_ context.Context, l bench.Layout, ended func(bench.Outcome)) (bench.Producer, error) {
-	w := s.setup.Workload
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(s.brokers...),
+// NewProducer implements bench.Clients.
+func (c clients) NewProducer(_ context.Context, l bench.Layout, ended func(bench.Outcome)) (bench.Producer, error) {
+	client, err := kgo.NewClient(append(c.options[:len(c.options):len(c.options)],
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(w.Linger),
-		kgo.ProducerBatchMaxBytes(int32(w.Batch)),
-		kgo.MaxBufferedBytes(int(w.InFlight)),
+		kgo.ProducerLinger(c.workload.Linger),
+		kgo.ProducerBatchMaxBytes(int32(c.workload.Batch)),
+		kgo.MaxBufferedBytes(int(c.workload.InFlight)),
 		kgo.MaxBufferedRecords(1<<30), // the bytes are the bound
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-	)
+	)...)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +79,8 @@ type consumer struct {
 	layout bench.Layout
 }
 
-// NewConsumer implements bench.System.
-func (s *system) NewConsumer(_ context.Context, l bench.Layout) (bench.Consumer, error) {
+// NewConsumer implements bench.Clients.
+func (c clients) NewConsumer(_ context.Context, l bench.Layout) (bench.Consumer, error) {
 	from := make(map[string]map[int32]kgo.Offset)
 	for _, topic := range l.Topics {
 		from[topic] = make(map[int32]kgo.Offset)
@@ -84,7 +88,7 @@ func (s *system) NewConsumer(_ context.Context, l bench.Layout) (bench.Consumer,
 			from[topic][int32(i)] = kgo.NewOffset().AtStart()
 		}
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...), kgo.ConsumePartitions(from), kgo.FetchMaxPartitionBytes(4<<20))
+	client, err := kgo.NewClient(append(c.options[:len(c.options):len(c.options)], kgo.ConsumePartitions(from), kgo.FetchMaxPartitionBytes(4<<20))...)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,8 @@ func (t Target) Start(ctx context.Context, setup bench.Setup) (bench.System, err
 		setup.Log("three nodes serve after %v", time.Since(begin).Round(100*time.Millisecond))
 	}
 	var err error
-	if s.admin, err = kgo.NewClient(kgo.SeedBrokers(s.brokers...)); err != nil {
+	s.clients = clients{[]kgo.Opt{kgo.SeedBrokers(s.brokers...)}, setup.Workload}
+	if s.admin, err = kgo.NewClient(s.options...); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if s.nodes, err = s.awaitBrokers(ctx); err != nil {
@@ -60,6 +61,7 @@ func (t Target) Start(ctx context.Context, setup bench.Setup) (bench.System, err
 }
 
 type system struct {
+	clients
 	target  Target
 	setup   bench.Setup
 	brokers []string
@@ -67,6 +69,9 @@ type system struct {
 	admin   *kgo.Client
 	nodes   int
 }
+
+// clientName says in reports whose clients have made the figures.
+const clientName = "franz-go, idempotent, no compression"
 
 // startTimeout bounds what has to happen before a measurement.
 const startTimeout = time.Minute
@@ -193,7 +198,7 @@ func (s *system) Describe() bench.Description {
 	d := bench.Description{
 		Version: "Kafka protocol", Replication: s.replicas(), Quorum: s.replicas()/2 + 1, Acks: "all", Nodes: s.nodes, Own: s.cluster != nil, KeepsData: true,
 		Fsync:    "NOT before the acknowledgement: in the page cache of the in-sync replicas",
-		Settings: map[string]string{"min.insync.replicas": fmt.Sprint(s.replicas()/2 + 1), "client": "franz-go, idempotent, no compression"},
+		Settings: map[string]string{"min.insync.replicas": fmt.Sprint(s.replicas()/2 + 1), "client": clientName},
 	}
 	if s.cluster != nil {
 		d.Version = "Apache Kafka " + Version

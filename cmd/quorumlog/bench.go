@@ -30,9 +30,12 @@ func benchTargets(f benchFlags) map[string]bench.Target {
 	own := bench.Quorumlog{Nodes: f.nodes, Args: f.nodeArgs, Version: version(), TLS: f.tls}
 	ownNoFsync := own
 	ownNoFsync.Fsync = bench.FsyncNever
+	ownKafka := own
+	ownKafka.Protocol = kafka.Protocol{}
 	return map[string]bench.Target{
 		"quorumlog":          own,
 		"quorumlog-no-fsync": ownNoFsync,
+		"quorumlog-kafka":    ownKafka,
 
 		"limit":     limit.Target{Layout: limit.Journal, Command: limitCommand},
 		"limit-log": limit.Target{Layout: limit.Log, Command: limitCommand},
@@ -55,7 +58,7 @@ var (
 
 // targetNames are the names in the order in which they are listed.
 var targetNames = []string{
-	"quorumlog", "quorumlog-no-fsync", "limit", "limit-log", "limit-push", "limit-pread", "kafka", "kafka-fsync", "nats", "nats-fsync",
+	"quorumlog", "quorumlog-no-fsync", "quorumlog-kafka", "limit", "limit-log", "limit-push", "limit-pread", "kafka", "kafka-fsync", "nats", "nats-fsync",
 }
 
 type benchFlags struct {

@@ -73,7 +73,7 @@ func startCluster(ctx context.Context, dir string, say func(string, ...any)) (*c
 			Ready: func(line string) bool { return strings.Contains(line, "Kafka Server started") },
 		})
 		preparing.Go(func() {
-			command := exec.CommandContext(ctx, java, "-Dlog4j2.configurationFile="+logFile, "-cp", classPath, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", file)
+			command := exec.CommandContext(ctx, java, "-Dlog4j2.configurationFile="+logFile, "-cp", classPath, "kafka.tools.StorageTool", "format", "--cluster-id="+clusterID, "--config", file) // an id may begin with a hyphen
 			if out, err := command.CombinedOutput(); err != nil {
 				errs[i] = fmt.Errorf("cannot format Kafka's node %d: %w: %.500s", i+1, err, out)
 			}
